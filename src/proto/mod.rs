@@ -1,0 +1,23 @@
+//! The two protocols, pure: Engine.IO v4 and Socket.IO v5.
+//!
+//! ```text
+//!   WebSocket message ─┐                                   ┌─► Event, Ack, Connect …
+//!                      ├─► engine::Packet ─► socket::Assembler
+//!   polling payload ───┘                                   └─► Error (the rule that was broken)
+//!
+//!   Event, Ack, … ─► socket::Encoded ─► one WebSocket write, or packets of a polling payload
+//! ```
+//!
+//! Nothing here touches a socket, a thread, a channel or a clock: bytes and `Instant`s go in, values come out.
+//! The server and the client both stand on it, so each rule of the protocols lives once, beside the clause it
+//! obeys. "EIO" in comments is the Engine.IO protocol document, revision 4; "SIO" is the Socket.IO protocol
+//! document, revision 5.
+
+mod close;
+pub mod engine;
+mod error;
+pub mod limits;
+pub mod socket;
+
+pub use close::CloseReason;
+pub use error::Error;

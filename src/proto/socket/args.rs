@@ -1,0 +1,182 @@
+//! The arguments of an event or an acknowledgement: raw JSON and attachments until somebody asks for a type.
+
+use bytes::Bytes;
+use serde::{
+    Deserialize, Serialize,
+    de::{DeserializeOwned, Visitor},
+    ser::{SerializeTuple, Serializer},
+};
+use serde_json::value::RawValue;
+
+use super::{de, packet::RawList, ser};
+
+/// The arguments of one packet, borrowed from it.
+///
+/// Serialised, they are arguments again: `socket.emit("echo", event.args())` sends on what came, binary included,
+/// without understanding it.
+#[derive(Debug, Clone, Default)]
+pub struct Args<'a> {
+    values: RawList<'a>,
+    attachments: &'a [Bytes],
+}
+
+impl<'a> Args<'a> {
+    pub(super) fn new(values: RawList<'a>, attachments: &'a [Bytes]) -> Self {
+        Self { values, attachments }
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.values.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+
+    /// The argument at `index`, raw. `None` when fewer came.
+    #[must_use]
+    pub fn raw(&self, index: usize) -> Option<Arg<'a>> {
+        self.values.get(index).map(|json| Arg { json, attachments: self.attachments })
+    }
+
+    /// Each argument, raw, in order.
+    pub fn iter(&self) -> impl Iterator<Item = Arg<'a>> {
+        self.values.iter().map(|json| Arg { json, attachments: self.attachments })
+    }
+
+    /// The argument at `index` as a `T`; a missing one is read as `null`, as JavaScript would see it. Attachments
+    /// become bytes wherever `T` asks for bytes ([`bytes::Bytes`], `Vec<u8>`).
+    ///
+    /// # Errors
+    /// When the argument is no `T`.
+    pub fn get<T: DeserializeOwned>(&self, index: usize) -> Result<T, serde_json::Error> {
+        self.raw(index).map_or_else(|| serde_json::from_str("null"), |arg| arg.parse())
+    }
+
+    /// All arguments at once as a tuple: `let (room, text): (String, String) = args.parse()?`. Surplus ones
+    /// are ignored, missing ones are read as `null`.
+    ///
+    /// # Errors
+    /// When an argument is not of its type.
+    pub fn parse<T: Deserialize<'a>>(&self) -> Result<T, serde_json::Error> {
+        T::deserialize(de::ArgsDeserializer { args: self })
+    }
+
+    /// The attachments of the packet, in order; empty for a packet without binary.
+    #[must_use]
+    pub fn attachments(&self) -> &'a [Bytes] {
+        self.attachments
+    }
+
+    /// A copy that outlives the packet.
+    #[must_use]
+    pub fn to_owned(&self) -> OwnedArgs {
+        OwnedArgs {
+            values: self.values.iter().map(|&json| json.to_owned()).collect(),
+            attachments: self.attachments.to_vec(),
+        }
+    }
+}
+
+impl Serialize for Args<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut tuple = serializer.serialize_tuple(self.len())?;
+        for arg in self.iter() {
+            tuple.serialize_element(&arg)?;
+        }
+        tuple.end()
+    }
+}
+
+/// One argument: its JSON, and the attachments that its placeholders stand for.
+///
+/// It can be serialised anywhere inside a larger structure, which is how a server hands a value on that it has no
+/// type for: `json!`-like structs with a field of type `Arg`.
+#[derive(Debug, Clone, Copy)]
+pub struct Arg<'a> {
+    json: &'a RawValue,
+    attachments: &'a [Bytes],
+}
+
+impl<'a> Arg<'a> {
+    /// The JSON as it came. Binary values are placeholders in it.
+    #[must_use]
+    pub fn json(&self) -> &'a str {
+        self.json.get()
+    }
+
+    /// The argument as a `T`.
+    ///
+    /// # Errors
+    /// When it is no `T`.
+    pub fn parse<T: Deserialize<'a>>(&self) -> Result<T, serde_json::Error> {
+        de::from_raw(self.json, self.attachments)
+    }
+
+    /// Whether it is `null`.
+    #[must_use]
+    pub fn is_null(&self) -> bool {
+        self.json() == "null"
+    }
+
+    /// Whether a binary value is, or may be, inside.
+    #[must_use]
+    pub fn has_binary(&self) -> bool {
+        !self.attachments.is_empty()
+    }
+}
+
+impl Serialize for Arg<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if self.attachments.is_empty() {
+            self.json.serialize(serializer)
+        } else {
+            // Placeholders must be numbered anew for the packet they go out with.
+            ser::Transcode::new(self.json, self.attachments).serialize(serializer)
+        }
+    }
+}
+
+/// Arguments that outlive their packet: what an acknowledgement brings back.
+#[derive(Debug, Clone, Default)]
+pub struct OwnedArgs {
+    values: Vec<Box<RawValue>>,
+    attachments: Vec<Bytes>,
+}
+
+impl OwnedArgs {
+    /// The arguments, borrowed.
+    #[must_use]
+    pub fn args(&self) -> Args<'_> {
+        Args::new(self.values.iter().map(|json| &**json).collect(), &self.attachments)
+    }
+
+    /// The argument at `index` as a `T`; a missing one is read as `null`.
+    ///
+    /// # Errors
+    /// When the argument is no `T`.
+    pub fn get<T: DeserializeOwned>(&self, index: usize) -> Result<T, serde_json::Error> {
+        self.args().get(index)
+    }
+}
+
+impl Serialize for OwnedArgs {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.args().serialize(serializer)
+    }
+}
+
+impl<'a> Args<'a> {
+    /// Drives `visitor` over the arguments as a sequence that never runs dry: missing ones are `null`.
+    pub(super) fn visit<V: Visitor<'a>>(
+        &self,
+        visitor: V,
+        at_least: usize,
+    ) -> Result<V::Value, serde_json::Error> {
+        visitor.visit_seq(de::ArgsAccess { args: self, next: 0, at_least })
+    }
+}

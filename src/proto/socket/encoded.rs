@@ -1,0 +1,322 @@
+//! Packets on their way out: encoded once, shared by everybody who gets them.
+//!
+//! The encoded form is the server's WebSocket form, frame headers included: server frames are not masked
+//! (RFC 6455 5.1), so one buffer serves every recipient with one write. Polling and the client's masked frames are
+//! read back out of it, frame by frame ([`Frames`]).
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use serde::Serialize;
+
+use super::ser::{self, Attachments};
+use crate::proto::limits;
+
+/// WebSocket frames of one or more packets, immutable and cheap to clone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Encoded(Bytes);
+
+impl Encoded {
+    /// An Engine.IO packet that is text, type digit included.
+    #[must_use]
+    pub fn text(packet: &str) -> Self {
+        Self::frame(Opcode::Text, packet.as_bytes())
+    }
+
+    /// A binary message.
+    #[must_use]
+    pub fn binary(data: &[u8]) -> Self {
+        Self::frame(Opcode::Binary, data)
+    }
+
+    fn frame(opcode: Opcode, data: &[u8]) -> Self {
+        let mut frame = Vec::with_capacity(data.len() + MAX_FRAME_HEADER);
+        push_frame(&mut frame, opcode, data);
+        Self(frame.into())
+    }
+
+    /// Bytes on a WebSocket.
+    #[must_use]
+    pub fn bytes(&self) -> &Bytes {
+        &self.0
+    }
+
+    /// The frames, for whoever needs another form.
+    #[must_use]
+    pub fn frames(&self) -> Frames<'_> {
+        Frames::new(&self.0)
+    }
+}
+
+/// A Socket.IO packet to be encoded: everything but its data.
+///
+/// ```
+/// use tinysio::proto::socket::Outgoing;
+///
+/// let encoded = Outgoing::event("/", "news", None).encode(&("hot", 7)).unwrap();
+/// assert_eq!(encoded.frames().next().unwrap().text(), Some(r#"42["news","hot",7]"#));
+/// ```
+#[derive(Debug, Clone, Copy)]
+pub struct Outgoing<'a> {
+    kind: Kind<'a>,
+    namespace: &'a str,
+    id: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Kind<'a> {
+    Connect,
+    Disconnect,
+    Event(&'a str),
+    Ack,
+    ConnectError,
+}
+
+impl<'a> Outgoing<'a> {
+    /// `2` or `5`: an event; with an id, the other side is asked to acknowledge it.
+    #[must_use]
+    pub const fn event(namespace: &'a str, name: &'a str, id: Option<u64>) -> Self {
+        Self { kind: Kind::Event(name), namespace, id }
+    }
+
+    /// `3` or `6`: the answer to the event of this id.
+    #[must_use]
+    pub const fn ack(namespace: &'a str, id: u64) -> Self {
+        Self { kind: Kind::Ack, namespace, id: Some(id) }
+    }
+
+    /// `0`: data is an object, or `()` for none.
+    #[must_use]
+    pub const fn connect(namespace: &'a str) -> Self {
+        Self { kind: Kind::Connect, namespace, id: None }
+    }
+
+    /// `4`: data is an object with a `message`.
+    #[must_use]
+    pub const fn connect_error(namespace: &'a str) -> Self {
+        Self { kind: Kind::ConnectError, namespace, id: None }
+    }
+
+    /// `1`: data is `()`.
+    #[must_use]
+    pub const fn disconnect(namespace: &'a str) -> Self {
+        Self { kind: Kind::Disconnect, namespace, id: None }
+    }
+
+    /// Encodes the packet with `data`: for events and acks the arguments (a tuple gives one an element, `()` none,
+    /// everything else one), for the other types the payload. Bytes become attachments.
+    ///
+    /// # Errors
+    /// [`EncodeError`].
+    pub fn encode<T: Serialize + ?Sized>(&self, data: &T) -> Result<Encoded, EncodeError> {
+        let mut buffer = Vec::with_capacity(128);
+        let range = self.encode_into(data, &mut buffer)?;
+        Ok(Encoded(Bytes::from(buffer).slice(range)))
+    }
+
+    /// As [`encode`](Self::encode), into a buffer that is used again and again; the frames are the returned range of
+    /// it. What the buffer held is lost.
+    ///
+    /// # Errors
+    /// [`EncodeError`].
+    pub fn encode_into<T: Serialize + ?Sized>(
+        &self,
+        data: &T,
+        buffer: &mut Vec<u8>,
+    ) -> Result<Range<usize>, EncodeError> {
+        // What comes before the JSON depends on what is in the JSON, so room is left for it and it is written
+        // backwards when its length is known.
+        let room = MAX_FRAME_HEADER + MAX_PREFIX + self.namespace.len();
+        buffer.clear();
+        buffer.resize(room, 0);
+        let mut attachments = Attachments::default();
+        match self.kind {
+            Kind::Event(name) => ser::array(Some(name), data, buffer, &mut attachments)?,
+            Kind::Ack => ser::array(None, data, buffer, &mut attachments)?,
+            Kind::Connect | Kind::ConnectError | Kind::Disconnect => {
+                serde_json::to_writer(&mut *buffer, data)?;
+                if &buffer[room..] == b"null" {
+                    buffer.truncate(room);
+                }
+            }
+        }
+        if attachments.count > limits::MAX_ATTACHMENTS {
+            return Err(EncodeError::TooManyAttachments(attachments.count));
+        }
+        let start = self.write_prefix(&mut buffer[..room], attachments.count);
+        let header = FrameHeader::new(Opcode::Text, buffer.len() - start);
+        let frame = start - header.bytes().len();
+        buffer[frame..start].copy_from_slice(header.bytes());
+        buffer.extend_from_slice(&attachments.frames);
+        Ok(frame..buffer.len())
+    }
+
+    /// Writes `4<type>[<n>-][<namespace>,][<id>]` to the end of `room` and says where it begins.
+    fn write_prefix(&self, room: &mut [u8], attachments: usize) -> usize {
+        let mut start = room.len();
+        let mut put = |bytes: &[u8]| {
+            start -= bytes.len();
+            room[start..start + bytes.len()].copy_from_slice(bytes);
+        };
+        if let Some(id) = self.id {
+            let mut digits = [0; limits::MAX_ACK_DIGITS];
+            put(decimal(id, &mut digits));
+        }
+        if self.namespace != limits::DEFAULT_NAMESPACE {
+            put(b",");
+            put(self.namespace.as_bytes());
+        }
+        if attachments > 0 {
+            put(b"-");
+            let mut digits = [0; limits::MAX_ACK_DIGITS];
+            put(decimal(attachments as u64, &mut digits));
+        }
+        put(match (self.kind, attachments) {
+            (Kind::Connect, _) => b"40",
+            (Kind::Disconnect, _) => b"41",
+            (Kind::Event(_), 0) => b"42",
+            (Kind::Ack, 0) => b"43",
+            (Kind::ConnectError, _) => b"44",
+            (Kind::Event(_), _) => b"45",
+            (Kind::Ack, _) => b"46",
+        });
+        start
+    }
+}
+
+/// `4`, the type, the count with its dash, the comma, the id.
+const MAX_PREFIX: usize = 2 + (limits::MAX_ACK_DIGITS + 1) + 1 + limits::MAX_ACK_DIGITS;
+
+/// Writes `number` to the end of `digits` and gives what was written.
+fn decimal(mut number: u64, digits: &mut [u8; limits::MAX_ACK_DIGITS]) -> &[u8] {
+    let mut start = digits.len();
+    loop {
+        start -= 1;
+        digits[start] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            return &digits[start..];
+        }
+    }
+}
+
+/// Why a packet could not be encoded. Nothing was sent.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EncodeError {
+    /// The data cannot be JSON: a map whose keys are no strings, or an error of its own.
+    #[error("not serialisable as JSON: {0}")]
+    Json(#[from] serde_json::Error),
+    /// More binary values than [`MAX_ATTACHMENTS`](crate::proto::limits::MAX_ATTACHMENTS), which the official
+    /// clients refuse.
+    #[error("{0} binary values in one packet, at most 10 are possible")]
+    TooManyAttachments(usize),
+}
+
+/// The WebSocket opcodes that packets use (RFC 6455 5.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Opcode {
+    /// An Engine.IO packet as text.
+    Text,
+    /// A binary message.
+    Binary,
+    /// A control frame: part of the WebSocket, of no meaning on polling.
+    Control,
+}
+
+/// The longest header of an unmasked frame (RFC 6455 5.2).
+const MAX_FRAME_HEADER: usize = 10;
+
+/// The header of an unmasked, final frame.
+struct FrameHeader {
+    bytes: [u8; MAX_FRAME_HEADER],
+    len: usize,
+}
+
+impl FrameHeader {
+    fn new(opcode: Opcode, payload: usize) -> Self {
+        let mut bytes = [0; MAX_FRAME_HEADER];
+        bytes[0] = 0x80 | if opcode == Opcode::Text { 1 } else { 2 };
+        let len = match payload {
+            0..=125 => {
+                bytes[1] = payload as u8;
+                2
+            }
+            126..=0xffff => {
+                bytes[1] = 126;
+                bytes[2..4].copy_from_slice(&(payload as u16).to_be_bytes());
+                4
+            }
+            _ => {
+                bytes[1] = 127;
+                bytes[2..10].copy_from_slice(&(payload as u64).to_be_bytes());
+                10
+            }
+        };
+        Self { bytes, len }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
+
+/// Appends one frame.
+pub(super) fn push_frame(buffer: &mut Vec<u8>, opcode: Opcode, data: &[u8]) {
+    buffer.extend_from_slice(FrameHeader::new(opcode, data.len()).bytes());
+    buffer.extend_from_slice(data);
+}
+
+/// One frame of an [`Encoded`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Frame<'a> {
+    /// What it carries.
+    pub opcode: Opcode,
+    /// The payload.
+    pub data: &'a [u8],
+    /// Bytes of header and payload.
+    pub size: usize,
+}
+
+impl<'a> Frame<'a> {
+    /// The payload of a text frame.
+    #[must_use]
+    pub fn text(&self) -> Option<&'a str> {
+        if self.opcode == Opcode::Text { std::str::from_utf8(self.data).ok() } else { None }
+    }
+}
+
+/// The frames in bytes that this module wrote, in order. Ends at the first byte that is no whole, unmasked frame.
+#[derive(Debug, Clone)]
+pub struct Frames<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Frames<'a> {
+    /// Reads `bytes`, which begin at a frame's start.
+    #[must_use]
+    pub fn new(bytes: &'a [u8]) -> Self {
+        Self { rest: bytes }
+    }
+}
+
+impl<'a> Iterator for Frames<'a> {
+    type Item = Frame<'a>;
+    fn next(&mut self) -> Option<Frame<'a>> {
+        let (first, short) = (*self.rest.first()?, *self.rest.get(1)?);
+        let (header, len) = match short {
+            126 => (4, u16::from_be_bytes(self.rest.get(2..4)?.try_into().ok()?).into()),
+            127 => (10, u64::from_be_bytes(self.rest.get(2..10)?.try_into().ok()?).try_into().ok()?),
+            len => (2, usize::from(len)),
+        };
+        let size = header + len;
+        let data = self.rest.get(header..size)?;
+        self.rest = &self.rest[size..];
+        let opcode = match first & 0x0f {
+            1 => Opcode::Text,
+            2 => Opcode::Binary,
+            _ => Opcode::Control,
+        };
+        Some(Frame { opcode, data, size })
+    }
+}

@@ -1,0 +1,293 @@
+//! One Socket.IO packet, decoded (SIO "Packet encoding").
+//!
+//! ```text
+//!   <type>[<n attachments>-][<namespace>,][<ack id>][<JSON>]
+//! ```
+
+use std::{borrow::Cow, fmt};
+
+use bytes::Bytes;
+use serde::{
+    Deserialize,
+    de::{SeqAccess, Visitor},
+};
+use serde_json::value::RawValue;
+use smallvec::SmallVec;
+
+use super::{Args, binary};
+use crate::proto::{Error, limits};
+
+/// A Socket.IO packet, borrowed from the message that carried it.
+///
+/// ```
+/// use tinysio::proto::socket::{Body, Packet};
+///
+/// let packet = Packet::decode(r#"2/chat,12["hello",1]"#, &[]).unwrap();
+/// assert_eq!(packet.namespace, "/chat");
+/// let Body::Event { name, args, id } = packet.body else { panic!() };
+/// assert_eq!((&*name, args.parse::<(u32,)>().unwrap(), id), ("hello", (1,), Some(12)));
+/// ```
+#[derive(Debug, Clone)]
+pub struct Packet<'a> {
+    /// The namespace, `/` when the packet names none.
+    pub namespace: &'a str,
+    /// What the packet says.
+    pub body: Body<'a>,
+}
+
+/// What a packet says; binary events and acks look like plain ones here, with their attachments in [`Args`].
+#[derive(Debug, Clone)]
+pub enum Body<'a> {
+    /// `0`: from the client, the wish to join the namespace, with an auth payload; from the server, the consent,
+    /// with the socket's id.
+    Connect(Option<&'a RawValue>),
+    /// `1`: the sender leaves the namespace.
+    Disconnect,
+    /// `2` or `5`.
+    Event {
+        /// The event's name.
+        name: Cow<'a, str>,
+        /// The rest of the array.
+        args: Args<'a>,
+        /// Present when the sender wants an acknowledgement.
+        id: Option<u64>,
+    },
+    /// `3` or `6`: the answer to the event that carried this id.
+    Ack {
+        /// The id of the event.
+        id: u64,
+        /// What the answer carries.
+        args: Args<'a>,
+    },
+    /// `4`: the server refuses the namespace; a string or an object.
+    ConnectError(&'a RawValue),
+}
+
+impl<'a> Packet<'a> {
+    /// Decodes the text of a packet, whose attachments, if it announces any, have all arrived.
+    ///
+    /// # Errors
+    /// The rule that the text breaks; [`Error::IllegalAttachments`] when the announced count is not
+    /// `attachments.len()` or a placeholder names none of them.
+    pub fn decode(text: &'a str, attachments: &'a [Bytes]) -> Result<Self, Error> {
+        let header = Header::read(text)?;
+        if header.attachments != attachments.len() {
+            return Err(Error::IllegalAttachments);
+        }
+        header.packet(attachments)
+    }
+}
+
+/// The part of a packet before its JSON.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Header<'a> {
+    kind: u8,
+    pub(super) attachments: usize,
+    namespace: &'a str,
+    id: Option<u64>,
+    data: &'a str,
+}
+
+impl<'a> Header<'a> {
+    /// Reads up to the JSON. Strict where the official parser is lax by accident: ids and counts are digits and
+    /// nothing else, an empty text is no packet.
+    pub(super) fn read(text: &'a str) -> Result<Self, Error> {
+        let kind = *text.as_bytes().first().ok_or(Error::UnknownType)?;
+        if !(b'0'..=b'6').contains(&kind) {
+            return Err(Error::UnknownType);
+        }
+        let rest = &text[1..];
+        let (attachments, rest) = if kind >= b'5' { read_attachments(rest)? } else { (0, rest) };
+        let (namespace, rest) = read_namespace(rest)?;
+        let (id, data) = read_id(rest)?;
+        Ok(Self { kind, attachments, namespace, id, data })
+    }
+
+    /// The packet, with its JSON checked.
+    pub(super) fn packet(self, attachments: &'a [Bytes]) -> Result<Packet<'a>, Error> {
+        let body = match self.kind {
+            b'0' => Body::Connect(self.connect_data()?),
+            b'1' if self.data.is_empty() && self.id.is_none() => Body::Disconnect,
+            b'2' | b'5' => self.event(attachments)?,
+            b'3' | b'6' => self.ack(attachments)?,
+            b'4' if self.id.is_none() => Body::ConnectError(self.connect_error_data()?),
+            _ => return Err(Error::InvalidPayload),
+        };
+        Ok(Packet { namespace: self.namespace, body })
+    }
+
+    /// CONNECT carries an object or nothing.
+    fn connect_data(&self) -> Result<Option<&'a RawValue>, Error> {
+        match (self.id, self.data) {
+            (Some(_), _) => Err(Error::InvalidPayload),
+            (None, "") => Ok(None),
+            (None, json) => {
+                let raw = raw(json)?;
+                if raw.get().starts_with('{') { Ok(Some(raw)) } else { Err(Error::InvalidPayload) }
+            }
+        }
+    }
+
+    /// CONNECT_ERROR carries a string or an object; the official parser takes its absence for an empty one.
+    fn connect_error_data(&self) -> Result<&'a RawValue, Error> {
+        let raw = raw(if self.data.is_empty() { "{}" } else { self.data })?;
+        if raw.get().starts_with(['{', '"']) { Ok(raw) } else { Err(Error::InvalidPayload) }
+    }
+
+    fn event(&self, attachments: &'a [Bytes]) -> Result<Body<'a>, Error> {
+        let array: EventArray<'a> = array(self.data)?;
+        let name = match array.name {
+            None => return Err(Error::InvalidPayload),
+            Some(EventName::Other) => return Err(Error::BadEventName),
+            Some(EventName::Name(name)) => name,
+        };
+        if limits::RESERVED_EVENTS.contains(&&*name) {
+            return Err(Error::ReservedEvent);
+        }
+        let args = self.args(array.args, attachments)?;
+        Ok(Body::Event { name, args, id: self.id })
+    }
+
+    fn ack(&self, attachments: &'a [Bytes]) -> Result<Body<'a>, Error> {
+        let id = self.id.ok_or(Error::AckWithoutId)?;
+        let values: RawArray<'a> = array(self.data)?;
+        Ok(Body::Ack { id, args: self.args(values.0, attachments)? })
+    }
+
+    fn args(&self, values: RawList<'a>, attachments: &'a [Bytes]) -> Result<Args<'a>, Error> {
+        if self.kind >= b'5' {
+            for value in &values {
+                binary::check_placeholders(value, attachments.len())?;
+            }
+        }
+        Ok(Args::new(values, attachments))
+    }
+}
+
+/// `<n>-`, where n has no leading zero and is at least 1.
+fn read_attachments(text: &str) -> Result<(usize, &str), Error> {
+    let (digits, rest) = text.split_at(digits(text));
+    let rest = rest.strip_prefix('-').ok_or(Error::BadAttachmentCount)?;
+    if digits.is_empty() || digits.starts_with('0') {
+        return Err(Error::BadAttachmentCount);
+    }
+    // A number too large for the type is also too large for the limit.
+    let count = digits.parse().unwrap_or(usize::MAX);
+    if count > limits::MAX_ATTACHMENTS { Err(Error::TooManyAttachments) } else { Ok((count, rest)) }
+}
+
+/// `/name,`, or `/name` up to the end, or nothing for the default namespace.
+fn read_namespace(text: &str) -> Result<(&str, &str), Error> {
+    if !text.starts_with('/') {
+        return Ok((limits::DEFAULT_NAMESPACE, text));
+    }
+    // Looked for within the bound only: a megabyte of name must not cost a megabyte of search.
+    let window = &text.as_bytes()[..text.len().min(limits::MAX_NAMESPACE + 1)];
+    match window.iter().position(|&byte| byte == b',') {
+        Some(comma) => Ok((&text[..comma], &text[comma + 1..])),
+        None if text.len() <= limits::MAX_NAMESPACE => Ok((text, "")),
+        None => Err(Error::NamespaceTooLong),
+    }
+}
+
+fn read_id(text: &str) -> Result<(Option<u64>, &str), Error> {
+    let (digits, rest) = text.split_at(digits(text));
+    if digits.is_empty() {
+        return Ok((None, rest));
+    }
+    if digits.len() > limits::MAX_ACK_DIGITS {
+        return Err(Error::BadAckId);
+    }
+    Ok((Some(digits.parse().map_err(|_| Error::BadAckId)?), rest))
+}
+
+fn digits(text: &str) -> usize {
+    text.bytes().take_while(u8::is_ascii_digit).count()
+}
+
+/// One JSON value and nothing behind it.
+fn raw(json: &str) -> Result<&RawValue, Error> {
+    serde_json::from_str(json).map_err(|_| Error::BadJson)
+}
+
+/// An array that begins at once: the grammar has no space between the id and the JSON.
+fn array<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, Error> {
+    if json.starts_with('[') {
+        serde_json::from_str(json).map_err(|_| Error::BadJson)
+    } else if json.is_empty() || raw(json).is_ok() {
+        Err(Error::InvalidPayload)
+    } else {
+        Err(Error::BadJson)
+    }
+}
+
+/// A list of raw values; four fit without an allocation.
+pub(super) type RawList<'a> = SmallVec<[&'a RawValue; 4]>;
+
+/// `["name", …]` read in one pass.
+struct EventArray<'a> {
+    name: Option<EventName<'a>>,
+    args: RawList<'a>,
+}
+
+enum EventName<'a> {
+    Name(Cow<'a, str>),
+    Other,
+}
+
+impl<'de> Deserialize<'de> for EventName<'de> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let raw = <&RawValue>::deserialize(deserializer)?.get();
+        let Some(inner) = raw.strip_prefix('"').and_then(|raw| raw.strip_suffix('"')) else {
+            return Ok(Self::Other);
+        };
+        if !inner.contains('\\') {
+            return Ok(Self::Name(Cow::Borrowed(inner)));
+        }
+        serde_json::from_str(raw).map(|name| Self::Name(Cow::Owned(name))).map_err(serde::de::Error::custom)
+    }
+}
+
+impl<'de> Deserialize<'de> for EventArray<'de> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct EventVisitor;
+        impl<'de> Visitor<'de> for EventVisitor {
+            type Value = EventArray<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an array that begins with the event's name")
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+                let name = seq.next_element()?;
+                Ok(EventArray { name, args: rest(seq)? })
+            }
+        }
+        deserializer.deserialize_seq(EventVisitor)
+    }
+}
+
+/// `[…]` as raw values.
+struct RawArray<'a>(RawList<'a>);
+
+impl<'de> Deserialize<'de> for RawArray<'de> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ArrayVisitor;
+        impl<'de> Visitor<'de> for ArrayVisitor {
+            type Value = RawArray<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an array")
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Self::Value, A::Error> {
+                rest(seq).map(RawArray)
+            }
+        }
+        deserializer.deserialize_seq(ArrayVisitor)
+    }
+}
+
+fn rest<'de, A: SeqAccess<'de>>(mut seq: A) -> Result<RawList<'de>, A::Error> {
+    let mut values = RawList::new();
+    while let Some(value) = seq.next_element()? {
+        values.push(value);
+    }
+    Ok(values)
+}
