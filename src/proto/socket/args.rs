@@ -8,7 +8,7 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-use super::{de, packet::RawList, ser};
+use super::{de, list::RawList, ser};
 
 /// The arguments of one packet, borrowed from it.
 ///
@@ -34,7 +34,7 @@ impl<'a> Args<'a> {
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.values.is_empty()
+        self.values.len() == 0
     }
 
     /// The argument at `index`, raw. `None` when fewer came.
@@ -76,7 +76,7 @@ impl<'a> Args<'a> {
     #[must_use]
     pub fn to_owned(&self) -> OwnedArgs {
         OwnedArgs {
-            values: self.values.iter().map(|&json| json.to_owned()).collect(),
+            values: self.values.iter().map(ToOwned::to_owned).collect(),
             attachments: self.attachments.to_vec(),
         }
     }

@@ -12,6 +12,7 @@ mod args;
 mod binary;
 mod de;
 mod encoded;
+mod list;
 mod packet;
 mod ser;
 

@@ -12,9 +12,8 @@ use serde::{
     de::{SeqAccess, Visitor},
 };
 use serde_json::value::RawValue;
-use smallvec::SmallVec;
 
-use super::{Args, binary};
+use super::{Args, binary, list::RawList};
 use crate::proto::{Error, limits};
 
 /// A Socket.IO packet, borrowed from the message that carried it.
@@ -156,7 +155,7 @@ impl<'a> Header<'a> {
 
     fn args(&self, values: RawList<'a>, attachments: &'a [Bytes]) -> Result<Args<'a>, Error> {
         if self.kind >= b'5' {
-            for value in &values {
+            for value in values.iter() {
                 binary::check_placeholders(value, attachments.len())?;
             }
         }
@@ -221,9 +220,6 @@ fn array<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, Error> {
     }
 }
 
-/// A list of raw values; four fit without an allocation.
-pub(super) type RawList<'a> = SmallVec<[&'a RawValue; 4]>;
-
 /// `["name", …]` read in one pass.
 struct EventArray<'a> {
     name: Option<EventName<'a>>,
@@ -285,7 +281,7 @@ impl<'de> Deserialize<'de> for RawArray<'de> {
 }
 
 fn rest<'de, A: SeqAccess<'de>>(mut seq: A) -> Result<RawList<'de>, A::Error> {
-    let mut values = RawList::new();
+    let mut values = RawList::default();
     while let Some(value) = seq.next_element()? {
         values.push(value);
     }

@@ -1,0 +1,43 @@
+//! The server that the two public protocol documents describe for their test suites.
+//!
+//! `cargo run --release --example conformance -- 3000`, then run the suites of the Engine.IO v4 and Socket.IO v5 protocol
+//! documents against `localhost:3000`.
+
+use std::time::Duration;
+
+use serde_json::json;
+use tinysio::server::{Cors, Message, NamespaceBuilder, Server};
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let port: u16 = std::env::args().nth(1).ok_or("usage: conformance PORT")?.parse()?;
+    let server = Server::builder()
+        .ping_interval(Duration::from_millis(300))
+        .ping_timeout(Duration::from_millis(200))
+        .connect_timeout(Duration::from_secs(1))
+        .max_http_buffer_size(1_000_000usize)
+        .cors(Cors::Any)
+        .engine("/engine.io/", |engine| {
+            engine.on_message(|session, message: Message<'_>| {
+                // A session that is closed meanwhile needs no echo.
+                let _ = session.send(&message);
+            });
+        })
+        .namespace("/", |ns| {
+            greet(ns);
+            ns.on("message", |socket, event| socket.emit("message-back", event.args()));
+            ns.on("message-with-ack", |_, event| event.ack(event.args()));
+        })
+        .namespace("/custom", greet)
+        .listen(format!("127.0.0.1:{port}"))?;
+    println!("listening on {}", server.local_addr().ok_or("no address")?);
+    server.wait();
+    Ok(())
+}
+
+/// Says on connection what the CONNECT carried.
+fn greet(ns: &mut NamespaceBuilder) {
+    ns.on_connect(|socket| match socket.auth() {
+        Some(auth) => socket.emit("auth", auth),
+        None => socket.emit("auth", &json!({})),
+    });
+}

@@ -1,0 +1,93 @@
+//! One packet for many sockets.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::{
+    error::EmitError,
+    hub::{Question, Selection},
+    namespace::{Namespace, check_event_name},
+    socket::Socket,
+};
+use crate::proto::socket::Outgoing;
+
+/// Some of a namespace's sockets: the official `BroadcastOperator`.
+///
+/// ```no_run
+/// # fn f(io: &tinysio::server::Namespace) -> Result<(), tinysio::server::EmitError> {
+/// io.to("kitchen").to("hall").except("muted").emit("light", &("on", 0.8))?;
+/// # Ok(()) }
+/// ```
+#[derive(Debug, Clone)]
+#[must_use = "nothing is sent before `emit`"]
+pub struct Broadcast {
+    namespace: Namespace,
+    selection: Selection,
+    volatile: bool,
+}
+
+impl Broadcast {
+    pub(super) fn new(namespace: Namespace, selection: Selection) -> Self {
+        Self { namespace, selection, volatile: false }
+    }
+
+    /// Also whoever is in this room, or has this socket id. Nobody gets a packet twice.
+    pub fn to(mut self, room: &str) -> Self {
+        self.selection.rooms.push(room.into());
+        self
+    }
+
+    /// But nobody who is in this room.
+    pub fn except(mut self, room: &str) -> Self {
+        self.selection.except.push(room.into());
+        self
+    }
+
+    /// Dropped for each recipient that has a backlog, or no poll held.
+    pub fn volatile(mut self) -> Self {
+        self.volatile = true;
+        self
+    }
+
+    /// Sends. The packet is encoded once, on this thread; the hub hands it to the recipients.
+    ///
+    /// # Errors
+    /// [`EmitError::Encode`], [`EmitError::ReservedEvent`], [`EmitError::ServerGone`]. What becomes of it at each
+    /// recipient is not reported.
+    pub fn emit<T: Serialize + ?Sized>(self, event: &str, args: &T) -> Result<(), EmitError> {
+        check_event_name(event)?;
+        let packet = Outgoing::event(self.namespace.name(), event, None).encode(args)?;
+        self.namespace.0.hub.emit(self.namespace.0.index, self.selection, packet, self.volatile)
+    }
+
+    /// The sockets meant, in no particular order: the official `fetchSockets`.
+    #[must_use]
+    pub fn sockets(self) -> Vec<Socket> {
+        let Self { namespace, selection, .. } = self;
+        let index = namespace.0.index;
+        namespace.0.hub.ask(index, |reply| Question::Sockets(selection, reply)).unwrap_or_default()
+    }
+
+    /// Official `socketsJoin`.
+    pub fn sockets_join(self, room: &str) {
+        let room: Arc<str> = room.into();
+        for socket in self.sockets() {
+            socket.join(&room);
+        }
+    }
+
+    /// Official `socketsLeave`.
+    pub fn sockets_leave(self, room: &str) {
+        for socket in self.sockets() {
+            socket.leave(room);
+        }
+    }
+
+    /// Official `disconnectSockets`: as [`Socket::disconnect`] on each.
+    pub fn disconnect_sockets(self, close: bool) {
+        for socket in self.sockets() {
+            socket.disconnect(close);
+        }
+    }
+}

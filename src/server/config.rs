@@ -1,0 +1,163 @@
+//! Every option of a server, with its default and its bound.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{Cors, Request, error::StartError};
+use crate::proto::{engine::TransportKind, limits};
+
+/// What [`allow_request`](Config::allow_request) calls: `Err` refuses with that message.
+pub(super) type AllowRequest = Arc<dyn Fn(&Request<'_>) -> Result<(), String> + Send + Sync>;
+
+/// The options of a server. Those of the official server have its names and defaults.
+///
+/// Set them through [`Builder`](super::Builder), or fill this and hand it to
+/// [`Builder::config`](super::Builder::config).
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct Config {
+    /// Official `path`, where Socket.IO is served; begins and ends with `/`. Default `/socket.io/`.
+    pub path: String,
+    /// Official `pingInterval`. Default 25 s: below the idle timeouts of most proxies. Shorter finds dead peers
+    /// sooner and wakes sleeping devices more often.
+    pub ping_interval: Duration,
+    /// Official `pingTimeout`: how long a pong may take. Default 20 s.
+    pub ping_timeout: Duration,
+    /// Official `upgradeTimeout`: how long an upgrading WebSocket may take. Default 10 s. The polling session is
+    /// not affected when it passes.
+    pub upgrade_timeout: Duration,
+    /// Official `connectTimeout`: how long a session may live without joining a namespace. Default 45 s.
+    pub connect_timeout: Duration,
+    /// Official `maxHttpBufferSize`: bytes of one WebSocket message and of one polling body. Default 1,000,000.
+    /// Larger ones close a WebSocket (1009) and are answered 413 on polling. Costs up to this much a connection.
+    pub max_http_buffer_size: usize,
+    /// Bytes of one binary packet, text and attachments together. Default four times
+    /// [`MAX_HTTP_BUFFER_SIZE`](limits::MAX_HTTP_BUFFER_SIZE). At least `max_http_buffer_size`. The official server
+    /// bounds each attachment, but not their sum.
+    pub max_packet_size: usize,
+    /// Attachments of one packet, 0 to 10. Default 10, the official parser's `maxAttachments`.
+    pub max_attachments: usize,
+    /// Official `transports`. Default both.
+    pub transports: Vec<TransportKind>,
+    /// Official `allowUpgrades`. Default true.
+    pub allow_upgrades: bool,
+    /// Official `cors`. Default [`Cors::SameOrigin`].
+    pub cors: Cors,
+    /// Official `allowRequest`: a last word on each handshake, before a session exists. Default: all.
+    pub allow_request: Option<AllowRequest>,
+    /// Sessions at one time. Default 1,000. The next handshake is answered 503 with `Retry-After`. Each costs a
+    /// thread and its buffers.
+    pub max_connections: usize,
+    /// TCP connections at one time. Default `2 * max_connections + 64`: a polling client uses two. The next one
+    /// is answered 503 and closed, without a thread.
+    pub max_tcp_connections: Option<usize>,
+    /// Bytes that may wait for one client. Default 4 MiB; must exceed `max_http_buffer_size`. A client that lets it
+    /// fill is disconnected with reason "slow consumer".
+    pub outbox_bytes_max: usize,
+    /// Bytes that may wait for all clients together. Default 64 MiB; must reach `outbox_bytes_max`. Who would pass it is
+    /// disconnected with reason "slow consumer".
+    pub outbox_bytes_total: usize,
+    /// Commands that may wait for the hub. Default 1,024. Emitting threads wait when it is full, so TCP pushes back on
+    /// the senders.
+    pub hub_queue: usize,
+    /// Acknowledgements awaited from one socket at one time. Default 1,000. The next `emit_with_ack` fails.
+    pub max_pending_acks: usize,
+    /// Rooms that one socket may be in. Default 1,000. A join beyond it is refused.
+    pub max_rooms: usize,
+    /// Bytes of a request head. Default 16 KiB, as Node has it. Answered 431.
+    pub max_head_size: usize,
+    /// How long a request head may take. Default 10 s. Answered 408.
+    pub head_timeout: Duration,
+    /// How long a request body may take. Default 2 min: a slow uplink needs 80 s for a megabyte.
+    pub body_timeout: Duration,
+    /// How long an HTTP connection may rest between two requests. Default 65 s, beyond the 60 s of common
+    /// proxies, so that they and not we end it.
+    pub keep_alive_timeout: Duration,
+    /// How long a closing connection may take to let its last packets out. Default 5 s.
+    pub close_timeout: Duration,
+    /// Stack of a connection's thread in bytes, reserved, not resident. Default 256 KiB. Handlers run on it.
+    pub stack_size: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            path: limits::DEFAULT_PATH.into(),
+            ping_interval: limits::PING_INTERVAL,
+            ping_timeout: limits::PING_TIMEOUT,
+            upgrade_timeout: limits::UPGRADE_TIMEOUT,
+            connect_timeout: limits::CONNECT_TIMEOUT,
+            max_http_buffer_size: limits::MAX_HTTP_BUFFER_SIZE,
+            max_packet_size: 4 * limits::MAX_HTTP_BUFFER_SIZE,
+            max_attachments: limits::MAX_ATTACHMENTS,
+            transports: vec![TransportKind::Polling, TransportKind::Websocket],
+            allow_upgrades: true,
+            cors: Cors::default(),
+            allow_request: None,
+            max_connections: 1_000,
+            max_tcp_connections: None,
+            outbox_bytes_max: 4 << 20,
+            outbox_bytes_total: 64 << 20,
+            hub_queue: 1_024,
+            max_pending_acks: 1_000,
+            max_rooms: 1_000,
+            max_head_size: 16 << 10,
+            head_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(120),
+            keep_alive_timeout: Duration::from_secs(65),
+            close_timeout: Duration::from_secs(5),
+            stack_size: 256 << 10,
+        }
+    }
+}
+
+impl std::fmt::Debug for Config {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Config")
+            .field("path", &self.path)
+            .field("ping_interval", &self.ping_interval)
+            .field("ping_timeout", &self.ping_timeout)
+            .field("max_http_buffer_size", &self.max_http_buffer_size)
+            .field("max_connections", &self.max_connections)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Config {
+    /// TCP connections at one time, given or derived.
+    pub(super) fn tcp_connections(&self) -> usize {
+        self.max_tcp_connections.unwrap_or(2 * self.max_connections + 64)
+    }
+
+    /// # Errors
+    /// [`StartError::Config`] with a sentence that says which option to change.
+    pub(super) fn validate(&self) -> Result<(), StartError> {
+        let check = |fine: bool, sentence: &str| {
+            if fine { Ok(()) } else { Err(StartError::Config(sentence.into())) }
+        };
+        check(
+            self.path.len() > 1 && self.path.starts_with('/') && self.path.ends_with('/'),
+            "path must begin and end with '/', like \"/socket.io/\"",
+        )?;
+        check(!self.ping_interval.is_zero(), "ping_interval must be longer than 0")?;
+        check(!self.ping_timeout.is_zero(), "ping_timeout must be longer than 0")?;
+        check(!self.transports.is_empty(), "transports must name at least one transport")?;
+        check(self.max_http_buffer_size >= 64, "max_http_buffer_size must be at least 64 bytes")?;
+        check(
+            self.max_packet_size >= self.max_http_buffer_size,
+            "max_packet_size must be at least max_http_buffer_size",
+        )?;
+        check(self.max_attachments <= limits::MAX_ATTACHMENTS, "max_attachments must be at most 10")?;
+        check(self.max_connections > 0, "max_connections must be at least 1")?;
+        check(
+            self.outbox_bytes_max > self.max_http_buffer_size,
+            "outbox_bytes_max must exceed max_http_buffer_size, or one large packet would count as a slow consumer",
+        )?;
+        check(
+            self.outbox_bytes_total >= self.outbox_bytes_max,
+            "outbox_bytes_total must be at least outbox_bytes_max",
+        )?;
+        check(self.hub_queue > 0, "hub_queue must be at least 1")?;
+        check(self.max_head_size >= 1 << 10, "max_head_size must be at least 1 KiB")?;
+        check(self.stack_size >= 128 << 10, "stack_size must be at least 128 KiB")
+    }
+}

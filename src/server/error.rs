@@ -1,0 +1,101 @@
+//! What the callers of the server library can act on.
+
+use std::io;
+
+use serde::Serialize;
+
+use crate::proto::socket::EncodeError;
+
+/// Why a server did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// An option contradicts another, or has a value that cannot work; the text names both and the way out.
+    #[error("{0}")]
+    Config(String),
+    /// The address cannot be listened on. `AddrInUse`: choose another port.
+    #[error("cannot listen on {address}: {source}")]
+    Bind {
+        /// The address as it was given.
+        address: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The system refused a thread or a descriptor.
+    #[error("cannot start: {0}")]
+    System(#[from] io::Error),
+}
+
+/// Why an emit sent nothing, or not to everybody.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EmitError {
+    /// The socket is not, or no longer, connected. Nothing was sent.
+    #[error("the socket is disconnected")]
+    Disconnected,
+    /// The recipient does not read, and its outbox has passed `outbox_bytes_max`; it has been disconnected with
+    /// reason "slow consumer".
+    #[error("the recipient is too slow and has been disconnected")]
+    SlowConsumer,
+    /// A volatile packet met a backlog and was dropped, as it asked to be.
+    #[error("dropped: the recipient has a backlog and the packet is volatile")]
+    Dropped,
+    /// The protocol keeps this event name for itself
+    /// ([`RESERVED_EVENTS`](crate::proto::limits::RESERVED_EVENTS)). Choose another.
+    #[error("\"{0}\" is a reserved event name")]
+    ReservedEvent(String),
+    /// The data cannot be sent at all.
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
+    /// The server has been shut down.
+    #[error("the server has been shut down")]
+    ServerGone,
+}
+
+/// Why an acknowledgement did not arrive.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AckError {
+    /// The client did not answer in time. It may still have handled the event.
+    #[error("no acknowledgement within the timeout")]
+    Timeout,
+    /// The socket disconnected before it answered.
+    #[error("the socket disconnected before it acknowledged")]
+    Disconnected,
+    /// The call came from the thread that must read the answer, so it would have waited for itself. Use the
+    /// callback form there.
+    #[error("a handler cannot wait for its own client's acknowledgement; use emit_with_callback")]
+    WouldDeadlock,
+    /// As many acknowledgements as `max_pending_acks` are awaited from this socket already.
+    #[error("too many acknowledgements awaited from this socket")]
+    TooMany,
+    /// The event itself could not be sent.
+    #[error(transparent)]
+    Emit(#[from] EmitError),
+}
+
+/// A refusal of a CONNECT, sent to the client as CONNECT_ERROR: the official `{"message":…,"data":…}`.
+#[derive(Debug, Clone, Serialize, thiserror::Error)]
+#[error("{message}")]
+pub struct ConnectError {
+    /// What the client's `connect_error` handler finds in `err.message`.
+    pub message: String,
+    /// What it finds in `err.data`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data: Option<serde_json::Value>,
+}
+
+impl ConnectError {
+    /// A refusal with a message only.
+    #[must_use]
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), data: None }
+    }
+
+    /// Adds details for the client.
+    #[must_use]
+    pub fn with_data(mut self, data: serde_json::Value) -> Self {
+        self.data = Some(data);
+        self
+    }
+}

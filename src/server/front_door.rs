@@ -1,0 +1,416 @@
+//! Where connections come in: the accept threads, and the way of a request to whoever serves it.
+//!
+//! ```text
+//!   accept ─► permit? ─► thread conn-N ─► head ─┬─ a route of the application
+//!               │ no: 503                       ├─ endpoint + WebSocket ─► websocket
+//!                                               └─ endpoint ─► handshake | polling ─► next head
+//! ```
+
+use std::{
+    io,
+    net::{Shutdown, TcpListener},
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::net::UnixListener,
+    },
+    path::PathBuf,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use rustix::event::{PollFd, PollFlags};
+use tiny_http::Method;
+
+use super::{
+    cors::Cors,
+    engine::{self, Refused},
+    handle::Core,
+    http::{self, Connection, Head, Request, Response, header},
+    polling::{self, Polling},
+    session::{Handshake, Session},
+    stream::{self, Peer, Stream, Waker},
+    websocket,
+};
+use crate::proto::engine::{HandshakeError, Query, TransportKind};
+
+/// How long accepting rests when the system has no descriptors or memory for another connection.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
+
+/// What we listen on.
+#[derive(Debug)]
+pub(super) enum Listener {
+    Tcp(TcpListener),
+    /// With its path, removed when the listener goes.
+    Unix(UnixListener, PathBuf),
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(listener) => listener.as_fd(),
+            Self::Unix(listener, _) => listener.as_fd(),
+        }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Self::Unix(_, path) = self {
+            // Somebody may have been faster.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+impl Listener {
+    fn accept(&self) -> io::Result<(Stream, Peer)> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, address) = listener.accept()?;
+                // Packets are small and wanted at once. A peer that is gone already is found out by reading.
+                let _ = stream.set_nodelay(true);
+                Ok((Stream::Tcp(stream), Peer::Tcp(address)))
+            }
+            Self::Unix(listener, _) => Ok((Stream::Unix(listener.accept()?.0), Peer::Unix)),
+        }
+    }
+
+    fn set_nonblocking(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(listener) => listener.set_nonblocking(true),
+            Self::Unix(listener, _) => listener.set_nonblocking(true),
+        }
+    }
+}
+
+/// Starts the thread that accepts from `listener` until the server stops.
+pub(super) fn start(core: &Arc<Core>, listener: Listener, waker: Arc<Waker>) -> io::Result<JoinHandle<()>> {
+    listener.set_nonblocking()?;
+    let core = Arc::clone(core);
+    thread::Builder::new()
+        .name("accept".into())
+        .stack_size(128 << 10)
+        .spawn(move || accept_loop(&core, &listener, &waker))
+}
+
+fn accept_loop(core: &Arc<Core>, listener: &Listener, waker: &Waker) {
+    let mut exhausted = false;
+    while !core.is_stopping() {
+        match listener.accept() {
+            Ok((stream, peer)) => {
+                exhausted = false;
+                admit(core, stream, peer);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let mut fds = [waker.poll_fd(), PollFd::new(listener, PollFlags::IN)];
+                // A failure is as good as a wake: the loop looks again.
+                let _ = stream::wait(&mut fds, None);
+            }
+            Err(error) if is_of_the_connection(&error) => {}
+            Err(error) => {
+                // Too many files, or no memory: said once, and tried again until it passes.
+                if !std::mem::replace(&mut exhausted, true) {
+                    log::error!("cannot accept connections for now: {error}");
+                }
+                let mut fds = [waker.poll_fd()];
+                let _ = stream::wait(&mut fds, Some(Instant::now() + EXHAUSTED_PAUSE));
+            }
+        }
+    }
+}
+
+/// Whether an accept failed because the peer was gone again, which is no matter.
+fn is_of_the_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
+    )
+}
+
+/// Gives the connection a thread, or a 503.
+fn admit(core: &Arc<Core>, stream: Stream, peer: Peer) {
+    let stream = Arc::new(stream);
+    let Some(permit) = core.connections.permit(&stream) else {
+        return refuse(&stream);
+    };
+    let number = core.connection_numbers.fetch_add(1, Relaxed);
+    let core_of_thread = Arc::clone(core);
+    let stream_of_thread = Arc::clone(&stream);
+    let spawned = thread::Builder::new()
+        .name(format!("conn-{number}"))
+        .stack_size(core.config.stack_size)
+        .spawn(move || {
+            // The permit is given back last, when nothing of the connection is left.
+            let _permit = permit;
+            serve(&core_of_thread, Connection::new(stream_of_thread, peer));
+        });
+    if let Err(error) = spawned {
+        log::error!("no thread for a connection from {peer}: {error}");
+        refuse(&stream);
+    }
+}
+
+/// Says 503 without waiting, and lets go.
+fn refuse(stream: &Stream) {
+    const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+    let _ = stream.send_now(FULL);
+    stream.shutdown(Shutdown::Write);
+}
+
+/// Serves a connection's requests, one after the other.
+fn serve(core: &Arc<Core>, mut connection: Connection) {
+    let config = &core.config;
+    let mut polling = Polling::default();
+    let mut patience = config.head_timeout;
+    loop {
+        let head = match connection.read_head(config, patience) {
+            Ok(Some(head)) => head,
+            Ok(None) => break,
+            Err(error) => {
+                connection.end_after_response();
+                if let Some(status) = error.status() {
+                    let _ = connection.respond(http::text(status, "text/html", ""), None);
+                }
+                break;
+            }
+        };
+        match route(core, &mut connection, &mut polling, head) {
+            Ok(Next::Request) if connection.keeps_alive() && !core.is_stopping() => {}
+            _ => break,
+        }
+        patience = config.keep_alive_timeout;
+    }
+    drain_input(&connection);
+}
+
+/// Gives the peer a moment to read the last answer: closing a socket with unread input resets it, and the answer would
+/// be lost.
+fn drain_input(connection: &Connection) {
+    connection.stream.shutdown(Shutdown::Write);
+    let deadline = Instant::now() + Duration::from_millis(500);
+    let mut sink = [0; 4096];
+    let mut left = 64;
+    while left > 0 && connection.stream.recv_until(&mut sink, deadline).is_ok_and(|read| read > 0) {
+        left -= 1;
+    }
+}
+
+/// What follows a request.
+enum Next {
+    /// The connection may bring another one.
+    Request,
+    /// It has become a WebSocket, and that is over.
+    Nothing,
+}
+
+fn route(
+    core: &Arc<Core>,
+    connection: &mut Connection,
+    polling: &mut Polling,
+    head: Head,
+) -> io::Result<Next> {
+    if let Some(endpoint) = core.endpoint_at(head.path()) {
+        let wants_websocket =
+            head.has_token("upgrade", "websocket") && head.has_token("connection", "upgrade");
+        if wants_websocket {
+            return websocket_request(core, connection, endpoint, head);
+        }
+        return polling_request(core, connection, polling, endpoint, head);
+    }
+    let response = match core.route(head.path()) {
+        Some(handler) => {
+            // Routes take no bodies; one that comes is not read, so the connection ends.
+            if !matches!(head.method(), Method::Get | Method::Head) {
+                connection.end_after_response();
+            }
+            handler(&Request::new(&head, connection.peer))
+        }
+        None => {
+            connection.end_after_response();
+            http::text(404, "text/plain; charset=UTF-8", "Not Found\n")
+        }
+    };
+    connection.respond(response, Some(&head))?;
+    Ok(Next::Request)
+}
+
+/// What a request to an endpoint turns out to be.
+enum Wanted {
+    Session(Arc<Session>),
+    NewSession,
+}
+
+/// The checks of the official server, in its order.
+fn check(core: &Core, peer: Peer, endpoint: usize, head: &Head, websocket: bool) -> Result<Wanted, Refusal> {
+    let query = Query::parse(head.query());
+    let transport = query.transport()?;
+    if !core.config.transports.contains(&transport) {
+        return Err(HandshakeError::TransportUnknown.into());
+    }
+    let origin = head.header("origin");
+    if !core.config.cors.allows(origin, forwarded_host(head), websocket) {
+        return Err(HandshakeError::Forbidden.into());
+    }
+    let Some(sid) = query.sid() else {
+        if *head.method() != Method::Get {
+            return Err(HandshakeError::BadMethod.into());
+        }
+        if websocket != (transport == TransportKind::Websocket) {
+            return Err(HandshakeError::BadRequest.into());
+        }
+        if let Some(allow) = &core.config.allow_request {
+            allow(&Request::new(head, peer)).map_err(Refusal::Message)?;
+        }
+        query.version()?;
+        return Ok(Wanted::NewSession);
+    };
+    let session = core.sessions.get(sid).filter(|session| session.endpoint == endpoint);
+    let session = session.ok_or(HandshakeError::SessionUnknown)?;
+    let fits = if websocket {
+        transport == TransportKind::Websocket
+    } else {
+        transport == TransportKind::Polling && session.transport() == TransportKind::Polling
+    };
+    if !fits || query.version().is_err() {
+        return Err(HandshakeError::BadRequest.into());
+    }
+    if session.ended().is_some() && *head.method() != Method::Get {
+        // Its last packets may still be fetched, but nothing is taken any more.
+        return Err(HandshakeError::SessionUnknown.into());
+    }
+    Ok(Wanted::Session(session))
+}
+
+/// The host that the browser meant: a proxy's word for it, if there is one. A page of another origin cannot make a
+/// browser send that header on a WebSocket.
+fn forwarded_host(head: &Head) -> Option<&str> {
+    head.header("x-forwarded-host").or_else(|| head.header("host"))
+}
+
+enum Refusal {
+    Rule(HandshakeError),
+    /// `allow_request`'s own words.
+    Message(String),
+    Session(Refused),
+}
+
+impl From<HandshakeError> for Refusal {
+    fn from(error: HandshakeError) -> Self {
+        Self::Rule(error)
+    }
+}
+
+impl Refusal {
+    /// As JSON for polling; on WebSocket the official server answers the bare message, always with 400.
+    fn response(self, websocket: bool) -> Response {
+        let (status, code, message) = match self {
+            Self::Rule(error) if !websocket => return polling::refusal(error),
+            Self::Rule(error) => (400, error.code(), error.to_string()),
+            Self::Message(message) => (if websocket { 400 } else { 403 }, 4, message),
+            Self::Session(Refused::Full) => {
+                return http::text(503, "text/html", "Server is full")
+                    .with_header(header("Retry-After", "5"));
+            }
+            Self::Session(Refused::NoId) => return http::text(500, "text/html", ""),
+        };
+        if websocket {
+            return http::text(status, "text/html", message);
+        }
+        let body = serde_json::json!({ "code": code, "message": message }).to_string();
+        http::text(status, "application/json", body)
+    }
+}
+
+fn polling_request(
+    core: &Arc<Core>,
+    connection: &mut Connection,
+    polling: &mut Polling,
+    endpoint: usize,
+    head: Head,
+) -> io::Result<Next> {
+    let origin = head.header("origin").map(ToOwned::to_owned);
+    if *head.method() == Method::Options && core.config.cors != Cors::SameOrigin {
+        let preflight = http::text(204, "text/html", "")
+            .with_header(header("Access-Control-Allow-Methods", "GET,HEAD,PUT,PATCH,POST,DELETE"))
+            .with_header(header("Access-Control-Allow-Headers", allowed_headers(&head)))
+            .with_header(header("Vary", "Access-Control-Request-Headers"));
+        connection.respond(with_cors(&core.config.cors, origin.as_deref(), preflight), Some(&head))?;
+        return Ok(Next::Request);
+    }
+    let checked = check(core, connection.peer, endpoint, &head, false);
+    let persistent_head;
+    let response = match checked {
+        Ok(Wanted::Session(session)) => {
+            let response = polling.serve(connection, &head, &session)?;
+            persistent_head = Some(head);
+            response
+        }
+        Ok(Wanted::NewSession) => {
+            persistent_head = None;
+            match polling::handshake(core, endpoint, Handshake::new(head, connection.peer)) {
+                Ok(response) => response,
+                Err(refused) => Refusal::Session(refused).response(false),
+            }
+        }
+        Err(refusal) => {
+            if !matches!(head.method(), Method::Get | Method::Head) {
+                // Its body is not read.
+                connection.end_after_response();
+            }
+            persistent_head = Some(head);
+            refusal.response(false)
+        }
+    };
+    let response = with_cors(&core.config.cors, origin.as_deref(), response);
+    connection.respond(response, persistent_head.as_ref())?;
+    Ok(Next::Request)
+}
+
+fn allowed_headers(head: &Head) -> &str {
+    head.header("access-control-request-headers").filter(|value| value.is_ascii()).unwrap_or("content-type")
+}
+
+fn with_cors(cors: &Cors, origin: Option<&str>, response: Response) -> Response {
+    let Some(allowed) = cors.allow_origin(origin).filter(|allowed| allowed.is_ascii()) else {
+        return response;
+    };
+    let response = response.with_header(header("Access-Control-Allow-Origin", allowed));
+    if allowed == "*" {
+        return response;
+    }
+    // The official clients may ask with credentials, for which browsers want this word and a named origin.
+    response
+        .with_header(header("Access-Control-Allow-Credentials", "true"))
+        .with_header(header("Vary", "Origin"))
+}
+
+fn websocket_request(
+    core: &Arc<Core>,
+    connection: &mut Connection,
+    endpoint: usize,
+    head: Head,
+) -> io::Result<Next> {
+    connection.end_after_response();
+    let checked = check(core, connection.peer, endpoint, &head, true);
+    let wanted = match checked {
+        Ok(wanted) => wanted,
+        Err(refusal) => {
+            connection.respond(refusal.response(true), Some(&head))?;
+            return Ok(Next::Nothing);
+        }
+    };
+    let Some(accepted) = websocket::accept(&head) else {
+        let refusal = Refusal::Rule(HandshakeError::BadRequest);
+        connection.respond(refusal.response(true), Some(&head))?;
+        return Ok(Next::Nothing);
+    };
+    match wanted {
+        Wanted::Session(session) => websocket::upgrade(connection, &accepted, &session),
+        Wanted::NewSession => match engine::open(core, endpoint, Handshake::new(head, connection.peer)) {
+            Ok(session) => websocket::serve(connection, accepted, &session),
+            Err(refused) => connection.respond(Refusal::Session(refused).response(true), None)?,
+        },
+    }
+    Ok(Next::Nothing)
+}

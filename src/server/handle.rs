@@ -1,0 +1,451 @@
+//! Building a server, the handle to a running one, and its stop.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    net::{Shutdown, SocketAddr, TcpListener, ToSocketAddrs},
+    os::unix::net::{UnixListener, UnixStream},
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{
+            AtomicBool, AtomicU64,
+            Ordering::{AcqRel, Acquire},
+        },
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use parking_lot::{Condvar, Mutex};
+use serde::Serialize;
+
+use super::{
+    broadcast::Broadcast,
+    config::Config,
+    cors::Cors,
+    drain::DrainHandle,
+    engine::EngineHandlers,
+    error::{EmitError, StartError},
+    front_door::{self, Listener},
+    http::{Request, Response},
+    hub::{self, HubHandle},
+    namespace::{self, Namespace, NamespaceBuilder},
+    outbox::Budget,
+    session::Registry,
+    stream::{Stream, Waker},
+    tend::TendHandle,
+};
+use crate::proto::{CloseReason, engine::TransportKind, limits};
+
+type RouteHandler = Box<dyn Fn(&Request<'_>) -> Response + Send + Sync>;
+
+/// What a path is served by.
+#[derive(Debug)]
+pub(super) enum Endpoint {
+    SocketIo,
+    Engine(EngineHandlers),
+}
+
+/// What every thread of a server shares.
+pub(super) struct Core {
+    pub(super) config: Config,
+    pub(super) hub: HubHandle,
+    pub(super) drain: DrainHandle,
+    pub(super) tend: TendHandle,
+    pub(super) sessions: Registry,
+    pub(super) connections: Arc<Connections>,
+    pub(super) connection_numbers: AtomicU64,
+    pub(super) budget: Arc<Budget>,
+    endpoints: Vec<(String, Endpoint)>,
+    namespaces: Vec<Namespace>,
+    routes: HashMap<String, RouteHandler>,
+    stopping: AtomicBool,
+}
+
+impl Core {
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.load(Acquire)
+    }
+
+    pub(super) fn endpoint(&self, index: usize) -> &Endpoint {
+        &self.endpoints[index].1
+    }
+
+    /// The endpoint that serves this path; a missing slash at its end is forgiven, as by the official server.
+    pub(super) fn endpoint_at(&self, path: &str) -> Option<usize> {
+        self.endpoints.iter().position(|(at, _)| path == at || at.strip_suffix('/') == Some(path))
+    }
+
+    pub(super) fn namespace(&self, name: &str) -> Option<&Namespace> {
+        self.namespaces.iter().find(|namespace| namespace.name() == name)
+    }
+
+    pub(super) fn route(&self, path: &str) -> Option<&RouteHandler> {
+        self.routes.get(path)
+    }
+}
+
+/// The connections that have a thread, so that a stop can end them and wait for them.
+#[derive(Debug)]
+pub(super) struct Connections {
+    open: Mutex<HashMap<u64, Arc<Stream>>>,
+    fewer: Condvar,
+    next: AtomicU64,
+    max: usize,
+}
+
+impl Connections {
+    fn new(max: usize) -> Self {
+        Self { open: Mutex::default(), fewer: Condvar::new(), next: AtomicU64::new(0), max }
+    }
+
+    /// `None`: there are as many as may be.
+    pub(super) fn permit(self: &Arc<Self>, stream: &Arc<Stream>) -> Option<Permit> {
+        let mut open = self.open.lock();
+        if open.len() >= self.max {
+            return None;
+        }
+        let number = self.next.fetch_add(1, AcqRel);
+        open.insert(number, Arc::clone(stream));
+        Some(Permit { connections: Arc::clone(self), number })
+    }
+
+    fn shutdown_all(&self, how: Shutdown) {
+        for stream in self.open.lock().values() {
+            stream.shutdown(how);
+        }
+    }
+
+    /// `false`: some are still there at the deadline.
+    fn wait_until_none(&self, deadline: Instant) -> bool {
+        let mut open = self.open.lock();
+        while !open.is_empty() {
+            if self.fewer.wait_until(&mut open, deadline).timed_out() {
+                return open.is_empty();
+            }
+        }
+        true
+    }
+}
+
+/// A connection's place among those that may be.
+#[derive(Debug)]
+pub(super) struct Permit {
+    connections: Arc<Connections>,
+    number: u64,
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.connections.open.lock().remove(&self.number);
+        self.connections.fewer.notify_all();
+    }
+}
+
+/// A server being set up: options, namespaces and their handlers, routes.
+///
+/// ```no_run
+/// use tinysio::server::Server;
+///
+/// let server = Server::builder()
+///     .namespace("/", |ns| {
+///         ns.on("echo", |socket, event| socket.emit("echo", event.args()));
+///     })
+///     .listen("127.0.0.1:3000")?;
+/// println!("listening on {}", server.local_addr().unwrap());
+/// server.wait();
+/// # Ok::<(), tinysio::server::StartError>(())
+/// ```
+#[must_use = "nothing is served before `listen` or `listen_unix`"]
+pub struct Builder {
+    config: Config,
+    namespaces: Vec<NamespaceBuilder>,
+    engines: Vec<(String, EngineHandlers)>,
+    routes: HashMap<String, RouteHandler>,
+}
+
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+macro_rules! options {
+    ($($name:ident: $kind:ty),* $(,)?) => {$(
+        #[doc = concat!("Sets [`Config::", stringify!($name), "`].")]
+        pub fn $name(mut self, $name: impl Into<$kind>) -> Self {
+            self.config.$name = $name.into();
+            self
+        }
+    )*};
+}
+
+impl Builder {
+    options! {
+        path: String,
+        ping_interval: Duration,
+        ping_timeout: Duration,
+        upgrade_timeout: Duration,
+        connect_timeout: Duration,
+        max_http_buffer_size: usize,
+        max_packet_size: usize,
+        max_attachments: usize,
+        transports: Vec<TransportKind>,
+        allow_upgrades: bool,
+        cors: Cors,
+        max_connections: usize,
+        max_tcp_connections: Option<usize>,
+        outbox_bytes_max: usize,
+        outbox_bytes_total: usize,
+        hub_queue: usize,
+        max_pending_acks: usize,
+        max_rooms: usize,
+        max_head_size: usize,
+        head_timeout: Duration,
+        body_timeout: Duration,
+        keep_alive_timeout: Duration,
+        close_timeout: Duration,
+        stack_size: usize,
+    }
+
+    /// Official `allowRequest`: sees each handshake before a session exists; `Err` refuses it with that message (403, code
+    /// 4).
+    pub fn allow_request(
+        mut self,
+        check: impl Fn(&Request<'_>) -> Result<(), String> + Send + Sync + 'static,
+    ) -> Self {
+        self.config.allow_request = Some(Arc::new(check));
+        self
+    }
+
+    /// Sets all options at once.
+    pub fn config(mut self, config: Config) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Serves a namespace; `/` is the one that clients join unasked. Called again for the same name, it adds to its
+    /// handlers. A client that asks for a namespace that is not served gets "Invalid namespace".
+    pub fn namespace(mut self, name: &str, set_up: impl FnOnce(&mut NamespaceBuilder)) -> Self {
+        let at = self.namespaces.iter().position(|other| other.name == name).unwrap_or_else(|| {
+            self.namespaces.push(NamespaceBuilder::new(name));
+            self.namespaces.len() - 1
+        });
+        set_up(&mut self.namespaces[at]);
+        self
+    }
+
+    /// Serves bare Engine.IO at another path, like `/engine.io/`: the official `engine.io` package.
+    pub fn engine(mut self, path: &str, set_up: impl FnOnce(&mut EngineHandlers)) -> Self {
+        let mut handlers = EngineHandlers::default();
+        set_up(&mut handlers);
+        self.engines.push((path.to_owned(), handlers));
+        self
+    }
+
+    /// Answers plain HTTP requests for this path, on the connection's thread. Request bodies are not read.
+    pub fn route(
+        mut self,
+        path: &str,
+        handler: impl Fn(&Request<'_>) -> Response + Send + Sync + 'static,
+    ) -> Self {
+        self.routes.insert(path.to_owned(), Box::new(handler));
+        self
+    }
+
+    /// Starts on a TCP address; port 0 takes a free one ([`Server::local_addr`] tells).
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub fn listen(self, address: impl ToSocketAddrs + fmt::Display) -> Result<Server, StartError> {
+        let listener = TcpListener::bind(&address)
+            .map_err(|source| StartError::Bind { address: address.to_string(), source })?;
+        self.start(Listener::Tcp(listener))
+    }
+
+    /// Starts on a Unix-domain socket. A socket file that a dead server left there is replaced; one that somebody still
+    /// listens on is not.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub fn listen_unix(self, path: impl AsRef<Path>) -> Result<Server, StartError> {
+        let path = path.as_ref();
+        if path.exists() && UnixStream::connect(path).is_err() {
+            // If it is no socket, or not ours to remove, binding says so.
+            let _ = std::fs::remove_file(path);
+        }
+        let listener = UnixListener::bind(path)
+            .map_err(|source| StartError::Bind { address: path.display().to_string(), source })?;
+        self.start(Listener::Unix(listener, path.to_owned()))
+    }
+
+    fn start(self, listener: Listener) -> Result<Server, StartError> {
+        self.validate()?;
+        let Self { config, namespaces, engines, routes } = self;
+        let local_addr = match &listener {
+            Listener::Tcp(listener) => Some(listener.local_addr()?),
+            Listener::Unix(..) => None,
+        };
+        let (hub, queue) = HubHandle::new(&config);
+        let (drain, drain_thread) = DrainHandle::start(config.max_connections)?;
+        let (tend, tend_thread) = TendHandle::start(config.max_connections, config.stack_size)?;
+        let hub_thread = hub::start(queue, &hub, &config, namespaces.len())?;
+        let mut endpoints = vec![(config.path.clone(), Endpoint::SocketIo)];
+        endpoints.extend(engines.into_iter().map(|(path, handlers)| (path, Endpoint::Engine(handlers))));
+        let namespaces = namespaces
+            .into_iter()
+            .enumerate()
+            .map(|(index, handlers)| Namespace::new(index, handlers, hub.clone()))
+            .collect();
+        let core = Arc::new(Core {
+            sessions: Registry::new(config.max_connections),
+            connections: Arc::new(Connections::new(config.tcp_connections())),
+            connection_numbers: AtomicU64::new(0),
+            budget: Arc::new(Budget::new(config.outbox_bytes_total)),
+            stopping: AtomicBool::new(false),
+            config,
+            hub,
+            drain,
+            tend,
+            endpoints,
+            namespaces,
+            routes,
+        });
+        let waker = Arc::new(Waker::new()?);
+        let accept_thread = front_door::start(&core, listener, Arc::clone(&waker))?;
+        let threads =
+            Threads { accept: accept_thread, hub: hub_thread, drain: drain_thread, tend: tend_thread };
+        Ok(Server { core, local_addr, waker, threads: Mutex::new(Some(threads)), stopped: Condvar::new() })
+    }
+
+    fn validate(&self) -> Result<(), StartError> {
+        self.config.validate()?;
+        for namespace in &self.namespaces {
+            if !namespace::is_name(&namespace.name) {
+                return Err(StartError::Config(format!(
+                    "the namespace {:?} must begin with '/', be at most {} bytes long and contain neither ',' nor '?'",
+                    namespace.name,
+                    limits::MAX_NAMESPACE
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A running server. Dropping it stops it at once, with all its threads.
+pub struct Server {
+    core: Arc<Core>,
+    local_addr: Option<SocketAddr>,
+    waker: Arc<Waker>,
+    threads: Mutex<Option<Threads>>,
+    stopped: Condvar,
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").field("local_addr", &self.local_addr).finish_non_exhaustive()
+    }
+}
+
+struct Threads {
+    accept: JoinHandle<()>,
+    hub: JoinHandle<()>,
+    drain: JoinHandle<()>,
+    tend: JoinHandle<()>,
+}
+
+impl Server {
+    /// Sets up a server.
+    pub fn builder() -> Builder {
+        Builder {
+            config: Config::default(),
+            namespaces: Vec::new(),
+            engines: Vec::new(),
+            routes: HashMap::new(),
+        }
+    }
+
+    /// The address it listens on. `None` on a Unix-domain socket.
+    #[must_use]
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.local_addr
+    }
+
+    /// Official `io.of(name)`. `None`: no such namespace was set up.
+    #[must_use]
+    pub fn of(&self, namespace: &str) -> Option<Namespace> {
+        self.core.namespace(namespace).cloned()
+    }
+
+    /// Official `io.emit`: to everybody in the namespace `/`; without that namespace, to nobody.
+    ///
+    /// # Errors
+    /// [`EmitError`].
+    pub fn emit<T: Serialize + ?Sized>(&self, event: &str, args: &T) -> Result<(), EmitError> {
+        self.of(limits::DEFAULT_NAMESPACE).map_or(Ok(()), |namespace| namespace.emit(event, args))
+    }
+
+    /// Official `io.to(room)` of the namespace `/`. `None` without that namespace.
+    #[must_use]
+    pub fn to(&self, room: &str) -> Option<Broadcast> {
+        self.of(limits::DEFAULT_NAMESPACE).map(|namespace| namespace.to(room))
+    }
+
+    /// Engine.IO sessions at this moment: the official `io.engine.clientsCount`.
+    #[must_use]
+    pub fn clients_count(&self) -> usize {
+        self.core.sessions.len()
+    }
+
+    /// Waits until another thread has shut the server down.
+    pub fn wait(&self) {
+        let mut threads = self.threads.lock();
+        while threads.is_some() {
+            self.stopped.wait(&mut threads);
+        }
+    }
+
+    /// Stops: takes no more connections, ends every session with reason "server shutting down" behind what waits for its
+    /// client, cuts what is left at the deadline, and waits for every thread. Handlers that still run then are waited
+    /// for as long as `deadline` once more; `false`: some had not returned, and their threads were left to themselves.
+    ///
+    /// From inside a handler, which would wait for itself, it only begins the stop and returns `false`.
+    pub fn shutdown(&self, deadline: Duration) -> bool {
+        self.core.stopping.store(true, std::sync::atomic::Ordering::Release);
+        self.waker.wake();
+        for session in self.core.sessions.all() {
+            session.end(CloseReason::ServerShuttingDown);
+        }
+        if std::thread::current().name().is_some_and(|name| name.starts_with("conn-") || name == "tend") {
+            return false;
+        }
+        let Some(threads) = self.threads.lock().take() else { return true };
+        let core = &self.core;
+        let _ = threads.accept.join();
+        if !core.connections.wait_until_none(Instant::now() + deadline) {
+            for session in core.sessions.all() {
+                session.cut();
+            }
+            core.connections.shutdown_all(Shutdown::Both);
+        }
+        let grace = deadline.max(Duration::from_secs(1));
+        let all_gone = core.connections.wait_until_none(Instant::now() + grace);
+        // Tend before hub: the last handlers may still want the hub. What a handler asks of the hub later fails.
+        core.tend.stop();
+        let _ = threads.tend.join();
+        core.hub.stop();
+        let _ = threads.hub.join();
+        core.drain.stop();
+        let _ = threads.drain.join();
+        self.stopped.notify_all();
+        all_gone
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.shutdown(Duration::ZERO);
+    }
+}

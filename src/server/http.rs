@@ -1,0 +1,404 @@
+//! HTTP/1.1 on the main port: bounded request heads and bodies in, `tiny_http` responses out.
+//!
+//! Every read has a deadline and every size a bound, because nothing is known of the peer yet.
+
+use std::{
+    io::{self, BufRead, Cursor, Read},
+    ops::Range,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use smallvec::SmallVec;
+use tiny_http::{HTTPVersion, Header, Method, StatusCode};
+
+use super::{
+    config::Config,
+    stream::{Peer, Stream, WRITE_PATIENCE},
+};
+
+/// What a route answers: `tiny_http`'s response with a body in memory.
+pub type Response = tiny_http::Response<Cursor<Vec<u8>>>;
+
+/// Headers of one request; Node allows more, browsers send fewer.
+const MAX_HEADERS: usize = 100;
+
+/// What is read at once.
+const READ_CHUNK: usize = 4 << 10;
+
+/// The head of a request: its bytes, and where everything is in them.
+#[derive(Debug)]
+pub(super) struct Head {
+    bytes: Box<[u8]>,
+    method: Method,
+    path: Range<usize>,
+    query: Range<usize>,
+    headers: SmallVec<[(Range<usize>, Range<usize>); 16]>,
+    /// HTTP/1.1; otherwise 1.0, whose connections end with the response.
+    persistent: bool,
+}
+
+impl Head {
+    pub(super) fn method(&self) -> &Method {
+        &self.method
+    }
+
+    pub(super) fn path(&self) -> &str {
+        self.str(&self.path).unwrap_or_default()
+    }
+
+    pub(super) fn query(&self) -> &str {
+        self.str(&self.query).unwrap_or_default()
+    }
+
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        let of_name = |(key, _): &&(Range<usize>, Range<usize>)| {
+            self.bytes[key.clone()].eq_ignore_ascii_case(name.as_bytes())
+        };
+        self.headers.iter().find(of_name).and_then(|(_, value)| self.str(value))
+    }
+
+    pub(super) fn header_values<'h>(&'h self, name: &'h str) -> impl Iterator<Item = &'h str> {
+        self.headers
+            .iter()
+            .filter(move |(key, _)| self.bytes[key.clone()].eq_ignore_ascii_case(name.as_bytes()))
+            .filter_map(|(_, value)| self.str(value))
+    }
+
+    /// Whether a header that is a list of tokens has this one (RFC 9110 5.6.1).
+    pub(super) fn has_token(&self, header: &str, token: &str) -> bool {
+        self.header_values(header)
+            .flat_map(|list| list.split(','))
+            .any(|item| item.trim().eq_ignore_ascii_case(token))
+    }
+
+    /// Names and values of all headers.
+    pub(super) fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.headers.iter().filter_map(|(name, value)| Some((self.str(name)?, self.str(value)?)))
+    }
+
+    fn str(&self, range: &Range<usize>) -> Option<&str> {
+        std::str::from_utf8(self.bytes.get(range.clone())?).ok()
+    }
+
+    /// Whether the connection may serve another request afterwards (RFC 9112 9.3).
+    fn keeps_alive(&self) -> bool {
+        self.persistent && !self.has_token("connection", "close")
+    }
+
+    /// How the body is delimited (RFC 9112 6.3). A request that says it twice is refused: that is how requests are
+    /// smuggled past proxies.
+    fn framing(&self) -> Result<Framing, HttpError> {
+        let lengths: SmallVec<[&str; 2]> = self.header_values("content-length").collect();
+        let codings: SmallVec<[&str; 2]> = self.header_values("transfer-encoding").collect();
+        match (lengths.as_slice(), codings.as_slice()) {
+            ([], []) => Ok(Framing::Length(0)),
+            ([length], []) if !length.is_empty() && length.bytes().all(|byte| byte.is_ascii_digit()) => {
+                // A number too large for the type is also too large for the limit.
+                Ok(Framing::Length(length.parse().unwrap_or(u64::MAX)))
+            }
+            ([], [coding]) if coding.eq_ignore_ascii_case("chunked") => Ok(Framing::Chunked),
+            _ => Err(HttpError::Malformed),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Framing {
+    Length(u64),
+    Chunked,
+}
+
+/// Why a request cannot be served; the connection ends after the answer.
+#[derive(Debug)]
+pub(super) enum HttpError {
+    /// 400.
+    Malformed,
+    /// 431.
+    HeadTooLarge,
+    /// 413, before the rest of the body is read.
+    BodyTooLarge,
+    /// 408.
+    TooSlow,
+    /// The peer is gone, so there is nobody to answer.
+    Gone,
+}
+
+impl HttpError {
+    /// The status to answer with, if anybody is there to read it.
+    pub(super) fn status(&self) -> Option<u16> {
+        match self {
+            Self::Malformed => Some(400),
+            Self::HeadTooLarge => Some(431),
+            Self::BodyTooLarge => Some(413),
+            Self::TooSlow => Some(408),
+            Self::Gone => None,
+        }
+    }
+}
+
+impl From<io::Error> for HttpError {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => Self::TooSlow,
+            io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData => Self::Malformed,
+            _ => Self::Gone,
+        }
+    }
+}
+
+/// A connection that speaks HTTP: its stream, and what was read beyond the last request.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) stream: Arc<Stream>,
+    pub(super) peer: Peer,
+    input: Vec<u8>,
+    /// The last request allows another one, and its answer did not take that back.
+    keep_alive: bool,
+}
+
+impl Connection {
+    pub(super) fn new(stream: Arc<Stream>, peer: Peer) -> Self {
+        Self { stream, peer, input: Vec::new(), keep_alive: true }
+    }
+
+    pub(super) fn keeps_alive(&self) -> bool {
+        self.keep_alive
+    }
+
+    /// After the next response the connection ends: the rest of its input is of no use.
+    pub(super) fn end_after_response(&mut self) {
+        self.keep_alive = false;
+    }
+
+    /// What was read beyond the head: the first frames of a hasty WebSocket client.
+    pub(super) fn take_input(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.input)
+    }
+
+    /// Reads the next request's head. `None`: the peer has no further one.
+    pub(super) fn read_head(
+        &mut self,
+        config: &Config,
+        patience: Duration,
+    ) -> Result<Option<Head>, HttpError> {
+        // Between two requests the patience is another one than within a head.
+        let mut deadline = Instant::now() + patience;
+        let mut begun = false;
+        loop {
+            if !self.input.is_empty() && !std::mem::replace(&mut begun, true) {
+                deadline = Instant::now() + config.head_timeout;
+            }
+            if let Some(head) = parse_head(&mut self.input)? {
+                self.keep_alive = head.keeps_alive();
+                return Ok(Some(head));
+            }
+            if self.input.len() >= config.max_head_size {
+                return Err(HttpError::HeadTooLarge);
+            }
+            match self.fill(deadline) {
+                Ok(0) if !begun => return Ok(None),
+                Ok(0) => return Err(HttpError::Gone),
+                Ok(_) => {}
+                // Nobody is waiting for an answer to a request that was never begun.
+                Err(_) if !begun => return Ok(None),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Reads the body, at most `max` bytes of it.
+    pub(super) fn read_body(&mut self, head: &Head, config: &Config) -> Result<Vec<u8>, HttpError> {
+        let body = self.read_body_inner(head, config);
+        if body.is_err() {
+            // Where the next request would begin is unknown now.
+            self.keep_alive = false;
+        }
+        body
+    }
+
+    fn read_body_inner(&mut self, head: &Head, config: &Config) -> Result<Vec<u8>, HttpError> {
+        let max = config.max_http_buffer_size;
+        let deadline = Instant::now() + config.body_timeout;
+        let framing = head.framing()?;
+        if let Framing::Length(length) = framing
+            && length > max as u64
+        {
+            return Err(HttpError::BodyTooLarge);
+        }
+        if head.has_token("expect", "100-continue") {
+            self.stream.send_all(b"HTTP/1.1 100 Continue\r\n\r\n", deadline)?;
+        }
+        match framing {
+            Framing::Length(length) => self.read_exact(length as usize, deadline),
+            Framing::Chunked => {
+                let mut body = Vec::new();
+                let input = Bounded { connection: self, deadline, left: 2 * max + READ_CHUNK };
+                let mut chunks = chunked_transfer::Decoder::new(input).take(max as u64 + 1);
+                chunks.read_to_end(&mut body)?;
+                if body.len() > max { Err(HttpError::BodyTooLarge) } else { Ok(body) }
+            }
+        }
+    }
+
+    fn read_exact(&mut self, length: usize, deadline: Instant) -> Result<Vec<u8>, HttpError> {
+        while self.input.len() < length {
+            if self.fill(deadline)? == 0 {
+                return Err(HttpError::Gone);
+            }
+        }
+        let rest = self.input.split_off(length);
+        Ok(std::mem::replace(&mut self.input, rest))
+    }
+
+    fn fill(&mut self, deadline: Instant) -> io::Result<usize> {
+        let filled = self.input.len();
+        self.input.resize(filled + READ_CHUNK, 0);
+        let read = self.stream.recv_until(&mut self.input[filled..], deadline);
+        self.input.truncate(filled + read.as_ref().copied().unwrap_or(0));
+        read
+    }
+
+    /// Answers. The response is written as `tiny_http` writes it, and `Connection: close` added where it applies,
+    /// which `tiny_http` leaves to its own server.
+    pub(super) fn respond(&mut self, response: Response, head: Option<&Head>) -> io::Result<()> {
+        let silent = head.is_some_and(|head| *head.method() == Method::Head);
+        let version = HTTPVersion(1, u8::from(head.is_none_or(|head| head.persistent)));
+        let response = response.with_chunked_threshold(usize::MAX).with_header(server_header());
+        let mut bytes = Vec::with_capacity(512);
+        response.raw_print(&mut bytes, version, &[], silent, None)?;
+        if !self.keep_alive
+            && let Some(line) = bytes.iter().position(|&byte| byte == b'\n')
+        {
+            bytes.splice(line + 1..line + 1, *b"Connection: close\r\n");
+        }
+        self.stream.send_all(&bytes, Instant::now() + WRITE_PATIENCE)
+    }
+}
+
+/// Our name in place of `tiny_http`'s.
+fn server_header() -> Header {
+    header("Server", "tinysio")
+}
+
+/// A header whose name and value are known to be fine; anything else becomes an empty one of that name.
+pub(super) fn header(name: &'static str, value: &str) -> Header {
+    Header::from_bytes(name.as_bytes(), value.as_bytes())
+        .unwrap_or_else(|()| unreachable!("header names are ASCII literals, and values were checked: {name}"))
+}
+
+/// A response with a text body.
+pub(super) fn text(status: u16, content_type: &str, body: impl Into<String>) -> Response {
+    Response::from_string(body)
+        .with_status_code(StatusCode(status))
+        .with_header(header("Content-Type", content_type))
+}
+
+/// Takes a whole head off `input`. `None`: it is not whole yet.
+fn parse_head(input: &mut Vec<u8>) -> Result<Option<Head>, HttpError> {
+    if input.is_empty() {
+        return Ok(None);
+    }
+    let mut slots = [httparse::EMPTY_HEADER; MAX_HEADERS];
+    let mut request = httparse::Request::new(&mut slots);
+    let length = match request.parse(input) {
+        Ok(httparse::Status::Complete(length)) => length,
+        Ok(httparse::Status::Partial) => return Ok(None),
+        Err(httparse::Error::TooManyHeaders) => return Err(HttpError::HeadTooLarge),
+        Err(_) => return Err(HttpError::Malformed),
+    };
+    let base = input.as_ptr() as usize;
+    let range = |bytes: &[u8]| {
+        let start = bytes.as_ptr() as usize - base;
+        start..start + bytes.len()
+    };
+    let target = range(request.path.unwrap_or_default().as_bytes());
+    let question = input[target.clone()].iter().position(|&byte| byte == b'?');
+    let (path, query) = match question {
+        Some(at) => (target.start..target.start + at, target.start + at + 1..target.end),
+        None => (target.clone(), target.end..target.end),
+    };
+    let headers =
+        request.headers.iter().map(|header| (range(header.name.as_bytes()), range(header.value))).collect();
+    let method = request.method.unwrap_or_default().parse().map_err(|()| HttpError::Malformed)?;
+    let persistent = request.version == Some(1);
+    let rest = input.split_off(length);
+    let bytes = std::mem::replace(input, rest).into_boxed_slice();
+    Ok(Some(Head { bytes, method, path, query, headers, persistent }))
+}
+
+/// A body of unknown length, read within bounds: chunk sizes and extensions count too.
+struct Bounded<'c> {
+    connection: &'c mut Connection,
+    deadline: Instant,
+    left: usize,
+}
+
+impl Read for Bounded<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let available = self.fill_buf()?;
+        let count = available.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&available[..count]);
+        self.consume(count);
+        Ok(count)
+    }
+}
+
+impl BufRead for Bounded<'_> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.left == 0 {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        if self.connection.input.is_empty() {
+            self.connection.fill(self.deadline)?;
+        }
+        Ok(&self.connection.input)
+    }
+    fn consume(&mut self, count: usize) {
+        self.left = self.left.saturating_sub(count);
+        self.connection.input.drain(..count);
+    }
+}
+
+/// A request as routes and [`Config::allow_request`] see it.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    head: &'a Head,
+    peer: Peer,
+}
+
+impl<'a> Request<'a> {
+    pub(super) fn new(head: &'a Head, peer: Peer) -> Self {
+        Self { head, peer }
+    }
+
+    /// The method.
+    #[must_use]
+    pub fn method(&self) -> &Method {
+        self.head.method()
+    }
+
+    /// The path, undecoded.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        self.head.path()
+    }
+
+    /// The query, undecoded, without `?`.
+    #[must_use]
+    pub fn query(&self) -> &str {
+        self.head.query()
+    }
+
+    /// The value of a header, by its name in any case.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.head.header(name)
+    }
+
+    /// Who asks.
+    #[must_use]
+    pub fn peer(&self) -> Peer {
+        self.peer
+    }
+}

@@ -1,0 +1,680 @@
+//! The hub: one thread that owns who is where, and every deadline that belongs to no connection.
+//!
+//! ```text
+//!   handles ──commands──► inbox ──► apply … apply ──► flush: one send a recipient ──► deadlines ──► wait
+//!              (bounded)            (what is there already, at most BATCH_MAX)
+//! ```
+//! It works in batches: it blocks for one command, takes what has gathered behind it, notes for each recipient
+//! which packets are due, and then writes each recipient's packets with one call. It waits for nobody: a full socket is
+//! the drain thread's affair, and no handler runs here.
+//!
+//! **Order.** A thread that has emitted to a room must not overtake itself with a direct emit, because on the official server
+//! it could not. So each thread counts what the hub has not yet finished of its own ([`caught_up`]), and while that is
+//! not zero its direct emits take the way through the hub too.
+
+use std::{
+    cell::{Cell, RefCell},
+    cmp::Reverse,
+    collections::{BinaryHeap, HashMap, VecDeque},
+    io,
+    sync::{
+        Arc, Weak,
+        atomic::{
+            AtomicUsize,
+            Ordering::{Acquire, Relaxed, Release},
+        },
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use parking_lot::{Condvar, Mutex};
+use smallvec::SmallVec;
+
+use super::{
+    config::Config,
+    dispatch::Todo,
+    error::EmitError,
+    outbox::Packets,
+    rooms::Rooms,
+    session::Session,
+    socket::{self, Socket},
+};
+use crate::proto::{
+    CloseReason,
+    engine::{Beat, Heartbeat, TransportKind},
+    socket::Encoded,
+};
+
+/// Commands of one batch. A larger batch means fewer writes and a longer wait for the first packet in it.
+const BATCH_MAX: usize = 256;
+
+/// Packets for one recipient are written as one buffer up to this size.
+const GATHER_MAX: usize = 64 << 10;
+
+/// Bytes of packets that may be on their way to the hub; emitting threads wait while there are more.
+const INFLIGHT_MAX: usize = 16 << 20;
+
+/// Smaller packets are bounded well enough by the number of commands.
+const INFLIGHT_MIN: usize = 4 << 10;
+
+/// How long a closed polling session may be asked for its last packets: the official close timeout.
+const POLLING_CLOSE: Duration = Duration::from_secs(30);
+
+/// Which sockets of a namespace a broadcast is for.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Selection {
+    /// Any of these rooms, or of these socket ids; none: everybody.
+    pub(super) rooms: SmallVec<[Arc<str>; 2]>,
+    /// Nobody who is in one of these.
+    pub(super) except: SmallVec<[Arc<str>; 1]>,
+    /// Not this seat: the sender's own.
+    pub(super) skip: Option<u32>,
+}
+
+pub(super) enum Command {
+    /// A session has begun: its heartbeat and its connect deadline run.
+    Open(Arc<Session>),
+    /// A session ends in peace: close it behind what is due, cut it when that takes too long.
+    Ending(Arc<Session>, Option<u16>, Order),
+    /// The last that is heard of a session; its seat is free again.
+    Gone(Arc<Session>),
+    Enter(Socket),
+    Exit(Socket),
+    Join(Socket, SmallVec<[Arc<str>; 1]>),
+    Leave(Socket, Arc<str>),
+    Emit {
+        namespace: usize,
+        to: Selection,
+        packet: Encoded,
+        volatile: bool,
+        order: Order,
+    },
+    Direct {
+        session: Arc<Session>,
+        packet: Encoded,
+        volatile: bool,
+        order: Order,
+    },
+    /// A question about rooms; the answer goes to the asking thread.
+    Ask {
+        namespace: usize,
+        question: Question,
+    },
+    /// An acknowledgement is awaited until then.
+    AckDeadline(Weak<socket::Inner>, u64, Instant),
+    Stop,
+}
+
+pub(super) enum Question {
+    /// The rooms of a socket, its own id not among them.
+    RoomsOf(u32, Sender<Vec<Arc<str>>>),
+    /// How many are in the room.
+    Count(Arc<str>, Sender<usize>),
+    /// The sockets selected.
+    Sockets(Selection, Sender<Vec<Socket>>),
+}
+
+/// A token that one command of a thread is under way; dropping it says that the command is finished.
+pub(super) struct Order(Arc<AtomicUsize>);
+
+impl Drop for Order {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Release);
+    }
+}
+
+thread_local! {
+    /// Commands of this thread that carry packets and that the hub has not finished.
+    static UNFINISHED: Arc<AtomicUsize> = Arc::default();
+    /// What the hub's own thread wants from itself; it must not wait for room in its own inbox.
+    static OWN: RefCell<VecDeque<Command>> = RefCell::default();
+    static IS_HUB: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether the hub has finished everything that this thread has asked it to send.
+pub(super) fn caught_up() -> bool {
+    UNFINISHED.with(|count| count.load(Acquire)) == 0
+}
+
+fn order() -> Order {
+    UNFINISHED.with(|count| {
+        count.fetch_add(1, Relaxed);
+        Order(Arc::clone(count))
+    })
+}
+
+/// The verbs that other threads have for the hub.
+#[derive(Debug, Clone)]
+pub(super) struct HubHandle {
+    inbox: Sender<Command>,
+    inflight: Arc<Inflight>,
+}
+
+impl HubHandle {
+    /// The handle and the way to start the thread, apart because the thread needs what the handle is part of.
+    pub(super) fn new(config: &Config) -> (Self, Receiver<Command>) {
+        let (inbox, queue) = bounded(config.hub_queue);
+        (Self { inbox, inflight: Arc::default() }, queue)
+    }
+
+    /// Waits for room in the inbox. After the stop the command is dropped.
+    pub(super) fn send(&self, command: Command) {
+        let _ = self.try_send(command);
+    }
+
+    fn try_send(&self, command: Command) -> Result<(), EmitError> {
+        if IS_HUB.get() {
+            OWN.with_borrow_mut(|own| own.push_back(command));
+            return Ok(());
+        }
+        self.inbox.send(command).map_err(|_| EmitError::ServerGone)
+    }
+
+    pub(super) fn emit(
+        &self,
+        namespace: usize,
+        to: Selection,
+        packet: Encoded,
+        volatile: bool,
+    ) -> Result<(), EmitError> {
+        self.inflight.enter(packet.bytes().len());
+        self.try_send(Command::Emit { namespace, to, packet, volatile, order: order() })
+    }
+
+    pub(super) fn direct(
+        &self,
+        session: Arc<Session>,
+        packet: Encoded,
+        volatile: bool,
+    ) -> Result<(), EmitError> {
+        self.inflight.enter(packet.bytes().len());
+        self.try_send(Command::Direct { session, packet, volatile, order: order() })
+    }
+
+    /// Ends the session behind what this thread has emitted.
+    pub(super) fn ending(&self, session: &Arc<Session>, code: Option<u16>) {
+        if caught_up() {
+            session.finish(code);
+        }
+        self.send(Command::Ending(Arc::clone(session), code, order()));
+    }
+
+    /// Asks and waits for the answer. `None` after the stop.
+    pub(super) fn ask<T>(&self, namespace: usize, question: impl FnOnce(Sender<T>) -> Question) -> Option<T> {
+        let (reply, answer) = bounded(1);
+        self.try_send(Command::Ask { namespace, question: question(reply) }).ok()?;
+        answer.recv().ok()
+    }
+
+    pub(super) fn stop(&self) {
+        self.send(Command::Stop);
+    }
+}
+
+/// The bytes of large packets between an emit and its flush.
+#[derive(Debug, Default)]
+struct Inflight {
+    state: Mutex<InflightState>,
+    less: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct InflightState {
+    bytes: usize,
+    /// The hub has stopped, and nothing will get less any more.
+    stopped: bool,
+}
+
+impl Inflight {
+    fn enter(&self, bytes: usize) {
+        if bytes < INFLIGHT_MIN || IS_HUB.get() {
+            return;
+        }
+        let mut state = self.state.lock();
+        // One packet is always let in, however large.
+        while state.bytes > 0 && state.bytes + bytes > INFLIGHT_MAX && !state.stopped {
+            self.less.wait(&mut state);
+        }
+        state.bytes += bytes;
+    }
+
+    fn leave(&self, bytes: usize) {
+        if bytes > 0 {
+            self.state.lock().bytes -= bytes;
+            self.less.notify_all();
+        }
+    }
+
+    fn stop(&self) {
+        self.state.lock().stopped = true;
+        self.less.notify_all();
+    }
+}
+
+/// Starts the thread.
+pub(super) fn start(
+    queue: Receiver<Command>,
+    handle: &HubHandle,
+    config: &Config,
+    namespaces: usize,
+) -> io::Result<JoinHandle<()>> {
+    let hub = Hub {
+        queue,
+        inflight: Arc::clone(&handle.inflight),
+        config: config.clone(),
+        seats: Vec::new(),
+        spaces: (0..namespaces).map(|_| Space::default()).collect(),
+        deadlines: BinaryHeap::new(),
+        serial: 0,
+        due: Vec::new(),
+        dirty: Vec::new(),
+        orders: Vec::new(),
+        marks: Vec::new(),
+        mark: 0,
+    };
+    thread::Builder::new().name("hub".into()).stack_size(256 << 10).spawn(|| hub.run())
+}
+
+/// A session as the hub sees it.
+struct Seat {
+    session: Arc<Session>,
+    heartbeat: Heartbeat,
+    /// Which of the batch's packets it gets.
+    due: Vec<usize>,
+}
+
+/// A namespace's members.
+#[derive(Default)]
+struct Space {
+    sockets: HashMap<u32, Socket>,
+    by_id: HashMap<Arc<str>, u32>,
+    everybody: Vec<u32>,
+    rooms: Rooms,
+}
+
+/// The deadlines that have no connection's thread.
+enum Deadline {
+    /// A ping is due, or a pong.
+    Heartbeat(u32, Weak<Session>),
+    /// A namespace should have been joined by now.
+    Connect(Weak<Session>),
+    /// The ending should be over by now.
+    Cut(Weak<Session>),
+    Ack(Weak<socket::Inner>, u64),
+}
+
+/// When, and which of those at the same time; the payload does not take part in the order.
+type Alarm = (Instant, u64, Deadline);
+
+struct Due(Alarm);
+
+impl PartialEq for Due {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+impl Eq for Due {}
+impl PartialOrd for Due {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Due {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.0.0, self.0.1).cmp(&(other.0.0, other.0.1))
+    }
+}
+
+struct Hub {
+    queue: Receiver<Command>,
+    inflight: Arc<Inflight>,
+    config: Config,
+    seats: Vec<Option<Seat>>,
+    spaces: Vec<Space>,
+    deadlines: BinaryHeap<Reverse<Due>>,
+    serial: u64,
+    /// The packets of this batch, and whether each is volatile.
+    due: Vec<(Encoded, bool)>,
+    /// The seats that get some of them.
+    dirty: Vec<u32>,
+    /// What is finished with the next flush.
+    orders: Vec<Order>,
+    /// The last selection that visited a seat, so that nobody in two rooms gets a packet twice.
+    marks: Vec<u64>,
+    mark: u64,
+}
+
+impl Hub {
+    fn run(mut self) {
+        IS_HUB.set(true);
+        while let Some(first) = self.next() {
+            let mut next = first;
+            let mut left = BATCH_MAX;
+            while let Some(command) = next {
+                if matches!(command, Command::Stop) {
+                    self.flush();
+                    self.inflight.stop();
+                    return;
+                }
+                self.apply(command);
+                left -= 1;
+                next = OWN
+                    .with_borrow_mut(VecDeque::pop_front)
+                    .or_else(|| if left > 0 { self.queue.try_recv().ok() } else { None });
+            }
+            self.flush();
+            self.ring(Instant::now());
+        }
+    }
+
+    /// `Some(None)`: no command, but a deadline. `None`: nobody is left to send any.
+    #[allow(clippy::option_option, reason = "the three outcomes of waiting are just these")]
+    fn next(&mut self) -> Option<Option<Command>> {
+        use crossbeam_channel::RecvTimeoutError;
+        if let Some(own) = OWN.with_borrow_mut(VecDeque::pop_front) {
+            return Some(Some(own));
+        }
+        let Some(Reverse(Due((at, ..)))) = self.deadlines.peek() else {
+            return self.queue.recv().ok().map(Some);
+        };
+        match self.queue.recv_deadline(*at) {
+            Ok(command) => Some(Some(command)),
+            Err(RecvTimeoutError::Timeout) => Some(None),
+            Err(RecvTimeoutError::Disconnected) => None,
+        }
+    }
+
+    fn apply(&mut self, command: Command) {
+        match command {
+            Command::Open(session) => self.open(session),
+            Command::Ending(session, code, order) => self.ending(&session, code, order),
+            Command::Gone(session) => self.gone(&session),
+            Command::Enter(socket) => self.spaces[socket.namespace_index()].enter(socket),
+            Command::Exit(socket) => self.spaces[socket.namespace_index()].exit(&socket),
+            Command::Join(socket, names) => {
+                self.spaces[socket.namespace_index()].join(&socket, &names, self.config.max_rooms);
+            }
+            Command::Leave(socket, name) => {
+                self.spaces[socket.namespace_index()].rooms.leave(socket.slot(), &name);
+            }
+            Command::Emit { namespace, to, packet, volatile, order } => {
+                self.emit(namespace, &to, packet, volatile, order);
+            }
+            Command::Direct { session, packet, volatile, order } => {
+                let index = self.due.len();
+                self.due.push((packet, volatile));
+                self.orders.push(order);
+                self.note(session.slot, index);
+            }
+            Command::Ask { namespace, question } => self.answer(namespace, question),
+            Command::AckDeadline(socket, id, at) => self.alarm(at, Deadline::Ack(socket, id)),
+            Command::Stop => {}
+        }
+    }
+
+    fn open(&mut self, session: Arc<Session>) {
+        let now = Instant::now();
+        let slot = session.slot as usize;
+        if self.seats.len() <= slot {
+            self.seats.resize_with(slot + 1, || None);
+            self.marks.resize(slot + 1, 0);
+        }
+        let weak = Arc::downgrade(&session);
+        self.alarm(now + self.config.ping_interval, Deadline::Heartbeat(session.slot, Weak::clone(&weak)));
+        self.alarm(now + self.config.connect_timeout, Deadline::Connect(weak));
+        let heartbeat = Heartbeat::new(now, self.config.ping_interval, self.config.ping_timeout);
+        self.seats[slot] = Some(Seat { session, heartbeat, due: Vec::new() });
+    }
+
+    fn ending(&mut self, session: &Arc<Session>, code: Option<u16>, order: Order) {
+        // What is due to it, in this batch too, goes out before the close.
+        self.flush_seat(session.slot);
+        drop(order);
+        session.finish(code);
+        let patience = match session.transport() {
+            TransportKind::Polling => POLLING_CLOSE.max(self.config.close_timeout),
+            TransportKind::Websocket => self.config.close_timeout,
+        };
+        self.alarm(Instant::now() + patience, Deadline::Cut(Arc::downgrade(session)));
+    }
+
+    fn gone(&mut self, session: &Arc<Session>) {
+        self.flush_seat(session.slot);
+        self.dirty.retain(|&slot| slot != session.slot);
+        if let Some(seat) = self.seats.get_mut(session.slot as usize)
+            && seat.take().is_some()
+        {
+            session.core.sessions.vacate(session.slot);
+        }
+    }
+
+    fn emit(&mut self, namespace: usize, to: &Selection, packet: Encoded, volatile: bool, order: Order) {
+        let index = self.due.len();
+        self.due.push((packet, volatile));
+        self.orders.push(order);
+        for slot in self.select(namespace, to) {
+            self.note(slot, index);
+        }
+    }
+
+    fn note(&mut self, slot: u32, packet: usize) {
+        if let Some(Some(seat)) = self.seats.get_mut(slot as usize) {
+            if seat.due.is_empty() {
+                self.dirty.push(slot);
+            }
+            seat.due.push(packet);
+        }
+    }
+
+    /// The seats that a selection means, each once.
+    fn select(&mut self, namespace: usize, to: &Selection) -> Vec<u32> {
+        self.mark += 1;
+        let (mark, marks, space) = (self.mark, &mut self.marks, &self.spaces[namespace]);
+        let mut mark_all = |name: &Arc<str>| {
+            let own = space.by_id.get(name);
+            for &slot in space.rooms.members(name).iter().chain(own) {
+                marks[slot as usize] = mark;
+            }
+        };
+        to.except.iter().for_each(&mut mark_all);
+        if let Some(slot) = to.skip {
+            marks[slot as usize] = mark;
+        }
+        let mut selected = Vec::new();
+        let mut add = |slot: u32| {
+            if std::mem::replace(&mut marks[slot as usize], mark) != mark {
+                selected.push(slot);
+            }
+        };
+        if to.rooms.is_empty() {
+            space.everybody.iter().copied().for_each(add);
+        } else {
+            for name in &to.rooms {
+                space.rooms.members(name).iter().chain(space.by_id.get(name)).copied().for_each(&mut add);
+            }
+        }
+        selected
+    }
+
+    fn answer(&mut self, namespace: usize, question: Question) {
+        // An asker that is gone needs no answer.
+        let _ = match question {
+            Question::RoomsOf(slot, reply) => {
+                reply.send(self.spaces[namespace].rooms.of(slot).cloned().collect()).is_ok()
+            }
+            Question::Count(name, reply) => {
+                reply.send(self.spaces[namespace].rooms.members(&name).len()).is_ok()
+            }
+            Question::Sockets(selection, reply) => {
+                let selected = self.select(namespace, &selection);
+                let sockets = &self.spaces[namespace].sockets;
+                reply.send(selected.iter().filter_map(|slot| sockets.get(slot).cloned()).collect()).is_ok()
+            }
+        };
+    }
+
+    /// Writes each recipient's packets of this batch, then says that the batch is finished.
+    fn flush(&mut self) {
+        let mut gathered = Gathered::default();
+        for slot in std::mem::take(&mut self.dirty) {
+            self.flush_into(slot, &mut gathered);
+        }
+        let bytes: usize = self
+            .due
+            .iter()
+            .map(|(packet, _)| packet.bytes().len())
+            .filter(|&bytes| bytes >= INFLIGHT_MIN)
+            .sum();
+        self.inflight.leave(bytes);
+        self.due.clear();
+        self.orders.clear();
+    }
+
+    fn flush_seat(&mut self, slot: u32) {
+        self.flush_into(slot, &mut Gathered::default());
+    }
+
+    fn flush_into(&mut self, slot: u32, gathered: &mut Gathered) {
+        let Some(Some(seat)) = self.seats.get_mut(slot as usize) else { return };
+        let sent = match seat.due.as_slice() {
+            [] => return,
+            &[one] => {
+                let (packet, volatile) = &self.due[one];
+                seat.session.send(Packets::Shared(packet), *volatile)
+            }
+            several => match gathered.gather(several, &self.due) {
+                Some(buffer) => seat.session.send(Packets::Borrowed(buffer), false),
+                None => several.iter().try_for_each(|&index| {
+                    let (packet, volatile) = &self.due[index];
+                    match seat.session.send(Packets::Shared(packet), *volatile) {
+                        Err(EmitError::Dropped) => Ok(()),
+                        sent => sent,
+                    }
+                }),
+            },
+        };
+        if let Err(error) = sent {
+            log::trace!("session {}: {error}", seat.session.id);
+        }
+        seat.due.clear();
+        // A seat that once had a large batch keeps no memory for it.
+        seat.due.shrink_to(16);
+    }
+
+    /// Does what is due by `now`.
+    fn ring(&mut self, now: Instant) {
+        while self.deadlines.peek().is_some_and(|Reverse(Due((at, ..)))| *at <= now) {
+            let Some(Reverse(Due((_, _, deadline)))) = self.deadlines.pop() else { return };
+            match deadline {
+                Deadline::Heartbeat(slot, session) => self.beat(now, slot, &session),
+                Deadline::Connect(session) => {
+                    if let Some(session) = session.upgrade()
+                        && !session.settled.load(Acquire)
+                    {
+                        session.end(CloseReason::ForcedClose);
+                    }
+                }
+                Deadline::Cut(session) => {
+                    if let Some(session) = session.upgrade() {
+                        session.cut();
+                    }
+                }
+                Deadline::Ack(socket, id) => {
+                    if let Some(socket) = socket.upgrade() {
+                        let session = Arc::clone(socket.session());
+                        session.leave_todo(Todo::AckTimeout(Socket::from_inner(socket), id));
+                    }
+                }
+            }
+        }
+    }
+
+    fn beat(&mut self, now: Instant, slot: u32, session: &Weak<Session>) {
+        const PING: &[u8] = &[0x81, 1, b'2'];
+        let Some(Some(seat)) = self.seats.get_mut(slot as usize) else { return };
+        let session = Weak::clone(session);
+        // The seat may be another session's by now, with an alarm of its own.
+        if !std::ptr::eq(session.as_ptr(), Arc::as_ptr(&seat.session)) || seat.session.ended().is_some() {
+            return;
+        }
+        let next = match seat.heartbeat.check(now, seat.session.take_signs()) {
+            Beat::Wait(at) => at,
+            Beat::Ping(at) => {
+                // A failure has ended the session by itself.
+                let _ = seat.session.send(Packets::Borrowed(PING), false);
+                at
+            }
+            Beat::Expired => return seat.session.end(CloseReason::PingTimeout),
+        };
+        self.alarm(next, Deadline::Heartbeat(slot, session));
+    }
+
+    fn alarm(&mut self, at: Instant, deadline: Deadline) {
+        self.serial += 1;
+        self.deadlines.push(Reverse(Due((at, self.serial, deadline))));
+    }
+}
+
+impl Space {
+    fn enter(&mut self, socket: Socket) {
+        let slot = socket.slot();
+        self.by_id.insert(socket.shared_id(), slot);
+        self.everybody.push(slot);
+        self.sockets.insert(slot, socket);
+    }
+
+    fn exit(&mut self, socket: &Socket) {
+        let slot = socket.slot();
+        if self.sockets.get(&slot).is_none_or(|member| !member.is_same(socket)) {
+            return;
+        }
+        self.sockets.remove(&slot);
+        self.by_id.remove(socket.id());
+        self.rooms.leave_all(slot);
+        if let Some(at) = self.everybody.iter().position(|&member| member == slot) {
+            self.everybody.swap_remove(at);
+        }
+    }
+
+    fn join(&mut self, socket: &Socket, names: &[Arc<str>], max: usize) {
+        if self.sockets.get(&socket.slot()).is_none_or(|member| !member.is_same(socket)) {
+            return;
+        }
+        for name in names {
+            if self.rooms.count(socket.slot()) >= max {
+                log::warn!("socket {}: refused to join a room beyond max_rooms = {max}", socket.id());
+                return;
+            }
+            self.rooms.join(socket.slot(), name);
+        }
+    }
+}
+
+/// The packets of one recipient as one buffer, kept for the next recipient if it gets the same ones: for a broadcast, and
+/// for any number of them in a row, all recipients do.
+#[derive(Default)]
+struct Gathered {
+    packets: Vec<usize>,
+    buffer: Vec<u8>,
+}
+
+impl Gathered {
+    /// `None`: too much to copy, or volatile, which must be decided packet by packet.
+    fn gather(&mut self, packets: &[usize], due: &[(Encoded, bool)]) -> Option<&[u8]> {
+        if self.packets != packets {
+            let bytes: usize = packets.iter().map(|&index| due[index].0.bytes().len()).sum();
+            if bytes > GATHER_MAX || packets.iter().any(|&index| due[index].1) {
+                return None;
+            }
+            self.packets.clear();
+            self.packets.extend_from_slice(packets);
+            self.buffer.clear();
+            for &index in packets {
+                self.buffer.extend_from_slice(due[index].0.bytes());
+            }
+        }
+        Some(&self.buffer)
+    }
+}

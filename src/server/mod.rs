@@ -1,0 +1,43 @@
+//! The server: what accepts, speaks both transports, keeps sessions and rooms, and calls your handlers.
+//!
+//! ```text
+//!  in    accept ─► front_door ─► http ─► polling ─┐
+//!                            └─► websocket ───────┴─► session ─► dispatch ─► your handler
+//!                                                                      └──► hub (join, leave, broadcast)
+//!  out   emit ─► encoded once ─► own socket: outbox, at once
+//!                            └─► room, broadcast: hub ─► outboxes of the recipients ─► socket, or held poll
+//! ```
+//! `docs/ARCHITECTURE.md` follows a byte through all of it, and lists the threads, locks and queues.
+
+mod broadcast;
+mod config;
+mod cors;
+mod dispatch;
+mod drain;
+mod engine;
+mod error;
+mod front_door;
+mod handle;
+mod http;
+mod hub;
+mod namespace;
+mod outbox;
+mod polling;
+mod rooms;
+mod session;
+mod socket;
+mod stream;
+mod tend;
+mod websocket;
+
+pub use broadcast::Broadcast;
+pub use config::Config;
+pub use cors::Cors;
+pub use engine::{EngineHandlers, EngineSession, Message};
+pub use error::{AckError, ConnectError, EmitError, StartError};
+pub use handle::{Builder, Server};
+pub use http::{Request, Response};
+pub use namespace::{Namespace, NamespaceBuilder, Outcome};
+pub use session::Handshake;
+pub use socket::{Ack, Event, Socket};
+pub use stream::Peer;

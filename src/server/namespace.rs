@@ -1,0 +1,281 @@
+//! A namespace: its handlers, fixed before the server starts, and its verbs afterwards.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{
+        Arc,
+        atomic::{
+            AtomicU64, AtomicUsize,
+            Ordering::{Acquire, Relaxed},
+        },
+    },
+};
+
+use serde::Serialize;
+
+use super::{
+    broadcast::Broadcast,
+    error::{ConnectError, EmitError},
+    hub::{HubHandle, Question, Selection},
+    socket::{Event, Socket},
+};
+use crate::proto::{CloseReason, limits};
+
+/// What a handler may return: nothing, or a `Result` whose error is logged with the event's name.
+pub trait Outcome {
+    /// Logs an error, with what was being done.
+    fn report(self, doing: fmt::Arguments<'_>);
+}
+
+impl Outcome for () {
+    fn report(self, _: fmt::Arguments<'_>) {}
+}
+
+impl<E: fmt::Display> Outcome for Result<(), E> {
+    fn report(self, doing: fmt::Arguments<'_>) {
+        if let Err(error) = self {
+            log::warn!("{doing}: {error}");
+        }
+    }
+}
+
+pub(super) type Middleware = Box<dyn Fn(&Socket) -> Result<(), ConnectError> + Send + Sync>;
+pub(super) type ConnectHandler = Box<dyn Fn(&Socket) + Send + Sync>;
+pub(super) type EventHandler = Box<dyn Fn(&Socket, Event<'_>) + Send + Sync>;
+pub(super) type AnyHandler = Box<dyn Fn(&Socket, &Event<'_>) + Send + Sync>;
+pub(super) type CloseHandler = Box<dyn Fn(&Socket, CloseReason) + Send + Sync>;
+
+/// The handlers of a namespace.
+///
+/// They are the same for all its sockets, and set before the server starts; what belongs to one socket goes into
+/// [`Socket::set_data`]. The handlers of one connection run one at a time, in the order of its packets, on that
+/// connection's thread; they may block, and hold up nobody else. A panic in one is caught and logged, and costs that
+/// event.
+pub struct NamespaceBuilder {
+    pub(super) name: String,
+    pub(super) middlewares: Vec<Middleware>,
+    pub(super) connect: Option<ConnectHandler>,
+    pub(super) events: HashMap<String, EventHandler>,
+    pub(super) any: Option<AnyHandler>,
+    pub(super) unhandled: Option<EventHandler>,
+    pub(super) disconnecting: Option<CloseHandler>,
+    pub(super) disconnect: Option<CloseHandler>,
+}
+
+impl NamespaceBuilder {
+    pub(super) fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            middlewares: Vec::new(),
+            connect: None,
+            events: HashMap::new(),
+            any: None,
+            unhandled: None,
+            disconnecting: None,
+            disconnect: None,
+        }
+    }
+
+    /// Official `io.use`: sees each socket before it is connected, with its auth payload
+    /// ([`Socket::auth`]), and can refuse it. Several run in the order of their registration. Nothing can be
+    /// sent to the socket yet.
+    pub fn middleware(
+        &mut self,
+        check: impl Fn(&Socket) -> Result<(), ConnectError> + Send + Sync + 'static,
+    ) -> &mut Self {
+        self.middlewares.push(Box::new(check));
+        self
+    }
+
+    /// Official `connection` event: the socket is connected, and its client has been told so before anything that
+    /// this handler emits.
+    pub fn on_connect<O: Outcome>(
+        &mut self,
+        handler: impl Fn(&Socket) -> O + Send + Sync + 'static,
+    ) -> &mut Self {
+        self.connect = Some(Box::new(move |socket| {
+            handler(socket).report(format_args!("socket {}: connect handler", socket.id()));
+        }));
+        self
+    }
+
+    /// Official `socket.on(name, …)`. A second handler of the same name replaces the first.
+    pub fn on<O: Outcome>(
+        &mut self,
+        name: impl Into<String>,
+        handler: impl Fn(&Socket, Event<'_>) -> O + Send + Sync + 'static,
+    ) -> &mut Self {
+        let name = name.into();
+        self.events.insert(name.clone(), event_handler(name, handler));
+        self
+    }
+
+    /// Official `socket.onAny`: sees every event before its handler does.
+    pub fn on_any(&mut self, handler: impl Fn(&Socket, &Event<'_>) + Send + Sync + 'static) -> &mut Self {
+        self.any = Some(Box::new(handler));
+        self
+    }
+
+    /// Gets the events that have no handler of their own. The official server drops them.
+    pub fn on_unhandled<O: Outcome>(
+        &mut self,
+        handler: impl Fn(&Socket, Event<'_>) -> O + Send + Sync + 'static,
+    ) -> &mut Self {
+        self.unhandled = Some(event_handler("unhandled event".to_owned(), handler));
+        self
+    }
+
+    /// Official `disconnecting` event: the socket can no longer be sent to, but is still in its rooms.
+    pub fn on_disconnecting(
+        &mut self,
+        handler: impl Fn(&Socket, CloseReason) + Send + Sync + 'static,
+    ) -> &mut Self {
+        self.disconnecting = Some(Box::new(handler));
+        self
+    }
+
+    /// Official `disconnect` event: the socket has left its rooms.
+    pub fn on_disconnect(
+        &mut self,
+        handler: impl Fn(&Socket, CloseReason) + Send + Sync + 'static,
+    ) -> &mut Self {
+        self.disconnect = Some(Box::new(handler));
+        self
+    }
+}
+
+fn event_handler<O: Outcome>(
+    name: String,
+    handler: impl Fn(&Socket, Event<'_>) -> O + Send + Sync + 'static,
+) -> EventHandler {
+    Box::new(move |socket, event| {
+        handler(socket, event).report(format_args!("socket {}: {name}", socket.id()));
+    })
+}
+
+impl fmt::Debug for NamespaceBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NamespaceBuilder").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+pub(super) struct Inner {
+    pub(super) index: usize,
+    pub(super) handlers: NamespaceBuilder,
+    pub(super) hub: HubHandle,
+    /// One counter for the acks of single emits, so that ids are unique in the namespace.
+    pub(super) ack_ids: AtomicU64,
+    /// Sockets connected.
+    pub(super) connected: AtomicUsize,
+}
+
+/// A namespace of a running server: the official `io.of(name)`. Cheap to clone, and every method may be called from any
+/// thread and any handler.
+#[derive(Clone)]
+pub struct Namespace(pub(super) Arc<Inner>);
+
+impl fmt::Debug for Namespace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Namespace").field(&self.name()).finish()
+    }
+}
+
+impl Namespace {
+    pub(super) fn new(index: usize, handlers: NamespaceBuilder, hub: HubHandle) -> Self {
+        Self(Arc::new(Inner {
+            index,
+            handlers,
+            hub,
+            ack_ids: AtomicU64::new(0),
+            connected: AtomicUsize::new(0),
+        }))
+    }
+
+    /// Its name, with the leading `/`.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.0.handlers.name
+    }
+
+    /// How many sockets are connected to it.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.connected.load(Acquire)
+    }
+
+    /// Whether nobody is connected to it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Official `io.emit`: to everybody in the namespace.
+    ///
+    /// # Errors
+    /// [`EmitError::Encode`], [`EmitError::ServerGone`]. What becomes of it at each recipient is not reported.
+    pub fn emit<T: Serialize + ?Sized>(&self, event: &str, args: &T) -> Result<(), EmitError> {
+        self.everybody().emit(event, args)
+    }
+
+    /// Official `io.to(room)`: whoever is in the room, or has this socket id. More rooms can be added.
+    #[must_use]
+    pub fn to(&self, room: &str) -> Broadcast {
+        self.everybody().to(room)
+    }
+
+    /// Official `io.except(room)`: everybody who is not in the room.
+    #[must_use]
+    pub fn except(&self, room: &str) -> Broadcast {
+        self.everybody().except(room)
+    }
+
+    /// Official `io.volatile`: dropped for recipients that have a backlog.
+    #[must_use]
+    pub fn volatile(&self) -> Broadcast {
+        self.everybody().volatile()
+    }
+
+    /// The sockets connected, in no particular order.
+    #[must_use]
+    pub fn sockets(&self) -> Vec<Socket> {
+        self.everybody().sockets()
+    }
+
+    /// How many sockets are in the room, after everything that this thread asked for before.
+    #[must_use]
+    pub fn room_len(&self, room: &str) -> usize {
+        self.0.hub.ask(self.0.index, |reply| Question::Count(room.into(), reply)).unwrap_or(0)
+    }
+
+    /// Official `io.disconnectSockets(close)`.
+    pub fn disconnect_sockets(&self, close: bool) {
+        self.everybody().disconnect_sockets(close);
+    }
+
+    pub(super) fn next_ack_id(&self) -> u64 {
+        self.0.ack_ids.fetch_add(1, Relaxed)
+    }
+
+    pub(super) fn broadcast(&self, selection: Selection) -> Broadcast {
+        Broadcast::new(self.clone(), selection)
+    }
+
+    fn everybody(&self) -> Broadcast {
+        self.broadcast(Selection::default())
+    }
+}
+
+/// Checks a namespace's name: begins with `/`, has no comma, is short enough.
+pub(super) fn is_name(name: &str) -> bool {
+    name.starts_with('/') && !name.contains([',', '?']) && name.len() <= limits::MAX_NAMESPACE
+}
+
+/// Whether a name may be emitted (SIO "Event").
+pub(super) fn check_event_name(name: &str) -> Result<(), EmitError> {
+    if limits::RESERVED_EVENTS.contains(&name) {
+        Err(EmitError::ReservedEvent(name.to_owned()))
+    } else {
+        Ok(())
+    }
+}

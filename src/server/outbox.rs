@@ -1,0 +1,542 @@
+//! What waits for one client, and the way it goes out.
+//!
+//! ```text
+//!            push                      push, kernel full                drain thread
+//!   Polling ──────► backlog      WebSocket ──────────────► backlog ─────────────────► WebSocket
+//!      │ held GET takes it           │ push, kernel takes it: nothing waits
+//!      └────────── upgrade ──────────┘
+//!                    any ──► Closing (what waits still goes out) ──► Closed
+//! ```
+//! One lock, held for the time of a non-blocking `send` at most. Whoever emits writes; the backlog holds what the kernel
+//! did not take, in order, as whole WebSocket frames but for the first, and polling reads its packets out of it.
+
+use std::{
+    collections::VecDeque,
+    io,
+    net::Shutdown,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use super::stream::{Stream, Waker};
+use crate::proto::{
+    engine::payload,
+    limits,
+    socket::{Encoded, Frames, Opcode},
+};
+
+/// From here on a waiting packet is shared by its recipients; below it is cheaper to copy it.
+const SHARE_MIN: usize = 4096;
+
+/// Small packets are gathered up to this size, so that they leave with one `send`.
+const GATHER_MAX: usize = 64 << 10;
+
+/// The bytes that wait in all outboxes together.
+#[derive(Debug)]
+pub(super) struct Budget {
+    used: AtomicUsize,
+    max: usize,
+}
+
+impl Budget {
+    pub(super) fn new(max: usize) -> Self {
+        Self { used: AtomicUsize::new(0), max }
+    }
+}
+
+/// Packets on their way to one client.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Packets<'a> {
+    /// Frames in a buffer that will be used again.
+    Borrowed(&'a [u8]),
+    /// Frames that others get too.
+    Shared(&'a Encoded),
+}
+
+impl Packets<'_> {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Borrowed(bytes) => bytes,
+            Self::Shared(encoded) => encoded.bytes(),
+        }
+    }
+}
+
+/// What became of a push.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub(super) enum Pushed {
+    /// Sent, or in the backlog in its order.
+    Done,
+    /// In the backlog, and the drain thread must be told to finish it.
+    Drain,
+    /// In a corked backlog, and the drain thread must be told to watch that it does not wait for long.
+    Watch,
+    /// Volatile, and dropped.
+    Dropped,
+    /// The backlog has passed its bound; the session must end.
+    Overflow,
+    /// Nobody is there any more.
+    Closed,
+}
+
+/// What a drain pass left behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Drained {
+    /// Nothing waits.
+    Empty,
+    /// The kernel is full again.
+    Blocked,
+}
+
+/// What a GET finds.
+#[derive(Debug)]
+pub(super) enum Poll {
+    /// Packets, as a payload.
+    Payload(String),
+    /// Nothing yet: the GET is held, and its waker will be woken.
+    Held,
+    /// Another GET is held already.
+    Overlap,
+    /// The session has left polling, or is gone.
+    Gone,
+}
+
+#[derive(Debug)]
+pub(super) struct Outbox {
+    state: Mutex<State>,
+    max: usize,
+    budget: Arc<Budget>,
+}
+
+#[derive(Debug)]
+struct State {
+    sink: Sink,
+    backlog: Backlog,
+    /// The connection's thread has more input to work on, so its answers are gathered.
+    corked: bool,
+    /// The drain thread watches the cork.
+    watched: bool,
+    /// Nothing was appended since the watcher looked.
+    stale: bool,
+    /// The drain thread has the backlog.
+    draining: bool,
+    /// No packet follows any more.
+    closing: bool,
+}
+
+#[derive(Debug)]
+enum Sink {
+    Polling { held: Option<Arc<Waker>>, upgrading: bool },
+    WebSocket(Arc<Stream>),
+    Closed,
+}
+
+impl Outbox {
+    /// An outbox that begins on polling.
+    pub(super) fn new(max: usize, budget: Arc<Budget>) -> Self {
+        let state = State {
+            sink: Sink::Polling { held: None, upgrading: false },
+            backlog: Backlog::default(),
+            corked: false,
+            watched: false,
+            stale: false,
+            draining: false,
+            closing: false,
+        };
+        Self { state: Mutex::new(state), max, budget }
+    }
+
+    /// Sends, or queues behind what waits already.
+    pub(super) fn push(&self, packets: Packets<'_>, volatile: bool) -> Pushed {
+        let mut state = self.state.lock();
+        if state.closing {
+            return Pushed::Closed;
+        }
+        if volatile && !state.is_writable() {
+            return Pushed::Dropped;
+        }
+        let before = state.backlog.len;
+        let pushed = state.push(packets);
+        self.account(&mut state, before, pushed)
+    }
+
+    /// Gathers what is pushed from now on until [`uncork`](Self::uncork).
+    pub(super) fn cork(&self) {
+        self.state.lock().corked = true;
+    }
+
+    /// Sends what was gathered.
+    pub(super) fn uncork(&self) -> Pushed {
+        let mut state = self.state.lock();
+        state.corked = false;
+        let before = state.backlog.len;
+        let pushed = state.release();
+        self.account(&mut state, before, pushed)
+    }
+
+    /// The watcher's look at a corked outbox: sends what has waited since the last look. `false`: the outbox needs
+    /// no watching any more.
+    pub(super) fn watch(&self) -> (Pushed, bool) {
+        let mut state = self.state.lock();
+        if state.backlog.is_empty() || state.closing || state.draining {
+            state.watched = false;
+            return (Pushed::Done, false);
+        }
+        if !std::mem::replace(&mut state.stale, true) {
+            return (Pushed::Done, true);
+        }
+        let before = state.backlog.len;
+        let pushed = state.release();
+        (self.account(&mut state, before, pushed), true)
+    }
+
+    /// Sends as much of the backlog as the kernel takes: the drain thread's turn.
+    pub(super) fn drain(&self) -> Drained {
+        let mut state = self.state.lock();
+        let before = state.backlog.len;
+        let sent = state.send_backlog();
+        self.settle(&state, before);
+        match sent {
+            Ok(true) => {
+                state.draining = false;
+                state.finish_if_closing();
+                Drained::Empty
+            }
+            Ok(false) => Drained::Blocked,
+            Err(_) => {
+                state.fail();
+                self.settle_closed(&mut state);
+                Drained::Empty
+            }
+        }
+    }
+
+    /// The socket to watch for room, while there is a backlog.
+    pub(super) fn stream(&self) -> Option<Arc<Stream>> {
+        match &self.state.lock().sink {
+            Sink::WebSocket(stream) => Some(Arc::clone(stream)),
+            _ => None,
+        }
+    }
+
+    /// A GET has come: what is there, or else the waker of its thread is kept.
+    pub(super) fn poll(&self, waker: &Arc<Waker>) -> Poll {
+        let mut state = self.state.lock();
+        let ready = !state.backlog.is_empty() || state.closing;
+        match &mut state.sink {
+            Sink::Polling { held: Some(_), .. } => Poll::Overlap,
+            Sink::Polling { held, upgrading: false } if !ready => {
+                *held = Some(Arc::clone(waker));
+                Poll::Held
+            }
+            Sink::Polling { .. } => self.take(&mut state),
+            _ => Poll::Gone,
+        }
+    }
+
+    /// A held GET's thread is awake: what is there now. [`Poll::Held`]: woken for nothing, wait on.
+    pub(super) fn resume(&self) -> Poll {
+        let mut state = self.state.lock();
+        let ready = !state.backlog.is_empty() || state.closing;
+        match &mut state.sink {
+            Sink::Polling { held, upgrading } if ready || *upgrading => {
+                *held = None;
+                self.take(&mut state)
+            }
+            Sink::Polling { .. } => Poll::Held,
+            _ => Poll::Gone,
+        }
+    }
+
+    /// The WebSocket has been probed: from now on no GET is held, and the held one goes home (EIO "Upgrade").
+    pub(super) fn begin_upgrade(&self, yes: bool) {
+        let mut state = self.state.lock();
+        if let Sink::Polling { held, upgrading } = &mut state.sink {
+            *upgrading = yes;
+            if let (true, Some(waker)) = (yes, held.as_ref()) {
+                waker.wake();
+            }
+        }
+    }
+
+    /// The session moves to a WebSocket, and what waits goes there. `false`: it is over, or there already.
+    pub(super) fn attach(&self, stream: &Arc<Stream>) -> Option<Pushed> {
+        let mut state = self.state.lock();
+        if state.closing {
+            return None;
+        }
+        let Sink::Polling { held, .. } = &mut state.sink else { return None };
+        if let Some(waker) = held.take() {
+            waker.wake();
+        }
+        state.sink = Sink::WebSocket(Arc::clone(stream));
+        let before = state.backlog.len;
+        let pushed = state.release();
+        Some(self.account(&mut state, before, pushed))
+    }
+
+    /// No packet follows `last`; when all are out, the WebSocket's write side is shut, or the next GET gets them.
+    pub(super) fn finish(&self, last_on_websocket: &[u8], last_on_polling: &[u8]) -> Pushed {
+        let mut state = self.state.lock();
+        if state.closing {
+            return Pushed::Closed;
+        }
+        let before = state.backlog.len;
+        let last = match state.sink {
+            Sink::WebSocket(_) => last_on_websocket,
+            _ => last_on_polling,
+        };
+        state.corked = false;
+        let pushed = state.push(Packets::Borrowed(last));
+        state.closing = true;
+        if state.backlog.is_empty() {
+            state.finish_if_closing();
+        }
+        self.account(&mut state, before, pushed)
+    }
+
+    /// Drops everything at once and lets go of whoever waits.
+    pub(super) fn abort(&self) {
+        let mut state = self.state.lock();
+        state.fail();
+        self.settle_closed(&mut state);
+    }
+
+    fn take(&self, state: &mut State) -> Poll {
+        let before = state.backlog.len;
+        let mut body = payload::Builder::new();
+        state.backlog.take_packets(&mut body);
+        self.settle(state, before);
+        if body.is_empty() {
+            body.push_text("6");
+        }
+        if state.closing && state.backlog.is_empty() {
+            state.sink = Sink::Closed;
+        }
+        Poll::Payload(body.finish())
+    }
+
+    /// Keeps the accounts after a push and judges the backlog's size.
+    fn account(&self, state: &mut State, before: usize, pushed: Pushed) -> Pushed {
+        if matches!(pushed, Pushed::Closed) {
+            self.settle_closed(state);
+            return pushed;
+        }
+        self.settle(state, before);
+        let over = state.backlog.len > self.max
+            || (state.backlog.len > before && self.budget.used.load(Relaxed) > self.budget.max);
+        if over { Pushed::Overflow } else { pushed }
+    }
+
+    fn settle(&self, state: &State, before: usize) {
+        let after = state.backlog.len;
+        if after > before {
+            self.budget.used.fetch_add(after - before, Relaxed);
+        } else if before > after {
+            self.budget.used.fetch_sub(before - after, Relaxed);
+        }
+    }
+
+    fn settle_closed(&self, state: &mut State) {
+        let waiting = std::mem::take(&mut state.backlog).len;
+        if waiting > 0 {
+            self.budget.used.fetch_sub(waiting, Relaxed);
+        }
+    }
+}
+
+impl Drop for Outbox {
+    fn drop(&mut self) {
+        let mut state = self.state.lock();
+        self.settle_closed(&mut state);
+    }
+}
+
+impl State {
+    /// Whether a packet pushed now would leave now: what "volatile" asks.
+    fn is_writable(&self) -> bool {
+        match &self.sink {
+            Sink::Polling { held, .. } => held.is_some(),
+            Sink::WebSocket(_) => !self.draining,
+            Sink::Closed => false,
+        }
+    }
+
+    fn push(&mut self, packets: Packets<'_>) -> Pushed {
+        let mut sent = 0;
+        if let Sink::WebSocket(stream) = &self.sink
+            && self.backlog.is_empty()
+            && !self.corked
+        {
+            match send_some(stream, packets.bytes()) {
+                Ok(count) if count == packets.bytes().len() => return Pushed::Done,
+                Ok(count) => sent = count,
+                Err(_) => {
+                    self.fail();
+                    return Pushed::Closed;
+                }
+            }
+        } else if let Sink::Closed = self.sink {
+            return Pushed::Closed;
+        }
+        self.backlog.push(packets, sent);
+        self.stale = false;
+        if !self.corked {
+            return self.release();
+        }
+        if std::mem::replace(&mut self.watched, true) { Pushed::Done } else { Pushed::Watch }
+    }
+
+    /// Lets the backlog go: to the socket, to the held poll, or to the drain thread.
+    fn release(&mut self) -> Pushed {
+        if self.backlog.is_empty() || self.draining {
+            return Pushed::Done;
+        }
+        match &self.sink {
+            Sink::Closed => Pushed::Closed,
+            Sink::Polling { held, .. } => {
+                if let Some(waker) = held {
+                    waker.wake();
+                }
+                Pushed::Done
+            }
+            Sink::WebSocket(_) => match self.send_backlog() {
+                Ok(true) => Pushed::Done,
+                Ok(false) => {
+                    self.draining = true;
+                    Pushed::Drain
+                }
+                Err(_) => {
+                    self.fail();
+                    Pushed::Closed
+                }
+            },
+        }
+    }
+
+    /// `true`: all of it went.
+    fn send_backlog(&mut self) -> io::Result<bool> {
+        let Sink::WebSocket(stream) = &self.sink else { return Ok(true) };
+        while let Some(chunk) = self.backlog.front() {
+            let sent = send_some(stream, chunk)?;
+            let all = sent == chunk.len();
+            self.backlog.advance(sent);
+            if !all {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn finish_if_closing(&mut self) {
+        if self.closing
+            && let Sink::WebSocket(stream) = &self.sink
+        {
+            // The reader stays: it sees the peer's end, or the linger deadline does.
+            stream.shutdown(Shutdown::Write);
+        }
+    }
+
+    /// The stream is of no use any more, or the session has ended: lets its reader and its held poll know.
+    fn fail(&mut self) {
+        self.closing = true;
+        match std::mem::replace(&mut self.sink, Sink::Closed) {
+            Sink::WebSocket(stream) => stream.shutdown(Shutdown::Both),
+            Sink::Polling { held: Some(waker), .. } => waker.wake(),
+            _ => {}
+        }
+    }
+}
+
+/// As much as the kernel takes now; a full kernel takes nothing.
+fn send_some(stream: &Stream, bytes: &[u8]) -> io::Result<usize> {
+    match stream.send_now(bytes) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+        sent => sent,
+    }
+}
+
+/// Frames in order: small ones gathered, large ones shared.
+#[derive(Debug, Default)]
+struct Backlog {
+    chunks: VecDeque<Chunk>,
+    /// How much of the first chunk is gone.
+    gone: usize,
+    /// Bytes that wait.
+    len: usize,
+}
+
+#[derive(Debug)]
+enum Chunk {
+    Gathered(Vec<u8>),
+    Shared(Bytes),
+}
+
+impl Chunk {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Gathered(bytes) => bytes,
+            Self::Shared(bytes) => bytes,
+        }
+    }
+}
+
+impl Backlog {
+    fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Appends packets, but for their first `sent` bytes.
+    fn push(&mut self, packets: Packets<'_>, sent: usize) {
+        let rest = &packets.bytes()[sent..];
+        self.len += rest.len();
+        match (packets, self.chunks.back_mut()) {
+            (Packets::Shared(encoded), _) if rest.len() >= SHARE_MIN => {
+                self.chunks.push_back(Chunk::Shared(encoded.bytes().slice(sent..)));
+            }
+            (_, Some(Chunk::Gathered(last))) if last.len() + rest.len() <= GATHER_MAX => {
+                last.extend_from_slice(rest);
+            }
+            _ => self.chunks.push_back(Chunk::Gathered(rest.to_vec())),
+        }
+    }
+
+    fn front(&self) -> Option<&[u8]> {
+        self.chunks.front().map(|chunk| &chunk.bytes()[self.gone..])
+    }
+
+    fn advance(&mut self, bytes: usize) {
+        self.gone += bytes;
+        self.len -= bytes;
+        if self.front().is_some_and(<[u8]>::is_empty) {
+            self.chunks.pop_front();
+            self.gone = 0;
+        }
+        if self.chunks.is_empty() {
+            // A connection that once had a backlog keeps no buffer for it.
+            self.chunks = VecDeque::new();
+        }
+    }
+
+    /// Moves whole packets into a payload, as many as every client takes.
+    fn take_packets(&mut self, body: &mut payload::Builder) {
+        while body.packets() < limits::MAX_SENT_PACKETS {
+            let Some(frame) = self.front().and_then(|chunk| Frames::new(chunk).next()) else {
+                return;
+            };
+            match (frame.opcode, frame.text()) {
+                (Opcode::Text, Some(text)) => body.push_text(text),
+                (Opcode::Binary, _) => body.push_binary(frame.data),
+                _ => {}
+            }
+            let size = frame.size;
+            self.advance(size);
+        }
+    }
+}

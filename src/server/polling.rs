@@ -1,0 +1,181 @@
+//! HTTP long-polling (EIO "HTTP long-polling"): GET fetches packets, POST brings some.
+//!
+//! ```text
+//!   GET  ─► packets there: 200 payload      none: held until one comes, or the peer goes
+//!   POST ─► decoded, handled, 200 ok        broken: 200 ok, session closed; too big: 413, session lives
+//! ```
+//! The rules that the official server answers with 400 and the end of the session (a second GET, a second POST,
+//! binary bodies) are kept as they are.
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::Ordering::{AcqRel, Release},
+    },
+};
+
+use rustix::event::{PollFd, PollFlags};
+use tiny_http::Method;
+
+use super::{
+    engine,
+    http::{self, Connection, Head, HttpError, Response, header},
+    outbox::Poll,
+    session::{Handshake, Session},
+    stream::{self, Stream, Waker},
+};
+use crate::proto::{
+    CloseReason,
+    engine::{HandshakeError, TransportKind, payload},
+};
+
+/// What the transport needs of its connection beside the stream: made at the first held GET.
+#[derive(Debug, Default)]
+pub(super) struct Polling {
+    waker: Option<Arc<Waker>>,
+}
+
+impl Polling {
+    /// Serves a request of an existing session.
+    pub(super) fn serve(
+        &mut self,
+        connection: &mut Connection,
+        head: &Head,
+        session: &Arc<Session>,
+    ) -> io::Result<Response> {
+        match head.method() {
+            Method::Get => self.get(connection, session),
+            Method::Post => post(connection, head, session),
+            // As the official server without its CORS handler: E4 knows no other method.
+            _ => Ok(http::text(500, "text/html", "")),
+        }
+    }
+
+    fn get(&mut self, connection: &Connection, session: &Arc<Session>) -> io::Result<Response> {
+        let waker = match &self.waker {
+            Some(waker) => Arc::clone(waker),
+            None => Arc::clone(self.waker.insert(Arc::new(Waker::new()?))),
+        };
+        let found = match session.outbox.poll(&waker) {
+            Poll::Held => hold(&connection.stream, session, &waker)?,
+            found => found,
+        };
+        Ok(match found {
+            Poll::Payload(payload) => {
+                if session.ended().is_some() {
+                    session.cut();
+                }
+                self::payload(payload)
+            }
+            Poll::Overlap => {
+                session.end(CloseReason::TransportError);
+                http::text(400, "text/html", "")
+            }
+            Poll::Gone if session.transport() == TransportKind::Websocket => payload("6".into()),
+            Poll::Held | Poll::Gone => payload("1".into()),
+        })
+    }
+}
+
+/// A payload as the official server answers it.
+fn payload(body: String) -> Response {
+    http::text(200, "text/plain; charset=UTF-8", body).with_header(header("Cache-Control", "no-store"))
+}
+
+/// The answer to a handshake: the open packet.
+pub(super) fn open(session: &Arc<Session>) -> Response {
+    payload(engine::open_packet(session).packet())
+}
+
+/// Begins a session on polling.
+pub(super) fn handshake(
+    core: &Arc<super::handle::Core>,
+    endpoint: usize,
+    handshake: Handshake,
+) -> Result<Response, engine::Refused> {
+    let session = engine::open(core, endpoint, handshake)?;
+    let response = open(&session);
+    engine::opened(&session);
+    Ok(response)
+}
+
+/// Waits until there is something for the held GET, or its peer is gone.
+fn hold(stream: &Stream, session: &Arc<Session>, waker: &Waker) -> io::Result<Poll> {
+    loop {
+        let mut fds = [waker.poll_fd(), PollFd::new(stream, PollFlags::RDHUP)];
+        stream::wait(&mut fds, None)?;
+        if !fds[1].revents().is_empty() {
+            // EIO: "poll connection closed prematurely".
+            session.end(CloseReason::TransportError);
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
+        waker.reset();
+        match session.outbox.resume() {
+            Poll::Held => {}
+            found => return Ok(found),
+        }
+    }
+}
+
+fn post(connection: &mut Connection, head: &Head, session: &Arc<Session>) -> io::Result<Response> {
+    if session.posting.swap(true, AcqRel) {
+        session.end(CloseReason::TransportError);
+        connection.end_after_response();
+        return Ok(http::text(400, "text/html", ""));
+    }
+    let response = post_alone(connection, head, session);
+    session.posting.store(false, Release);
+    response
+}
+
+fn post_alone(connection: &mut Connection, head: &Head, session: &Arc<Session>) -> io::Result<Response> {
+    if head.header("content-type") == Some("application/octet-stream") {
+        session.end(CloseReason::TransportError);
+        connection.end_after_response();
+        return Ok(http::text(400, "text/html", ""));
+    }
+    let body = match connection.read_body(head, &session.core.config) {
+        Ok(body) => body,
+        Err(error) => {
+            // Only too much is forgiven: what the client sends next may be fine.
+            if !matches!(error, HttpError::BodyTooLarge) {
+                session.end(CloseReason::TransportError);
+            }
+            return match error.status() {
+                Some(status) => Ok(http::text(status, "text/html", "")),
+                None => Err(io::ErrorKind::ConnectionAborted.into()),
+            };
+        }
+    };
+    receive(session, &body);
+    Ok(http::text(200, "text/html", "ok"))
+}
+
+/// Handles the packets of a body in order, up to the first that is broken. What the handlers emit meanwhile is
+/// gathered, so that a held GET takes it home in one response.
+fn receive(session: &Arc<Session>, body: &[u8]) {
+    let mut turn = session.enter();
+    session.outbox.cork();
+    let verdict = match std::str::from_utf8(body) {
+        Err(_) => Err(CloseReason::ParseError),
+        Ok(body) => payload::decode(body).try_for_each(|packet| {
+            let packet = packet.map_err(|error| {
+                log::info!("session {}: {error}", session.id);
+                CloseReason::ParseError
+            })?;
+            turn.packet(session, packet)
+        }),
+    };
+    let uncorked = session.outbox.uncork();
+    // Its failure has ended the session by itself.
+    let _ = session.settle(uncorked);
+    if let Err(reason) = verdict {
+        session.end(reason);
+    }
+}
+
+/// The JSON answer to a request that is no session's.
+pub(super) fn refusal(error: HandshakeError) -> Response {
+    http::text(error.status(), "application/json", error.body())
+}

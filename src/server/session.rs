@@ -1,0 +1,406 @@
+//! One Engine.IO session: what its threads share, the gate in front of its handlers, and its end.
+//!
+//! ```text
+//!   Polling ──probe, 5──► WebSocket        any ──end(reason)──► ended ──tend──► handlers told, hub told
+//! ```
+//! Handlers of one session run one at a time, in order, whichever thread they run on: a thread that wants to dispatch
+//! takes the [`Inbound`] state out of the gate and puts it back afterwards, and no lock is held in between. What comes
+//! up meanwhile (an ending, an overdue acknowledgement) is left at the gate as a [`Todo`], and the thread that puts the
+//! state back works it off.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    ops::{Deref, DerefMut},
+    sync::{
+        Arc, OnceLock,
+        atomic::{
+            AtomicBool, AtomicU8,
+            Ordering::{Acquire, Relaxed, Release},
+        },
+    },
+    time::SystemTime,
+};
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use parking_lot::{Condvar, Mutex};
+
+use super::{
+    dispatch::{Inbound, Todo},
+    error::EmitError,
+    handle::Core,
+    http::Head,
+    hub,
+    outbox::{Outbox, Packets, Pushed},
+    stream::Peer,
+};
+use crate::proto::{
+    CloseReason,
+    engine::{Heard, TransportKind},
+    socket::Encoded,
+};
+
+/// A new session or socket id: 20 characters of base64url, 120 bits from the operating system, as the official
+/// server's are long.
+pub(super) fn new_id() -> Result<String, getrandom::Error> {
+    let mut random = [0; 15];
+    getrandom::fill(&mut random)?;
+    Ok(URL_SAFE_NO_PAD.encode(random))
+}
+
+/// What the first request of a session said: the official `socket.handshake`.
+#[derive(Debug)]
+pub struct Handshake {
+    head: Head,
+    peer: Peer,
+    time: SystemTime,
+}
+
+impl Handshake {
+    pub(super) fn new(head: Head, peer: Peer) -> Self {
+        Self { head, peer, time: SystemTime::now() }
+    }
+
+    /// The value of a header, by its name in any case. The first one, if it came several times; `None` also for bytes that
+    /// are no UTF-8.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.head.header(name)
+    }
+
+    /// The query of the first request, undecoded, without `?`.
+    #[must_use]
+    pub fn query(&self) -> &str {
+        self.head.query()
+    }
+
+    /// Who connected. Behind a proxy, that is the proxy.
+    #[must_use]
+    pub fn peer(&self) -> Peer {
+        self.peer
+    }
+
+    /// When.
+    #[must_use]
+    pub fn time(&self) -> SystemTime {
+        self.time
+    }
+}
+
+/// One session. Shared by its connections' threads, the hub, the drain thread and every handle to its sockets.
+pub(super) struct Session {
+    pub(super) id: String,
+    /// Its seat in the hub's tables.
+    pub(super) slot: u32,
+    pub(super) core: Arc<Core>,
+    /// Which of the endpoints it was opened at.
+    pub(super) endpoint: usize,
+    pub(super) outbox: Outbox,
+    pub(super) handshake: Handshake,
+    /// A POST is being read or handled.
+    pub(super) posting: AtomicBool,
+    /// A WebSocket is probing.
+    pub(super) upgrading: AtomicBool,
+    /// A namespace was joined, or the endpoint has none.
+    pub(super) settled: AtomicBool,
+    websocket: AtomicBool,
+    signs: AtomicU8,
+    gate: Mutex<Gate>,
+    gate_free: Condvar,
+    ended: OnceLock<CloseReason>,
+}
+
+/// Bits of `signs`: what was heard since the heartbeat last asked.
+const PONG: u8 = 1;
+const PACKET: u8 = 2;
+const BUSY: u8 = 4;
+
+#[derive(Default)]
+struct Gate {
+    /// `None` while a thread dispatches.
+    inbound: Option<Box<Inbound>>,
+    todo: Vec<Todo>,
+    /// The tending thread has been told.
+    told: bool,
+}
+
+impl Session {
+    pub(super) fn new(
+        core: &Arc<Core>,
+        id: String,
+        slot: u32,
+        endpoint: usize,
+        handshake: Handshake,
+    ) -> Arc<Self> {
+        let config = &core.config;
+        Arc::new(Self {
+            id,
+            slot,
+            core: Arc::clone(core),
+            endpoint,
+            outbox: Outbox::new(config.outbox_bytes_max, Arc::clone(&core.budget)),
+            handshake,
+            posting: AtomicBool::new(false),
+            upgrading: AtomicBool::new(false),
+            settled: AtomicBool::new(false),
+            websocket: AtomicBool::new(false),
+            signs: AtomicU8::new(0),
+            gate: Mutex::new(Gate { inbound: Some(Box::new(Inbound::new(config))), ..Gate::default() }),
+            gate_free: Condvar::new(),
+            ended: OnceLock::new(),
+        })
+    }
+
+    /// The transport it is on.
+    pub(super) fn transport(&self) -> TransportKind {
+        if self.websocket.load(Acquire) { TransportKind::Websocket } else { TransportKind::Polling }
+    }
+
+    pub(super) fn set_websocket(&self) {
+        self.websocket.store(true, Release);
+    }
+
+    /// Why it ended, once it has.
+    pub(super) fn ended(&self) -> Option<CloseReason> {
+        self.ended.get().copied()
+    }
+
+    /// Sends to this session, or queues behind what waits for it.
+    pub(super) fn send(self: &Arc<Self>, packets: Packets<'_>, volatile: bool) -> Result<(), EmitError> {
+        let pushed = self.outbox.push(packets, volatile);
+        self.settle(pushed)
+    }
+
+    /// Does what a push leaves to be done without the outbox's lock.
+    pub(super) fn settle(self: &Arc<Self>, pushed: Pushed) -> Result<(), EmitError> {
+        match pushed {
+            Pushed::Done => Ok(()),
+            Pushed::Drain => {
+                self.core.drain.drain(Arc::clone(self));
+                Ok(())
+            }
+            Pushed::Watch => {
+                self.core.drain.watch(Arc::clone(self));
+                Ok(())
+            }
+            Pushed::Dropped => Err(EmitError::Dropped),
+            Pushed::Overflow => {
+                self.end(CloseReason::SlowConsumer);
+                Err(EmitError::SlowConsumer)
+            }
+            Pushed::Closed => Err(EmitError::Disconnected),
+        }
+    }
+
+    /// Sends a packet in the order of everything that this thread has emitted before: at once, or through the hub
+    /// while the hub still has something of this thread's.
+    pub(super) fn send_ordered(self: &Arc<Self>, packet: Encoded) -> Result<(), EmitError> {
+        if hub::caught_up() {
+            return self.send(Packets::Shared(&packet), false);
+        }
+        self.core.hub.direct(Arc::clone(self), packet, false)
+    }
+
+    pub(super) fn heard_pong(&self) {
+        self.signs.fetch_or(PONG, Relaxed);
+    }
+
+    pub(super) fn heard_packet(&self) {
+        // Read first: under load the bit is nearly always set, and a shared read costs less than a write.
+        if self.signs.load(Relaxed) & PACKET == 0 {
+            self.signs.fetch_or(PACKET, Relaxed);
+        }
+    }
+
+    /// What the heartbeat learns: signs since the last question.
+    pub(super) fn take_signs(&self) -> Heard {
+        let signs = self.signs.fetch_and(BUSY, Relaxed);
+        Heard { pong: signs & PONG != 0, packet: signs & PACKET != 0, busy: signs & BUSY != 0 }
+    }
+
+    /// Waits for its turn to dispatch.
+    pub(super) fn enter(self: &Arc<Self>) -> Turn<'_> {
+        let mut gate = self.gate.lock();
+        loop {
+            if let Some(inbound) = gate.inbound.take() {
+                self.signs.fetch_or(BUSY, Relaxed);
+                return Turn { session: self, inbound: Some(inbound) };
+            }
+            self.gate_free.wait(&mut gate);
+        }
+    }
+
+    /// Leaves something for the thread that dispatches next, or dispatches now; wakes the tending thread if none does.
+    pub(super) fn leave_todo(self: &Arc<Self>, todo: Todo) {
+        let mut gate = self.gate.lock();
+        gate.todo.push(todo);
+        if gate.inbound.is_some() && !std::mem::replace(&mut gate.told, true) {
+            drop(gate);
+            self.core.tend.tell(Arc::clone(self));
+        }
+    }
+
+    /// The one way a session ends. The first reason counts.
+    ///
+    /// Where the peer can still be spoken to, what waits for it goes out first, then the close.
+    pub(super) fn end(self: &Arc<Self>, reason: CloseReason) {
+        let parting = match reason {
+            CloseReason::TransportError
+            | CloseReason::TransportClose
+            | CloseReason::PingTimeout
+            | CloseReason::SlowConsumer => Parting::Cut,
+            _ => Parting::Close(None),
+        };
+        self.end_with(reason, parting);
+    }
+
+    /// As [`end`](Self::end), with a manner of its own.
+    pub(super) fn end_with(self: &Arc<Self>, reason: CloseReason, parting: Parting) {
+        if self.ended.set(reason).is_err() {
+            return;
+        }
+        log::debug!("session {} ends: {reason}", self.id);
+        match parting {
+            Parting::Cut => self.cut(),
+            Parting::Close(code) => {
+                self.core.hub.ending(self, code);
+            }
+        }
+        self.leave_todo(Todo::End(reason));
+    }
+
+    /// Ends at once what was ending in peace, and what cannot.
+    pub(super) fn cut(&self) {
+        self.core.sessions.forget(&self.id);
+        self.outbox.abort();
+    }
+
+    /// Closes behind what waits: with a close frame, or with the packet `1` for the next GET.
+    pub(super) fn finish(self: &Arc<Self>, code: Option<u16>) {
+        const CLOSE_PACKET: &[u8] = &[0x81, 1, b'1'];
+        let finished = match code.map(u16::to_be_bytes) {
+            None => self.outbox.finish(&[0x88, 0], CLOSE_PACKET),
+            Some([high, low]) => self.outbox.finish(&[0x88, 2, high, low], CLOSE_PACKET),
+        };
+        // It ends already, so there is nobody to tell about a failure.
+        let _ = self.settle(finished);
+    }
+}
+
+/// The manner of an ending.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Parting {
+    /// The peer is gone, or does not read: drop what waits for it.
+    Cut,
+    /// Let out what waits, then close; on WebSocket with this code, if any.
+    Close(Option<u16>),
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// The right to dispatch for a session; given back on drop, after what came up meanwhile has been done.
+pub(super) struct Turn<'s> {
+    session: &'s Arc<Session>,
+    inbound: Option<Box<Inbound>>,
+}
+
+impl Deref for Turn<'_> {
+    type Target = Inbound;
+    fn deref(&self) -> &Inbound {
+        self.inbound.as_deref().expect("only drop takes it")
+    }
+}
+
+impl DerefMut for Turn<'_> {
+    fn deref_mut(&mut self) -> &mut Inbound {
+        self.inbound.as_deref_mut().expect("only drop takes it")
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        loop {
+            let mut gate = self.session.gate.lock();
+            if gate.todo.is_empty() {
+                gate.inbound = self.inbound.take();
+                gate.told = false;
+                self.session.signs.fetch_and(!BUSY, Relaxed);
+                drop(gate);
+                self.session.gate_free.notify_one();
+                return;
+            }
+            let todo = std::mem::take(&mut gate.todo);
+            drop(gate);
+            for todo in todo {
+                self.inbound.as_mut().expect("taken above only").work_off(self.session, todo);
+            }
+        }
+    }
+}
+
+/// Every session by its id, and the seats that are free.
+#[derive(Debug)]
+pub(super) struct Registry {
+    table: Mutex<Table>,
+    max: usize,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    sessions: HashMap<String, Arc<Session>>,
+    free: Vec<u32>,
+    seats: u32,
+    /// Sessions that hold a seat.
+    seated: usize,
+}
+
+impl Registry {
+    pub(super) fn new(max: usize) -> Self {
+        Self { table: Mutex::default(), max }
+    }
+
+    pub(super) fn get(&self, id: &str) -> Option<Arc<Session>> {
+        self.table.lock().sessions.get(id).cloned()
+    }
+
+    /// A seat for a new session. `None`: the server is full.
+    pub(super) fn seat(&self) -> Option<u32> {
+        let mut table = self.table.lock();
+        if table.seated >= self.max {
+            return None;
+        }
+        table.seated += 1;
+        table.free.pop().or_else(|| {
+            table.seats += 1;
+            Some(table.seats - 1)
+        })
+    }
+
+    pub(super) fn insert(&self, session: &Arc<Session>) {
+        self.table.lock().sessions.insert(session.id.clone(), Arc::clone(session));
+    }
+
+    /// From now on the id is unknown to requests.
+    pub(super) fn forget(&self, id: &str) {
+        self.table.lock().sessions.remove(id);
+    }
+
+    /// The hub has forgotten the session that sat here.
+    pub(super) fn vacate(&self, seat: u32) {
+        let mut table = self.table.lock();
+        table.seated -= 1;
+        table.free.push(seat);
+    }
+
+    pub(super) fn all(&self) -> Vec<Arc<Session>> {
+        self.table.lock().sessions.values().cloned().collect()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.table.lock().seated
+    }
+}

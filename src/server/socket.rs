@@ -1,0 +1,491 @@
+//! A socket: one client's membership of one namespace. Also the events it brings and their acknowledgements.
+
+use std::{
+    any::Any,
+    borrow::Cow,
+    cell::Cell,
+    collections::HashMap,
+    fmt,
+    sync::{
+        Arc,
+        atomic::{
+            AtomicU8,
+            Ordering::{AcqRel, Acquire, Release},
+        },
+    },
+    time::{Duration, Instant},
+};
+
+use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::value::RawValue;
+use smallvec::smallvec;
+
+use super::{
+    broadcast::Broadcast,
+    dispatch::{self, Todo},
+    error::{AckError, EmitError},
+    hub::{self, Command, Question, Selection},
+    namespace::{Namespace, check_event_name},
+    outbox::Packets,
+    session::{Handshake, Session},
+};
+use crate::proto::{
+    CloseReason,
+    engine::TransportKind,
+    socket::{Arg, Args, EncodeError, Outgoing, OwnedArgs},
+};
+
+/// A connected client in one namespace: the official `Socket`. Cheap to clone; every method may be called from any
+/// thread and from inside any handler.
+#[derive(Clone)]
+pub struct Socket(Arc<Inner>);
+
+pub(super) struct Inner {
+    id: Arc<str>,
+    namespace: Namespace,
+    session: Arc<Session>,
+    auth: Option<Box<RawValue>>,
+    state: AtomicU8,
+    acks: Mutex<HashMap<u64, Waiting>>,
+    data: Mutex<Option<Arc<dyn Any + Send + Sync>>>,
+}
+
+/// Not connected yet: the middlewares are looking at it.
+const NEW: u8 = 0;
+const CONNECTED: u8 = 1;
+const DISCONNECTED: u8 = 2;
+
+type AckResult = Result<OwnedArgs, AckError>;
+
+/// Who waits for an acknowledgement.
+pub(super) enum Waiting {
+    Thread(Sender<AckResult>),
+    Callback(Box<dyn FnOnce(&Socket, AckResult) + Send>),
+}
+
+thread_local! {
+    /// Where packets to a single socket are encoded.
+    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// A larger scratch buffer is not kept.
+const SCRATCH_MAX: usize = 64 << 10;
+
+impl Socket {
+    pub(super) fn new(
+        id: String,
+        namespace: Namespace,
+        session: &Arc<Session>,
+        auth: Option<&RawValue>,
+    ) -> Self {
+        Self(Arc::new(Inner {
+            id: id.into(),
+            namespace,
+            session: Arc::clone(session),
+            auth: auth.map(ToOwned::to_owned),
+            state: AtomicU8::new(NEW),
+            acks: Mutex::default(),
+            data: Mutex::default(),
+        }))
+    }
+
+    pub(super) fn from_inner(inner: Arc<Inner>) -> Self {
+        Self(inner)
+    }
+
+    /// Its id, which other clients may know; the Engine.IO session's id is another one, and secret.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.0.id
+    }
+
+    /// The namespace it is in.
+    #[must_use]
+    pub fn namespace(&self) -> &Namespace {
+        &self.0.namespace
+    }
+
+    /// What the first request of the session said.
+    #[must_use]
+    pub fn handshake(&self) -> &Handshake {
+        &self.0.session.handshake
+    }
+
+    /// The auth payload of the CONNECT, an object, as raw JSON. `None` when the client sent none.
+    #[must_use]
+    pub fn auth(&self) -> Option<&RawValue> {
+        self.0.auth.as_deref()
+    }
+
+    /// The auth payload as a `T`; a missing one is read as `{}`.
+    ///
+    /// # Errors
+    /// When it is no `T`.
+    pub fn auth_as<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
+        serde_json::from_str(self.auth().map_or("{}", RawValue::get))
+    }
+
+    /// The transport that its session is on now.
+    #[must_use]
+    pub fn transport(&self) -> TransportKind {
+        self.0.session.transport()
+    }
+
+    /// Whether it can be sent to.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.0.state.load(Acquire) == CONNECTED
+    }
+
+    /// Official `socket.emit`. The packet is sent by this thread, at once, unless earlier packets wait.
+    ///
+    /// `args`: a tuple gives one argument an element, `()` gives none, everything else is one argument. Byte values
+    /// ([`bytes::Bytes`], whatever serialises as bytes) become attachments.
+    ///
+    /// # Errors
+    /// [`EmitError`]: each variant says whether something was sent.
+    pub fn emit<T: Serialize + ?Sized>(&self, event: &str, args: &T) -> Result<(), EmitError> {
+        self.send_event(event, None, args, false)
+    }
+
+    /// Official `socket.volatile.emit`: dropped ([`EmitError::Dropped`]) if it could not leave at once.
+    ///
+    /// # Errors
+    /// [`EmitError`].
+    pub fn emit_volatile<T: Serialize + ?Sized>(&self, event: &str, args: &T) -> Result<(), EmitError> {
+        self.send_event(event, None, args, true)
+    }
+
+    /// Official `socket.timeout(t).emitWithAck`: emits, and waits for the client's acknowledgement.
+    ///
+    /// # Errors
+    /// [`AckError`]. Inside a handler of the same client it is [`AckError::WouldDeadlock`] at once, because that
+    /// handler runs on the thread that must read the answer.
+    pub fn emit_with_ack<T: Serialize + ?Sized>(
+        &self,
+        event: &str,
+        args: &T,
+        timeout: Duration,
+    ) -> Result<OwnedArgs, AckError> {
+        if dispatch::is_dispatching(&self.0.session) {
+            return Err(AckError::WouldDeadlock);
+        }
+        let (answer, wait) = bounded(1);
+        let id = self.await_ack(Waiting::Thread(answer))?;
+        self.send_awaited(event, id, args)?;
+        match wait.recv_timeout(timeout) {
+            Ok(result) => result,
+            Err(RecvTimeoutError::Timeout) => {
+                self.0.acks.lock().remove(&id);
+                // It may have come between the two.
+                wait.try_recv().unwrap_or(Err(AckError::Timeout))
+            }
+            Err(RecvTimeoutError::Disconnected) => Err(AckError::Disconnected),
+        }
+    }
+
+    /// Official `socket.timeout(t).emit(…, callback)`: emits, and has `callback` called once, with the answer or
+    /// with the reason that none came. It is called as a handler of this client is: in order with the others, holding up no other
+    /// client.
+    ///
+    /// # Errors
+    /// [`AckError::TooMany`] or [`AckError::Emit`]; `callback` is not called then.
+    pub fn emit_with_callback<T: Serialize + ?Sized>(
+        &self,
+        event: &str,
+        args: &T,
+        timeout: Duration,
+        callback: impl FnOnce(&Self, Result<OwnedArgs, AckError>) + Send + 'static,
+    ) -> Result<(), AckError> {
+        let id = self.await_ack(Waiting::Callback(Box::new(callback)))?;
+        let deadline = Instant::now() + timeout;
+        self.0.namespace.0.hub.send(Command::AckDeadline(Arc::downgrade(&self.0), id, deadline));
+        self.send_awaited(event, id, args)
+    }
+
+    /// Official `socket.join`. In effect for every emit that this thread makes afterwards.
+    pub fn join(&self, room: &str) {
+        self.0.namespace.0.hub.send(Command::Join(self.clone(), smallvec![room.into()]));
+    }
+
+    /// Official `socket.leave`.
+    pub fn leave(&self, room: &str) {
+        self.0.namespace.0.hub.send(Command::Leave(self.clone(), room.into()));
+    }
+
+    /// Official `socket.rooms`, without the socket's own id, which is no room here although
+    /// [`to`](Namespace::to) takes it. In no particular order.
+    #[must_use]
+    pub fn rooms(&self) -> Vec<Arc<str>> {
+        let slot = self.slot();
+        let index = self.namespace_index();
+        self.0.namespace.0.hub.ask(index, |reply| Question::RoomsOf(slot, reply)).unwrap_or_default()
+    }
+
+    /// Official `socket.broadcast`: everybody in the namespace but this socket.
+    pub fn broadcast(&self) -> Broadcast {
+        self.0.namespace.broadcast(Selection { skip: Some(self.slot()), ..Selection::default() })
+    }
+
+    /// Official `socket.to(room)`: whoever is in the room but this socket.
+    pub fn to(&self, room: &str) -> Broadcast {
+        self.broadcast().to(room)
+    }
+
+    /// Official `socket.disconnect(close)`: removes it from the namespace, with `true` also closes the
+    /// connection, behind everything that was sent before. The official client does not reconnect by itself afterwards.
+    pub fn disconnect(&self, close: bool) {
+        self.leave_namespace();
+        if close {
+            self.0.session.end(CloseReason::ForcedServerClose);
+        }
+    }
+
+    /// Official `socket.data`: keeps `data` with the socket, in place of what was kept.
+    pub fn set_data<T: Any + Send + Sync>(&self, data: T) {
+        *self.0.data.lock() = Some(Arc::new(data));
+    }
+
+    /// What [`set_data`](Self::set_data) kept, if it is a `T`.
+    #[must_use]
+    pub fn data<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
+        self.0.data.lock().clone()?.downcast().ok()
+    }
+
+    pub(super) fn shared_id(&self) -> Arc<str> {
+        Arc::clone(&self.0.id)
+    }
+
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    pub(super) fn namespace_index(&self) -> usize {
+        self.0.namespace.0.index
+    }
+
+    /// The seat of its session.
+    pub(super) fn slot(&self) -> u32 {
+        self.0.session.slot
+    }
+
+    pub(super) fn session(&self) -> &Arc<Session> {
+        &self.0.session
+    }
+
+    /// The middlewares let it pass.
+    pub(super) fn set_connected(&self) {
+        self.0.state.store(CONNECTED, Release);
+        self.0.namespace.0.connected.fetch_add(1, AcqRel);
+    }
+
+    /// `false`: it was not connected, so there is nothing to tell anybody.
+    pub(super) fn set_disconnected(&self) -> bool {
+        let was = self.0.state.swap(DISCONNECTED, AcqRel) == CONNECTED;
+        if was {
+            self.0.namespace.0.connected.fetch_sub(1, AcqRel);
+        }
+        was
+    }
+
+    /// Says good-bye to the client in this namespace; the handlers follow in their turn.
+    fn leave_namespace(&self) {
+        if !self.set_disconnected() {
+            return;
+        }
+        // `()` always encodes; a failed send means that the session has ended by itself.
+        if let Ok(packet) = Outgoing::disconnect(self.0.namespace.name()).encode(&()) {
+            let _ = self.0.session.send_ordered(packet);
+        }
+        let reason = CloseReason::ServerNamespaceDisconnect;
+        self.0.session.leave_todo(Todo::Left(self.clone(), reason));
+    }
+
+    fn send_event<T: Serialize + ?Sized>(
+        &self,
+        event: &str,
+        id: Option<u64>,
+        args: &T,
+        volatile: bool,
+    ) -> Result<(), EmitError> {
+        check_event_name(event)?;
+        self.send(&Outgoing::event(self.0.namespace.name(), event, id), args, volatile)
+    }
+
+    fn send<T: Serialize + ?Sized>(
+        &self,
+        packet: &Outgoing<'_>,
+        args: &T,
+        volatile: bool,
+    ) -> Result<(), EmitError> {
+        if !self.is_connected() {
+            return Err(EmitError::Disconnected);
+        }
+        let session = &self.0.session;
+        if !hub::caught_up() {
+            let packet = packet.encode(args)?;
+            return self.0.namespace.0.hub.direct(Arc::clone(session), packet, volatile);
+        }
+        // Taken out for the time of encoding: a value's own `serialize` might emit.
+        let mut scratch = SCRATCH.take();
+        let sent = packet
+            .encode_into(args, &mut scratch)
+            .map_err(EncodeError::into)
+            .and_then(|range| session.send(Packets::Borrowed(&scratch[range]), volatile));
+        if scratch.capacity() <= SCRATCH_MAX {
+            SCRATCH.set(scratch);
+        }
+        sent
+    }
+
+    fn await_ack(&self, waiting: Waiting) -> Result<u64, AckError> {
+        let mut acks = self.0.acks.lock();
+        if acks.len() >= self.0.session.core.config.max_pending_acks {
+            return Err(AckError::TooMany);
+        }
+        let id = self.0.namespace.next_ack_id();
+        acks.insert(id, waiting);
+        Ok(id)
+    }
+
+    fn send_awaited<T: Serialize + ?Sized>(&self, event: &str, id: u64, args: &T) -> Result<(), AckError> {
+        self.send_event(event, Some(id), args, false).map_err(|error| {
+            self.0.acks.lock().remove(&id);
+            error.into()
+        })
+    }
+
+    /// The answer to an emit has come, or has failed to. An id that nobody waits for is ignored, as on the official
+    /// server.
+    pub(super) fn settle_ack(&self, id: u64, result: impl FnOnce() -> AckResult) {
+        let waiting = self.0.acks.lock().remove(&id);
+        if let Some(waiting) = waiting {
+            self.answer(waiting, result());
+        }
+    }
+
+    /// No answer can come any more.
+    pub(super) fn fail_acks(&self) {
+        let waiting = std::mem::take(&mut *self.0.acks.lock());
+        for waiting in waiting.into_values() {
+            self.answer(waiting, Err(AckError::Disconnected));
+        }
+    }
+
+    fn answer(&self, waiting: Waiting, result: AckResult) {
+        match waiting {
+            // The waiting thread may have given up.
+            Waiting::Thread(answer) => drop(answer.send(result)),
+            Waiting::Callback(callback) => {
+                dispatch::guard(self, "acknowledgement callback", || callback(self, result));
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Socket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Socket")
+            .field("id", &self.id())
+            .field("namespace", &self.0.namespace.name())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Inner {
+    pub(super) fn session(&self) -> &Arc<Session> {
+        &self.session
+    }
+}
+
+/// An event from a client, on its way through the handlers.
+#[derive(Debug)]
+pub struct Event<'a> {
+    socket: &'a Socket,
+    name: Cow<'a, str>,
+    args: Args<'a>,
+    id: Cell<Option<u64>>,
+}
+
+impl<'a> Event<'a> {
+    pub(super) fn new(socket: &'a Socket, name: Cow<'a, str>, args: Args<'a>, id: Option<u64>) -> Self {
+        Self { socket, name, args, id: Cell::new(id) }
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its arguments, raw.
+    #[must_use]
+    pub fn args(&self) -> &Args<'a> {
+        &self.args
+    }
+
+    /// The argument at `index`, raw. `None` when fewer came.
+    #[must_use]
+    pub fn raw(&self, index: usize) -> Option<Arg<'a>> {
+        self.args.raw(index)
+    }
+
+    /// The argument at `index` as a `T`; a missing one is read as `null`.
+    ///
+    /// # Errors
+    /// When it is no `T`.
+    pub fn arg<T: DeserializeOwned>(&self, index: usize) -> Result<T, serde_json::Error> {
+        self.args.get(index)
+    }
+
+    /// All arguments as a tuple: `let (x, y): (i32, i32) = event.parse()?;`
+    ///
+    /// # Errors
+    /// When one is not of its type.
+    pub fn parse<T: Deserialize<'a>>(&self) -> Result<T, serde_json::Error> {
+        self.args.parse()
+    }
+
+    /// Whether the client wants an acknowledgement that it has not got yet.
+    #[must_use]
+    pub fn wants_ack(&self) -> bool {
+        self.id.get().is_some()
+    }
+
+    /// Acknowledges the event, with arguments as [`Socket::emit`] takes them. Without effect when the client asked for no
+    /// acknowledgement, or has got it.
+    ///
+    /// # Errors
+    /// [`EmitError`].
+    pub fn ack<T: Serialize + ?Sized>(&self, args: &T) -> Result<(), EmitError> {
+        match self.take_ack() {
+            Some(ack) => ack.send(args),
+            None => Ok(()),
+        }
+    }
+
+    /// The acknowledgement, to be sent later or by another thread. `None` as [`ack`](Self::ack) is without effect.
+    #[must_use]
+    pub fn take_ack(&self) -> Option<Ack> {
+        self.id.take().map(|id| Ack { socket: self.socket.clone(), id })
+    }
+}
+
+/// The right to acknowledge an event, once.
+#[derive(Debug)]
+pub struct Ack {
+    socket: Socket,
+    id: u64,
+}
+
+impl Ack {
+    /// Sends the acknowledgement, with arguments as [`Socket::emit`] takes them.
+    ///
+    /// # Errors
+    /// [`EmitError`].
+    pub fn send<T: Serialize + ?Sized>(self, args: &T) -> Result<(), EmitError> {
+        self.socket.send(&Outgoing::ack(self.socket.namespace().name(), self.id), args, false)
+    }
+}

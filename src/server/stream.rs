@@ -1,0 +1,182 @@
+//! One accepted connection, TCP or Unix-domain: read by its own thread, written to by whoever emits.
+
+use std::{
+    fmt,
+    io::{self, Read, Write},
+    net::{Shutdown, SocketAddr, TcpStream},
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::net::UnixStream,
+    },
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll},
+    net::{SendFlags, send},
+};
+
+/// Who is at the other end of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Peer {
+    /// A TCP address.
+    Tcp(SocketAddr),
+    /// A Unix-domain socket; its clients have no address.
+    Unix,
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix => f.write_str("unix"),
+        }
+    }
+}
+
+/// The two kinds of stream behind one set of verbs. Shared: every method takes `&self`.
+#[derive(Debug)]
+pub(super) enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(stream) => stream.as_fd(),
+            Self::Unix(stream) => stream.as_fd(),
+        }
+    }
+}
+
+impl Stream {
+    /// Blocks until something arrives, the read timeout passes, or the stream ends (`Ok(0)`).
+    pub(super) fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let read = match self {
+                Self::Tcp(stream) => (&*stream).read(buffer),
+                Self::Unix(stream) => (&*stream).read(buffer),
+            };
+            match read {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                read => return read,
+            }
+        }
+    }
+
+    /// As [`recv`](Self::recv), but gives up with `TimedOut` at `deadline`.
+    pub(super) fn recv_until(&self, buffer: &mut [u8], deadline: Instant) -> io::Result<usize> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        self.set_read_timeout(Some(left))?;
+        match self.recv(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(io::ErrorKind::TimedOut.into()),
+            read => read,
+        }
+    }
+
+    /// Hands the kernel as much as it takes now. `WouldBlock` when that is nothing.
+    pub(super) fn send_now(&self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
+            match send(self, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+                Err(rustix::io::Errno::INTR) => {}
+                sent => return Ok(sent?),
+            }
+        }
+    }
+
+    /// Writes all of it, waiting for the peer until `deadline`. For a connection that nobody else writes to.
+    pub(super) fn send_all(&self, mut bytes: &[u8], deadline: Instant) -> io::Result<()> {
+        while !bytes.is_empty() {
+            match self.send_now(bytes) {
+                Ok(sent) => bytes = &bytes[sent..],
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if !wait(&mut [PollFd::new(self, PollFlags::OUT)], Some(deadline))? {
+                        return Err(io::ErrorKind::TimedOut.into());
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.set_read_timeout(timeout),
+            Self::Unix(stream) => stream.set_read_timeout(timeout),
+        }
+    }
+
+    /// Ends one or both directions for everybody who holds the stream; a blocked reader returns.
+    pub(super) fn shutdown(&self, how: Shutdown) {
+        // Fails when the peer was faster, and then there is nothing left to do.
+        let _ = match self {
+            Self::Tcp(stream) => stream.shutdown(how),
+            Self::Unix(stream) => stream.shutdown(how),
+        };
+    }
+}
+
+/// A stream as tungstenite wants it: reads block, writes go out now or, where they would block, within
+/// [`WRITE_PATIENCE`].
+impl Read for &Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.recv(buffer)
+    }
+}
+
+impl Write for &Stream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.send_all(bytes, Instant::now() + WRITE_PATIENCE).map(|()| bytes.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// How long a connection's own thread waits for a peer to take an HTTP response.
+pub(super) const WRITE_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Waits until one of `fds` is ready (`true`) or the deadline passes (`false`).
+pub(super) fn wait(fds: &mut [PollFd<'_>], deadline: Option<Instant>) -> io::Result<bool> {
+    loop {
+        let timeout = deadline.map(|deadline| {
+            let left = deadline.saturating_duration_since(Instant::now());
+            Timespec { tv_sec: left.as_secs() as _, tv_nsec: left.subsec_nanos().into() }
+        });
+        match poll(fds, timeout.as_ref()) {
+            Ok(ready) => return Ok(ready > 0),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Wakes a thread that waits in [`wait`] for sockets at the same time.
+#[derive(Debug)]
+pub(super) struct Waker(OwnedFd);
+
+impl Waker {
+    pub(super) fn new() -> io::Result<Self> {
+        Ok(Self(eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?))
+    }
+
+    /// Any number of calls before the next [`reset`](Self::reset) count as one.
+    pub(super) fn wake(&self) {
+        // Fails only when the counter is full, and then the waiter is awake already.
+        let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
+    }
+
+    pub(super) fn reset(&self) {
+        // Fails only when nobody woke it.
+        let _ = rustix::io::read(&self.0, &mut [0u8; 8]);
+    }
+
+    pub(super) fn poll_fd(&self) -> PollFd<'_> {
+        PollFd::new(&self.0, PollFlags::IN)
+    }
+}
