@@ -219,19 +219,16 @@ impl Namespace {
     }
 
     /// Official `io.to(room)`: whoever is in the room, or has this socket id. More rooms can be added.
-    #[must_use]
     pub fn to(&self, room: &str) -> Broadcast {
         self.everybody().to(room)
     }
 
     /// Official `io.except(room)`: everybody who is not in the room.
-    #[must_use]
     pub fn except(&self, room: &str) -> Broadcast {
         self.everybody().except(room)
     }
 
     /// Official `io.volatile`: dropped for recipients that have a backlog.
-    #[must_use]
     pub fn volatile(&self) -> Broadcast {
         self.everybody().volatile()
     }

@@ -59,10 +59,12 @@ const DISCONNECTED: u8 = 2;
 
 type AckResult = Result<OwnedArgs, AckError>;
 
+type AckCallback = Box<dyn FnOnce(&Socket, AckResult) + Send>;
+
 /// Who waits for an acknowledgement.
 pub(super) enum Waiting {
     Thread(Sender<AckResult>),
-    Callback(Box<dyn FnOnce(&Socket, AckResult) + Send>),
+    Callback(AckCallback),
 }
 
 thread_local! {
