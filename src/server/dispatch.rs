@@ -60,6 +60,11 @@ pub(super) fn is_dispatching(session: &Arc<Session>) -> bool {
     std::ptr::eq(DISPATCHING.get(), Arc::as_ptr(session))
 }
 
+/// Whether this thread is inside any handler.
+pub(super) fn is_in_handler() -> bool {
+    !DISPATCHING.get().is_null()
+}
+
 /// Calls user code: a panic in it costs what it was doing and nothing else.
 pub(super) fn guard(socket: &Socket, doing: &str, call: impl FnOnce()) -> bool {
     guard_session(socket.session(), doing, call)

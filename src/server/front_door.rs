@@ -141,9 +141,9 @@ fn admit(core: &Arc<Core>, stream: Stream, peer: Peer) {
         .name(format!("conn-{number}"))
         .stack_size(core.config.stack_size)
         .spawn(move || {
-            // The permit is given back last, when nothing of the connection is left.
-            let _permit = permit;
-            serve(&core_of_thread, Connection::new(stream_of_thread, peer));
+            serve(&core_of_thread, Connection::new(stream_of_thread, peer, permit.place()));
+            drop(core_of_thread);
+            drop(permit);
         });
     if let Err(error) = spawned {
         log::error!("no thread for a connection from {peer}: {error}");
@@ -164,7 +164,13 @@ fn serve(core: &Arc<Core>, mut connection: Connection) {
     let mut polling = Polling::default();
     let mut patience = config.head_timeout;
     loop {
-        let head = match connection.read_head(config, patience) {
+        connection.place.set_waiting(true);
+        if core.is_stopping() {
+            break;
+        }
+        let head = connection.read_head(config, patience);
+        connection.place.set_waiting(false);
+        let head = match head {
             Ok(Some(head)) => head,
             Ok(None) => break,
             Err(error) => {
@@ -176,7 +182,7 @@ fn serve(core: &Arc<Core>, mut connection: Connection) {
             }
         };
         match route(core, &mut connection, &mut polling, head) {
-            Ok(Next::Request) if connection.keeps_alive() && !core.is_stopping() => {}
+            Ok(Next::Request) if connection.keeps_alive() => {}
             _ => break,
         }
         patience = config.keep_alive_timeout;

@@ -10,7 +10,7 @@ use std::{
         Arc,
         atomic::{
             AtomicBool, AtomicU64,
-            Ordering::{AcqRel, Acquire},
+            Ordering::{Relaxed, SeqCst},
         },
     },
     thread::JoinHandle,
@@ -24,6 +24,7 @@ use super::{
     broadcast::Broadcast,
     config::Config,
     cors::Cors,
+    dispatch,
     drain::DrainHandle,
     engine::EngineHandlers,
     error::{EmitError, StartError},
@@ -65,7 +66,7 @@ pub(super) struct Core {
 
 impl Core {
     pub(super) fn is_stopping(&self) -> bool {
-        self.stopping.load(Acquire)
+        self.stopping.load(SeqCst)
     }
 
     pub(super) fn endpoint(&self, index: usize) -> &Endpoint {
@@ -89,7 +90,7 @@ impl Core {
 /// The connections that have a thread, so that a stop can end them and wait for them.
 #[derive(Debug)]
 pub(super) struct Connections {
-    open: Mutex<HashMap<u64, Arc<Stream>>>,
+    open: Mutex<HashMap<u64, Arc<Place>>>,
     fewer: Condvar,
     next: AtomicU64,
     max: usize,
@@ -106,14 +107,22 @@ impl Connections {
         if open.len() >= self.max {
             return None;
         }
-        let number = self.next.fetch_add(1, AcqRel);
-        open.insert(number, Arc::clone(stream));
-        Some(Permit { connections: Arc::clone(self), number })
+        let number = self.next.fetch_add(1, Relaxed);
+        let place = Arc::new(Place { stream: Arc::clone(stream), waiting: AtomicBool::new(false) });
+        open.insert(number, Arc::clone(&place));
+        Some(Permit { connections: Arc::clone(self), place, number })
     }
 
-    fn shutdown_all(&self, how: Shutdown) {
-        for stream in self.open.lock().values() {
-            stream.shutdown(how);
+    /// Ends the connections that have nothing under way.
+    fn interrupt_waiting(&self) {
+        for place in self.open.lock().values().filter(|place| place.waiting.load(SeqCst)) {
+            place.stream.shutdown(Shutdown::Read);
+        }
+    }
+
+    fn shutdown_all(&self) {
+        for place in self.open.lock().values() {
+            place.stream.shutdown(Shutdown::Both);
         }
     }
 
@@ -129,11 +138,33 @@ impl Connections {
     }
 }
 
-/// A connection's place among those that may be.
+/// A connection as a stop sees it.
+#[derive(Debug)]
+pub(super) struct Place {
+    stream: Arc<Stream>,
+    waiting: AtomicBool,
+}
+
+impl Place {
+    /// Whether the connection only waits for its peer's next request, or next step of an upgrade. A stop
+    /// interrupts it then; set before the stop is asked about, so that one of the two sees the other.
+    pub(super) fn set_waiting(&self, waiting: bool) {
+        self.waiting.store(waiting, SeqCst);
+    }
+}
+
+/// A connection's right to be; given back when nothing of it is left.
 #[derive(Debug)]
 pub(super) struct Permit {
     connections: Arc<Connections>,
+    place: Arc<Place>,
     number: u64,
+}
+
+impl Permit {
+    pub(super) fn place(&self) -> Arc<Place> {
+        Arc::clone(&self.place)
+    }
 }
 
 impl Drop for Permit {
@@ -413,12 +444,13 @@ impl Server {
     ///
     /// From inside a handler, which would wait for itself, it only begins the stop and returns `false`.
     pub fn shutdown(&self, deadline: Duration) -> bool {
-        self.core.stopping.store(true, std::sync::atomic::Ordering::Release);
+        self.core.stopping.store(true, SeqCst);
         self.waker.wake();
         for session in self.core.sessions.all() {
             session.end(CloseReason::ServerShuttingDown);
         }
-        if std::thread::current().name().is_some_and(|name| name.starts_with("conn-") || name == "tend") {
+        self.core.connections.interrupt_waiting();
+        if dispatch::is_in_handler() {
             return false;
         }
         let Some(threads) = self.threads.lock().take() else { return true };
@@ -428,7 +460,7 @@ impl Server {
             for session in core.sessions.all() {
                 session.cut();
             }
-            core.connections.shutdown_all(Shutdown::Both);
+            core.connections.shutdown_all();
         }
         let grace = deadline.max(Duration::from_secs(1));
         let all_gone = core.connections.wait_until_none(Instant::now() + grace);

@@ -120,7 +120,7 @@ struct Gate {
     /// `None` while a thread dispatches.
     inbound: Option<Box<Inbound>>,
     todo: Vec<Todo>,
-    /// The tending thread has been told.
+    /// The session is in the tending thread's queue.
     told: bool,
 }
 
@@ -230,6 +230,13 @@ impl Session {
         }
     }
 
+    /// The tending thread has taken the session out of its queue, and looks after it: its turn, which works off what was
+    /// left, is over when this returns.
+    pub(super) fn tend(self: &Arc<Self>) {
+        self.gate.lock().told = false;
+        drop(self.enter());
+    }
+
     /// Leaves something for the thread that dispatches next, or dispatches now; wakes the tending thread if none does.
     pub(super) fn leave_todo(self: &Arc<Self>, todo: Todo) {
         let mut gate = self.gate.lock();
@@ -327,7 +334,6 @@ impl Drop for Turn<'_> {
             let mut gate = self.session.gate.lock();
             if gate.todo.is_empty() {
                 gate.inbound = self.inbound.take();
-                gate.told = false;
                 self.session.signs.fetch_and(!BUSY, Relaxed);
                 drop(gate);
                 self.session.gate_free.notify_one();
