@@ -13,6 +13,7 @@ mod binary;
 mod de;
 mod encoded;
 mod packet;
+mod placeholder;
 mod ser;
 
 pub use args::{Arg, Args, OwnedArgs};

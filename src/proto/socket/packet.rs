@@ -9,12 +9,12 @@ use std::{borrow::Cow, fmt};
 use bytes::Bytes;
 use serde::{
     Deserialize,
-    de::{SeqAccess, Visitor},
+    de::{Error as _, IgnoredAny, SeqAccess, Visitor},
 };
 use serde_json::value::RawValue;
 use smallvec::SmallVec;
 
-use super::{Args, binary};
+use super::{Args, placeholder};
 use crate::proto::{Error, limits};
 
 /// A Socket.IO packet, borrowed from the message that carried it.
@@ -121,17 +121,13 @@ impl<'a> Header<'a> {
         match (self.id, self.data) {
             (Some(_), _) => Err(Error::InvalidPayload),
             (None, "") => Ok(None),
-            (None, json) => {
-                let raw = raw(json)?;
-                if raw.get().starts_with('{') { Ok(Some(raw)) } else { Err(Error::InvalidPayload) }
-            }
+            (None, json) => payload(json, &['{']).map(Some),
         }
     }
 
     /// CONNECT_ERROR carries a string or an object; the official parser takes its absence for an empty one.
     fn connect_error_data(&self) -> Result<&'a RawValue, Error> {
-        let raw = raw(if self.data.is_empty() { "{}" } else { self.data })?;
-        if raw.get().starts_with(['{', '"']) { Ok(raw) } else { Err(Error::InvalidPayload) }
+        payload(if self.data.is_empty() { "{}" } else { self.data }, &['{', '"'])
     }
 
     fn event(&self, attachments: &'a [Bytes]) -> Result<Body<'a>, Error> {
@@ -157,7 +153,7 @@ impl<'a> Header<'a> {
     fn args(&self, values: RawList<'a>, attachments: &'a [Bytes]) -> Result<Args<'a>, Error> {
         if self.kind >= b'5' {
             for value in &values {
-                binary::check_placeholders(value, attachments.len())?;
+                placeholder::check(value, attachments.len())?;
             }
         }
         Ok(Args::new(values, attachments))
@@ -183,11 +179,13 @@ fn read_namespace(text: &str) -> Result<(&str, &str), Error> {
     }
     // Looked for within the bound only: a megabyte of name must not cost a megabyte of search.
     let window = &text.as_bytes()[..text.len().min(limits::MAX_NAMESPACE + 1)];
-    match window.iter().position(|&byte| byte == b',') {
-        Some(comma) => Ok((&text[..comma], &text[comma + 1..])),
-        None if text.len() <= limits::MAX_NAMESPACE => Ok((text, "")),
-        None => Err(Error::NamespaceTooLong),
-    }
+    let (name, rest) = match window.iter().position(|&byte| byte == b',') {
+        Some(comma) => (&text[..comma], &text[comma + 1..]),
+        None if text.len() <= limits::MAX_NAMESPACE => (text, ""),
+        None => return Err(Error::NamespaceTooLong),
+    };
+    // Without this, JSON behind a forgotten comma would become a part of the name.
+    if name.contains(['{', '[', '"']) { Err(Error::BadNamespace) } else { Ok((name, rest)) }
 }
 
 fn read_id(text: &str) -> Result<(Option<u64>, &str), Error> {
@@ -205,20 +203,19 @@ fn digits(text: &str) -> usize {
     text.bytes().take_while(u8::is_ascii_digit).count()
 }
 
-/// One JSON value and nothing behind it.
-fn raw(json: &str) -> Result<&RawValue, Error> {
-    serde_json::from_str(json).map_err(|_| Error::BadJson)
+/// The event's or acknowledgement's array.
+fn array<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, Error> {
+    payload(if json.is_empty() { "{}" } else { json }, &['['])
 }
 
-/// An array that begins at once: the grammar has no space between the id and the JSON.
-fn array<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, Error> {
-    if json.starts_with('[') {
-        serde_json::from_str(json).map_err(|_| Error::BadJson)
-    } else if json.is_empty() || raw(json).is_ok() {
-        Err(Error::InvalidPayload)
-    } else {
-        Err(Error::BadJson)
+/// One JSON value, whose first character tells its type, and nothing behind it. It begins at once: the grammar has
+/// no space before it.
+fn payload<'a, T: Deserialize<'a>>(json: &'a str, first: &[char]) -> Result<T, Error> {
+    if json.starts_with(first) {
+        return serde_json::from_str(json).map_err(|_| Error::BadJson);
     }
+    let other: Result<IgnoredAny, _> = serde_json::from_str(json);
+    Err(if other.is_ok() { Error::InvalidPayload } else { Error::BadJson })
 }
 
 /// A list of raw values; four fit without an allocation.
@@ -238,13 +235,10 @@ enum EventName<'a> {
 impl<'de> Deserialize<'de> for EventName<'de> {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let raw = <&RawValue>::deserialize(deserializer)?.get();
-        let Some(inner) = raw.strip_prefix('"').and_then(|raw| raw.strip_suffix('"')) else {
+        if !raw.starts_with('"') {
             return Ok(Self::Other);
-        };
-        if !inner.contains('\\') {
-            return Ok(Self::Name(Cow::Borrowed(inner)));
         }
-        serde_json::from_str(raw).map(|name| Self::Name(Cow::Owned(name))).map_err(serde::de::Error::custom)
+        placeholder::unquote(raw).map(Self::Name).map_err(D::Error::custom)
     }
 }
 
