@@ -131,7 +131,7 @@ impl<'a> Header<'a> {
     }
 
     fn event(&self, attachments: &'a [Bytes]) -> Result<Body<'a>, Error> {
-        let array: EventArray<'a> = array(self.data)?;
+        let array: EventArray<'a> = payload(self.data, &['['])?;
         let name = match array.name {
             None => return Err(Error::InvalidPayload),
             Some(EventName::Other) => return Err(Error::BadEventName),
@@ -146,7 +146,7 @@ impl<'a> Header<'a> {
 
     fn ack(&self, attachments: &'a [Bytes]) -> Result<Body<'a>, Error> {
         let id = self.id.ok_or(Error::AckWithoutId)?;
-        let values: RawArray<'a> = array(self.data)?;
+        let values: RawArray<'a> = payload(self.data, &['['])?;
         Ok(Body::Ack { id, args: self.args(values.0, attachments)? })
     }
 
@@ -203,19 +203,14 @@ fn digits(text: &str) -> usize {
     text.bytes().take_while(u8::is_ascii_digit).count()
 }
 
-/// The event's or acknowledgement's array.
-fn array<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, Error> {
-    payload(if json.is_empty() { "{}" } else { json }, &['['])
-}
-
 /// One JSON value, whose first character tells its type, and nothing behind it. It begins at once: the grammar has
 /// no space before it.
 fn payload<'a, T: Deserialize<'a>>(json: &'a str, first: &[char]) -> Result<T, Error> {
     if json.starts_with(first) {
         return serde_json::from_str(json).map_err(|_| Error::BadJson);
     }
-    let other: Result<IgnoredAny, _> = serde_json::from_str(json);
-    Err(if other.is_ok() { Error::InvalidPayload } else { Error::BadJson })
+    let is_json = || serde_json::from_str::<IgnoredAny>(json).is_ok();
+    Err(if json.is_empty() || is_json() { Error::InvalidPayload } else { Error::BadJson })
 }
 
 /// A list of raw values; four fit without an allocation.

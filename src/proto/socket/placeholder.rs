@@ -9,6 +9,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use serde::ser::{Error as _, Serialize, SerializeMap, SerializeSeq, Serializer};
 use serde_json::value::RawValue;
+use smallvec::SmallVec;
 
 use crate::proto::{Error, limits};
 
@@ -29,13 +30,47 @@ struct Node {
     attachment: Option<usize>,
 }
 
+/// The placeholders in `json` and what they are nested in, outermost first.
+fn find(json: &str) -> Result<Nodes, Error> {
+    let mut scan = Scan { json, found: Nodes::new(), open: SmallVec::new() };
+    // The key could be written with escapes, so only its absence along with theirs is proof.
+    if !json.contains("_placeholder") && !json.contains('\\') {
+        return Ok(scan.found);
+    }
+    let (mut at, mut string) = (0, 0..0);
+    while let Some(byte) = json.as_bytes().get(at) {
+        match byte {
+            b'"' => {
+                string = at..string_end(json, at);
+                at = string.end - 1;
+            }
+            b'[' | b'{' => scan.open(at)?,
+            b':' => scan.key(&json[string.clone()], at),
+            b',' => scan.value(at),
+            b']' | b'}' => scan.close(at),
+            _ => {}
+        }
+        at += 1;
+    }
+    Ok(scan.found)
+}
+
+/// Most packets have few attachments, not deep inside: they are looked for without an allocation.
+type Nodes = SmallVec<[Node; 4]>;
+
+struct Scan<'a> {
+    json: &'a str,
+    found: Nodes,
+    open: SmallVec<[Open; 4]>,
+}
+
 /// An array or object whose end has not come yet.
 struct Open {
     node: usize,
     key: Key,
     value: usize,
     marked: bool,
-    num: usize,
+    num: Option<usize>,
 }
 
 enum Key {
@@ -44,75 +79,51 @@ enum Key {
     Other,
 }
 
-impl Open {
-    /// Takes the value of the last key. Of two equal keys the later counts, as in JavaScript.
-    fn note(&mut self, json: &str, end: usize) {
-        let value = || json[self.value..end].trim();
-        match self.key {
-            Key::Marker => self.marked = value() == "true",
-            Key::Num => self.num = value().parse().unwrap_or(usize::MAX),
+impl Scan<'_> {
+    fn open(&mut self, start: usize) -> Result<(), Error> {
+        if self.open.len() == limits::MAX_JSON_DEPTH {
+            return Err(Error::BadJson);
+        }
+        let node = self.found.len();
+        self.open.push(Open { node, key: Key::Other, value: start, marked: false, num: None });
+        self.found.push(Node { start, end: start, attachment: None });
+        Ok(())
+    }
+
+    /// Behind a key, at its colon.
+    fn key(&mut self, string: &str, colon: usize) {
+        let Some(object) = self.open.last_mut() else { return };
+        object.value = colon + 1;
+        object.key = match unquote(string).as_deref() {
+            Ok("_placeholder") => Key::Marker,
+            Ok("num") => Key::Num,
+            _ => Key::Other,
+        };
+    }
+
+    /// Behind a value. Of two equal keys the later counts, as in JavaScript.
+    fn value(&mut self, end: usize) {
+        let Some(object) = self.open.last_mut() else { return };
+        let text = || self.json[object.value..end].trim();
+        match object.key {
+            Key::Marker => object.marked = text() == "true",
+            Key::Num => object.num = text().parse().ok(),
             Key::Other => {}
         }
-        self.key = Key::Other;
+        object.key = Key::Other;
     }
-}
 
-/// The placeholders in `json` and what they are nested in, outermost first.
-fn find(json: &str) -> Result<Vec<Node>, Error> {
-    let (mut found, mut open) = (Vec::new(), Vec::<Open>::new());
-    // The key could be written with escapes, so only its absence along with theirs is proof.
-    if !json.contains("_placeholder") && !json.contains('\\') {
-        return Ok(found);
-    }
-    let (mut at, mut string) = (0, 0..0);
-    while let Some(byte) = json.as_bytes().get(at) {
-        match (byte, open.last_mut()) {
-            (b'"', _) => {
-                string = at..string_end(json, at);
-                at = string.end - 1;
-            }
-            (b'[' | b'{', _) => {
-                if open.len() == limits::MAX_JSON_DEPTH {
-                    return Err(Error::BadJson);
-                }
-                open.push(Open {
-                    node: found.len(),
-                    key: Key::Other,
-                    value: 0,
-                    marked: false,
-                    num: usize::MAX,
-                });
-                found.push(Node { start: at, end: at, attachment: None });
-            }
-            (b':', Some(object)) => {
-                object.key = key(&json[string.clone()]);
-                object.value = at + 1;
-            }
-            (b',', Some(object)) => object.note(json, at),
-            (b']' | b'}', Some(closing)) => {
-                closing.note(json, at);
-                let Open { node, marked, num, .. } = *closing;
-                open.pop();
-                found[node].end = at + 1;
-                if marked {
-                    found.truncate(node + 1);
-                    found[node].attachment = Some(num);
-                } else if found.len() == node + 1 {
-                    found.pop();
-                }
-            }
-            _ => {}
+    /// Keeps the array or object if it is, or has, a placeholder; what a placeholder has inside is of no interest.
+    fn close(&mut self, at: usize) {
+        self.value(at);
+        let Some(Open { node, marked, num, .. }) = self.open.pop() else { return };
+        self.found[node].end = at + 1;
+        if marked {
+            self.found.truncate(node + 1);
+            self.found[node].attachment = Some(num.unwrap_or(usize::MAX));
+        } else if self.found.len() == node + 1 {
+            self.found.pop();
         }
-        at += 1;
-    }
-    Ok(found)
-}
-
-fn key(string: &str) -> Key {
-    match unquote(string).as_deref() {
-        Ok("_placeholder") => Key::Marker,
-        Ok("num") => Key::Num,
-        _ => Key::Other,
     }
 }
 
