@@ -362,6 +362,10 @@ fn forwarding() {
         (r#"461-3[$0,1]"#.into(), vec![0, 1])
     );
     assert_eq!(
+        forward(r#"[{"x":[$1],"_placeholder":true,"num":0},2]"#, &|args| news.encode(&args).unwrap()),
+        (r#"451-["n",[$0,2]]"#.into(), vec![0, 1])
+    );
+    assert_eq!(
         forward("1,\"a\"", &|args| news.encode(&(0, args)).unwrap()),
         (r#"42["n",0,[1,"a"]]"#.into(), vec![])
     );

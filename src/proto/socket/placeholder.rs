@@ -110,7 +110,6 @@ impl Scan<'_> {
             Key::Num => object.num = text().parse().ok(),
             Key::Other => {}
         }
-        object.key = Key::Other;
     }
 
     /// Keeps the array or object if it is, or has, a placeholder; what a placeholder has inside is of no interest.
