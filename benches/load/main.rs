@@ -61,14 +61,8 @@ struct Options {
 
 impl Options {
     fn parse(args: impl Iterator<Item = String>) -> Result<Self> {
-        let mut options = Self {
-            mode: "echo".into(),
-            port: 3000,
-            connections: 64,
-            window: 1,
-            size: 64,
-            seconds: 3.0,
-        };
+        let mut options =
+            Self { mode: "echo".into(), port: 3000, connections: 64, window: 1, size: 64, seconds: 3.0 };
         let mut args = args.filter(|arg| arg != "--bench");
         while let Some(arg) = args.next() {
             let mut value = || args.next().ok_or(format!("{arg} needs a value"));
@@ -143,7 +137,9 @@ impl<'o> Run<'o> {
         self.latencies.sort_unstable();
         let percentile = |p: f64| {
             let index = (self.latencies.len() as f64 * p) as usize;
-            f64::from(self.latencies.get(index.min(self.latencies.len().saturating_sub(1))).copied().unwrap_or(0)) / 10.0
+            f64::from(
+                self.latencies.get(index.min(self.latencies.len().saturating_sub(1))).copied().unwrap_or(0),
+            ) / 10.0
         };
         Ok(format!(
             r#"{{"mode":"{}","connections":{},"window":{},"size":{},"rate":{:.0},"p50_us":{:.1},"p99_us":{:.1}}}"#,

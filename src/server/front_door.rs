@@ -20,13 +20,12 @@ use std::{
 };
 
 use rustix::event::{PollFd, PollFlags};
-use tiny_http::Method;
 
 use super::{
     cors::Cors,
     engine::{self, Refused},
     handle::Core,
-    http::{self, Connection, Head, Request, Response, header},
+    http::{self, Connection, Head, Method, Request, Response, header},
     polling::{self, Polling},
     session::{Handshake, Session},
     stream::{self, Peer, Stream, Waker},

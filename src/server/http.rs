@@ -10,7 +10,8 @@ use std::{
 };
 
 use smallvec::SmallVec;
-use tiny_http::{HTTPVersion, Header, Method, StatusCode};
+pub(super) use tiny_http::Method;
+use tiny_http::{HTTPVersion, Header, StatusCode};
 
 use super::{
     config::Config,

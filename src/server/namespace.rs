@@ -267,12 +267,3 @@ impl Namespace {
 pub(super) fn is_name(name: &str) -> bool {
     name.starts_with('/') && !name.contains([',', '?']) && name.len() <= limits::MAX_NAMESPACE
 }
-
-/// Whether a name may be emitted (SIO "Event").
-pub(super) fn check_event_name(name: &str) -> Result<(), EmitError> {
-    if limits::RESERVED_EVENTS.contains(&name) {
-        Err(EmitError::ReservedEvent(name.to_owned()))
-    } else {
-        Ok(())
-    }
-}
