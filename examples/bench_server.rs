@@ -16,7 +16,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let port: u16 = std::env::args().nth(1).ok_or("usage: bench_server PORT")?.parse()?;
     let server = Server::builder()
         .cors(Cors::Any)
-        .max_connections(20_000usize)
+        .max_connections(20_000)
         .namespace("/", |ns| {
             ns.on("echo", |socket, event| socket.emit("echo", event.args()));
             ns.on("ack_echo", |_, event| event.ack(event.args()));

@@ -83,7 +83,7 @@ pub(super) fn guard_session(session: &Arc<Session>, doing: &str, call: impl FnOn
 impl Inbound {
     pub(super) fn new(config: &Config) -> Self {
         Self {
-            assembler: Assembler::new(config.max_attachments, config.max_packet_size),
+            assembler: Assembler::new(config.max_attachments, config.packet_size()),
             sockets: SmallVec::new(),
         }
     }

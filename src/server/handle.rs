@@ -203,10 +203,10 @@ impl fmt::Debug for Builder {
 }
 
 macro_rules! options {
-    ($($name:ident: $kind:ty),* $(,)?) => {$(
+    ($($name:ident: $kind:ty => $value:expr;)*) => {$(
         #[doc = concat!("Sets [`Config::", stringify!($name), "`].")]
-        pub fn $name(mut self, $name: impl Into<$kind>) -> Self {
-            self.config.$name = $name.into();
+        pub fn $name(mut self, $name: $kind) -> Self {
+            self.config.$name = $value;
             self
         }
     )*};
@@ -214,30 +214,30 @@ macro_rules! options {
 
 impl Builder {
     options! {
-        path: String,
-        ping_interval: Duration,
-        ping_timeout: Duration,
-        upgrade_timeout: Duration,
-        connect_timeout: Duration,
-        max_http_buffer_size: usize,
-        max_packet_size: usize,
-        max_attachments: usize,
-        transports: Vec<TransportKind>,
-        allow_upgrades: bool,
-        cors: Cors,
-        max_connections: usize,
-        max_tcp_connections: Option<usize>,
-        outbox_bytes_max: usize,
-        outbox_bytes_total: usize,
-        hub_queue: usize,
-        max_pending_acks: usize,
-        max_rooms: usize,
-        max_head_size: usize,
-        head_timeout: Duration,
-        body_timeout: Duration,
-        keep_alive_timeout: Duration,
-        close_timeout: Duration,
-        stack_size: usize,
+        path: impl Into<String> => path.into();
+        ping_interval: Duration => ping_interval;
+        ping_timeout: Duration => ping_timeout;
+        upgrade_timeout: Duration => upgrade_timeout;
+        connect_timeout: Duration => connect_timeout;
+        max_http_buffer_size: usize => max_http_buffer_size;
+        max_packet_size: usize => Some(max_packet_size);
+        max_attachments: usize => max_attachments;
+        transports: impl Into<Vec<TransportKind>> => transports.into();
+        allow_upgrades: bool => allow_upgrades;
+        cors: Cors => cors;
+        max_connections: usize => max_connections;
+        max_tcp_connections: usize => Some(max_tcp_connections);
+        outbox_bytes_max: usize => Some(outbox_bytes_max);
+        outbox_bytes_total: usize => Some(outbox_bytes_total);
+        hub_queue: usize => hub_queue;
+        max_pending_acks: usize => max_pending_acks;
+        max_rooms: usize => max_rooms;
+        max_head_size: usize => max_head_size;
+        head_timeout: Duration => head_timeout;
+        body_timeout: Duration => body_timeout;
+        keep_alive_timeout: Duration => keep_alive_timeout;
+        close_timeout: Duration => close_timeout;
+        stack_size: usize => stack_size;
     }
 
     /// Official `allowRequest`: sees each handshake before a session exists; `Err` refuses it with that message (403, code
@@ -333,7 +333,7 @@ impl Builder {
             sessions: Registry::new(config.max_connections),
             connections: Arc::new(Connections::new(config.tcp_connections())),
             connection_numbers: AtomicU64::new(0),
-            budget: Arc::new(Budget::new(config.outbox_bytes_total)),
+            budget: Arc::new(Budget::new(config.total_outbox_bytes())),
             stopping: AtomicBool::new(false),
             config,
             hub,

@@ -138,7 +138,7 @@ impl Session {
             slot,
             core: Arc::clone(core),
             endpoint,
-            outbox: Outbox::new(config.outbox_bytes_max, Arc::clone(&core.budget)),
+            outbox: Outbox::new(config.outbox_bytes(), Arc::clone(&core.budget)),
             handshake,
             posting: AtomicBool::new(false),
             upgrading: AtomicBool::new(false),
