@@ -95,7 +95,7 @@ pub(super) fn start(core: &Arc<Core>, listener: Listener, waker: Arc<Waker>) -> 
 
 fn accept_loop(core: &Arc<Core>, listener: &Listener, waker: &Waker) {
     let mut exhausted = false;
-    while !core.is_stopping() {
+    while !core.is_closed() {
         match listener.accept() {
             Ok((stream, peer)) => {
                 exhausted = false;
@@ -164,7 +164,7 @@ fn serve(core: &Arc<Core>, mut connection: Connection) {
     let mut patience = config.head_timeout;
     loop {
         connection.place.set_waiting(true);
-        if core.is_stopping() {
+        if core.is_closed() {
             break;
         }
         let head = connection.read_head(config, patience);

@@ -61,12 +61,19 @@ pub(super) struct Core {
     endpoints: Vec<(String, Endpoint)>,
     namespaces: Vec<Namespace>,
     routes: HashMap<String, RouteHandler>,
-    stopping: AtomicBool,
+    /// No new session is taken.
+    ending: AtomicBool,
+    /// No new connection and no new request is taken.
+    closed: AtomicBool,
 }
 
 impl Core {
-    pub(super) fn is_stopping(&self) -> bool {
-        self.stopping.load(SeqCst)
+    pub(super) fn is_ending(&self) -> bool {
+        self.ending.load(SeqCst)
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.load(SeqCst)
     }
 
     pub(super) fn endpoint(&self, index: usize) -> &Endpoint {
@@ -334,7 +341,8 @@ impl Builder {
             connections: Arc::new(Connections::new(config.tcp_connections())),
             connection_numbers: AtomicU64::new(0),
             budget: Arc::new(Budget::new(config.total_outbox_bytes())),
-            stopping: AtomicBool::new(false),
+            ending: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
             config,
             hub,
             drain,
@@ -347,7 +355,8 @@ impl Builder {
         let accept_thread = front_door::start(&core, listener, Arc::clone(&waker))?;
         let threads =
             Threads { accept: accept_thread, hub: hub_thread, drain: drain_thread, tend: tend_thread };
-        Ok(Server { core, local_addr, waker, threads: Mutex::new(Some(threads)), stopped: Condvar::new() })
+        let stage = Mutex::new(Stage::Running(Some(threads)));
+        Ok(Server { core, local_addr, waker, stage, staged: Condvar::new() })
     }
 
     fn validate(&self) -> Result<(), StartError> {
@@ -370,14 +379,23 @@ pub struct Server {
     core: Arc<Core>,
     local_addr: Option<SocketAddr>,
     waker: Arc<Waker>,
-    threads: Mutex<Option<Threads>>,
-    stopped: Condvar,
+    stage: Mutex<Stage>,
+    staged: Condvar,
 }
 
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Server").field("local_addr", &self.local_addr).finish_non_exhaustive()
     }
+}
+
+/// How far a stop has come.
+enum Stage {
+    /// Empty while one thread stops the server.
+    Running(Option<Threads>),
+    Stopped {
+        all_gone: bool,
+    },
 }
 
 struct Threads {
@@ -432,48 +450,81 @@ impl Server {
 
     /// Waits until another thread has shut the server down.
     pub fn wait(&self) {
-        let mut threads = self.threads.lock();
-        while threads.is_some() {
-            self.stopped.wait(&mut threads);
+        let mut stage = self.stage.lock();
+        while !matches!(*stage, Stage::Stopped { .. }) {
+            self.staged.wait(&mut stage);
         }
     }
 
-    /// Stops: takes no more connections, ends every session with reason "server shutting down" behind what waits for its
-    /// client, cuts what is left at the deadline, and waits for every thread. Handlers that still run then are waited
-    /// for as long as `deadline` once more; `false`: some had not returned, and their threads were left to themselves.
+    /// Stops: takes no more sessions, ends each with reason "server shutting down" behind what waits for its client (a
+    /// polling client may still fetch it), cuts what is left at the deadline, and waits for every thread. Handlers that
+    /// still run then are waited for as long as `deadline` once more, at least a second; `false`: some had not returned,
+    /// and their threads were left to themselves.
     ///
-    /// From inside a handler, which would wait for itself, it only begins the stop and returns `false`.
+    /// From inside a handler, which would wait for itself, it only ends the sessions and returns `false`.
     pub fn shutdown(&self, deadline: Duration) -> bool {
-        self.core.stopping.store(true, SeqCst);
-        self.waker.wake();
+        self.core.ending.store(true, SeqCst);
         for session in self.core.sessions.all() {
             session.end(CloseReason::ServerShuttingDown);
         }
-        self.core.connections.interrupt_waiting();
         if dispatch::is_in_handler() {
             return false;
         }
-        let Some(threads) = self.threads.lock().take() else { return true };
+        let mut stage = self.stage.lock();
+        if let Stage::Running(threads) = &mut *stage
+            && let Some(threads) = threads.take()
+        {
+            drop(stage);
+            let all_gone =
+                self.stop(threads, Instant::now() + deadline, deadline.max(Duration::from_secs(1)));
+            stage = self.stage.lock();
+            *stage = Stage::Stopped { all_gone };
+            self.staged.notify_all();
+        }
+        loop {
+            if let Stage::Stopped { all_gone } = *stage {
+                return all_gone;
+            }
+            self.staged.wait(&mut stage);
+        }
+    }
+
+    /// Everything of a stop that waits.
+    fn stop(&self, threads: Threads, deadline: Instant, grace: Duration) -> bool {
         let core = &self.core;
-        let _ = threads.accept.join();
-        if !core.connections.wait_until_none(Instant::now() + deadline) {
+        core.sessions.wait_until_none(deadline);
+        core.closed.store(true, SeqCst);
+        self.waker.wake();
+        core.connections.interrupt_waiting();
+        if !core.connections.wait_until_none(deadline) {
             for session in core.sessions.all() {
                 session.cut();
             }
             core.connections.shutdown_all();
         }
-        let grace = deadline.max(Duration::from_secs(1));
-        let all_gone = core.connections.wait_until_none(Instant::now() + grace);
+        let grace = Instant::now() + grace;
+        let mut all_gone = core.connections.wait_until_none(grace);
         // Tend before hub: the last handlers may still want the hub. What a handler asks of the hub later fails.
         core.tend.stop();
-        let _ = threads.tend.join();
+        all_gone &= join(threads.tend, grace);
         core.hub.stop();
-        let _ = threads.hub.join();
         core.drain.stop();
-        let _ = threads.drain.join();
-        self.stopped.notify_all();
+        for thread in [threads.accept, threads.hub, threads.drain] {
+            all_gone &= join(thread, grace);
+        }
         all_gone
     }
+}
+
+/// Waits for a thread, which may be inside a handler that does not return. `false`: it was still there at the deadline.
+fn join(thread: JoinHandle<()>, deadline: Instant) -> bool {
+    while !thread.is_finished() {
+        if Instant::now() >= deadline {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    thread.join().is_ok()
 }
 
 impl Drop for Server {

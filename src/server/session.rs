@@ -19,7 +19,7 @@ use std::{
             Ordering::{Acquire, Relaxed, Release},
         },
     },
-    time::SystemTime,
+    time::{Instant, SystemTime},
 };
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -352,6 +352,7 @@ impl Drop for Turn<'_> {
 #[derive(Debug)]
 pub(super) struct Registry {
     table: Mutex<Table>,
+    fewer: Condvar,
     max: usize,
 }
 
@@ -366,7 +367,7 @@ struct Table {
 
 impl Registry {
     pub(super) fn new(max: usize) -> Self {
-        Self { table: Mutex::default(), max }
+        Self { table: Mutex::default(), fewer: Condvar::new(), max }
     }
 
     pub(super) fn get(&self, id: &str) -> Option<Arc<Session>> {
@@ -393,6 +394,13 @@ impl Registry {
     /// From now on the id is unknown to requests.
     pub(super) fn forget(&self, id: &str) {
         self.table.lock().sessions.remove(id);
+        self.fewer.notify_all();
+    }
+
+    /// Waits until requests find no session any more, or until the deadline.
+    pub(super) fn wait_until_none(&self, deadline: Instant) {
+        let mut table = self.table.lock();
+        while !table.sessions.is_empty() && !self.fewer.wait_until(&mut table, deadline).timed_out() {}
     }
 
     /// The hub has forgotten the session that sat here.

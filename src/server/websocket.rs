@@ -82,7 +82,7 @@ pub(super) fn upgrade(connection: &mut Connection, response: &[u8], session: &Ar
     }
     socket.io.deadline = Some(deadline);
     connection.place.set_waiting(true);
-    let upgraded = !session.core.is_stopping() && socket.probe();
+    let upgraded = !session.core.is_closed() && socket.probe();
     connection.place.set_waiting(false);
     session.outbox.begin_upgrade(false);
     session.upgrading.store(false, Release);
