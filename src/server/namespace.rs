@@ -1,7 +1,7 @@
 //! A namespace: its handlers, fixed before the server starts, and its verbs afterwards.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     fmt,
     sync::{
         Arc,
@@ -56,7 +56,8 @@ pub struct NamespaceBuilder {
     pub(super) name: String,
     pub(super) middlewares: Vec<Middleware>,
     pub(super) connect: Option<ConnectHandler>,
-    pub(super) events: HashMap<String, EventHandler>,
+    /// Few, and looked up for every event: a search beats a hash.
+    pub(super) events: BTreeMap<String, EventHandler>,
     pub(super) any: Option<AnyHandler>,
     pub(super) unhandled: Option<EventHandler>,
     pub(super) disconnecting: Option<CloseHandler>,
@@ -69,7 +70,7 @@ impl NamespaceBuilder {
             name: name.to_owned(),
             middlewares: Vec::new(),
             connect: None,
-            events: HashMap::new(),
+            events: BTreeMap::new(),
             any: None,
             unhandled: None,
             disconnecting: None,
