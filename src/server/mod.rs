@@ -41,3 +41,5 @@ pub use namespace::{Namespace, NamespaceBuilder, Outcome};
 pub use session::Handshake;
 pub use socket::{Ack, Event, Socket};
 pub use stream::Peer;
+/// The words of a [`Response`], from `tiny_http`.
+pub use tiny_http::{Header, Method, StatusCode};

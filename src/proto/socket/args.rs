@@ -117,6 +117,24 @@ impl<'a> Arg<'a> {
         de::from_raw(self.json, self.attachments)
     }
 
+    /// A member of an object, raw; the last of that name, as everywhere in JSON. `None`: there is none, or this is
+    /// no object.
+    ///
+    /// ```
+    /// use tinysio::proto::socket::{Body, Packet};
+    ///
+    /// let packet = Packet::decode(r#"2["join",{"room":"lobby"}]"#, &[]).unwrap();
+    /// let Body::Event { args, .. } = packet.body else { panic!() };
+    /// let request = args.raw(0).unwrap();
+    /// assert_eq!(request.member("room").unwrap().json(), r#""lobby""#);
+    /// assert!(request.member("rooms").is_none());
+    /// ```
+    #[must_use]
+    pub fn member(&self, key: &str) -> Option<Self> {
+        let json = ser::member(self.json, key)?;
+        Some(Self { json, attachments: self.attachments })
+    }
+
     /// Whether it is `null`.
     #[must_use]
     pub fn is_null(&self) -> bool {

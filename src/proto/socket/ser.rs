@@ -201,6 +201,15 @@ impl Serialize for Transcode<'_> {
     }
 }
 
+/// The last member of that name. `None`: there is none, or `json` is no object.
+pub(super) fn member<'a>(json: &'a RawValue, key: &str) -> Option<&'a RawValue> {
+    if !json.get().starts_with('{') {
+        return None;
+    }
+    let Entries(entries) = serde_json::from_str(json.get()).ok()?;
+    entries.into_iter().rev().find(|(name, _)| name == key).map(|(_, value)| value)
+}
+
 fn placeholder(entries: &[(Cow<'_, str>, &RawValue)]) -> Option<usize> {
     let mut placeholder = Placeholder::default();
     for (key, value) in entries {
