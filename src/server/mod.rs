@@ -36,10 +36,8 @@ pub use cors::Cors;
 pub use engine::{EngineHandlers, EngineSession, Message};
 pub use error::{AckError, ConnectError, EmitError, StartError};
 pub use handle::{Builder, Server};
-pub use http::{Request, Response};
+pub use http::{Header, Method, Request, Response, StatusCode};
 pub use namespace::{Namespace, NamespaceBuilder, Outcome};
 pub use session::Handshake;
 pub use socket::{Ack, Event, Socket};
 pub use stream::Peer;
-/// The words of a [`Response`], from `tiny_http`.
-pub use tiny_http::{Header, Method, StatusCode};

@@ -219,19 +219,16 @@ impl Namespace {
     }
 
     /// Official `io.to(room)`: whoever is in the room, or has this socket id. More rooms can be added.
-    #[must_use]
     pub fn to(&self, room: &str) -> Broadcast {
         self.everybody().to(room)
     }
 
     /// Official `io.except(room)`: everybody who is not in the room.
-    #[must_use]
     pub fn except(&self, room: &str) -> Broadcast {
         self.everybody().except(room)
     }
 
     /// Official `io.volatile`: dropped for recipients that have a backlog.
-    #[must_use]
     pub fn volatile(&self) -> Broadcast {
         self.everybody().volatile()
     }
@@ -269,13 +266,4 @@ impl Namespace {
 /// Checks a namespace's name: begins with `/`, has no comma, is short enough.
 pub(super) fn is_name(name: &str) -> bool {
     name.starts_with('/') && !name.contains([',', '?']) && name.len() <= limits::MAX_NAMESPACE
-}
-
-/// Whether a name may be emitted (SIO "Event").
-pub(super) fn check_event_name(name: &str) -> Result<(), EmitError> {
-    if limits::RESERVED_EVENTS.contains(&name) {
-        Err(EmitError::ReservedEvent(name.to_owned()))
-    } else {
-        Ok(())
-    }
 }

@@ -8,7 +8,10 @@
 
 use std::{
     io::{self, Read, Write},
-    sync::{Arc, atomic::Ordering::AcqRel},
+    sync::{
+        Arc,
+        atomic::Ordering::{AcqRel, Release},
+    },
     time::Instant,
 };
 
@@ -78,9 +81,11 @@ pub(super) fn upgrade(connection: &mut Connection, response: &[u8], session: &Ar
         return socket.close_unused();
     }
     socket.io.deadline = Some(deadline);
-    let upgraded = socket.probe();
+    connection.place.set_waiting(true);
+    let upgraded = !session.core.is_closed() && socket.probe();
+    connection.place.set_waiting(false);
     session.outbox.begin_upgrade(false);
-    session.upgrading.store(false, std::sync::atomic::Ordering::Release);
+    session.upgrading.store(false, Release);
     if !upgraded {
         return socket.close_unused();
     }
@@ -184,12 +189,12 @@ impl<'s> WebSocket<'s> {
                 let _ = self.session.settle(uncorked);
             }
             if let Err(fault) = handled {
+                // Ended in turn, so that the handlers hear of it on this thread.
+                let _turn = self.session.enter();
                 self.session.end_with(fault.reason, fault.parting);
             }
         }
         self.linger();
-        // An ending that another thread began may have left its handlers to this one.
-        drop(self.session.enter());
     }
 
     fn handle(&mut self, message: Message) -> Result<(), Fault> {
@@ -257,9 +262,10 @@ impl<'s> WebSocket<'s> {
     fn take_over(&mut self) -> bool {
         // A POST that is still being handled comes first: its packets are older.
         let turn = self.session.enter();
+        // Said first, so that no request still takes the session for a polling one.
+        self.session.set_websocket();
         let Some(attached) = self.session.outbox.attach(&self.io.stream) else { return false };
         self.io.bound = true;
-        self.session.set_websocket();
         // Its failure has ended the session by itself.
         let _ = self.session.settle(attached);
         drop(turn);

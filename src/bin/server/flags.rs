@@ -6,8 +6,7 @@ use clap::Parser;
 use log::LevelFilter;
 use tinysio::{
     chat::{Limits, Network, Options, Rate, limits},
-    proto::limits as proto_limits,
-    server::{Builder, Config, Cors, Server},
+    server::{Builder, Cors, Server},
 };
 
 use crate::common::{exit::Failure, logging::Format};
@@ -36,8 +35,9 @@ pub(crate) struct Flags {
     pub(crate) operator: Option<SocketAddr>,
 
     /// Clients at one time; the next is answered 503
-    #[arg(long, env = "TINYSIO_MAX_CONNECTIONS", value_name = "N", default_value_t = limits::CONNECTIONS)]
-    max_connections: usize,
+    #[arg(long, env = "TINYSIO_MAX_CONNECTIONS", value_name = "N", default_value_t = limits::CONNECTIONS as u32,
+          value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    max_connections: u32,
 
     /// Events a second that one client may send in the long run; 0 for no limit
     #[arg(long, env = "TINYSIO_RATE_LIMIT", value_name = "N", default_value_t = Rate::DEFAULT.per_second)]
@@ -66,8 +66,9 @@ pub(crate) struct Flags {
     max_room_name: usize,
 
     /// Bytes of one WebSocket message or polling request
-    #[arg(long, env = "TINYSIO_MAX_PAYLOAD", value_name = "BYTES", default_value_t = limits::PAYLOAD)]
-    max_payload: usize,
+    #[arg(long, env = "TINYSIO_MAX_PAYLOAD", value_name = "BYTES", default_value_t = limits::PAYLOAD as u32,
+          value_parser = clap::value_parser!(u32).range(64..=100_000_000))]
+    max_payload: u32,
 
     /// How often clients are pinged, like 25s or 500ms
     #[arg(long, env = "TINYSIO_PING_INTERVAL", value_name = "TIME", default_value = "25s",
@@ -140,21 +141,13 @@ impl Flags {
 
     /// A server that is set up as far as the flags go.
     pub(crate) fn builder(&self) -> Builder {
-        let defaults = Config::default();
-        // Twice a payload may wait for a client, however large payloads are: with less, one large packet would count
-        // as a slow consumer.
-        let outbox = defaults.outbox_bytes_max.max(self.max_payload.saturating_mul(2));
         Server::builder()
-            .max_connections(self.max_connections)
-            .max_http_buffer_size(self.max_payload)
-            .max_packet_size(self.max_payload.saturating_mul(4))
-            .outbox_bytes_max(outbox)
-            .outbox_bytes_total(defaults.outbox_bytes_total.max(outbox))
+            .max_connections(self.max_connections as usize)
+            .max_http_buffer_size(self.max_payload as usize)
             .max_rooms(self.max_rooms)
             .ping_interval(self.ping_interval)
             .ping_timeout(self.ping_timeout)
             .cors(self.cors())
-            .path(proto_limits::DEFAULT_PATH)
     }
 
     fn cors(&self) -> Cors {
