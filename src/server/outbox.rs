@@ -99,6 +99,8 @@ pub(super) enum Drained {
 pub(super) enum Poll {
     /// Packets, as a payload.
     Payload(String),
+    /// The last packets there are: the session is over with them.
+    Last(String),
     /// Nothing yet: the GET is held, and its waker will be woken.
     Held,
     /// Another GET is held already.
@@ -318,6 +320,7 @@ impl Outbox {
         }
         if state.closing && state.backlog.is_empty() {
             state.sink = Sink::Closed;
+            return Poll::Last(body.finish());
         }
         Poll::Payload(body.finish())
     }

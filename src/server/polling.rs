@@ -61,11 +61,10 @@ impl Polling {
             found => found,
         };
         Ok(match found {
-            Poll::Payload(payload) => {
-                if session.ended().is_some() {
-                    session.cut();
-                }
-                self::payload(payload)
+            Poll::Payload(body) => payload(body),
+            Poll::Last(body) => {
+                session.cut();
+                payload(body)
             }
             Poll::Overlap => {
                 session.end(CloseReason::TransportError);
