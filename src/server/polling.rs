@@ -62,9 +62,9 @@ impl Polling {
         };
         Ok(match found {
             Poll::Payload(body) => payload(body),
-            Poll::Last(body) => {
+            Poll::Over => {
                 session.cut();
-                payload(body)
+                payload("1".into())
             }
             Poll::Overlap => {
                 session.end(CloseReason::TransportError);

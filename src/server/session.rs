@@ -31,7 +31,7 @@ use super::{
     handle::Core,
     http::Head,
     hub,
-    outbox::{Outbox, Packets, Pushed},
+    outbox::{CLOSE_FRAME, Outbox, Packets, Pushed},
     stream::Peer,
 };
 use crate::proto::{
@@ -289,10 +289,9 @@ impl Session {
 
     /// Closes behind what waits: with a close frame, or with the packet `1` for the next GET.
     pub(super) fn finish(self: &Arc<Self>, code: Option<u16>) {
-        const CLOSE_PACKET: &[u8] = &[0x81, 1, b'1'];
         let finished = match code.map(u16::to_be_bytes) {
-            None => self.outbox.finish(&[0x88, 0], CLOSE_PACKET),
-            Some([high, low]) => self.outbox.finish(&[0x88, 2, high, low], CLOSE_PACKET),
+            None => self.outbox.finish(CLOSE_FRAME),
+            Some([high, low]) => self.outbox.finish(&[0x88, 2, high, low]),
         };
         // It ends already, so there is nobody to tell about a failure.
         let _ = self.settle(finished);
