@@ -59,6 +59,10 @@ const INFLIGHT_MAX: usize = 16 << 20;
 /// Smaller packets are bounded well enough by the number of commands.
 const INFLIGHT_MIN: usize = 4 << 10;
 
+/// How much sooner than promised a heartbeat begins. The official server's timers count whole milliseconds from the start of
+/// its loop's turn and are early too, and clients ask right at the deadline whether a session has timed out.
+const HEARTBEAT_EARLY: Duration = Duration::from_millis(3);
+
 /// How long a closed polling session may be asked for its last packets: the official close timeout.
 const POLLING_CLOSE: Duration = Duration::from_secs(30);
 
@@ -421,10 +425,12 @@ impl Hub {
             self.seats.resize_with(slot + 1, || None);
             self.marks.resize(slot + 1, 0);
         }
+        let early = HEARTBEAT_EARLY.min(self.config.ping_interval / 20);
+        let begun = now.checked_sub(early).unwrap_or(now);
         let weak = Arc::downgrade(&session);
-        self.alarm(now + self.config.ping_interval, Deadline::Heartbeat(session.slot, Weak::clone(&weak)));
+        self.alarm(begun + self.config.ping_interval, Deadline::Heartbeat(session.slot, Weak::clone(&weak)));
         self.alarm(now + self.config.connect_timeout, Deadline::Connect(weak));
-        let heartbeat = Heartbeat::new(now, self.config.ping_interval, self.config.ping_timeout);
+        let heartbeat = Heartbeat::new(begun, self.config.ping_interval, self.config.ping_timeout);
         self.seats[slot] = Some(Seat { session, heartbeat, due: Vec::new() });
     }
 

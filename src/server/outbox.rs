@@ -231,7 +231,7 @@ impl Outbox {
         let ready = !state.backlog.is_empty() || state.closing;
         match &mut state.sink {
             Sink::Polling { held: Some(_), .. } => Poll::Overlap,
-            Sink::Polling { held, upgrading: false } if !ready => {
+            Sink::Polling { held, .. } if !ready => {
                 *held = Some(Arc::clone(waker));
                 Poll::Held
             }
@@ -240,12 +240,13 @@ impl Outbox {
         }
     }
 
-    /// A held GET's thread is awake: what is there now. [`Poll::Held`]: woken for nothing, wait on.
-    pub(super) fn resume(&self) -> Poll {
+    /// A held GET's thread is awake: what is there now. [`Poll::Held`]: woken for nothing, wait on. `yields`: an upgrade
+    /// sends it home.
+    pub(super) fn resume(&self, yields: bool) -> Poll {
         let mut state = self.state.lock();
         let ready = !state.backlog.is_empty() || state.closing;
         match &mut state.sink {
-            Sink::Polling { held, upgrading } if ready || *upgrading => {
+            Sink::Polling { held, upgrading } if ready || (*upgrading && yields) => {
                 *held = None;
                 self.take(&mut state)
             }
@@ -254,7 +255,7 @@ impl Outbox {
         }
     }
 
-    /// The WebSocket has been probed: from now on no GET is held, and the held one goes home (EIO "Upgrade").
+    /// The WebSocket has been probed: the held GET goes home (EIO "Upgrade"), and later ones are not held for long.
     pub(super) fn begin_upgrade(&self, yes: bool) {
         let mut state = self.state.lock();
         if let Sink::Polling { held, upgrading } = &mut state.sink {

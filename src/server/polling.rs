@@ -11,8 +11,9 @@ use std::{
     io,
     sync::{
         Arc,
-        atomic::Ordering::{AcqRel, Release},
+        atomic::Ordering::{AcqRel, Acquire, Release},
     },
+    time::{Duration, Instant},
 };
 
 use rustix::event::{PollFd, PollFlags};
@@ -22,11 +23,11 @@ use super::{
     engine,
     http::{self, Connection, Head, HttpError, Response, header},
     outbox::Poll,
-    session::{Handshake, Session},
+    session::{Handshake, Parting, Session},
     stream::{self, Stream, Waker},
 };
 use crate::proto::{
-    CloseReason,
+    CloseReason, Error,
     engine::{HandshakeError, TransportKind, payload},
 };
 
@@ -57,10 +58,17 @@ impl Polling {
             Some(waker) => Arc::clone(waker),
             None => Arc::clone(self.waker.insert(Arc::new(Waker::new()?))),
         };
+        // A client that upgrades asks no more once it has its probe's answer, but one that does not wait for it may. A GET
+        // that finds the session gone to a WebSocket is late in any case.
+        let mut late = session.upgrading.load(Acquire);
         let found = match session.outbox.poll(&waker) {
-            Poll::Held => hold(&connection.stream, session, &waker)?,
-            found => found,
+            Poll::Held => hold(&connection.stream, session, &waker, late)?,
+            found => {
+                late = true;
+                found
+            }
         };
+        let moved = session.transport() == TransportKind::Websocket;
         Ok(match found {
             Poll::Payload(payload) => {
                 if session.ended().is_some() {
@@ -72,7 +80,10 @@ impl Polling {
                 session.end(CloseReason::TransportError);
                 http::text(400, "text/html", "")
             }
-            Poll::Gone if session.transport() == TransportKind::Websocket => payload("6".into()),
+            Poll::Gone if late && moved => refusal(HandshakeError::BadRequest),
+            Poll::Gone if moved => payload("6".into()),
+            // Who has closed the session is not told that it is closed.
+            Poll::Gone if session.ended() == Some(CloseReason::TransportClose) => payload("6".into()),
             Poll::Held | Poll::Gone => payload("1".into()),
         })
     }
@@ -100,18 +111,25 @@ pub(super) fn handshake(
     Ok(response)
 }
 
-/// Waits until there is something for the held GET, or its peer is gone.
-fn hold(stream: &Stream, session: &Arc<Session>, waker: &Waker) -> io::Result<Poll> {
+/// How long a GET that came during an upgrade is held for the upgrade's end, before it is sent home with a noop.
+/// The official server looks every 100 ms.
+const UPGRADE_GRACE: Duration = Duration::from_millis(50);
+
+/// Waits until there is something for the held GET, or its peer is gone. `late`: it came during an upgrade.
+fn hold(stream: &Stream, session: &Arc<Session>, waker: &Waker, late: bool) -> io::Result<Poll> {
+    let mut grace = late.then(|| Instant::now() + UPGRADE_GRACE);
     loop {
         let mut fds = [waker.poll_fd(), PollFd::new(stream, PollFlags::RDHUP)];
-        stream::wait(&mut fds, None)?;
+        if !stream::wait(&mut fds, grace)? {
+            grace = None;
+        }
         if !fds[1].revents().is_empty() {
             // EIO: "poll connection closed prematurely".
             session.end(CloseReason::TransportError);
             return Err(io::ErrorKind::ConnectionAborted.into());
         }
         waker.reset();
-        match session.outbox.resume() {
+        match session.outbox.resume(grace.is_none()) {
             Poll::Held => {}
             found => return Ok(found),
         }
@@ -157,21 +175,23 @@ fn post_alone(connection: &mut Connection, head: &Head, session: &Arc<Session>) 
 fn receive(session: &Arc<Session>, body: &[u8]) {
     let mut turn = session.enter();
     session.outbox.cork();
+    // The official server lets a session whose payload is broken go at once, but takes leave of one whose Socket.IO is.
+    let broken = |error: Error| {
+        log::info!("session {}: {error}", session.id);
+        (CloseReason::ParseError, Parting::Cut)
+    };
     let verdict = match std::str::from_utf8(body) {
-        Err(_) => Err(CloseReason::ParseError),
+        Err(_) => Err(broken(Error::BadUtf8)),
         Ok(body) => payload::decode(body).try_for_each(|packet| {
-            let packet = packet.map_err(|error| {
-                log::info!("session {}: {error}", session.id);
-                CloseReason::ParseError
-            })?;
-            turn.packet(session, packet)
+            let packet = packet.map_err(broken)?;
+            turn.packet(session, packet).map_err(|reason| (reason, Parting::after(reason)))
         }),
     };
     let uncorked = session.outbox.uncork();
     // Its failure has ended the session by itself.
     let _ = session.settle(uncorked);
-    if let Err(reason) = verdict {
-        session.end(reason);
+    if let Err((reason, parting)) = verdict {
+        session.end_with(reason, parting);
     }
 }
 

@@ -244,14 +244,7 @@ impl Session {
     ///
     /// Where the peer can still be spoken to, what waits for it goes out first, then the close.
     pub(super) fn end(self: &Arc<Self>, reason: CloseReason) {
-        let parting = match reason {
-            CloseReason::TransportError
-            | CloseReason::TransportClose
-            | CloseReason::PingTimeout
-            | CloseReason::SlowConsumer => Parting::Cut,
-            _ => Parting::Close(None),
-        };
-        self.end_with(reason, parting);
+        self.end_with(reason, Parting::after(reason));
     }
 
     /// As [`end`](Self::end), with a manner of its own.
@@ -294,6 +287,19 @@ pub(super) enum Parting {
     Cut,
     /// Let out what waits, then close; on WebSocket with this code, if any.
     Close(Option<u16>),
+}
+
+impl Parting {
+    /// The usual one for this reason.
+    pub(super) fn after(reason: CloseReason) -> Self {
+        match reason {
+            CloseReason::TransportError
+            | CloseReason::TransportClose
+            | CloseReason::PingTimeout
+            | CloseReason::SlowConsumer => Self::Cut,
+            _ => Self::Close(None),
+        }
+    }
 }
 
 impl fmt::Debug for Session {

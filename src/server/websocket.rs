@@ -8,7 +8,10 @@
 
 use std::{
     io::{self, Read, Write},
-    sync::{Arc, atomic::Ordering::AcqRel},
+    sync::{
+        Arc,
+        atomic::Ordering::{AcqRel, Release},
+    },
     time::Instant,
 };
 
@@ -29,7 +32,7 @@ use super::{
 };
 use crate::proto::{
     CloseReason,
-    engine::{Data, Packet, ProbeStep, UpgradeProbe},
+    engine::{Data, Packet, ProbeStep, TransportKind, UpgradeProbe},
     socket::Encoded,
 };
 
@@ -69,22 +72,34 @@ pub(super) fn serve(connection: &mut Connection, response: Vec<u8>, session: &Ar
 
 /// A WebSocket that wants to take over a polling session (EIO "Upgrade"). Its failure costs the session nothing.
 pub(super) fn upgrade(connection: &mut Connection, response: &[u8], session: &Arc<Session>) {
+    // Before the answer is out, because a client that has it may count on this.
+    let alone = !session.upgrading.swap(true, AcqRel);
+    let upgraded = try_upgrade(connection, response, session, alone);
+    if alone {
+        session.outbox.begin_upgrade(false);
+        session.upgrading.store(false, Release);
+    }
+    if let Some(mut socket) = upgraded {
+        socket.run();
+    }
+}
+
+/// `None`: the WebSocket is of no use, and closed. `alone`: no other one is upgrading the session.
+fn try_upgrade<'s>(
+    connection: &mut Connection,
+    response: &[u8],
+    session: &'s Arc<Session>,
+    alone: bool,
+) -> Option<WebSocket<'s>> {
     let deadline = Instant::now() + session.core.config.upgrade_timeout;
-    if connection.stream.send_all(response, deadline).is_err() {
-        return;
-    }
+    connection.stream.send_all(response, deadline).ok()?;
     let mut socket = WebSocket::new(connection, session);
-    if session.upgrading.swap(true, AcqRel) {
-        return socket.close_unused();
-    }
     socket.io.deadline = Some(deadline);
-    let upgraded = socket.probe();
-    session.outbox.begin_upgrade(false);
-    session.upgrading.store(false, std::sync::atomic::Ordering::Release);
-    if !upgraded {
-        return socket.close_unused();
+    if alone && session.transport() == TransportKind::Polling && socket.probe() {
+        return Some(socket);
     }
-    socket.run();
+    socket.close_unused();
+    None
 }
 
 struct WebSocket<'s> {
@@ -257,20 +272,20 @@ impl<'s> WebSocket<'s> {
     fn take_over(&mut self) -> bool {
         // A POST that is still being handled comes first: its packets are older.
         let turn = self.session.enter();
+        // Before the move: a GET that the move wakes asks where the session is.
+        self.session.set_websocket();
         let Some(attached) = self.session.outbox.attach(&self.io.stream) else { return false };
         self.io.bound = true;
-        self.session.set_websocket();
         // Its failure has ended the session by itself.
         let _ = self.session.settle(attached);
         drop(turn);
         true
     }
 
-    /// Closes a WebSocket that no session is on.
+    /// Closes a WebSocket that no session is on; the connection's thread waits a moment for the peer to see it.
     fn close_unused(&mut self) {
         // The peer may be gone already.
         let _ = self.codec.close(&mut self.io, None);
-        self.io.stream.shutdown(std::net::Shutdown::Both);
     }
 }
 
