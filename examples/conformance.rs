@@ -14,7 +14,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .ping_interval(Duration::from_millis(300))
         .ping_timeout(Duration::from_millis(200))
         .connect_timeout(Duration::from_secs(1))
-        .max_http_buffer_size(1_000_000usize)
+        .max_http_buffer_size(1_000_000)
         .cors(Cors::Any)
         .engine("/engine.io/", |engine| {
             engine.on_message(|session, message: Message<'_>| {

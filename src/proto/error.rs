@@ -48,6 +48,9 @@ pub enum Error {
     /// A namespace's name longer than [`MAX_NAMESPACE`](super::limits::MAX_NAMESPACE).
     #[error("namespace too long")]
     NamespaceTooLong,
+    /// SIO "Packet encoding": a comma stands between the namespace and the JSON.
+    #[error("malformed namespace")]
+    BadNamespace,
     /// SIO "Packet encoding": the acknowledgement id, decimal, at most `u64::MAX`.
     #[error("malformed acknowledgement id")]
     BadAckId,

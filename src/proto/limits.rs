@@ -40,8 +40,9 @@ pub const MAX_NAMESPACE: usize = 256;
 /// Digits of an acknowledgement id: every `u64` has at most twenty.
 pub const MAX_ACK_DIGITS: usize = 20;
 
-/// Depth to which JSON is followed where it is walked: the bound of `serde_json`.
-pub const MAX_JSON_DEPTH: usize = 128;
+/// Levels of arrays and objects in one argument of a packet with attachments. Half of what `serde_json` reads into a
+/// value, because looking for bytes on the way takes twice its stack. Without attachments its own bound holds.
+pub const MAX_JSON_DEPTH: usize = 64;
 
 /// Event names that the protocol keeps for itself (SIO "Event"; the parser's `RESERVED_EVENTS`). `connection` is
 /// not one of them.

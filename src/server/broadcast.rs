@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::{
     error::EmitError,
     hub::{Question, Selection},
-    namespace::{Namespace, check_event_name},
+    namespace::Namespace,
     socket::Socket,
 };
 use crate::proto::socket::Outgoing;
@@ -53,10 +53,9 @@ impl Broadcast {
     /// Sends. The packet is encoded once, on this thread; the hub hands it to the recipients.
     ///
     /// # Errors
-    /// [`EmitError::Encode`], [`EmitError::ReservedEvent`], [`EmitError::ServerGone`]. What becomes of it at each
+    /// [`EmitError::Encode`], [`EmitError::ServerGone`]. What becomes of it at each
     /// recipient is not reported.
     pub fn emit<T: Serialize + ?Sized>(self, event: &str, args: &T) -> Result<(), EmitError> {
-        check_event_name(event)?;
         let packet = Outgoing::event(self.namespace.name(), event, None).encode(args)?;
         self.namespace.0.hub.emit(self.namespace.0.index, self.selection, packet, self.volatile)
     }

@@ -8,6 +8,9 @@ use crate::proto::{engine::TransportKind, limits};
 /// What [`allow_request`](Config::allow_request) calls: `Err` refuses with that message.
 pub(super) type AllowRequest = Arc<dyn Fn(&Request<'_>) -> Result<(), String> + Send + Sync>;
 
+/// Deadlines are instants, which a longer duration could overflow.
+const DURATION_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// The options of a server. Those of the official server have its names and defaults.
 ///
 /// Set them through [`Builder`](super::Builder), or fill this and hand it to
@@ -30,10 +33,9 @@ pub struct Config {
     /// Official `maxHttpBufferSize`: bytes of one WebSocket message and of one polling body. Default 1,000,000.
     /// Larger ones close a WebSocket (1009) and are answered 413 on polling. Costs up to this much a connection.
     pub max_http_buffer_size: usize,
-    /// Bytes of one binary packet, text and attachments together. Default four times
-    /// [`MAX_HTTP_BUFFER_SIZE`](limits::MAX_HTTP_BUFFER_SIZE). At least `max_http_buffer_size`. The official server
-    /// bounds each attachment, but not their sum.
-    pub max_packet_size: usize,
+    /// Bytes of one binary packet, text and attachments together. Default `4 * max_http_buffer_size`, and never less than
+    /// that size once. The official server bounds each attachment, but not their sum.
+    pub max_packet_size: Option<usize>,
     /// Attachments of one packet, 0 to 10. Default 10, the official parser's `maxAttachments`.
     pub max_attachments: usize,
     /// Official `transports`. Default both.
@@ -50,12 +52,13 @@ pub struct Config {
     /// TCP connections at one time. Default `2 * max_connections + 64`: a polling client uses two. The next one
     /// is answered 503 and closed, without a thread.
     pub max_tcp_connections: Option<usize>,
-    /// Bytes that may wait for one client. Default 4 MiB; must exceed `max_http_buffer_size`. A client that lets it
-    /// fill is disconnected with reason "slow consumer".
-    pub outbox_bytes_max: usize,
-    /// Bytes that may wait for all clients together. Default 64 MiB; must reach `outbox_bytes_max`. Who would pass it is
-    /// disconnected with reason "slow consumer".
-    pub outbox_bytes_total: usize,
+    /// Bytes that may wait for one client. Default 4 MiB, or `4 * max_http_buffer_size` if that is more; must exceed
+    /// that size once, or one large packet would count as a slow consumer. A client that lets it fill is disconnected
+    /// with reason "slow consumer".
+    pub outbox_bytes_max: Option<usize>,
+    /// Bytes that may wait for all clients together. Default 64 MiB, or `outbox_bytes_max` if that is more, which it must
+    /// reach. Who would pass it is disconnected with reason "slow consumer".
+    pub outbox_bytes_total: Option<usize>,
     /// Commands that may wait for the hub. Default 1,024. Emitting threads wait when it is full, so TCP pushes back on
     /// the senders.
     pub hub_queue: usize,
@@ -87,7 +90,7 @@ impl Default for Config {
             upgrade_timeout: limits::UPGRADE_TIMEOUT,
             connect_timeout: limits::CONNECT_TIMEOUT,
             max_http_buffer_size: limits::MAX_HTTP_BUFFER_SIZE,
-            max_packet_size: 4 * limits::MAX_HTTP_BUFFER_SIZE,
+            max_packet_size: None,
             max_attachments: limits::MAX_ATTACHMENTS,
             transports: vec![TransportKind::Polling, TransportKind::Websocket],
             allow_upgrades: true,
@@ -95,8 +98,8 @@ impl Default for Config {
             allow_request: None,
             max_connections: 1_000,
             max_tcp_connections: None,
-            outbox_bytes_max: 4 << 20,
-            outbox_bytes_total: 64 << 20,
+            outbox_bytes_max: None,
+            outbox_bytes_total: None,
             hub_queue: 1_024,
             max_pending_acks: 1_000,
             max_rooms: 1_000,
@@ -123,9 +126,37 @@ impl std::fmt::Debug for Config {
 }
 
 impl Config {
+    fn durations(&self) -> [(&'static str, Duration); 8] {
+        [
+            ("ping_interval", self.ping_interval),
+            ("ping_timeout", self.ping_timeout),
+            ("upgrade_timeout", self.upgrade_timeout),
+            ("connect_timeout", self.connect_timeout),
+            ("head_timeout", self.head_timeout),
+            ("body_timeout", self.body_timeout),
+            ("keep_alive_timeout", self.keep_alive_timeout),
+            ("close_timeout", self.close_timeout),
+        ]
+    }
+
     /// TCP connections at one time, given or derived.
     pub(super) fn tcp_connections(&self) -> usize {
         self.max_tcp_connections.unwrap_or(2 * self.max_connections + 64)
+    }
+
+    /// Bytes of one binary packet, given or derived.
+    pub(super) fn packet_size(&self) -> usize {
+        self.max_packet_size.unwrap_or(4 * self.max_http_buffer_size)
+    }
+
+    /// Bytes that may wait for one client, given or derived.
+    pub(super) fn outbox_bytes(&self) -> usize {
+        self.outbox_bytes_max.unwrap_or_else(|| (4 << 20).max(4 * self.max_http_buffer_size))
+    }
+
+    /// Bytes that may wait for all clients, given or derived.
+    pub(super) fn total_outbox_bytes(&self) -> usize {
+        self.outbox_bytes_total.unwrap_or_else(|| (64 << 20).max(self.outbox_bytes()))
     }
 
     /// # Errors
@@ -138,22 +169,25 @@ impl Config {
             self.path.len() > 1 && self.path.starts_with('/') && self.path.ends_with('/'),
             "path must begin and end with '/', like \"/socket.io/\"",
         )?;
-        check(!self.ping_interval.is_zero(), "ping_interval must be longer than 0")?;
-        check(!self.ping_timeout.is_zero(), "ping_timeout must be longer than 0")?;
+        for (name, duration) in self.durations() {
+            if duration.is_zero() || duration > DURATION_MAX {
+                return Err(StartError::Config(format!("{name} must be longer than 0 and at most a year")));
+            }
+        }
         check(!self.transports.is_empty(), "transports must name at least one transport")?;
         check(self.max_http_buffer_size >= 64, "max_http_buffer_size must be at least 64 bytes")?;
         check(
-            self.max_packet_size >= self.max_http_buffer_size,
+            self.packet_size() >= self.max_http_buffer_size,
             "max_packet_size must be at least max_http_buffer_size",
         )?;
         check(self.max_attachments <= limits::MAX_ATTACHMENTS, "max_attachments must be at most 10")?;
         check(self.max_connections > 0, "max_connections must be at least 1")?;
         check(
-            self.outbox_bytes_max > self.max_http_buffer_size,
+            self.outbox_bytes() > self.max_http_buffer_size,
             "outbox_bytes_max must exceed max_http_buffer_size, or one large packet would count as a slow consumer",
         )?;
         check(
-            self.outbox_bytes_total >= self.outbox_bytes_max,
+            self.total_outbox_bytes() >= self.outbox_bytes(),
             "outbox_bytes_total must be at least outbox_bytes_max",
         )?;
         check(self.hub_queue > 0, "hub_queue must be at least 1")?;

@@ -60,6 +60,11 @@ pub(super) fn is_dispatching(session: &Arc<Session>) -> bool {
     std::ptr::eq(DISPATCHING.get(), Arc::as_ptr(session))
 }
 
+/// Whether this thread is inside any handler.
+pub(super) fn is_in_handler() -> bool {
+    !DISPATCHING.get().is_null()
+}
+
 /// Calls user code: a panic in it costs what it was doing and nothing else.
 pub(super) fn guard(socket: &Socket, doing: &str, call: impl FnOnce()) -> bool {
     guard_session(socket.session(), doing, call)
@@ -78,7 +83,7 @@ pub(super) fn guard_session(session: &Arc<Session>, doing: &str, call: impl FnOn
 impl Inbound {
     pub(super) fn new(config: &Config) -> Self {
         Self {
-            assembler: Assembler::new(config.max_attachments, config.max_packet_size),
+            assembler: Assembler::new(config.max_attachments, config.packet_size()),
             sockets: SmallVec::new(),
         }
     }

@@ -33,7 +33,7 @@ pub(super) fn open(core: &Arc<Core>, endpoint: usize, handshake: Handshake) -> R
         log::error!("no randomness for a session id: {error}");
         Refused::NoId
     })?;
-    if core.is_stopping() {
+    if core.is_ending() {
         return Err(Refused::Full);
     }
     let slot = core.sessions.seat().ok_or(Refused::Full)?;
@@ -51,7 +51,7 @@ pub(super) fn opened(session: &Arc<Session>) {
         handlers.opened(session);
     }
     // A stop that counted the sessions before this one was there must not wait for it.
-    if core.is_stopping() {
+    if core.is_ending() {
         session.end(CloseReason::ServerShuttingDown);
     }
 }

@@ -40,10 +40,6 @@ pub enum EmitError {
     /// A volatile packet met a backlog and was dropped, as it asked to be.
     #[error("dropped: the recipient has a backlog and the packet is volatile")]
     Dropped,
-    /// The protocol keeps this event name for itself
-    /// ([`RESERVED_EVENTS`](crate::proto::limits::RESERVED_EVENTS)). Choose another.
-    #[error("\"{0}\" is a reserved event name")]
-    ReservedEvent(String),
     /// The data cannot be sent at all.
     #[error(transparent)]
     Encode(#[from] EncodeError),

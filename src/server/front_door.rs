@@ -20,13 +20,12 @@ use std::{
 };
 
 use rustix::event::{PollFd, PollFlags};
-use tiny_http::Method;
 
 use super::{
     cors::Cors,
     engine::{self, Refused},
     handle::Core,
-    http::{self, Connection, Head, Request, Response, header},
+    http::{self, Connection, Head, Method, Request, Response, header},
     polling::{self, Polling},
     session::{Handshake, Session},
     stream::{self, Peer, Stream, Waker},
@@ -96,7 +95,7 @@ pub(super) fn start(core: &Arc<Core>, listener: Listener, waker: Arc<Waker>) -> 
 
 fn accept_loop(core: &Arc<Core>, listener: &Listener, waker: &Waker) {
     let mut exhausted = false;
-    while !core.is_stopping() {
+    while !core.is_closed() {
         match listener.accept() {
             Ok((stream, peer)) => {
                 exhausted = false;
@@ -141,9 +140,9 @@ fn admit(core: &Arc<Core>, stream: Stream, peer: Peer) {
         .name(format!("conn-{number}"))
         .stack_size(core.config.stack_size)
         .spawn(move || {
-            // The permit is given back last, when nothing of the connection is left.
-            let _permit = permit;
-            serve(&core_of_thread, Connection::new(stream_of_thread, peer));
+            serve(&core_of_thread, Connection::new(stream_of_thread, peer, permit.place()));
+            drop(core_of_thread);
+            drop(permit);
         });
     if let Err(error) = spawned {
         log::error!("no thread for a connection from {peer}: {error}");
@@ -164,7 +163,13 @@ fn serve(core: &Arc<Core>, mut connection: Connection) {
     let mut polling = Polling::default();
     let mut patience = config.head_timeout;
     loop {
-        let head = match connection.read_head(config, patience) {
+        connection.place.set_waiting(true);
+        if core.is_closed() {
+            break;
+        }
+        let head = connection.read_head(config, patience);
+        connection.place.set_waiting(false);
+        let head = match head {
             Ok(Some(head)) => head,
             Ok(None) => break,
             Err(error) => {
@@ -176,7 +181,7 @@ fn serve(core: &Arc<Core>, mut connection: Connection) {
             }
         };
         match route(core, &mut connection, &mut polling, head) {
-            Ok(Next::Request) if connection.keeps_alive() && !core.is_stopping() => {}
+            Ok(Next::Request) if connection.keeps_alive() => {}
             _ => break,
         }
         patience = config.keep_alive_timeout;

@@ -10,7 +10,7 @@ use std::{
         Arc,
         atomic::{
             AtomicBool, AtomicU64,
-            Ordering::{AcqRel, Acquire},
+            Ordering::{Relaxed, SeqCst},
         },
     },
     thread::JoinHandle,
@@ -24,6 +24,7 @@ use super::{
     broadcast::Broadcast,
     config::Config,
     cors::Cors,
+    dispatch,
     drain::DrainHandle,
     engine::EngineHandlers,
     error::{EmitError, StartError},
@@ -60,12 +61,19 @@ pub(super) struct Core {
     endpoints: Vec<(String, Endpoint)>,
     namespaces: Vec<Namespace>,
     routes: HashMap<String, RouteHandler>,
-    stopping: AtomicBool,
+    /// No new session is taken.
+    ending: AtomicBool,
+    /// No new connection and no new request is taken.
+    closed: AtomicBool,
 }
 
 impl Core {
-    pub(super) fn is_stopping(&self) -> bool {
-        self.stopping.load(Acquire)
+    pub(super) fn is_ending(&self) -> bool {
+        self.ending.load(SeqCst)
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.load(SeqCst)
     }
 
     pub(super) fn endpoint(&self, index: usize) -> &Endpoint {
@@ -89,7 +97,7 @@ impl Core {
 /// The connections that have a thread, so that a stop can end them and wait for them.
 #[derive(Debug)]
 pub(super) struct Connections {
-    open: Mutex<HashMap<u64, Arc<Stream>>>,
+    open: Mutex<HashMap<u64, Arc<Place>>>,
     fewer: Condvar,
     next: AtomicU64,
     max: usize,
@@ -106,14 +114,22 @@ impl Connections {
         if open.len() >= self.max {
             return None;
         }
-        let number = self.next.fetch_add(1, AcqRel);
-        open.insert(number, Arc::clone(stream));
-        Some(Permit { connections: Arc::clone(self), number })
+        let number = self.next.fetch_add(1, Relaxed);
+        let place = Arc::new(Place { stream: Arc::clone(stream), waiting: AtomicBool::new(false) });
+        open.insert(number, Arc::clone(&place));
+        Some(Permit { connections: Arc::clone(self), place, number })
     }
 
-    fn shutdown_all(&self, how: Shutdown) {
-        for stream in self.open.lock().values() {
-            stream.shutdown(how);
+    /// Ends the connections that have nothing under way.
+    fn interrupt_waiting(&self) {
+        for place in self.open.lock().values().filter(|place| place.waiting.load(SeqCst)) {
+            place.stream.shutdown(Shutdown::Read);
+        }
+    }
+
+    fn shutdown_all(&self) {
+        for place in self.open.lock().values() {
+            place.stream.shutdown(Shutdown::Both);
         }
     }
 
@@ -129,11 +145,33 @@ impl Connections {
     }
 }
 
-/// A connection's place among those that may be.
+/// A connection as a stop sees it.
+#[derive(Debug)]
+pub(super) struct Place {
+    stream: Arc<Stream>,
+    waiting: AtomicBool,
+}
+
+impl Place {
+    /// Whether the connection only waits for its peer's next request, or next step of an upgrade. A stop
+    /// interrupts it then; set before the stop is asked about, so that one of the two sees the other.
+    pub(super) fn set_waiting(&self, waiting: bool) {
+        self.waiting.store(waiting, SeqCst);
+    }
+}
+
+/// A connection's right to be; given back when nothing of it is left.
 #[derive(Debug)]
 pub(super) struct Permit {
     connections: Arc<Connections>,
+    place: Arc<Place>,
     number: u64,
+}
+
+impl Permit {
+    pub(super) fn place(&self) -> Arc<Place> {
+        Arc::clone(&self.place)
+    }
 }
 
 impl Drop for Permit {
@@ -172,10 +210,10 @@ impl fmt::Debug for Builder {
 }
 
 macro_rules! options {
-    ($($name:ident: $kind:ty),* $(,)?) => {$(
+    ($($name:ident: $kind:ty => $value:expr;)*) => {$(
         #[doc = concat!("Sets [`Config::", stringify!($name), "`].")]
-        pub fn $name(mut self, $name: impl Into<$kind>) -> Self {
-            self.config.$name = $name.into();
+        pub fn $name(mut self, $name: $kind) -> Self {
+            self.config.$name = $value;
             self
         }
     )*};
@@ -183,30 +221,30 @@ macro_rules! options {
 
 impl Builder {
     options! {
-        path: String,
-        ping_interval: Duration,
-        ping_timeout: Duration,
-        upgrade_timeout: Duration,
-        connect_timeout: Duration,
-        max_http_buffer_size: usize,
-        max_packet_size: usize,
-        max_attachments: usize,
-        transports: Vec<TransportKind>,
-        allow_upgrades: bool,
-        cors: Cors,
-        max_connections: usize,
-        max_tcp_connections: Option<usize>,
-        outbox_bytes_max: usize,
-        outbox_bytes_total: usize,
-        hub_queue: usize,
-        max_pending_acks: usize,
-        max_rooms: usize,
-        max_head_size: usize,
-        head_timeout: Duration,
-        body_timeout: Duration,
-        keep_alive_timeout: Duration,
-        close_timeout: Duration,
-        stack_size: usize,
+        path: impl Into<String> => path.into();
+        ping_interval: Duration => ping_interval;
+        ping_timeout: Duration => ping_timeout;
+        upgrade_timeout: Duration => upgrade_timeout;
+        connect_timeout: Duration => connect_timeout;
+        max_http_buffer_size: usize => max_http_buffer_size;
+        max_packet_size: usize => Some(max_packet_size);
+        max_attachments: usize => max_attachments;
+        transports: impl Into<Vec<TransportKind>> => transports.into();
+        allow_upgrades: bool => allow_upgrades;
+        cors: Cors => cors;
+        max_connections: usize => max_connections;
+        max_tcp_connections: usize => Some(max_tcp_connections);
+        outbox_bytes_max: usize => Some(outbox_bytes_max);
+        outbox_bytes_total: usize => Some(outbox_bytes_total);
+        hub_queue: usize => hub_queue;
+        max_pending_acks: usize => max_pending_acks;
+        max_rooms: usize => max_rooms;
+        max_head_size: usize => max_head_size;
+        head_timeout: Duration => head_timeout;
+        body_timeout: Duration => body_timeout;
+        keep_alive_timeout: Duration => keep_alive_timeout;
+        close_timeout: Duration => close_timeout;
+        stack_size: usize => stack_size;
     }
 
     /// Official `allowRequest`: sees each handshake before a session exists; `Err` refuses it with that message (403, code
@@ -302,8 +340,9 @@ impl Builder {
             sessions: Registry::new(config.max_connections),
             connections: Arc::new(Connections::new(config.tcp_connections())),
             connection_numbers: AtomicU64::new(0),
-            budget: Arc::new(Budget::new(config.outbox_bytes_total)),
-            stopping: AtomicBool::new(false),
+            budget: Arc::new(Budget::new(config.total_outbox_bytes())),
+            ending: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
             config,
             hub,
             drain,
@@ -316,7 +355,8 @@ impl Builder {
         let accept_thread = front_door::start(&core, listener, Arc::clone(&waker))?;
         let threads =
             Threads { accept: accept_thread, hub: hub_thread, drain: drain_thread, tend: tend_thread };
-        Ok(Server { core, local_addr, waker, threads: Mutex::new(Some(threads)), stopped: Condvar::new() })
+        let stage = Mutex::new(Stage::Running(Some(threads)));
+        Ok(Server { core, local_addr, waker, stage, staged: Condvar::new() })
     }
 
     fn validate(&self) -> Result<(), StartError> {
@@ -339,14 +379,23 @@ pub struct Server {
     core: Arc<Core>,
     local_addr: Option<SocketAddr>,
     waker: Arc<Waker>,
-    threads: Mutex<Option<Threads>>,
-    stopped: Condvar,
+    stage: Mutex<Stage>,
+    staged: Condvar,
 }
 
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Server").field("local_addr", &self.local_addr).finish_non_exhaustive()
     }
+}
+
+/// How far a stop has come.
+enum Stage {
+    /// Empty while one thread stops the server.
+    Running(Option<Threads>),
+    Stopped {
+        all_gone: bool,
+    },
 }
 
 struct Threads {
@@ -401,47 +450,81 @@ impl Server {
 
     /// Waits until another thread has shut the server down.
     pub fn wait(&self) {
-        let mut threads = self.threads.lock();
-        while threads.is_some() {
-            self.stopped.wait(&mut threads);
+        let mut stage = self.stage.lock();
+        while !matches!(*stage, Stage::Stopped { .. }) {
+            self.staged.wait(&mut stage);
         }
     }
 
-    /// Stops: takes no more connections, ends every session with reason "server shutting down" behind what waits for its
-    /// client, cuts what is left at the deadline, and waits for every thread. Handlers that still run then are waited
-    /// for as long as `deadline` once more; `false`: some had not returned, and their threads were left to themselves.
+    /// Stops: takes no more sessions, ends each with reason "server shutting down" behind what waits for its client (a
+    /// polling client may still fetch it), cuts what is left at the deadline, and waits for every thread. Handlers that
+    /// still run then are waited for as long as `deadline` once more, at least a second; `false`: some had not returned,
+    /// and their threads were left to themselves.
     ///
-    /// From inside a handler, which would wait for itself, it only begins the stop and returns `false`.
+    /// From inside a handler, which would wait for itself, it only ends the sessions and returns `false`.
     pub fn shutdown(&self, deadline: Duration) -> bool {
-        self.core.stopping.store(true, std::sync::atomic::Ordering::Release);
-        self.waker.wake();
+        self.core.ending.store(true, SeqCst);
         for session in self.core.sessions.all() {
             session.end(CloseReason::ServerShuttingDown);
         }
-        if std::thread::current().name().is_some_and(|name| name.starts_with("conn-") || name == "tend") {
+        if dispatch::is_in_handler() {
             return false;
         }
-        let Some(threads) = self.threads.lock().take() else { return true };
+        let mut stage = self.stage.lock();
+        if let Stage::Running(threads) = &mut *stage
+            && let Some(threads) = threads.take()
+        {
+            drop(stage);
+            let all_gone =
+                self.stop(threads, Instant::now() + deadline, deadline.max(Duration::from_secs(1)));
+            stage = self.stage.lock();
+            *stage = Stage::Stopped { all_gone };
+            self.staged.notify_all();
+        }
+        loop {
+            if let Stage::Stopped { all_gone } = *stage {
+                return all_gone;
+            }
+            self.staged.wait(&mut stage);
+        }
+    }
+
+    /// Everything of a stop that waits.
+    fn stop(&self, threads: Threads, deadline: Instant, grace: Duration) -> bool {
         let core = &self.core;
-        let _ = threads.accept.join();
-        if !core.connections.wait_until_none(Instant::now() + deadline) {
+        core.sessions.wait_until_none(deadline);
+        core.closed.store(true, SeqCst);
+        self.waker.wake();
+        core.connections.interrupt_waiting();
+        if !core.connections.wait_until_none(deadline) {
             for session in core.sessions.all() {
                 session.cut();
             }
-            core.connections.shutdown_all(Shutdown::Both);
+            core.connections.shutdown_all();
         }
-        let grace = deadline.max(Duration::from_secs(1));
-        let all_gone = core.connections.wait_until_none(Instant::now() + grace);
+        let grace = Instant::now() + grace;
+        let mut all_gone = core.connections.wait_until_none(grace);
         // Tend before hub: the last handlers may still want the hub. What a handler asks of the hub later fails.
         core.tend.stop();
-        let _ = threads.tend.join();
+        all_gone &= join(threads.tend, grace);
         core.hub.stop();
-        let _ = threads.hub.join();
         core.drain.stop();
-        let _ = threads.drain.join();
-        self.stopped.notify_all();
+        for thread in [threads.accept, threads.hub, threads.drain] {
+            all_gone &= join(thread, grace);
+        }
         all_gone
     }
+}
+
+/// Waits for a thread, which may be inside a handler that does not return. `false`: it was still there at the deadline.
+fn join(thread: JoinHandle<()>, deadline: Instant) -> bool {
+    while !thread.is_finished() {
+        if Instant::now() >= deadline {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    thread.join().is_ok()
 }
 
 impl Drop for Server {

@@ -10,10 +10,12 @@ use std::{
 };
 
 use smallvec::SmallVec;
-use tiny_http::{HTTPVersion, Header, Method, StatusCode};
+pub(super) use tiny_http::Method;
+use tiny_http::{HTTPVersion, Header, StatusCode};
 
 use super::{
     config::Config,
+    handle::Place,
     stream::{Peer, Stream, WRITE_PATIENCE},
 };
 
@@ -155,11 +157,12 @@ pub(super) struct Connection {
     input: Vec<u8>,
     /// The last request allows another one, and its answer did not take that back.
     keep_alive: bool,
+    pub(super) place: Arc<Place>,
 }
 
 impl Connection {
-    pub(super) fn new(stream: Arc<Stream>, peer: Peer) -> Self {
-        Self { stream, peer, input: Vec::new(), keep_alive: true }
+    pub(super) fn new(stream: Arc<Stream>, peer: Peer, place: Arc<Place>) -> Self {
+        Self { stream, peer, input: Vec::new(), keep_alive: true, place }
     }
 
     pub(super) fn keeps_alive(&self) -> bool {

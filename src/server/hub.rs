@@ -410,7 +410,9 @@ impl Hub {
                 let index = self.due.len();
                 self.due.push((packet, volatile));
                 self.orders.push(order);
-                self.note(session.slot, index);
+                if self.sits(&session) {
+                    self.note(session.slot, index);
+                }
             }
             Command::Ask { namespace, question } => self.answer(namespace, question),
             Command::AckDeadline(socket, id, at) => self.alarm(at, Deadline::Ack(socket, id)),
@@ -436,7 +438,9 @@ impl Hub {
 
     fn ending(&mut self, session: &Arc<Session>, code: Option<u16>, order: Order) {
         // What is due to it, in this batch too, goes out before the close.
-        self.flush_seat(session.slot);
+        if self.sits(session) {
+            self.flush_seat(session.slot);
+        }
         drop(order);
         session.finish(code);
         let patience = match session.transport() {
@@ -447,13 +451,17 @@ impl Hub {
     }
 
     fn gone(&mut self, session: &Arc<Session>) {
-        self.flush_seat(session.slot);
-        self.dirty.retain(|&slot| slot != session.slot);
-        if let Some(seat) = self.seats.get_mut(session.slot as usize)
-            && seat.take().is_some()
-        {
+        if self.sits(session) {
+            self.flush_seat(session.slot);
+            self.dirty.retain(|&slot| slot != session.slot);
+            self.seats[session.slot as usize] = None;
             session.core.sessions.vacate(session.slot);
         }
+    }
+
+    /// Whether the session's seat is still its own: a command may come later than its sender's end.
+    fn sits(&self, session: &Arc<Session>) -> bool {
+        matches!(self.seats.get(session.slot as usize), Some(Some(seat)) if Arc::ptr_eq(&seat.session, session))
     }
 
     fn emit(&mut self, namespace: usize, to: &Selection, packet: Encoded, volatile: bool, order: Order) {

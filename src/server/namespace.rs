@@ -1,7 +1,7 @@
 //! A namespace: its handlers, fixed before the server starts, and its verbs afterwards.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     fmt,
     sync::{
         Arc,
@@ -56,7 +56,8 @@ pub struct NamespaceBuilder {
     pub(super) name: String,
     pub(super) middlewares: Vec<Middleware>,
     pub(super) connect: Option<ConnectHandler>,
-    pub(super) events: HashMap<String, EventHandler>,
+    /// Few, and looked up for every event: a search beats a hash.
+    pub(super) events: BTreeMap<String, EventHandler>,
     pub(super) any: Option<AnyHandler>,
     pub(super) unhandled: Option<EventHandler>,
     pub(super) disconnecting: Option<CloseHandler>,
@@ -69,7 +70,7 @@ impl NamespaceBuilder {
             name: name.to_owned(),
             middlewares: Vec::new(),
             connect: None,
-            events: HashMap::new(),
+            events: BTreeMap::new(),
             any: None,
             unhandled: None,
             disconnecting: None,
@@ -219,19 +220,16 @@ impl Namespace {
     }
 
     /// Official `io.to(room)`: whoever is in the room, or has this socket id. More rooms can be added.
-    #[must_use]
     pub fn to(&self, room: &str) -> Broadcast {
         self.everybody().to(room)
     }
 
     /// Official `io.except(room)`: everybody who is not in the room.
-    #[must_use]
     pub fn except(&self, room: &str) -> Broadcast {
         self.everybody().except(room)
     }
 
     /// Official `io.volatile`: dropped for recipients that have a backlog.
-    #[must_use]
     pub fn volatile(&self) -> Broadcast {
         self.everybody().volatile()
     }
@@ -269,13 +267,4 @@ impl Namespace {
 /// Checks a namespace's name: begins with `/`, has no comma, is short enough.
 pub(super) fn is_name(name: &str) -> bool {
     name.starts_with('/') && !name.contains([',', '?']) && name.len() <= limits::MAX_NAMESPACE
-}
-
-/// Whether a name may be emitted (SIO "Event").
-pub(super) fn check_event_name(name: &str) -> Result<(), EmitError> {
-    if limits::RESERVED_EVENTS.contains(&name) {
-        Err(EmitError::ReservedEvent(name.to_owned()))
-    } else {
-        Ok(())
-    }
 }

@@ -17,11 +17,10 @@ use std::{
 };
 
 use rustix::event::{PollFd, PollFlags};
-use tiny_http::Method;
 
 use super::{
     engine,
-    http::{self, Connection, Head, HttpError, Response, header},
+    http::{self, Connection, Head, HttpError, Method, Response, header},
     outbox::Poll,
     session::{Handshake, Parting, Session},
     stream::{self, Stream, Waker},

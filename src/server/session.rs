@@ -19,7 +19,7 @@ use std::{
             Ordering::{Acquire, Relaxed, Release},
         },
     },
-    time::SystemTime,
+    time::{Instant, SystemTime},
 };
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -120,7 +120,7 @@ struct Gate {
     /// `None` while a thread dispatches.
     inbound: Option<Box<Inbound>>,
     todo: Vec<Todo>,
-    /// The tending thread has been told.
+    /// The session is in the tending thread's queue.
     told: bool,
 }
 
@@ -138,7 +138,7 @@ impl Session {
             slot,
             core: Arc::clone(core),
             endpoint,
-            outbox: Outbox::new(config.outbox_bytes_max, Arc::clone(&core.budget)),
+            outbox: Outbox::new(config.outbox_bytes(), Arc::clone(&core.budget)),
             handshake,
             posting: AtomicBool::new(false),
             upgrading: AtomicBool::new(false),
@@ -228,6 +228,13 @@ impl Session {
             }
             self.gate_free.wait(&mut gate);
         }
+    }
+
+    /// The tending thread has taken the session out of its queue, and looks after it: its turn, which works off what was
+    /// left, is over when this returns.
+    pub(super) fn tend(self: &Arc<Self>) {
+        self.gate.lock().told = false;
+        drop(self.enter());
     }
 
     /// Leaves something for the thread that dispatches next, or dispatches now; wakes the tending thread if none does.
@@ -333,7 +340,6 @@ impl Drop for Turn<'_> {
             let mut gate = self.session.gate.lock();
             if gate.todo.is_empty() {
                 gate.inbound = self.inbound.take();
-                gate.told = false;
                 self.session.signs.fetch_and(!BUSY, Relaxed);
                 drop(gate);
                 self.session.gate_free.notify_one();
@@ -352,6 +358,7 @@ impl Drop for Turn<'_> {
 #[derive(Debug)]
 pub(super) struct Registry {
     table: Mutex<Table>,
+    fewer: Condvar,
     max: usize,
 }
 
@@ -366,7 +373,7 @@ struct Table {
 
 impl Registry {
     pub(super) fn new(max: usize) -> Self {
-        Self { table: Mutex::default(), max }
+        Self { table: Mutex::default(), fewer: Condvar::new(), max }
     }
 
     pub(super) fn get(&self, id: &str) -> Option<Arc<Session>> {
@@ -393,6 +400,13 @@ impl Registry {
     /// From now on the id is unknown to requests.
     pub(super) fn forget(&self, id: &str) {
         self.table.lock().sessions.remove(id);
+        self.fewer.notify_all();
+    }
+
+    /// Waits until requests find no session any more, or until the deadline.
+    pub(super) fn wait_until_none(&self, deadline: Instant) {
+        let mut table = self.table.lock();
+        while !table.sessions.is_empty() && !self.fewer.wait_until(&mut table, deadline).timed_out() {}
     }
 
     /// The hub has forgotten the session that sat here.

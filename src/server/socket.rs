@@ -27,7 +27,7 @@ use super::{
     dispatch::{self, Todo},
     error::{AckError, EmitError},
     hub::{self, Command, Question, Selection},
-    namespace::{Namespace, check_event_name},
+    namespace::Namespace,
     outbox::Packets,
     session::{Handshake, Session},
 };
@@ -59,10 +59,12 @@ const DISCONNECTED: u8 = 2;
 
 type AckResult = Result<OwnedArgs, AckError>;
 
+type AckCallback = Box<dyn FnOnce(&Socket, AckResult) + Send>;
+
 /// Who waits for an acknowledgement.
 pub(super) enum Waiting {
     Thread(Sender<AckResult>),
-    Callback(Box<dyn FnOnce(&Socket, AckResult) + Send>),
+    Callback(AckCallback),
 }
 
 thread_local! {
@@ -310,7 +312,6 @@ impl Socket {
         args: &T,
         volatile: bool,
     ) -> Result<(), EmitError> {
-        check_event_name(event)?;
         self.send(&Outgoing::event(self.0.namespace.name(), event, id), args, volatile)
     }
 

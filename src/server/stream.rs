@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    io::{self, Read, Write},
+    io::{self, Read},
     net::{Shutdown, SocketAddr, TcpStream},
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
@@ -12,8 +12,10 @@ use std::{
 };
 
 use rustix::{
+    buffer::spare_capacity,
     event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll},
-    net::{SendFlags, send},
+    io::Errno,
+    net::{RecvFlags, SendFlags, recv, send},
 };
 
 /// Who is at the other end of a connection.
@@ -67,22 +69,43 @@ impl Stream {
 
     /// As [`recv`](Self::recv), but gives up with `TimedOut` at `deadline`.
     pub(super) fn recv_until(&self, buffer: &mut [u8], deadline: Instant) -> io::Result<usize> {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        self.set_read_timeout(Some(left))?;
+        self.limit_reads(deadline)?;
         match self.recv(buffer) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(io::ErrorKind::TimedOut.into()),
             read => read,
         }
     }
 
+    /// As [`recv`](Self::recv), or [`recv_until`](Self::recv_until) a deadline, in place of what the buffer
+    /// holds, up to its capacity; memory that nothing arrives in is not touched.
+    pub(super) fn recv_into(&self, buffer: &mut Vec<u8>, deadline: Option<Instant>) -> io::Result<()> {
+        if let Some(deadline) = deadline {
+            self.limit_reads(deadline)?;
+        }
+        buffer.clear();
+        loop {
+            match recv(self, spare_capacity(buffer), RecvFlags::empty()) {
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return Err(io::ErrorKind::TimedOut.into()),
+                received => return Ok(received.map(|_| ())?),
+            }
+        }
+    }
+
+    /// Has reads fail at `deadline`.
+    fn limit_reads(&self, deadline: Instant) -> io::Result<()> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        self.set_read_timeout(Some(left))
+    }
+
     /// Hands the kernel as much as it takes now. `WouldBlock` when that is nothing.
     pub(super) fn send_now(&self, bytes: &[u8]) -> io::Result<usize> {
         loop {
             match send(self, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
-                Err(rustix::io::Errno::INTR) => {}
+                Err(Errno::INTR) => {}
                 sent => return Ok(sent?),
             }
         }
@@ -121,24 +144,7 @@ impl Stream {
     }
 }
 
-/// A stream as tungstenite wants it: reads block, writes go out now or, where they would block, within
-/// [`WRITE_PATIENCE`].
-impl Read for &Stream {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.recv(buffer)
-    }
-}
-
-impl Write for &Stream {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.send_all(bytes, Instant::now() + WRITE_PATIENCE).map(|()| bytes.len())
-    }
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// How long a connection's own thread waits for a peer to take an HTTP response.
+/// How long a connection's own thread waits for a peer to take what nobody else writes to.
 pub(super) const WRITE_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Waits until one of `fds` is ready (`true`) or the deadline passes (`false`).
@@ -150,7 +156,7 @@ pub(super) fn wait(fds: &mut [PollFd<'_>], deadline: Option<Instant>) -> io::Res
         });
         match poll(fds, timeout.as_ref()) {
             Ok(ready) => return Ok(ready > 0),
-            Err(rustix::io::Errno::INTR) => {}
+            Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
     }

@@ -41,7 +41,6 @@ impl TendHandle {
 fn run(queue: &Receiver<Option<Arc<Session>>>) {
     for session in queue {
         let Some(session) = session else { return };
-        // Giving the turn back works the todo list off.
-        drop(session.enter());
+        session.tend();
     }
 }

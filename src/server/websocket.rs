@@ -28,7 +28,7 @@ use super::{
     http::{Connection, Head},
     outbox::Packets,
     session::{Parting, Session},
-    stream::Stream,
+    stream::{Stream, WRITE_PATIENCE},
 };
 use crate::proto::{
     CloseReason,
@@ -36,9 +36,12 @@ use crate::proto::{
     socket::Encoded,
 };
 
-/// What the codec reads at once. An idle connection keeps a buffer of this size; tungstenite's default would
-/// be 128 KiB.
-const READ_BUFFER: usize = 4 << 10;
+/// What is read from the socket at once. The memory is not touched before something of that size arrives.
+const READ_BUFFER: usize = 16 << 10;
+
+/// What the codec reads at once, out of our buffer. It clears that much before each read, and keeps it for each
+/// connection; tungstenite's default would be 128 KiB.
+const CODEC_BUFFER: usize = 512;
 
 /// The answer to an upgrade request. `None`: it is not a good one (RFC 6455 4.2.1).
 pub(super) fn accept(head: &Head) -> Option<Vec<u8>> {
@@ -95,7 +98,11 @@ fn try_upgrade<'s>(
     connection.stream.send_all(response, deadline).ok()?;
     let mut socket = WebSocket::new(connection, session);
     socket.io.deadline = Some(deadline);
-    if alone && session.transport() == TransportKind::Polling && socket.probe() {
+    connection.place.set_waiting(true);
+    let upgraded =
+        alone && !session.core.is_closed() && session.transport() == TransportKind::Polling && socket.probe();
+    connection.place.set_waiting(false);
+    if upgraded {
         return Some(socket);
     }
     socket.close_unused();
@@ -116,24 +123,35 @@ struct Io {
     bound: bool,
     /// Reads give up then.
     deadline: Option<Instant>,
-    /// Reads find nothing, so that the codec says what it has already.
+    /// Reads find what has arrived and nothing more, so that the codec says what it can make of that.
     dry: bool,
+    /// What was read from the socket, and how much of it the codec has.
+    input: Vec<u8>,
+    taken: usize,
 }
 
 impl Read for Io {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self.deadline {
-            _ if self.dry => Err(io::ErrorKind::WouldBlock.into()),
-            Some(deadline) => self.stream.recv_until(buffer, deadline),
-            None => self.stream.recv(buffer),
+        if self.taken == self.input.len() {
+            if self.dry {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            self.taken = 0;
+            self.stream.recv_into(&mut self.input, self.deadline)?;
         }
+        let rest = &self.input[self.taken..];
+        let count = rest.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&rest[..count]);
+        self.taken += count;
+        Ok(count)
     }
 }
 
 impl Write for Io {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if !self.bound {
-            return (&*self.stream).write(bytes);
+            let deadline = Instant::now() + WRITE_PATIENCE;
+            return self.stream.send_all(bytes, deadline).map(|()| bytes.len());
         }
         // The codec hands over whole frames. That the session has ended, it learns by reading.
         let _ = self.session.send(Packets::Borrowed(bytes), false);
@@ -146,17 +164,18 @@ impl Write for Io {
 
 impl<'s> WebSocket<'s> {
     fn new(connection: &mut Connection, session: &'s Arc<Session>) -> Self {
-        let codec = WebSocketContext::from_partially_read(
-            connection.take_input(),
-            Role::Server,
-            Some(codec_config(&session.core.config)),
-        );
+        let codec = WebSocketContext::new(Role::Server, Some(codec_config(&session.core.config)));
+        // The first frames of a hasty client came with the request.
+        let mut input = connection.take_input();
+        input.reserve_exact(READ_BUFFER.saturating_sub(input.len()));
         let io = Io {
             stream: Arc::clone(&connection.stream),
             session: Arc::clone(session),
             bound: false,
             deadline: None,
             dry: false,
+            input,
+            taken: 0,
         };
         Self { codec, io, session }
     }
@@ -199,12 +218,12 @@ impl<'s> WebSocket<'s> {
                 let _ = self.session.settle(uncorked);
             }
             if let Err(fault) = handled {
+                // Ended in turn, so that the handlers hear of it on this thread.
+                let _turn = self.session.enter();
                 self.session.end_with(fault.reason, fault.parting);
             }
         }
         self.linger();
-        // An ending that another thread began may have left its handlers to this one.
-        drop(self.session.enter());
     }
 
     fn handle(&mut self, message: Message) -> Result<(), Fault> {
@@ -272,7 +291,8 @@ impl<'s> WebSocket<'s> {
     fn take_over(&mut self) -> bool {
         // A POST that is still being handled comes first: its packets are older.
         let turn = self.session.enter();
-        // Before the move: a GET that the move wakes asks where the session is.
+        // Said first: a request that is on its way must not take the session for a polling one, and a GET that the move
+        // wakes asks where the session is.
         self.session.set_websocket();
         let Some(attached) = self.session.outbox.attach(&self.io.stream) else { return false };
         self.io.bound = true;
@@ -291,7 +311,7 @@ impl<'s> WebSocket<'s> {
 
 fn codec_config(config: &Config) -> WebSocketConfig {
     WebSocketConfig::default()
-        .read_buffer_size(READ_BUFFER)
+        .read_buffer_size(CODEC_BUFFER)
         .write_buffer_size(0)
         .max_write_buffer_size(64 << 10)
         .max_message_size(Some(config.max_http_buffer_size))

@@ -187,7 +187,7 @@ pub struct Open {
     /// Milliseconds the peer waits beyond the interval.
     pub ping_timeout: u64,
     /// Bytes of the largest payload or message that this server takes.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_payload: Option<u64>,
 }
 

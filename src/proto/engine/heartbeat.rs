@@ -3,9 +3,8 @@
 //! ```text
 //!            ping_interval            ping_timeout
 //!   Resting ──────────────► Waiting ──────────────► Expired
-//!      ▲                     │   │ any packet but the pong: once more ping_timeout
-//!      └───── pong ──────────┘   └──┐
-//!                            ▲──────┘
+//!      ▲                     │  ▲
+//!      └──────── pong ───────┘  └─ at the deadline, another packet was heard: one more ping_timeout, once
 //! ```
 //! The client's side is one deadline, [`Open::silence_allowed`](super::Open::silence_allowed) after the last ping.
 
@@ -45,7 +44,18 @@ pub struct Heartbeat {
 #[derive(Debug, Clone, Copy)]
 enum State {
     Resting { ping_at: Instant },
-    Waiting { pinged: Instant, expires: Instant, extended: bool },
+    Waiting { pinged: Instant, expires: Instant, grace: Grace },
+}
+
+/// Whether another packet than the pong puts the deadline off; it does so once a ping.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Grace {
+    /// No packet was heard yet.
+    None,
+    /// One was.
+    Earned,
+    /// The deadline was put off.
+    Spent,
 }
 
 impl Heartbeat {
@@ -66,7 +76,7 @@ impl Heartbeat {
             State::Resting { ping_at } if now < ping_at => Beat::Wait(ping_at),
             State::Resting { .. } => {
                 let expires = now + self.timeout;
-                self.state = State::Waiting { pinged: now, expires, extended: false };
+                self.state = State::Waiting { pinged: now, expires, grace: Grace::None };
                 Beat::Ping(self.next_look(now, now, expires))
             }
             State::Waiting { pinged, .. } if heard.pong => {
@@ -75,21 +85,25 @@ impl Heartbeat {
                 self.state = State::Resting { ping_at };
                 self.check(now, Heard::default())
             }
-            State::Waiting { pinged, expires, .. } if now < expires => {
+            State::Waiting { pinged, expires, grace } => {
+                let grace = if heard.packet && grace == Grace::None { Grace::Earned } else { grace };
+                let (expires, grace) = match grace {
+                    _ if now < expires => (expires, grace),
+                    _ if heard.busy => (now + self.timeout, grace),
+                    Grace::Earned => (now + self.timeout, Grace::Spent),
+                    Grace::None | Grace::Spent => return Beat::Expired,
+                };
+                self.state = State::Waiting { pinged, expires, grace };
                 Beat::Wait(self.next_look(now, pinged, expires))
             }
-            State::Waiting { pinged, extended, .. } if heard.busy || (heard.packet && !extended) => {
-                let expires = now + self.timeout;
-                self.state = State::Waiting { pinged, expires, extended: !heard.busy };
-                Beat::Wait(self.next_look(now, pinged, expires))
-            }
-            State::Waiting { .. } => Beat::Expired,
         }
     }
 
-    /// When to look for the pong: at the next ping's time if that comes before the deadline.
+    /// When to look for the pong: at the next ping's time, and once an interval when that has passed, because the
+    /// client's own deadline waits for no answer of its own.
     fn next_look(&self, now: Instant, pinged: Instant, expires: Instant) -> Instant {
         let next_ping = pinged + self.interval;
-        if next_ping > now { next_ping.min(expires) } else { expires }
+        let look = if next_ping > now { next_ping } else { now + self.interval };
+        look.min(expires)
     }
 }

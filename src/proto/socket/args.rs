@@ -1,14 +1,16 @@
 //! The arguments of an event or an acknowledgement: raw JSON and attachments until somebody asks for a type.
 
+use std::marker::PhantomData;
+
 use bytes::Bytes;
 use serde::{
     Deserialize, Serialize,
-    de::{DeserializeOwned, Visitor},
+    de::DeserializeSeed,
     ser::{SerializeTuple, Serializer},
 };
 use serde_json::value::RawValue;
 
-use super::{de, list::RawList, ser};
+use super::{de, list::RawList, placeholder};
 
 /// The arguments of one packet, borrowed from it.
 ///
@@ -49,11 +51,12 @@ impl<'a> Args<'a> {
     }
 
     /// The argument at `index` as a `T`; a missing one is read as `null`, as JavaScript would see it. Attachments
-    /// become bytes wherever `T` asks for bytes ([`bytes::Bytes`], `Vec<u8>`).
+    /// become bytes wherever `T` asks for bytes: [`bytes::Bytes`], `Vec<u8>`, `[u8; N]`, or `&[u8]` through
+    /// `serde_bytes`, which copies nothing.
     ///
     /// # Errors
     /// When the argument is no `T`.
-    pub fn get<T: DeserializeOwned>(&self, index: usize) -> Result<T, serde_json::Error> {
+    pub fn get<T: Deserialize<'a>>(&self, index: usize) -> Result<T, serde_json::Error> {
         self.raw(index).map_or_else(|| serde_json::from_str("null"), |arg| arg.parse())
     }
 
@@ -94,8 +97,8 @@ impl Serialize for Args<'_> {
 
 /// One argument: its JSON, and the attachments that its placeholders stand for.
 ///
-/// It can be serialised anywhere inside a larger structure, which is how a server hands a value on that it has no
-/// type for: `json!`-like structs with a field of type `Arg`.
+/// It can be serialised as a part of something larger, which is how a server hands a value on that it has no type
+/// for: `socket.emit("said", (name, event.args().raw(0)))`.
 #[derive(Debug, Clone, Copy)]
 pub struct Arg<'a> {
     json: &'a RawValue,
@@ -114,7 +117,11 @@ impl<'a> Arg<'a> {
     /// # Errors
     /// When it is no `T`.
     pub fn parse<T: Deserialize<'a>>(&self) -> Result<T, serde_json::Error> {
-        de::from_raw(self.json, self.attachments)
+        self.parse_seed(PhantomData)
+    }
+
+    pub(super) fn parse_seed<T: DeserializeSeed<'a>>(&self, seed: T) -> Result<T::Value, serde_json::Error> {
+        de::from_raw(seed, self.json, self.attachments)
     }
 
     /// Whether it is `null`.
@@ -136,7 +143,7 @@ impl Serialize for Arg<'_> {
             self.json.serialize(serializer)
         } else {
             // Placeholders must be numbered anew for the packet they go out with.
-            ser::Transcode::new(self.json, self.attachments).serialize(serializer)
+            placeholder::transcode(self.json, self.attachments, serializer)
         }
     }
 }
@@ -159,7 +166,7 @@ impl OwnedArgs {
     ///
     /// # Errors
     /// When the argument is no `T`.
-    pub fn get<T: DeserializeOwned>(&self, index: usize) -> Result<T, serde_json::Error> {
+    pub fn get<'a, T: Deserialize<'a>>(&'a self, index: usize) -> Result<T, serde_json::Error> {
         self.args().get(index)
     }
 }
@@ -167,16 +174,5 @@ impl OwnedArgs {
 impl Serialize for OwnedArgs {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.args().serialize(serializer)
-    }
-}
-
-impl<'a> Args<'a> {
-    /// Drives `visitor` over the arguments as a sequence that never runs dry: missing ones are `null`.
-    pub(super) fn visit<V: Visitor<'a>>(
-        &self,
-        visitor: V,
-        at_least: usize,
-    ) -> Result<V::Value, serde_json::Error> {
-        visitor.visit_seq(de::ArgsAccess { args: self, next: 0, at_least })
     }
 }

@@ -1,17 +1,17 @@
 //! Reading typed values out of raw arguments: wherever the type asks for bytes, a placeholder gives its attachment.
 //!
-//! A thin layer over `serde_json`'s deserialiser that looks at objects where bytes are wanted. Formats that read
-//! ahead without knowing the type (`#[serde(untagged)]`, `#[serde(flatten)]`, `serde_json::Value`) see the
-//! placeholder as the object it is; [`Args::attachments`] has the bytes for them.
+//! A thin layer over `serde_json`'s deserialiser that looks at objects where bytes are wanted. Types that read ahead
+//! without knowing what they want (`serde_json::Value`, and what serde buffers: `untagged`, internally tagged,
+//! `flatten`) see the placeholder as the object it is; [`Args::attachments`] has the bytes for them.
 
-use std::{borrow::Cow, fmt};
+use std::fmt;
 
 use bytes::Bytes;
 use serde::{
     Deserialize,
     de::{
         self, DeserializeSeed, Deserializer, EnumAccess, MapAccess, SeqAccess, VariantAccess, Visitor,
-        value::SeqDeserializer,
+        value::{MapAccessDeserializer, SeqDeserializer},
     },
 };
 use serde_json::{Error, value::RawValue};
@@ -19,15 +19,16 @@ use serde_json::{Error, value::RawValue};
 use super::Args;
 
 /// Reads one value.
-pub(super) fn from_raw<'a, T: Deserialize<'a>>(
+pub(super) fn from_raw<'a, T: DeserializeSeed<'a>>(
+    seed: T,
     json: &'a RawValue,
     attachments: &'a [Bytes],
-) -> Result<T, Error> {
-    if attachments.is_empty() {
-        return serde_json::from_str(json.get());
-    }
+) -> Result<T::Value, Error> {
     let mut inner = serde_json::Deserializer::from_str(json.get());
-    T::deserialize(Binary { inner: &mut inner, attachments })
+    if attachments.is_empty() {
+        return seed.deserialize(&mut inner);
+    }
+    seed.deserialize(Binary { inner: &mut inner, attachments, want: Want::Value })
 }
 
 /// A list of arguments as a tuple, or a sequence.
@@ -39,13 +40,13 @@ impl<'de> Deserializer<'de> for ArgsDeserializer<'_, 'de> {
     type Error = Error;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        self.args.visit(visitor, 0)
+        self.deserialize_tuple(0, visitor)
     }
     fn deserialize_unit<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         visitor.visit_unit()
     }
     fn deserialize_tuple<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value, Error> {
-        self.args.visit(visitor, len)
+        visitor.visit_seq(ArgsAccess { args: self.args, next: 0, at_least: len })
     }
     fn deserialize_tuple_struct<V: Visitor<'de>>(
         self,
@@ -53,7 +54,7 @@ impl<'de> Deserializer<'de> for ArgsDeserializer<'_, 'de> {
         len: usize,
         visitor: V,
     ) -> Result<V::Value, Error> {
-        self.args.visit(visitor, len)
+        self.deserialize_tuple(len, visitor)
     }
     serde::forward_to_deserialize_any! {
         bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option
@@ -61,10 +62,11 @@ impl<'de> Deserializer<'de> for ArgsDeserializer<'_, 'de> {
     }
 }
 
-pub(super) struct ArgsAccess<'r, 'a> {
-    pub(super) args: &'r Args<'a>,
-    pub(super) next: usize,
-    pub(super) at_least: usize,
+/// The arguments one after the other, then `null` up to the wanted length.
+struct ArgsAccess<'r, 'a> {
+    args: &'r Args<'a>,
+    next: usize,
+    at_least: usize,
 }
 
 impl<'a> SeqAccess<'a> for ArgsAccess<'_, 'a> {
@@ -72,17 +74,10 @@ impl<'a> SeqAccess<'a> for ArgsAccess<'_, 'a> {
     fn next_element_seed<T: DeserializeSeed<'a>>(&mut self, seed: T) -> Result<Option<T::Value>, Error> {
         let index = self.next;
         self.next += 1;
-        let Some(arg) = self.args.raw(index) else {
-            let missing = (index < self.at_least)
-                .then(|| seed.deserialize(&mut serde_json::Deserializer::from_str("null")));
-            return missing.transpose();
-        };
-        let mut inner = serde_json::Deserializer::from_str(arg.json());
-        let attachments = self.args.attachments();
-        if attachments.is_empty() {
-            seed.deserialize(&mut inner).map(Some)
-        } else {
-            seed.deserialize(Binary { inner: &mut inner, attachments }).map(Some)
+        match self.args.raw(index) {
+            Some(arg) => arg.parse_seed(seed).map(Some),
+            None if index < self.at_least => from_raw(seed, RawValue::NULL, &[]).map(Some),
+            None => Ok(None),
         }
     }
 }
@@ -92,11 +87,35 @@ impl<'a> SeqAccess<'a> for ArgsAccess<'_, 'a> {
 struct Binary<'a, D> {
     inner: D,
     attachments: &'a [Bytes],
+    want: Want,
+}
+
+/// What a visitor makes of an object.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Want {
+    /// Nothing special.
+    Value,
+    /// It must be a placeholder, and becomes bytes.
+    Bytes,
+    /// It must be a placeholder, and becomes a sequence of bytes: all that `Vec<u8>` knows of.
+    Seq,
+}
+
+/// An object that stands for an attachment.
+#[derive(Deserialize)]
+struct Placeholder {
+    #[serde(rename = "_placeholder")]
+    marked: bool,
+    num: usize,
 }
 
 impl<'a, D> Binary<'a, D> {
     fn wrap<T>(&self, inner: T) -> Binary<'a, T> {
-        Binary { inner, attachments: self.attachments }
+        self.wanting(Want::Value, inner)
+    }
+
+    fn wanting<T>(&self, want: Want, inner: T) -> Binary<'a, T> {
+        Binary { inner, attachments: self.attachments, want }
     }
 }
 
@@ -109,7 +128,7 @@ macro_rules! forward {
     )*};
 }
 
-impl<'de, D: Deserializer<'de>> Deserializer<'de> for Binary<'_, D> {
+impl<'de, D: Deserializer<'de>> Deserializer<'de> for Binary<'de, D> {
     type Error = D::Error;
 
     forward! {
@@ -118,23 +137,26 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Binary<'_, D> {
         deserialize_u64() deserialize_u128() deserialize_f32() deserialize_f64() deserialize_char()
         deserialize_str() deserialize_string() deserialize_option() deserialize_unit()
         deserialize_unit_struct(name: &'static str) deserialize_newtype_struct(name: &'static str)
-        deserialize_tuple(len: usize) deserialize_tuple_struct(name: &'static str, len: usize)
+        deserialize_tuple_struct(name: &'static str, len: usize)
         deserialize_map() deserialize_struct(name: &'static str, fields: &'static [&'static str])
         deserialize_enum(name: &'static str, variants: &'static [&'static str])
         deserialize_identifier() deserialize_ignored_any()
     }
 
-    // Bytes, and a sequence that may be one of bytes: an object here is a placeholder.
+    // Strings and arrays stay what they are; only an object is looked at.
     fn deserialize_bytes<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
-        let visitor = Bytewise { inner: self.wrap(visitor), as_seq: false };
+        let visitor = self.wanting(Want::Bytes, visitor);
         self.inner.deserialize_any(visitor)
     }
     fn deserialize_byte_buf<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
         self.deserialize_bytes(visitor)
     }
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
-        let visitor = Bytewise { inner: self.wrap(visitor), as_seq: true };
+        let visitor = self.wanting(Want::Seq, visitor);
         self.inner.deserialize_any(visitor)
+    }
+    fn deserialize_tuple<V: Visitor<'de>>(self, _: usize, visitor: V) -> Result<V::Value, D::Error> {
+        self.deserialize_seq(visitor)
     }
 }
 
@@ -146,14 +168,14 @@ macro_rules! pass {
     )*};
 }
 
-impl<'de, V: Visitor<'de>> Visitor<'de> for Binary<'_, V> {
+impl<'de, V: Visitor<'de>> Visitor<'de> for Binary<'de, V> {
     type Value = V::Value;
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.inner.expecting(f)
     }
     pass! {
-        visit_bool(bool) visit_i64(i64) visit_u64(u64) visit_f64(f64) visit_str(&str)
-        visit_borrowed_str(&'de str) visit_string(String)
+        visit_bool(bool) visit_i64(i64) visit_i128(i128) visit_u64(u64) visit_u128(u128) visit_f64(f64)
+        visit_str(&str) visit_borrowed_str(&'de str) visit_string(String)
     }
     fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
         self.inner.visit_unit()
@@ -174,8 +196,17 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Binary<'_, V> {
         self.inner.visit_seq(seq)
     }
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-        let map = self.wrap(map);
-        self.inner.visit_map(map)
+        if self.want == Want::Value {
+            let map = self.wrap(map);
+            return self.inner.visit_map(map);
+        }
+        let placeholder = Placeholder::deserialize(MapAccessDeserializer::new(map)).ok();
+        let num = placeholder.filter(|it| it.marked).map(|it| it.num);
+        match num.and_then(|num| self.attachments.get(num)) {
+            None => Err(de::Error::invalid_type(de::Unexpected::Map, &self)),
+            Some(bytes) if self.want == Want::Bytes => self.inner.visit_borrowed_bytes(bytes),
+            Some(bytes) => self.inner.visit_seq(SeqDeserializer::new(bytes.iter().copied())),
+        }
     }
     fn visit_enum<A: EnumAccess<'de>>(self, data: A) -> Result<Self::Value, A::Error> {
         let data = self.wrap(data);
@@ -183,7 +214,7 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Binary<'_, V> {
     }
 }
 
-impl<'de, S: DeserializeSeed<'de>> DeserializeSeed<'de> for Binary<'_, S> {
+impl<'de, S: DeserializeSeed<'de>> DeserializeSeed<'de> for Binary<'de, S> {
     type Value = S::Value;
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<S::Value, D::Error> {
         let deserializer = self.wrap(deserializer);
@@ -191,7 +222,7 @@ impl<'de, S: DeserializeSeed<'de>> DeserializeSeed<'de> for Binary<'_, S> {
     }
 }
 
-impl<'de, A: SeqAccess<'de>> SeqAccess<'de> for Binary<'_, A> {
+impl<'de, A: SeqAccess<'de>> SeqAccess<'de> for Binary<'de, A> {
     type Error = A::Error;
     fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, A::Error> {
         let seed = self.wrap(seed);
@@ -199,7 +230,7 @@ impl<'de, A: SeqAccess<'de>> SeqAccess<'de> for Binary<'_, A> {
     }
 }
 
-impl<'de, A: MapAccess<'de>> MapAccess<'de> for Binary<'_, A> {
+impl<'de, A: MapAccess<'de>> MapAccess<'de> for Binary<'de, A> {
     type Error = A::Error;
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, A::Error> {
         self.inner.next_key_seed(seed)
@@ -210,17 +241,17 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for Binary<'_, A> {
     }
 }
 
-impl<'a, 'de, A: EnumAccess<'de>> EnumAccess<'de> for Binary<'a, A> {
+impl<'de, A: EnumAccess<'de>> EnumAccess<'de> for Binary<'de, A> {
     type Error = A::Error;
-    type Variant = Binary<'a, A::Variant>;
+    type Variant = Binary<'de, A::Variant>;
     fn variant_seed<T: DeserializeSeed<'de>>(self, seed: T) -> Result<(T::Value, Self::Variant), A::Error> {
-        let attachments = self.attachments;
-        let (value, variant) = self.inner.variant_seed(seed)?;
-        Ok((value, Binary { inner: variant, attachments }))
+        let Self { inner, attachments, want } = self;
+        let (value, variant) = inner.variant_seed(seed)?;
+        Ok((value, Binary { inner: variant, attachments, want }))
     }
 }
 
-impl<'de, A: VariantAccess<'de>> VariantAccess<'de> for Binary<'_, A> {
+impl<'de, A: VariantAccess<'de>> VariantAccess<'de> for Binary<'de, A> {
     type Error = A::Error;
     fn unit_variant(self) -> Result<(), A::Error> {
         self.inner.unit_variant()
@@ -240,50 +271,5 @@ impl<'de, A: VariantAccess<'de>> VariantAccess<'de> for Binary<'_, A> {
     ) -> Result<V::Value, A::Error> {
         let visitor = self.wrap(visitor);
         self.inner.struct_variant(fields, visitor)
-    }
-}
-
-/// A visitor where bytes, or a sequence, are wanted: an object must be a placeholder and becomes its attachment;
-/// strings and arrays stay what they are.
-struct Bytewise<'a, V> {
-    inner: Binary<'a, V>,
-    as_seq: bool,
-}
-
-impl<'de, V: Visitor<'de>> Visitor<'de> for Bytewise<'_, V> {
-    type Value = V::Value;
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.inner.expecting(f)
-    }
-    pass! {
-        visit_bool(bool) visit_i64(i64) visit_u64(u64) visit_f64(f64) visit_str(&str)
-        visit_borrowed_str(&'de str) visit_string(String)
-    }
-    fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
-        self.inner.visit_unit()
-    }
-    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Self::Value, A::Error> {
-        self.inner.visit_seq(seq)
-    }
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut marked = false;
-        let mut num = None;
-        while let Some(key) = map.next_key::<Cow<'_, str>>()? {
-            match &*key {
-                "_placeholder" => marked = map.next_value()?,
-                "num" => num = Some(map.next_value::<usize>()?),
-                _ => {
-                    map.next_value::<de::IgnoredAny>()?;
-                }
-            }
-        }
-        let attachment = num.filter(|_| marked).and_then(|num| self.inner.attachments.get(num));
-        match attachment {
-            None => Err(de::Error::invalid_type(de::Unexpected::Map, &self)),
-            Some(bytes) if self.as_seq => {
-                self.inner.inner.visit_seq(SeqDeserializer::new(bytes.iter().copied()))
-            }
-            Some(bytes) => self.inner.inner.visit_byte_buf(bytes.to_vec()),
-        }
     }
 }

@@ -103,8 +103,13 @@ impl<'a> Outgoing<'a> {
         Self { kind: Kind::Disconnect, namespace, id: None }
     }
 
-    /// Encodes the packet with `data`: for events and acks the arguments (a tuple gives one an element, `()` none,
-    /// everything else one), for the other types the payload. Bytes become attachments.
+    /// Encodes the packet with `data`: for events and acks the arguments, for the other types the payload.
+    ///
+    /// A tuple gives one argument an element, `()` none, and everything else is one argument. To serde a fixed-size
+    /// array is a tuple and `Value::Null` is `()`; wrapped in a tuple, `(value,)`, anything is one argument.
+    ///
+    /// What serialises as bytes becomes an attachment: [`Bytes`], `serde_bytes`. A `Vec<u8>` does not; to serde it
+    /// is a list of numbers.
     ///
     /// # Errors
     /// [`EncodeError`].
@@ -131,14 +136,14 @@ impl<'a> Outgoing<'a> {
         buffer.resize(room, 0);
         let mut attachments = Attachments::default();
         match self.kind {
+            Kind::Event(name) if limits::RESERVED_EVENTS.contains(&name) => {
+                return Err(EncodeError::ReservedEvent);
+            }
             Kind::Event(name) => ser::array(Some(name), data, buffer, &mut attachments)?,
             Kind::Ack => ser::array(None, data, buffer, &mut attachments)?,
-            Kind::Connect | Kind::ConnectError | Kind::Disconnect => {
-                serde_json::to_writer(&mut *buffer, data)?;
-                if &buffer[room..] == b"null" {
-                    buffer.truncate(room);
-                }
-            }
+            Kind::Connect => payload(data, b"{", buffer)?,
+            Kind::ConnectError => payload(data, b"{\"", buffer)?,
+            Kind::Disconnect => payload(data, b"", buffer)?,
         }
         if attachments.count > limits::MAX_ATTACHMENTS {
             return Err(EncodeError::TooManyAttachments(attachments.count));
@@ -184,6 +189,17 @@ impl<'a> Outgoing<'a> {
     }
 }
 
+/// Writes data that begins with one of the bytes `first`, or nothing for `()`.
+fn payload<T: Serialize + ?Sized>(data: &T, first: &[u8], buffer: &mut Vec<u8>) -> Result<(), EncodeError> {
+    let start = buffer.len();
+    serde_json::to_writer(&mut *buffer, data)?;
+    if &buffer[start..] == b"null" {
+        buffer.truncate(start);
+    }
+    let fits = buffer.get(start).is_none_or(|byte| first.contains(byte));
+    if fits { Ok(()) } else { Err(EncodeError::InvalidPayload) }
+}
+
 /// `4`, the type, the count with its dash, the comma, the id.
 const MAX_PREFIX: usize = 2 + (limits::MAX_ACK_DIGITS + 1) + 1 + limits::MAX_ACK_DIGITS;
 
@@ -204,6 +220,13 @@ fn decimal(mut number: u64, digits: &mut [u8; limits::MAX_ACK_DIGITS]) -> &[u8] 
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EncodeError {
+    /// An event's name is one of [`RESERVED_EVENTS`](crate::proto::limits::RESERVED_EVENTS): every receiver would
+    /// close the connection.
+    #[error("reserved event name")]
+    ReservedEvent,
+    /// CONNECT carries an object or nothing, CONNECT_ERROR also a string, DISCONNECT nothing.
+    #[error("invalid payload for the packet type")]
+    InvalidPayload,
     /// The data cannot be JSON: a map whose keys are no strings, or an error of its own.
     #[error("not serialisable as JSON: {0}")]
     Json(#[from] serde_json::Error),
@@ -286,7 +309,8 @@ impl<'a> Frame<'a> {
     }
 }
 
-/// The frames in bytes that this module wrote, in order. Ends at the first byte that is no whole, unmasked frame.
+/// The frames in bytes that this module wrote, in order. Ends at the first byte that begins no whole, final,
+/// unmasked frame.
 #[derive(Debug, Clone)]
 pub struct Frames<'a> {
     rest: &'a [u8],
@@ -304,12 +328,16 @@ impl<'a> Iterator for Frames<'a> {
     type Item = Frame<'a>;
     fn next(&mut self) -> Option<Frame<'a>> {
         let (first, short) = (*self.rest.first()?, *self.rest.get(1)?);
-        let (header, len) = match short {
+        if first & 0xf0 != 0x80 {
+            return None;
+        }
+        let (header, len): (usize, usize) = match short {
+            0..=125 => (2, short.into()),
             126 => (4, u16::from_be_bytes(self.rest.get(2..4)?.try_into().ok()?).into()),
             127 => (10, u64::from_be_bytes(self.rest.get(2..10)?.try_into().ok()?).try_into().ok()?),
-            len => (2, usize::from(len)),
+            _ => return None,
         };
-        let size = header + len;
+        let size = header.checked_add(len)?;
         let data = self.rest.get(header..size)?;
         self.rest = &self.rest[size..];
         let opcode = match first & 0x0f {

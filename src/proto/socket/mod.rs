@@ -14,6 +14,7 @@ mod de;
 mod encoded;
 mod list;
 mod packet;
+mod placeholder;
 mod ser;
 
 pub use args::{Arg, Args, OwnedArgs};

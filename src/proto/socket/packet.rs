@@ -9,11 +9,11 @@ use std::{borrow::Cow, fmt};
 use bytes::Bytes;
 use serde::{
     Deserialize,
-    de::{SeqAccess, Visitor},
+    de::{Error as _, IgnoredAny, SeqAccess, Visitor},
 };
 use serde_json::value::RawValue;
 
-use super::{Args, binary, list::RawList};
+use super::{Args, list::RawList, placeholder};
 use crate::proto::{Error, limits};
 
 /// A Socket.IO packet, borrowed from the message that carried it.
@@ -120,21 +120,17 @@ impl<'a> Header<'a> {
         match (self.id, self.data) {
             (Some(_), _) => Err(Error::InvalidPayload),
             (None, "") => Ok(None),
-            (None, json) => {
-                let raw = raw(json)?;
-                if raw.get().starts_with('{') { Ok(Some(raw)) } else { Err(Error::InvalidPayload) }
-            }
+            (None, json) => payload(json, &['{']).map(Some),
         }
     }
 
     /// CONNECT_ERROR carries a string or an object; the official parser takes its absence for an empty one.
     fn connect_error_data(&self) -> Result<&'a RawValue, Error> {
-        let raw = raw(if self.data.is_empty() { "{}" } else { self.data })?;
-        if raw.get().starts_with(['{', '"']) { Ok(raw) } else { Err(Error::InvalidPayload) }
+        payload(if self.data.is_empty() { "{}" } else { self.data }, &['{', '"'])
     }
 
     fn event(&self, attachments: &'a [Bytes]) -> Result<Body<'a>, Error> {
-        let array: EventArray<'a> = array(self.data)?;
+        let array: EventArray<'a> = payload(self.data, &['['])?;
         let name = match array.name {
             None => return Err(Error::InvalidPayload),
             Some(EventName::Other) => return Err(Error::BadEventName),
@@ -149,14 +145,14 @@ impl<'a> Header<'a> {
 
     fn ack(&self, attachments: &'a [Bytes]) -> Result<Body<'a>, Error> {
         let id = self.id.ok_or(Error::AckWithoutId)?;
-        let values: RawArray<'a> = array(self.data)?;
+        let values: RawArray<'a> = payload(self.data, &['['])?;
         Ok(Body::Ack { id, args: self.args(values.0, attachments)? })
     }
 
     fn args(&self, values: RawList<'a>, attachments: &'a [Bytes]) -> Result<Args<'a>, Error> {
         if self.kind >= b'5' {
             for value in values.iter() {
-                binary::check_placeholders(value, attachments.len())?;
+                placeholder::check(value, attachments.len())?;
             }
         }
         Ok(Args::new(values, attachments))
@@ -182,11 +178,13 @@ fn read_namespace(text: &str) -> Result<(&str, &str), Error> {
     }
     // Looked for within the bound only: a megabyte of name must not cost a megabyte of search.
     let window = &text.as_bytes()[..text.len().min(limits::MAX_NAMESPACE + 1)];
-    match window.iter().position(|&byte| byte == b',') {
-        Some(comma) => Ok((&text[..comma], &text[comma + 1..])),
-        None if text.len() <= limits::MAX_NAMESPACE => Ok((text, "")),
-        None => Err(Error::NamespaceTooLong),
-    }
+    let (name, rest) = match window.iter().position(|&byte| byte == b',') {
+        Some(comma) => (&text[..comma], &text[comma + 1..]),
+        None if text.len() <= limits::MAX_NAMESPACE => (text, ""),
+        None => return Err(Error::NamespaceTooLong),
+    };
+    // Without this, JSON behind a forgotten comma would become a part of the name.
+    if name.contains(['{', '[', '"']) { Err(Error::BadNamespace) } else { Ok((name, rest)) }
 }
 
 fn read_id(text: &str) -> Result<(Option<u64>, &str), Error> {
@@ -204,20 +202,14 @@ fn digits(text: &str) -> usize {
     text.bytes().take_while(u8::is_ascii_digit).count()
 }
 
-/// One JSON value and nothing behind it.
-fn raw(json: &str) -> Result<&RawValue, Error> {
-    serde_json::from_str(json).map_err(|_| Error::BadJson)
-}
-
-/// An array that begins at once: the grammar has no space between the id and the JSON.
-fn array<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, Error> {
-    if json.starts_with('[') {
-        serde_json::from_str(json).map_err(|_| Error::BadJson)
-    } else if json.is_empty() || raw(json).is_ok() {
-        Err(Error::InvalidPayload)
-    } else {
-        Err(Error::BadJson)
+/// One JSON value, whose first character tells its type, and nothing behind it. It begins at once: the grammar has
+/// no space before it.
+fn payload<'a, T: Deserialize<'a>>(json: &'a str, first: &[char]) -> Result<T, Error> {
+    if json.starts_with(first) {
+        return serde_json::from_str(json).map_err(|_| Error::BadJson);
     }
+    let is_json = || serde_json::from_str::<IgnoredAny>(json).is_ok();
+    Err(if json.is_empty() || is_json() { Error::InvalidPayload } else { Error::BadJson })
 }
 
 /// `["name", …]` read in one pass.
@@ -234,13 +226,10 @@ enum EventName<'a> {
 impl<'de> Deserialize<'de> for EventName<'de> {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let raw = <&RawValue>::deserialize(deserializer)?.get();
-        let Some(inner) = raw.strip_prefix('"').and_then(|raw| raw.strip_suffix('"')) else {
+        if !raw.starts_with('"') {
             return Ok(Self::Other);
-        };
-        if !inner.contains('\\') {
-            return Ok(Self::Name(Cow::Borrowed(inner)));
         }
-        serde_json::from_str(raw).map(|name| Self::Name(Cow::Owned(name))).map_err(serde::de::Error::custom)
+        placeholder::unquote(raw).map(Self::Name).map_err(D::Error::custom)
     }
 }
 

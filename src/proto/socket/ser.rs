@@ -1,19 +1,14 @@
 //! Writing typed values as arguments: wherever a value gives bytes, an attachment takes its place.
 
-use std::{borrow::Cow, fmt, io};
+use std::{fmt, io};
 
-use bytes::Bytes;
 use serde::{
     Serialize, Serializer,
-    de::{Deserialize, Deserializer, MapAccess, Visitor},
-    ser::{self, Error as _, Impossible, SerializeMap, SerializeSeq, SerializeTuple},
+    ser::{self, Impossible, SerializeSeq, SerializeTuple},
 };
-use serde_json::{Error, ser::Formatter, value::RawValue};
+use serde_json::{Error, ser::Formatter};
 
-use super::{
-    binary::{Placeholder, Scalar},
-    encoded::{self, Opcode},
-};
+use super::encoded::{self, Opcode};
 
 /// The attachments of a packet that is being written, as WebSocket frames that will follow its text.
 #[derive(Debug, Default)]
@@ -152,86 +147,5 @@ impl<L: SerializeSeq<Ok = (), Error = Error>> Serializer for Spread<'_, L> {
         serialize_map(Option<usize>) -> Self::SerializeMap;
         serialize_struct(&'static str, usize) -> Self::SerializeStruct;
         serialize_struct_variant(&'static str, u32, &'static str, usize) -> Self::SerializeStructVariant;
-    }
-}
-
-/// Raw JSON with placeholders, written on with its attachments as bytes, so that they are numbered anew.
-///
-/// One level is parsed at a time, so a value costs its size times its depth, which
-/// [`MAX_JSON_DEPTH`](crate::proto::limits::MAX_JSON_DEPTH) bounds for every packet that has attachments.
-pub(super) struct Transcode<'a> {
-    json: &'a RawValue,
-    attachments: &'a [Bytes],
-}
-
-impl<'a> Transcode<'a> {
-    pub(super) fn new(json: &'a RawValue, attachments: &'a [Bytes]) -> Self {
-        Self { json, attachments }
-    }
-
-    fn inner(&self, json: &'a RawValue) -> Self {
-        Self { json, attachments: self.attachments }
-    }
-}
-
-impl Serialize for Transcode<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let json = self.json.get();
-        if !json.contains("_placeholder") && !json.contains('\\') {
-            return self.json.serialize(serializer);
-        }
-        if json.starts_with('[') {
-            let values: Vec<&RawValue> = serde_json::from_str(json).map_err(S::Error::custom)?;
-            return serializer.collect_seq(values.into_iter().map(|value| self.inner(value)));
-        }
-        if !json.starts_with('{') {
-            return self.json.serialize(serializer);
-        }
-        let Entries(entries) = serde_json::from_str(json).map_err(S::Error::custom)?;
-        if let Some(num) = placeholder(&entries) {
-            let attachment =
-                self.attachments.get(num).ok_or_else(|| S::Error::custom("illegal attachments"))?;
-            return serializer.serialize_bytes(attachment);
-        }
-        let mut map = serializer.serialize_map(Some(entries.len()))?;
-        for (key, value) in entries {
-            map.serialize_entry(&key, &self.inner(value))?;
-        }
-        map.end()
-    }
-}
-
-fn placeholder(entries: &[(Cow<'_, str>, &RawValue)]) -> Option<usize> {
-    let mut placeholder = Placeholder::default();
-    for (key, value) in entries {
-        let scalar = match value.get() {
-            "true" => Scalar::True,
-            number => number.parse().map_or(Scalar::Other, Scalar::Uint),
-        };
-        placeholder.note(key, scalar);
-    }
-    placeholder.resolve()
-}
-
-/// The entries of an object in their order.
-struct Entries<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
-
-impl<'de> Deserialize<'de> for Entries<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct EntriesVisitor;
-        impl<'de> Visitor<'de> for EntriesVisitor {
-            type Value = Entries<'de>;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut entries = Vec::new();
-                while let Some(entry) = map.next_entry()? {
-                    entries.push(entry);
-                }
-                Ok(Entries(entries))
-            }
-        }
-        deserializer.deserialize_map(EntriesVisitor)
     }
 }

@@ -1,0 +1,234 @@
+//! Placeholders: the objects in a packet's JSON that stand for its attachments (SIO "Binary event").
+//!
+//! `{"_placeholder":true,"num":k}` is one, whatever else the object has; with a `_placeholder` that is not exactly
+//! `true` it is plain data. JSON that `serde_json` has accepted is scanned here byte by byte: once, without
+//! recursion, and without an opinion about what the values mean.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use serde::ser::{Error as _, Serialize, SerializeMap, SerializeSeq, Serializer};
+use serde_json::value::RawValue;
+use smallvec::SmallVec;
+
+use crate::proto::{Error, limits};
+
+/// Checks every placeholder in `value`: `num` is an integer and names one of `count` attachments. The same number
+/// twice and a number that nobody names are allowed, as in the official parser.
+pub(super) fn check(value: &RawValue, count: usize) -> Result<(), Error> {
+    let illegal = |node: &Node| node.attachment.is_some_and(|num| num >= count);
+    if find(value.get())?.iter().any(illegal) { Err(Error::IllegalAttachments) } else { Ok(()) }
+}
+
+/// An array, object or placeholder in a JSON text, and where it stands.
+#[derive(Debug)]
+struct Node {
+    start: usize,
+    end: usize,
+    /// The attachment that a placeholder stands for, `usize::MAX` when its number is none. `None`: an array or an
+    /// object with placeholders inside.
+    attachment: Option<usize>,
+}
+
+/// The placeholders in `json` and what they are nested in, outermost first.
+fn find(json: &str) -> Result<Nodes, Error> {
+    let mut scan = Scan { json, found: Nodes::new(), open: SmallVec::new() };
+    // The key could be written with escapes, so only its absence along with theirs is proof.
+    if !json.contains("_placeholder") && !json.contains('\\') {
+        return Ok(scan.found);
+    }
+    let (mut at, mut string) = (0, 0..0);
+    while let Some(byte) = json.as_bytes().get(at) {
+        match byte {
+            b'"' => {
+                string = at..string_end(json, at);
+                at = string.end - 1;
+            }
+            b'[' | b'{' => scan.open(at)?,
+            b':' => scan.key(&json[string.clone()], at),
+            b',' => scan.value(at),
+            b']' | b'}' => scan.close(at),
+            _ => {}
+        }
+        at += 1;
+    }
+    Ok(scan.found)
+}
+
+/// Most packets have few attachments, not deep inside: they are looked for without an allocation.
+type Nodes = SmallVec<[Node; 4]>;
+
+struct Scan<'a> {
+    json: &'a str,
+    found: Nodes,
+    open: SmallVec<[Open; 4]>,
+}
+
+/// An array or object whose end has not come yet.
+struct Open {
+    node: usize,
+    key: Key,
+    value: usize,
+    marked: bool,
+    num: Option<usize>,
+}
+
+enum Key {
+    Marker,
+    Num,
+    Other,
+}
+
+impl Scan<'_> {
+    fn open(&mut self, start: usize) -> Result<(), Error> {
+        if self.open.len() == limits::MAX_JSON_DEPTH {
+            return Err(Error::BadJson);
+        }
+        let node = self.found.len();
+        self.open.push(Open { node, key: Key::Other, value: start, marked: false, num: None });
+        self.found.push(Node { start, end: start, attachment: None });
+        Ok(())
+    }
+
+    /// Behind a key, at its colon.
+    fn key(&mut self, string: &str, colon: usize) {
+        let Some(object) = self.open.last_mut() else { return };
+        object.value = colon + 1;
+        object.key = match unquote(string).as_deref() {
+            Ok("_placeholder") => Key::Marker,
+            Ok("num") => Key::Num,
+            _ => Key::Other,
+        };
+    }
+
+    /// Behind a value. Of two equal keys the later counts, as in JavaScript.
+    fn value(&mut self, end: usize) {
+        let Some(object) = self.open.last_mut() else { return };
+        let text = || self.json[object.value..end].trim();
+        match object.key {
+            Key::Marker => object.marked = text() == "true",
+            Key::Num => object.num = text().parse().ok(),
+            Key::Other => {}
+        }
+    }
+
+    /// Keeps the array or object if it is, or has, a placeholder; what a placeholder has inside is of no interest.
+    fn close(&mut self, at: usize) {
+        self.value(at);
+        let Some(Open { node, marked, num, .. }) = self.open.pop() else { return };
+        self.found[node].end = at + 1;
+        if marked {
+            self.found.truncate(node + 1);
+            self.found[node].attachment = Some(num.unwrap_or(usize::MAX));
+        } else if self.found.len() == node + 1 {
+            self.found.pop();
+        }
+    }
+}
+
+/// The index behind the string that begins at `start`.
+fn string_end(json: &str, start: usize) -> usize {
+    let mut at = start + 1;
+    loop {
+        match json.as_bytes().get(at) {
+            Some(b'\\') => at += 2,
+            Some(b'"') => return at + 1,
+            Some(_) => at += 1,
+            None => return json.len(),
+        }
+    }
+}
+
+/// What a JSON string says: borrowed, unless it has escapes.
+pub(super) fn unquote(string: &str) -> Result<Cow<'_, str>, serde_json::Error> {
+    match string.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
+        Some(inner) if !inner.contains('\\') => Ok(Cow::Borrowed(inner)),
+        _ => serde_json::from_str(string).map(Cow::Owned),
+    }
+}
+
+/// Writes `value` on, its placeholders as bytes, so that they are numbered anew. Everything around them stays as it
+/// was written.
+pub(super) fn transcode<S: Serializer>(
+    value: &RawValue,
+    attachments: &[Bytes],
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    let nodes = find(value.get()).map_err(S::Error::custom)?;
+    if nodes.is_empty() {
+        return value.serialize(serializer);
+    }
+    Part::Node { json: value.get(), nodes: &nodes, attachments }.serialize(serializer)
+}
+
+/// A part of an argument on its way out.
+enum Part<'a> {
+    /// No placeholder inside.
+    Plain(&'a RawValue),
+    /// The first of the nodes, which is never missing; the others are inside of it.
+    Node { json: &'a str, nodes: &'a [Node], attachments: &'a [Bytes] },
+}
+
+impl Serialize for Part<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let (json, nodes, attachments) = match *self {
+            Self::Plain(json) => return json.serialize(serializer),
+            Self::Node { json, nodes, attachments } => (json, nodes, attachments),
+        };
+        if let Some(num) = nodes[0].attachment {
+            let bytes = attachments.get(num).ok_or_else(|| S::Error::custom(Error::IllegalAttachments))?;
+            return serializer.serialize_bytes(bytes);
+        }
+        let mut children = Children { json, at: nodes[0].start + 1, nodes: &nodes[1..], attachments };
+        if json[nodes[0].start..].starts_with('[') {
+            let mut seq = serializer.serialize_seq(None)?;
+            while !children.at_end() {
+                seq.serialize_element(&children.value::<S::Error>()?)?;
+            }
+            seq.end()
+        } else {
+            let mut map = serializer.serialize_map(None)?;
+            while !children.at_end() {
+                let key = unquote(children.plain::<S::Error>()?.get()).map_err(S::Error::custom)?;
+                map.serialize_entry(&key, &children.value::<S::Error>()?)?;
+            }
+            map.end()
+        }
+    }
+}
+
+/// Reads what is directly inside an array or object, from left to right. A child with placeholders is stepped over,
+/// not read, because its end is known: every byte is read once, however deep it is nested.
+struct Children<'a> {
+    json: &'a str,
+    at: usize,
+    nodes: &'a [Node],
+    attachments: &'a [Bytes],
+}
+
+impl<'a> Children<'a> {
+    /// Goes to the next key or value; false when there is one.
+    fn at_end(&mut self) -> bool {
+        let rest = self.json[self.at..].trim_start_matches([' ', '\t', '\r', '\n', ',', ':']);
+        self.at = self.json.len() - rest.len();
+        rest.is_empty() || rest.starts_with([']', '}'])
+    }
+
+    fn value<E: serde::ser::Error>(&mut self) -> Result<Part<'a>, E> {
+        self.at_end();
+        let end = match self.nodes.first() {
+            Some(node) if node.start == self.at => node.end,
+            _ => return self.plain().map(Part::Plain),
+        };
+        let (child, rest) = self.nodes.split_at(self.nodes.partition_point(|node| node.start < end));
+        (self.at, self.nodes) = (end, rest);
+        Ok(Part::Node { json: self.json, nodes: child, attachments: self.attachments })
+    }
+
+    fn plain<E: serde::ser::Error>(&mut self) -> Result<&'a RawValue, E> {
+        let mut values = serde_json::Deserializer::from_str(&self.json[self.at..]).into_iter();
+        let value = values.next().ok_or_else(|| E::custom(Error::BadJson))?.map_err(E::custom)?;
+        self.at += values.byte_offset();
+        Ok(value)
+    }
+}

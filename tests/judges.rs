@@ -1,0 +1,53 @@
+//! The official clients as judges of the `server` program: see `tests/interop/README.md`.
+//!
+//! They run where Node, Python and their packages are there. Where something is missing, a test says what and passes; with `CI`
+//! in the environment it fails.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use parking_lot::Mutex;
+use rstest::rstest;
+
+/// One judge at a time: each keeps both cores of a small machine busy.
+static BENCH: Mutex<()> = Mutex::new(());
+
+#[rstest]
+#[case::socket_io_client("node", "node_modules/socket.io-client", "judge.mjs")]
+#[case::python_asyncio(".venv/bin/python", ".venv/bin/python", "judge_asyncio.py")]
+#[case::python_threaded(".venv/bin/python", ".venv/bin/python", "judge_threaded.py")]
+fn judge(#[case] interpreter: &str, #[case] needs: &str, #[case] script: &str) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop");
+    let missing = [(needs, folder.join(needs).exists()), (interpreter, is_there(&folder, interpreter))]
+        .into_iter()
+        .find_map(|(what, there)| (!there).then_some(what));
+    if let Some(missing) = missing {
+        assert!(std::env::var_os("CI").is_none(), "{script} needs {missing}, and CI must not skip it");
+        println!("skipped: {script} needs {missing}; tests/interop/README.md says how to install it");
+        return;
+    }
+    let _turn = BENCH.lock();
+    let output = Command::new(program(&folder, interpreter))
+        .current_dir(&folder)
+        .args([script, "--server", env!("CARGO_BIN_EXE_server")])
+        .output()
+        .expect("the interpreter was found above");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let failures: Vec<&str> = text.lines().filter(|line| line.starts_with("FAIL")).collect();
+    let verdict = text.lines().last().unwrap_or("no output");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{script}: {verdict}\n{}\n{errors}", failures.join("\n"));
+    println!("{script}: {verdict}");
+    assert!(verdict.contains("passed"), "{script} ended without a verdict: {text}\n{errors}");
+}
+
+/// A path is taken in the judges' folder, a bare name from `PATH`.
+fn program(folder: &Path, interpreter: &str) -> PathBuf {
+    if interpreter.contains('/') { folder.join(interpreter) } else { interpreter.into() }
+}
+
+fn is_there(folder: &Path, interpreter: &str) -> bool {
+    Command::new(program(folder, interpreter)).arg("--version").output().is_ok()
+}
