@@ -97,8 +97,8 @@ pub(super) enum Drained {
 /// What a GET finds.
 #[derive(Debug)]
 pub(super) enum Poll {
-    /// Packets, as a payload.
-    Payload(String),
+    /// Packets, as a payload; and whether none will follow.
+    Payload { body: String, last: bool },
     /// Nothing yet: the GET is held, and its waker will be woken.
     Held,
     /// Another GET is held already.
@@ -225,6 +225,11 @@ impl Outbox {
         }
     }
 
+    /// Whether everything is out, or dropped.
+    pub(super) fn is_closed(&self) -> bool {
+        matches!(self.state.lock().sink, Sink::Closed)
+    }
+
     /// A GET has come: what is there, or else the waker of its thread is kept.
     pub(super) fn poll(&self, waker: &Arc<Waker>) -> Poll {
         let mut state = self.state.lock();
@@ -317,10 +322,11 @@ impl Outbox {
         if body.is_empty() {
             body.push_text("6");
         }
-        if state.closing && state.backlog.is_empty() {
+        let last = state.closing && state.backlog.is_empty();
+        if last {
             state.sink = Sink::Closed;
         }
-        Poll::Payload(body.finish())
+        Poll::Payload { body: body.finish(), last }
     }
 
     /// Keeps the accounts after a push and judges the backlog's size.

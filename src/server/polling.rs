@@ -13,6 +13,7 @@ use std::{
         Arc,
         atomic::Ordering::{AcqRel, Acquire, Release},
     },
+    thread,
     time::{Duration, Instant},
 };
 
@@ -69,11 +70,11 @@ impl Polling {
         };
         let moved = session.transport() == TransportKind::Websocket;
         Ok(match found {
-            Poll::Payload(payload) => {
-                if session.ended().is_some() {
+            Poll::Payload { body, last } => {
+                if last {
                     session.cut();
                 }
-                self::payload(payload)
+                payload(body)
             }
             Poll::Overlap => {
                 session.end(CloseReason::TransportError);
@@ -81,8 +82,6 @@ impl Polling {
             }
             Poll::Gone if late && moved => refusal(HandshakeError::BadRequest),
             Poll::Gone if moved => payload("6".into()),
-            // Who has closed the session is not told that it is closed.
-            Poll::Gone if session.ended() == Some(CloseReason::TransportClose) => payload("6".into()),
             Poll::Held | Poll::Gone => payload("1".into()),
         })
     }
@@ -135,6 +134,10 @@ fn hold(stream: &Stream, session: &Arc<Session>, waker: &Waker, late: bool) -> i
     }
 }
 
+/// How long the POST of a client that closes its session waits for the GET that the client may have sent at the same time, so
+/// that the GET finds a session.
+const LEAVE_GRACE: Duration = Duration::from_millis(20);
+
 fn post(connection: &mut Connection, head: &Head, session: &Arc<Session>) -> io::Result<Response> {
     if session.posting.swap(true, AcqRel) {
         session.end(CloseReason::TransportError);
@@ -166,6 +169,13 @@ fn post_alone(connection: &mut Connection, head: &Head, session: &Arc<Session>) 
         }
     };
     receive(session, &body);
+    if session.ended() == Some(CloseReason::TransportClose) {
+        let deadline = Instant::now() + LEAVE_GRACE;
+        while !session.outbox.is_closed() && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(1));
+        }
+        session.cut();
+    }
     Ok(http::text(200, "text/html", "ok"))
 }
 
@@ -183,7 +193,7 @@ fn receive(session: &Arc<Session>, body: &[u8]) {
         Err(_) => Err(broken(Error::BadUtf8)),
         Ok(body) => payload::decode(body).try_for_each(|packet| {
             let packet = packet.map_err(broken)?;
-            turn.packet(session, packet).map_err(|reason| (reason, Parting::after(reason)))
+            turn.packet(session, packet).map_err(|reason| (reason, farewell(reason)))
         }),
     };
     let uncorked = session.outbox.uncork();
@@ -192,6 +202,11 @@ fn receive(session: &Arc<Session>, body: &[u8]) {
     if let Err((reason, parting)) = verdict {
         session.end_with(reason, parting);
     }
+}
+
+/// A client that closes its session takes what waits for it home with its held GET.
+fn farewell(reason: CloseReason) -> Parting {
+    if reason == CloseReason::TransportClose { Parting::Close(None) } else { Parting::after(reason) }
 }
 
 /// The JSON answer to a request that is no session's.

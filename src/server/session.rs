@@ -223,18 +223,27 @@ impl Session {
         let mut gate = self.gate.lock();
         loop {
             if let Some(inbound) = gate.inbound.take() {
-                self.signs.fetch_or(BUSY, Relaxed);
-                return Turn { session: self, inbound: Some(inbound) };
+                drop(gate);
+                return self.turn(inbound);
             }
             self.gate_free.wait(&mut gate);
         }
     }
 
+    fn turn(self: &Arc<Self>, inbound: Box<Inbound>) -> Turn<'_> {
+        self.signs.fetch_or(BUSY, Relaxed);
+        Turn { session: self, inbound: Some(inbound) }
+    }
+
     /// The tending thread has taken the session out of its queue, and looks after it: its turn, which works off what was
     /// left, is over when this returns.
     pub(super) fn tend(self: &Arc<Self>) {
-        self.gate.lock().told = false;
-        drop(self.enter());
+        let mut gate = self.gate.lock();
+        gate.told = false;
+        // Whoever has the turn does what is to be done, and may take long; the other sessions must not wait for that.
+        let Some(inbound) = gate.inbound.take() else { return };
+        drop(gate);
+        drop(self.turn(inbound));
     }
 
     /// Leaves something for the thread that dispatches next, or dispatches now; wakes the tending thread if none does.
@@ -275,12 +284,16 @@ impl Session {
         self.outbox.abort();
     }
 
-    /// Closes behind what waits: with a close frame, or with the packet `1` for the next GET.
+    /// Closes behind what waits: with a close frame, or with a packet for the next GET: `1`, or a noop for a client that
+    /// has said `1` itself.
     pub(super) fn finish(self: &Arc<Self>, code: Option<u16>) {
-        const CLOSE_PACKET: &[u8] = &[0x81, 1, b'1'];
+        let last: &[u8] = match self.ended() {
+            Some(CloseReason::TransportClose) => &[0x81, 1, b'6'],
+            _ => &[0x81, 1, b'1'],
+        };
         let finished = match code.map(u16::to_be_bytes) {
-            None => self.outbox.finish(&[0x88, 0], CLOSE_PACKET),
-            Some([high, low]) => self.outbox.finish(&[0x88, 2, high, low], CLOSE_PACKET),
+            None => self.outbox.finish(&[0x88, 0], last),
+            Some([high, low]) => self.outbox.finish(&[0x88, 2, high, low], last),
         };
         // It ends already, so there is nobody to tell about a failure.
         let _ = self.settle(finished);
