@@ -122,7 +122,7 @@ struct State {
     corked: bool,
     /// The drain thread watches the cork.
     watched: bool,
-    /// Nothing was appended since the watcher looked.
+    /// The watcher has seen what waits.
     stale: bool,
     /// The drain thread has the backlog.
     draining: bool,
@@ -332,8 +332,7 @@ impl Outbox {
     /// Keeps the accounts after a push and judges the backlog's size.
     fn account(&self, state: &mut State, before: usize, pushed: Pushed) -> Pushed {
         if matches!(pushed, Pushed::Closed) {
-            self.settle_closed(state);
-            return pushed;
+            state.backlog = Backlog::default();
         }
         self.settle(state, before);
         let over = state.backlog.len > self.max
@@ -392,8 +391,10 @@ impl State {
         } else if let Sink::Closed = self.sink {
             return Pushed::Closed;
         }
+        if self.backlog.is_empty() {
+            self.stale = false;
+        }
         self.backlog.push(packets, sent);
-        self.stale = false;
         if !self.corked {
             return self.release();
         }

@@ -30,7 +30,7 @@ use super::{
     error::EmitError,
     handle::Core,
     http::Head,
-    hub,
+    hub::{self, Unfinished},
     outbox::{Outbox, Packets, Pushed},
     stream::Peer,
 };
@@ -122,6 +122,8 @@ struct Gate {
     todo: Vec<Todo>,
     /// The session is in the tending thread's queue.
     told: bool,
+    /// What the hub had not finished of the thread that dispatched last.
+    unfinished: Option<Unfinished>,
 }
 
 impl Session {
@@ -218,21 +220,24 @@ impl Session {
         Heard { pong: signs & PONG != 0, packet: signs & PACKET != 0, busy: signs & BUSY != 0 }
     }
 
-    /// Waits for its turn to dispatch.
+    /// Waits for its turn to dispatch. What was left at the gate before is done when this returns: a packet may answer to
+    /// it already.
     pub(super) fn enter(self: &Arc<Self>) -> Turn<'_> {
         let mut gate = self.gate.lock();
         loop {
-            if let Some(inbound) = gate.inbound.take() {
+            if let Some(turn) = self.take_turn(&mut gate) {
+                let todo = std::mem::take(&mut gate.todo);
                 drop(gate);
-                return self.turn(inbound);
+                return turn.begin(todo);
             }
             self.gate_free.wait(&mut gate);
         }
     }
 
-    fn turn(self: &Arc<Self>, inbound: Box<Inbound>) -> Turn<'_> {
+    fn take_turn(self: &Arc<Self>, gate: &mut Gate) -> Option<Turn<'_>> {
+        let inbound = gate.inbound.take()?;
         self.signs.fetch_or(BUSY, Relaxed);
-        Turn { session: self, inbound: Some(inbound) }
+        Some(Turn { session: self, inbound: Some(inbound), before: gate.unfinished.take() })
     }
 
     /// The tending thread has taken the session out of its queue, and looks after it: its turn, which works off what was
@@ -241,9 +246,9 @@ impl Session {
         let mut gate = self.gate.lock();
         gate.told = false;
         // Whoever has the turn does what is to be done, and may take long; the other sessions must not wait for that.
-        let Some(inbound) = gate.inbound.take() else { return };
+        let Some(turn) = self.take_turn(&mut gate) else { return };
         drop(gate);
-        drop(self.turn(inbound));
+        drop(turn.begin(Vec::new()));
     }
 
     /// Leaves something for the thread that dispatches next, or dispatches now; wakes the tending thread if none does.
@@ -332,6 +337,24 @@ impl fmt::Debug for Session {
 pub(super) struct Turn<'s> {
     session: &'s Arc<Session>,
     inbound: Option<Box<Inbound>>,
+    before: Option<Unfinished>,
+}
+
+impl Turn<'_> {
+    fn begin(mut self, todo: Vec<Todo>) -> Self {
+        if self.before.take().is_some_and(|before| before.is_of_another()) {
+            // A polling client's handlers run on several threads, and what one emitted comes before what the next one does.
+            self.session.core.hub.fence();
+        }
+        self.work_off(todo);
+        self
+    }
+
+    fn work_off(&mut self, todo: Vec<Todo>) {
+        for todo in todo {
+            self.inbound.as_mut().expect("only drop takes it").work_off(self.session, todo);
+        }
+    }
 }
 
 impl Deref for Turn<'_> {
@@ -353,6 +376,7 @@ impl Drop for Turn<'_> {
             let mut gate = self.session.gate.lock();
             if gate.todo.is_empty() {
                 gate.inbound = self.inbound.take();
+                gate.unfinished = hub::unfinished();
                 self.session.signs.fetch_and(!BUSY, Relaxed);
                 drop(gate);
                 self.session.gate_free.notify_one();
@@ -360,9 +384,7 @@ impl Drop for Turn<'_> {
             }
             let todo = std::mem::take(&mut gate.todo);
             drop(gate);
-            for todo in todo {
-                self.inbound.as_mut().expect("taken above only").work_off(self.session, todo);
-            }
+            self.work_off(todo);
         }
     }
 }
