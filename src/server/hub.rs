@@ -630,7 +630,10 @@ impl Hub {
                     }
                 }
                 Deadline::Ack(socket, id) => {
-                    if let Some(socket) = socket.upgrade() {
+                    // The end of a session answers what is still awaited in it.
+                    if let Some(socket) = socket.upgrade()
+                        && socket.session().ended().is_none()
+                    {
                         let session = Arc::clone(socket.session());
                         session.leave_todo(Todo::AckTimeout(Socket::from_inner(socket), id));
                     }

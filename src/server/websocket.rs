@@ -211,7 +211,7 @@ impl<'s> WebSocket<'s> {
                 corked = true;
             }
             let handled = message.map_err(Fault::from).and_then(|message| self.handle(message));
-            if corked && next.is_none() {
+            if corked && (next.is_none() || handled.is_err()) {
                 corked = false;
                 let uncorked = self.session.outbox.uncork();
                 // Its failure has ended the session by itself.
@@ -244,10 +244,7 @@ impl<'s> WebSocket<'s> {
             }
         };
         let done = self.session.enter().packet(self.session, packet);
-        done.map_err(|reason| match reason {
-            CloseReason::TransportClose => Fault::abrupt(reason),
-            reason => Fault::polite(reason),
-        })
+        done.map_err(Fault::polite)
     }
 
     /// Keeps reading, and forgetting, until the peer has seen the close; the hub cuts who takes too long.
