@@ -127,7 +127,7 @@ struct State {
     corked: bool,
     /// The drain thread watches the cork.
     watched: bool,
-    /// Nothing was appended since the watcher looked.
+    /// The watcher has seen what waits.
     stale: bool,
     /// The drain thread has the backlog.
     draining: bool,
@@ -230,13 +230,18 @@ impl Outbox {
         }
     }
 
+    /// Whether everything is out, or dropped.
+    pub(super) fn is_closed(&self) -> bool {
+        matches!(self.state.lock().sink, Sink::Closed)
+    }
+
     /// A GET has come: what is there, or else the waker of its thread is kept.
     pub(super) fn poll(&self, waker: &Arc<Waker>) -> Poll {
         let mut state = self.state.lock();
         let ready = !state.backlog.is_empty() || state.closing;
         match &mut state.sink {
             Sink::Polling { held: Some(_), .. } => Poll::Overlap,
-            Sink::Polling { held, upgrading: false } if !ready => {
+            Sink::Polling { held, .. } if !ready => {
                 *held = Some(Arc::clone(waker));
                 Poll::Held
             }
@@ -245,12 +250,13 @@ impl Outbox {
         }
     }
 
-    /// A held GET's thread is awake: what is there now. [`Poll::Held`]: woken for nothing, wait on.
-    pub(super) fn resume(&self) -> Poll {
+    /// A held GET's thread is awake: what is there now. [`Poll::Held`]: woken for nothing, wait on. `yields`: an upgrade
+    /// sends it home.
+    pub(super) fn resume(&self, yields: bool) -> Poll {
         let mut state = self.state.lock();
         let ready = !state.backlog.is_empty() || state.closing;
         match &mut state.sink {
-            Sink::Polling { held, upgrading } if ready || *upgrading => {
+            Sink::Polling { held, upgrading } if ready || (*upgrading && yields) => {
                 *held = None;
                 self.take(&mut state)
             }
@@ -259,7 +265,7 @@ impl Outbox {
         }
     }
 
-    /// The WebSocket has been probed: from now on no GET is held, and the held one goes home (EIO "Upgrade").
+    /// The WebSocket has been probed: the held GET goes home (EIO "Upgrade"), and later ones are not held for long.
     pub(super) fn begin_upgrade(&self, yes: bool) {
         let mut state = self.state.lock();
         if let Sink::Polling { held, upgrading } = &mut state.sink {
@@ -340,8 +346,7 @@ impl Outbox {
     /// Keeps the accounts after a push and judges the backlog's size.
     fn account(&self, state: &mut State, before: usize, pushed: Pushed) -> Pushed {
         if matches!(pushed, Pushed::Closed) {
-            self.settle_closed(state);
-            return pushed;
+            state.backlog = Backlog::default();
         }
         self.settle(state, before);
         let over = state.backlog.len > self.max
@@ -400,8 +405,10 @@ impl State {
         } else if let Sink::Closed = self.sink {
             return Pushed::Closed;
         }
+        if self.backlog.is_empty() {
+            self.stale = false;
+        }
         self.backlog.push(packets, sent);
-        self.stale = false;
         if !self.corked {
             return self.release();
         }

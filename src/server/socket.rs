@@ -246,14 +246,14 @@ impl Socket {
     /// [`to`](Namespace::to) takes it. In no particular order.
     #[must_use]
     pub fn rooms(&self) -> Vec<Arc<str>> {
-        let slot = self.slot();
         let index = self.namespace_index();
-        self.0.namespace.0.hub.ask(index, |reply| Question::RoomsOf(slot, reply)).unwrap_or_default()
+        let question = |reply| Question::RoomsOf(self.clone(), reply);
+        self.0.namespace.0.hub.ask(index, question).unwrap_or_default()
     }
 
     /// Official `socket.broadcast`: everybody in the namespace but this socket.
     pub fn broadcast(&self) -> Broadcast {
-        self.0.namespace.broadcast(Selection { skip: Some(self.slot()), ..Selection::default() })
+        self.0.namespace.broadcast(Selection { skip: Some(self.shared_id()), ..Selection::default() })
     }
 
     /// Official `socket.to(room)`: whoever is in the room but this socket.
@@ -322,12 +322,13 @@ impl Socket {
         if !self.set_disconnected() {
             return;
         }
+        // Before the packet: when its client joins again at once, this socket must not be there any more.
+        let reason = CloseReason::ServerNamespaceDisconnect;
+        self.0.session.leave_todo(Todo::Left(self.clone(), reason));
         // `()` always encodes; a failed send means that the session has ended by itself.
         if let Ok(packet) = Outgoing::disconnect(self.0.namespace.name()).encode(&()) {
             let _ = self.0.session.send_ordered(packet);
         }
-        let reason = CloseReason::ServerNamespaceDisconnect;
-        self.0.session.leave_todo(Todo::Left(self.clone(), reason));
     }
 
     fn send_event<T: Serialize + ?Sized>(
