@@ -101,6 +101,8 @@ pub(super) enum Poll {
     Payload(String),
     /// Nothing yet: the GET is held, and its waker will be woken.
     Held,
+    /// Nothing will come any more: the close packet, by itself.
+    Goodbye,
     /// Another GET is held already.
     Overlap,
     /// The session has left polling, or is gone.
@@ -281,20 +283,26 @@ impl Outbox {
         Some(self.account(&mut state, before, pushed))
     }
 
-    /// No packet follows `last`; when all are out, the WebSocket's write side is shut, or the next GET gets them.
-    pub(super) fn finish(&self, last_on_websocket: &[u8], last_on_polling: &[u8]) -> Pushed {
+    /// Nothing is pushed any more. When all that waits is out, the WebSocket's write side is shut behind `last`; on
+    /// polling, the GET that finds nothing more gets [`Poll::Goodbye`].
+    pub(super) fn finish(&self, last: &[u8]) -> Pushed {
         let mut state = self.state.lock();
         if state.closing {
             return Pushed::Closed;
         }
         let before = state.backlog.len;
-        let last = match state.sink {
-            Sink::WebSocket(_) => last_on_websocket,
-            _ => last_on_polling,
-        };
         state.corked = false;
-        let pushed = state.push(Packets::Borrowed(last));
         state.closing = true;
+        let pushed = match &state.sink {
+            Sink::Closed => Pushed::Closed,
+            Sink::Polling { held, .. } => {
+                if let Some(waker) = held {
+                    waker.wake();
+                }
+                Pushed::Done
+            }
+            Sink::WebSocket(_) => state.push(Packets::Borrowed(last)),
+        };
         if state.backlog.is_empty() {
             state.finish_if_closing();
         }
@@ -308,16 +316,19 @@ impl Outbox {
         self.settle_closed(&mut state);
     }
 
+    /// The close packet is a payload of its own: the JavaScript client drops the packets of a payload that ends with
+    /// it, because it handles them later than the close.
     fn take(&self, state: &mut State) -> Poll {
+        if state.closing && state.backlog.is_empty() {
+            state.sink = Sink::Closed;
+            return Poll::Goodbye;
+        }
         let before = state.backlog.len;
         let mut body = payload::Builder::new();
         state.backlog.take_packets(&mut body);
         self.settle(state, before);
         if body.is_empty() {
             body.push_text("6");
-        }
-        if state.closing && state.backlog.is_empty() {
-            state.sink = Sink::Closed;
         }
         Poll::Payload(body.finish())
     }

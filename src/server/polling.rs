@@ -61,11 +61,10 @@ impl Polling {
             found => found,
         };
         Ok(match found {
-            Poll::Payload(payload) => {
-                if session.ended().is_some() {
-                    session.cut();
-                }
-                self::payload(payload)
+            Poll::Payload(payload) => self::payload(payload),
+            Poll::Goodbye => {
+                session.cut();
+                payload("1".into())
             }
             Poll::Overlap => {
                 session.end(CloseReason::TransportError);

@@ -287,12 +287,11 @@ impl Session {
         self.outbox.abort();
     }
 
-    /// Closes behind what waits: with a close frame, or with the packet `1` for the next GET.
+    /// Closes behind what waits: with a close frame, or with the packet `1` for the GET that has fetched the rest.
     pub(super) fn finish(self: &Arc<Self>, code: Option<u16>) {
-        const CLOSE_PACKET: &[u8] = &[0x81, 1, b'1'];
         let finished = match code.map(u16::to_be_bytes) {
-            None => self.outbox.finish(&[0x88, 0], CLOSE_PACKET),
-            Some([high, low]) => self.outbox.finish(&[0x88, 2, high, low], CLOSE_PACKET),
+            None => self.outbox.finish(&[0x88, 0]),
+            Some([high, low]) => self.outbox.finish(&[0x88, 2, high, low]),
         };
         // It ends already, so there is nobody to tell about a failure.
         let _ = self.settle(finished);
