@@ -296,6 +296,37 @@ impl Default for Config {
     }
 }
 
+impl Config {
+    /// Refuses what cannot work, naming the option.
+    pub(super) fn validate(&self) -> Result<(), Error> {
+        let wrong = |text: &str| Err(Error::Invalid(text.to_owned()));
+        if self.transports.is_empty() {
+            return wrong("transports: at least one is needed");
+        }
+        if !(0.0..=1.0).contains(&self.randomization) {
+            return wrong("randomization_factor: must be from 0 to 1");
+        }
+        if self.timeout.is_zero() || self.ack_timeout.is_zero() {
+            return wrong("timeout, ack_timeout: must be more than 0");
+        }
+        if self.event_queue == 0 || self.max_message == 0 {
+            return wrong("event_queue, max_message: must be more than 0");
+        }
+        if self.retries > 0 && (self.offline.packets == 0 || self.offline.bytes == 0) {
+            return wrong("retries: its queue has the bounds of offline_buffer, which is off");
+        }
+        for (name, value) in &self.headers {
+            let good = name.parse::<http::HeaderName>().is_ok() && http::HeaderValue::from_str(value).is_ok();
+            if !good {
+                return Err(Error::Invalid(format!(
+                    "extra_header {name:?}: no HTTP header can be like this"
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
 impl std::fmt::Debug for Builder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // Without headers, query and auth: they carry secrets.

@@ -12,7 +12,7 @@ use crate::proto::{CloseReason, engine::TransportKind, socket::EncodeError};
 /// | what to do | variants |
 /// |---|---|
 /// | correct the call or the options | [`Invalid`](Self::Invalid), [`ReservedEvent`](Self::ReservedEvent), [`Encode`](Self::Encode), [`TooLarge`](Self::TooLarge), [`InHandler`](Self::InHandler) |
-/// | wait, or send less | [`QueueFull`](Self::QueueFull), [`BufferFull`](Self::BufferFull), [`NotConnected`](Self::NotConnected) |
+/// | wait, or send less | [`QueueFull`](Self::QueueFull), [`TooManyAcks`](Self::TooManyAcks), [`BufferFull`](Self::BufferFull), [`NotConnected`](Self::NotConnected) |
 /// | look at the network or the URL; the client goes on trying by itself | [`Unreachable`](Self::Unreachable), [`Handshake`](Self::Handshake) |
 /// | change the credentials or the namespace, then [`Socket::connect`](super::Socket::connect) | [`Refused`](Self::Refused) |
 /// | decide whether to repeat: the server may or may not have handled it | [`Timeout`](Self::Timeout), [`Disconnected`](Self::Disconnected) |
@@ -42,9 +42,9 @@ pub enum Error {
         /// The server's `maxPayload`.
         max: usize,
     },
-    /// The call would wait for something that only the thread which called can bring about: `wait` or `connect`
-    /// inside a handler. Use the form that does not wait.
-    #[error("{0} would wait for ever inside a handler")]
+    /// The call would hold up every other handler without a bound: `wait` inside a handler. Use
+    /// [`Handle::wait_timeout`](super::Handle::wait_timeout).
+    #[error("{0} inside a handler would hold up all others")]
     InHandler(&'static str),
 
     /// The connection is open, but what was emitted before has not been written yet and has reached
@@ -53,6 +53,12 @@ pub enum Error {
     QueueFull {
         /// Bytes that wait to be written.
         bytes: usize,
+    },
+    /// So many events of this namespace wait for their acknowledgement already. Wait for some of them.
+    #[error("{pending} acknowledgements are waited for already")]
+    TooManyAcks {
+        /// How many.
+        pending: usize,
     },
     /// There is no connection, and the offline buffer has reached
     /// [`Builder::offline_buffer`](super::Builder::offline_buffer).

@@ -12,10 +12,22 @@ pub struct Event<'a> {
     socket: &'a Socket,
     name: &'a str,
     args: Args<'a>,
-    ack: Cell<Option<u64>>,
+    /// The session that brought it.
+    epoch: u64,
+    /// The right to acknowledge it, shared by all its handlers.
+    ack: &'a Cell<Option<u64>>,
 }
 
 impl<'a> Event<'a> {
+    pub(super) fn new(
+        socket: &'a Socket,
+        name: &'a str,
+        args: Args<'a>,
+        (epoch, ack): (u64, &'a Cell<Option<u64>>),
+    ) -> Self {
+        Self { socket, name, args, epoch, ack }
+    }
+
     /// The event's name.
     #[must_use]
     pub fn name(&self) -> &'a str {
@@ -65,7 +77,7 @@ impl<'a> Event<'a> {
     #[must_use]
     pub fn responder(&self) -> Option<Responder> {
         let id = self.ack.take()?;
-        Some(Responder { socket: self.socket.clone(), id })
+        Some(Responder { socket: self.socket.clone(), epoch: self.epoch, id })
     }
 }
 
@@ -83,6 +95,7 @@ impl fmt::Debug for Event<'_> {
 #[derive(Debug)]
 pub struct Responder {
     socket: Socket,
+    epoch: u64,
     id: u64,
 }
 
@@ -92,8 +105,7 @@ impl Responder {
     /// # Errors
     /// As [`Event::ack`]; [`Error::NotConnected`] when the connection that brought the event is gone.
     pub fn ack(self, args: impl Serialize) -> Result<(), Error> {
-        let _ = (self.socket, self.id, args);
-        Err(Error::Closed)
+        self.socket.answer(self.epoch, self.id, args)
     }
 }
 

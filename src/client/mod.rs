@@ -14,12 +14,32 @@
 //! # Ok::<(), tinysio::client::Error>(())
 //! ```
 
+mod backoff;
 mod config;
+mod core;
+mod delay;
+mod dial;
+mod emit;
 mod error;
 mod event;
+mod events;
 mod handle;
+mod http;
+mod inbound;
+mod lifecycle;
+mod link;
+mod offline;
+mod open;
+mod polling;
 mod socket;
+mod space;
 mod stats;
+mod stream;
+#[cfg(feature = "tls")]
+mod tls;
+mod url;
+mod wake;
+mod websocket;
 
 use std::time::Duration;
 

@@ -1,15 +1,27 @@
 //! A client's membership of one namespace: emitting, and the handlers for what comes.
 
-use std::{fmt, time::Duration};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use serde::Serialize;
 
-use super::{Error, Event, Handle, Outcome};
-use crate::proto::{CloseReason, socket::OwnedArgs};
+use super::{
+    Error, Event, Handle, Outcome,
+    core::{Core, Space, Waiter},
+    emit::Letter,
+    space::{OnEvent, add},
+    wake::from_now,
+};
+use crate::proto::{
+    CloseReason, limits,
+    socket::{Outgoing, OwnedArgs},
+};
 
 /// What became of an emit that was not refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[must_use = "a volatile event may have been dropped, another may only be buffered"]
 pub enum Delivery {
     /// Handed to the open connection.
     Sent,
@@ -27,13 +39,22 @@ pub enum Delivery {
 #[derive(Clone)]
 pub struct Socket {
     client: Handle,
+    space: Arc<Space>,
 }
 
 impl Socket {
+    pub(super) fn new(client: Handle, space: Arc<Space>) -> Self {
+        Self { client, space }
+    }
+
+    fn core(&self) -> &Core {
+        self.client.core()
+    }
+
     /// The namespace's name.
     #[must_use]
     pub fn namespace(&self) -> &str {
-        unimplemented!()
+        &self.space.name
     }
 
     /// The client it belongs to.
@@ -45,27 +66,31 @@ impl Socket {
     /// The id that the server gave this membership, while joined.
     #[must_use]
     pub fn id(&self) -> Option<String> {
-        unimplemented!()
+        self.core().state.lock().spaces[self.space.index].membership.id().map(str::to_owned)
     }
 
     /// Whether the namespace is joined.
     #[must_use]
     pub fn connected(&self) -> bool {
-        unimplemented!()
+        self.core().state.lock().spaces[self.space.index].is_joined()
     }
 
     /// Joins the namespace again after it was left, removed or refused, with fresh auth; connects the client if
     /// need be. Returns at once; [`Handle::wait_connected`] or [`on_connect`](Self::on_connect) tell the outcome.
     ///
     /// # Errors
-    /// [`Error::Closed`].
+    /// [`Error::Closed`], [`Error::Invalid`].
     pub fn connect(&self) -> Result<(), Error> {
-        Err(Error::Closed)
+        self.core().rejoin(&self.space)
     }
 
     /// Leaves the namespace; when it was the last one, the connection is closed as by [`Handle::disconnect`], with the
     /// same bound.
-    pub fn disconnect(&self) {}
+    pub fn disconnect(&self) {
+        if self.core().part(&self.space) {
+            self.client.disconnect();
+        }
+    }
 
     /// Emits an event. `args`: a tuple gives one argument an element, `()` none, everything else one; bytes
     /// ([`Bytes`](crate::Bytes), or a field that serialises as bytes) become attachments. Never blocks.
@@ -73,8 +98,8 @@ impl Socket {
     /// ```no_run
     /// # let client = tinysio::client::connect("http://localhost:5000")?;
     /// let chat = client.socket("/chat");
-    /// let _ = chat.emit("say", ("lobby", "hello"))?;
-    /// let _ = chat.emit("photo", tinysio::Bytes::from_static(b"\x89PNG"))?;
+    /// chat.emit("say", ("lobby", "hello"))?;
+    /// chat.emit("photo", tinysio::Bytes::from_static(b"\x89PNG"))?;
     /// # Ok::<(), tinysio::client::Error>(())
     /// ```
     ///
@@ -82,8 +107,7 @@ impl Socket {
     /// [`Error::ReservedEvent`], [`Error::Encode`], [`Error::TooLarge`], [`Error::QueueFull`],
     /// [`Error::BufferFull`], [`Error::NotConnected`], [`Error::Closed`].
     pub fn emit(&self, event: &str, args: impl Serialize) -> Result<Delivery, Error> {
-        let _ = (event, args);
-        Err(Error::Closed)
+        self.send(event, &args, false, None)
     }
 
     /// Emits an event that may be thrown away: it is not buffered, not retried, and dropped when the send queue is full.
@@ -91,8 +115,7 @@ impl Socket {
     /// # Errors
     /// As [`emit`](Self::emit), without those of queue, buffer and connection.
     pub fn emit_volatile(&self, event: &str, args: impl Serialize) -> Result<Delivery, Error> {
-        let _ = (event, args);
-        Err(Error::Closed)
+        self.send(event, &args, true, None)
     }
 
     /// Emits an event and waits for the server's acknowledgement, for at most `timeout`, buffering included. May be called
@@ -106,8 +129,18 @@ impl Socket {
         args: impl Serialize,
         timeout: Duration,
     ) -> Result<OwnedArgs, Error> {
-        let _ = (event, args, timeout);
-        Err(Error::Closed)
+        let by = from_now(timeout);
+        let (waiter, answer) = crossbeam_channel::bounded(1);
+        let waiting = Waiting::new(self.core());
+        let id = self.space.take_id();
+        self.send(event, &args, false, Some((id, Waiter::Thread(waiter), None)))?;
+        let answer = answer.recv_deadline(by).unwrap_or_else(|_| {
+            self.core().give_up_ack(self.space.index, id);
+            // It may have come in the last moment.
+            answer.try_recv().unwrap_or(Err(Error::Timeout { what: "acknowledgement", after: timeout }))
+        });
+        drop(waiting);
+        answer
     }
 
     /// Emits an event and has the acknowledgement brought to `callback`, exactly once, on the handlers' thread:
@@ -122,8 +155,35 @@ impl Socket {
         timeout: Duration,
         callback: impl FnOnce(&Self, Result<OwnedArgs, Error>) + Send + 'static,
     ) -> Result<Delivery, Error> {
-        let _ = (event, args, timeout, callback);
-        Err(Error::Closed)
+        let waiter = Waiter::Callback(Box::new(callback));
+        let id = self.space.take_id();
+        self.send(event, &args, false, Some((id, waiter, Some(from_now(timeout)))))
+    }
+
+    /// Encodes, then posts.
+    fn send<T: Serialize + ?Sized>(
+        &self,
+        event: &str,
+        args: &T,
+        volatile: bool,
+        ack: Option<(u64, Waiter, Option<Instant>)>,
+    ) -> Result<Delivery, Error> {
+        if limits::RESERVED_EVENTS.contains(&event) {
+            return Err(Error::ReservedEvent(event.to_owned()));
+        }
+        let (id, waiter, deadline) = match ack {
+            Some((id, waiter, deadline)) => (Some(id), Some(waiter), deadline),
+            // Each event of `retries` is acknowledged, also when nobody asked.
+            None => (self.core().retries(volatile).then(|| self.space.take_id()), None, None),
+        };
+        let encoded = Outgoing::event(&self.space.name, event, id).encode(args)?;
+        self.core().post(&self.space, Letter { encoded, id, waiter, deadline, volatile })
+    }
+
+    /// Acknowledges an event of the session `epoch`.
+    pub(super) fn answer(&self, epoch: u64, id: u64, args: impl Serialize) -> Result<(), Error> {
+        let encoded = Outgoing::ack(&self.space.name, id).encode(&args)?;
+        self.core().answer(&self.space, epoch, encoded)
     }
 
     /// Calls `handler` for every event of this name; several handlers run in the order in which they were set. What
@@ -143,7 +203,8 @@ impl Socket {
         F: Fn(&Self, Event<'_>) -> R + Send + Sync + 'static,
         R: Outcome,
     {
-        let _ = (event, handler);
+        let mut handlers = self.space.handlers.lock();
+        add(handlers.named.entry(event.to_owned()).or_default(), outcome(handler));
     }
 
     /// Calls `handler` for every event of whatever name, before the handlers of its name.
@@ -152,33 +213,69 @@ impl Socket {
         F: Fn(&Self, Event<'_>) -> R + Send + Sync + 'static,
         R: Outcome,
     {
-        let _ = handler;
+        add(&mut self.space.handlers.lock().any, outcome(handler));
     }
 
     /// Removes all handlers of this name.
     pub fn off(&self, event: &str) {
-        let _ = event;
+        let removed = self.space.handlers.lock().named.remove(event);
+        // Outside of the lock: what a handler holds may do anything when it is dropped.
+        drop(removed);
     }
 
     /// Calls `handler` whenever the namespace is joined, the first time and after every reconnection.
     pub fn on_connect(&self, handler: impl Fn(&Self) + Send + Sync + 'static) {
-        let _ = handler;
+        add(&mut self.space.handlers.lock().connect, Arc::new(handler));
     }
 
     /// Calls `handler` whenever the namespace, having been joined, is left, with the reason.
     pub fn on_disconnect(&self, handler: impl Fn(&Self, CloseReason) + Send + Sync + 'static) {
-        let _ = handler;
+        add(&mut self.space.handlers.lock().disconnect, Arc::new(handler));
     }
 
     /// Calls `handler` when the namespace cannot be joined: the attempt failed, or the server refused
     /// ([`Error::Refused`]).
     pub fn on_connect_error(&self, handler: impl Fn(&Self, &Error) + Send + Sync + 'static) {
-        let _ = handler;
+        add(&mut self.space.handlers.lock().connect_error, Arc::new(handler));
     }
 }
 
 impl fmt::Debug for Socket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Socket").finish_non_exhaustive()
+        f.debug_struct("Socket").field("namespace", &self.space.name).finish_non_exhaustive()
+    }
+}
+
+/// A handler in the form in which all are kept.
+fn outcome<F, R>(handler: F) -> OnEvent
+where
+    F: Fn(&Socket, Event<'_>) -> R + Send + Sync + 'static,
+    R: Outcome,
+{
+    Arc::new(move |socket, event| handler(socket, event).into_result())
+}
+
+/// While a handler waits for an acknowledgement, events that nobody handles meanwhile must not keep it from being read.
+struct Waiting<'c>(Option<&'c Core>);
+
+impl<'c> Waiting<'c> {
+    fn new(core: &'c Core) -> Self {
+        let waiting = Self(core.in_handler().then_some(core));
+        waiting.set(true);
+        waiting
+    }
+
+    fn set(&self, generous: bool) {
+        if self.0.is_some_and(|core| core.events.set_generous(generous))
+            && let Some(core) = self.0
+        {
+            core.link_bell.ring();
+        }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.set(false);
     }
 }
