@@ -69,15 +69,15 @@ impl<'a> Event<'a> {
     /// # Errors
     /// As [`Socket::emit`]; an acknowledgement is never buffered, because it belongs to its connection.
     pub fn ack(&self, args: impl Serialize) -> Result<(), Error> {
-        self.responder().map_or(Ok(()), |responder| responder.ack(args))
+        self.take_ack().map_or(Ok(()), |ack| ack.send(args))
     }
 
     /// Takes the right to acknowledge, to be used later and from any thread. `None` when the server asked for none,
     /// or it has been used.
     #[must_use]
-    pub fn responder(&self) -> Option<Responder> {
+    pub fn take_ack(&self) -> Option<Ack> {
         let id = self.ack.take()?;
-        Some(Responder { socket: self.socket.clone(), epoch: self.epoch, id })
+        Some(Ack { socket: self.socket.clone(), epoch: self.epoch, id })
     }
 }
 
@@ -93,18 +93,18 @@ impl fmt::Debug for Event<'_> {
 
 /// The right to acknowledge one event. Dropped unused, the server's callback waits for its timeout.
 #[derive(Debug)]
-pub struct Responder {
+pub struct Ack {
     socket: Socket,
     epoch: u64,
     id: u64,
 }
 
-impl Responder {
+impl Ack {
     /// Acknowledges the event.
     ///
     /// # Errors
     /// As [`Event::ack`]; [`Error::NotConnected`] when the connection that brought the event is gone.
-    pub fn ack(self, args: impl Serialize) -> Result<(), Error> {
+    pub fn send(self, args: impl Serialize) -> Result<(), Error> {
         self.socket.answer(self.epoch, self.id, args)
     }
 }

@@ -199,15 +199,21 @@ impl Queue {
 
 /// A handler of reconnections, called with the attempt's number.
 type OnAttempt = Arc<dyn Fn(&Handle, u32) + Send + Sync>;
+/// A handler of delays, called with the attempt's number and the delay.
+type OnScheduled = Arc<dyn Fn(&Handle, u32, Duration) + Send + Sync>;
+/// A handler of failed reconnections.
+type OnError = Arc<dyn Fn(&Handle, &Error) + Send + Sync>;
+/// A handler of the end of all reconnections.
+type OnFailed = Arc<dyn Fn(&Handle) + Send + Sync>;
 
 /// The handlers of the client itself.
 #[derive(Default)]
 pub(super) struct Hooks {
-    pub(super) scheduled: Arc<Vec<Arc<dyn Fn(&Handle, u32, Duration) + Send + Sync>>>,
+    pub(super) scheduled: Arc<Vec<OnScheduled>>,
     pub(super) attempt: Arc<Vec<OnAttempt>>,
     pub(super) reconnect: Arc<Vec<OnAttempt>>,
-    pub(super) error: Arc<Vec<Arc<dyn Fn(&Handle, &Error) + Send + Sync>>>,
-    pub(super) failed: Arc<Vec<Arc<dyn Fn(&Handle) + Send + Sync>>>,
+    pub(super) error: Arc<Vec<OnError>>,
+    pub(super) failed: Arc<Vec<OnFailed>>,
 }
 
 impl Hooks {
@@ -282,9 +288,10 @@ fn deliver_event(core: &Arc<Core>, event: &Incoming) {
         (handlers.any.clone(), handlers.named.get(&event.name).cloned())
     };
     let ack = Cell::new(event.ack);
-    for handler in any.iter().chain(named.iter().flat_map(|named| named.iter())) {
-        let made = Event::new(&socket, &event.name, event.args.args(), (event.epoch, &ack));
-        let result = catch_unwind(AssertUnwindSafe(|| handler(&socket, made)));
+    let made = || Event::new(&socket, &event.name, event.args.args(), (event.epoch, &ack));
+    each(core, &event.name, &any, |handler| handler(&socket, &made()));
+    for handler in named.iter().flat_map(|named| named.iter()) {
+        let result = catch_unwind(AssertUnwindSafe(|| handler(&socket, made())));
         match result {
             Ok(Ok(())) => {}
             Ok(Err(error)) => failed(core, &event.name, &error),

@@ -117,7 +117,7 @@ impl Core {
         }
         session.link_asleep = pending.is_empty();
         let late = !session.joined && session.join_by <= now;
-        let failed = (late && session.closing.is_none()).then(|| End {
+        let failed = (late && session.closing.is_none()).then_some(End {
             reason: CloseReason::TransportError,
             error: Some(Error::Timeout { what: "answer to CONNECT", after: self.config.timeout }),
         });

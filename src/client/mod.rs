@@ -45,7 +45,7 @@ use std::time::Duration;
 
 pub use config::Builder;
 pub use error::{Error, Step};
-pub use event::{Event, Outcome, Responder};
+pub use event::{Ack, Event, Outcome};
 pub use handle::{Client, Handle, connect};
 pub use socket::{Delivery, Socket};
 pub use stats::{ConnectionState, Stats, Status};

@@ -71,7 +71,7 @@ impl Socket {
 
     /// Whether the namespace is joined.
     #[must_use]
-    pub fn connected(&self) -> bool {
+    pub fn is_connected(&self) -> bool {
         self.core().state.lock().spaces[self.space.index].is_joined()
     }
 
@@ -208,12 +208,8 @@ impl Socket {
     }
 
     /// Calls `handler` for every event of whatever name, before the handlers of its name.
-    pub fn on_any<F, R>(&self, handler: F)
-    where
-        F: Fn(&Self, Event<'_>) -> R + Send + Sync + 'static,
-        R: Outcome,
-    {
-        add(&mut self.space.handlers.lock().any, outcome(handler));
+    pub fn on_any(&self, handler: impl Fn(&Self, &Event<'_>) + Send + Sync + 'static) {
+        add(&mut self.space.handlers.lock().any, Arc::new(handler));
     }
 
     /// Removes all handlers of this name.

@@ -7,6 +7,8 @@ use crate::proto::CloseReason;
 
 /// A handler of events.
 pub(super) type OnEvent = Arc<dyn Fn(&Socket, Event<'_>) -> Result<(), String> + Send + Sync>;
+/// A handler of all events.
+pub(super) type OnAny = Arc<dyn Fn(&Socket, &Event<'_>) + Send + Sync>;
 /// A handler of `connect`.
 pub(super) type OnConnect = Arc<dyn Fn(&Socket) + Send + Sync>;
 /// A handler of `disconnect`.
@@ -18,7 +20,7 @@ pub(super) type OnError = Arc<dyn Fn(&Socket, &Error) + Send + Sync>;
 #[derive(Default)]
 pub(super) struct Handlers {
     pub(super) named: HashMap<String, Arc<Vec<OnEvent>>>,
-    pub(super) any: Arc<Vec<OnEvent>>,
+    pub(super) any: Arc<Vec<OnAny>>,
     pub(super) connect: Arc<Vec<OnConnect>>,
     pub(super) disconnect: Arc<Vec<OnDisconnect>>,
     pub(super) connect_error: Arc<Vec<OnError>>,

@@ -24,7 +24,7 @@ pub enum ConnectionState {
     /// An attempt is under way.
     Connecting,
     /// The Engine.IO session is open. Whether a namespace is joined is
-    /// [`Socket::connected`](super::Socket::connected).
+    /// [`Socket::is_connected`](super::Socket::is_connected).
     Connected,
     /// Waiting for the next attempt.
     Reconnecting,
