@@ -112,7 +112,7 @@ pub(super) struct Session {
     pub(super) max_payload: Option<usize>,
     /// Pongs: they overtake what waits in the outbox.
     pub(super) control: VecDeque<Encoded>,
-    pub(super) outbox: VecDeque<Parcel>,
+    pub(super) outbox: VecDeque<Entry>,
     pub(super) outbox_bytes: usize,
     /// Whether `link` has to be woken to see what is put into the outbox.
     pub(super) link_asleep: bool,
@@ -148,6 +148,14 @@ pub(super) enum Upgrade {
     Probing(Arc<Lifeline>),
     /// The WebSocket is probed: polling ends with its next answer, and `link` moves over.
     Ready(Box<WebSocket>),
+}
+
+/// What waits in the outbox.
+pub(super) enum Entry {
+    Parcel(Parcel),
+    /// What follows goes out once the server has handled what precedes. The official server throws away the events
+    /// that it reads together with the DISCONNECT behind them.
+    Pause,
 }
 
 /// A packet in the outbox.
@@ -360,7 +368,7 @@ impl State {
 impl Session {
     pub(super) fn push(&mut self, parcel: Parcel) {
         self.outbox_bytes += parcel.encoded.bytes().len();
-        self.outbox.push_back(parcel);
+        self.outbox.push_back(Entry::Parcel(parcel));
     }
 }
 

@@ -13,8 +13,8 @@ use super::{
     Delivery, Error,
     config::Config,
     core::{
-        Core, MAX_ACKS, Membership, Parcel, PendingAck, Queued, Session, Space, SpaceState, State, Target,
-        Waiter,
+        Core, Entry, MAX_ACKS, Membership, Parcel, PendingAck, Queued, Session, Space, SpaceState, State,
+        Target, Waiter,
     },
     events::Item,
     offline::Kept,
@@ -310,7 +310,8 @@ impl Core {
     /// The session is over: what it did not write goes back to the offline buffer.
     pub(super) fn salvage(&self, state: &mut State, session: &mut Session) {
         let now = Instant::now();
-        let unwritten = session.outbox.drain(..).filter_map(|parcel| {
+        let unwritten = session.outbox.drain(..).filter_map(|entry| {
+            let Entry::Parcel(parcel) = entry else { return None };
             let (space, ack) = parcel.keep?;
             Some(Kept { space, encoded: parcel.encoded, ack, since: now })
         });

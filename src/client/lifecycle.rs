@@ -19,7 +19,9 @@ use std::{
 
 use super::{
     Error,
-    core::{Closing, Core, Membership, Parcel, Phase, Session, Space, SpaceState, State, Target, Upgrade},
+    core::{
+        Closing, Core, Entry, Membership, Parcel, Phase, Session, Space, SpaceState, State, Target, Upgrade,
+    },
     delay::{delay, random},
     events::Item,
     open::Opened,
@@ -306,6 +308,9 @@ impl Core {
         if state.is_deserted() {
             return true;
         }
+        if let Some(session) = &mut state.session {
+            session.outbox.push_back(Entry::Pause);
+        }
         self.say_goodbye(state, space.index);
         self.leave(state, space.index, CloseReason::IoClientDisconnect);
         self.changed.notify_all();
@@ -369,6 +374,9 @@ impl Core {
                 Ok(None)
             }
             Phase::Open => {
+                if let Some(session) = state.session.as_mut().filter(|session| session.closing.is_none()) {
+                    session.outbox.push_back(Entry::Pause);
+                }
                 for index in 0..state.spaces.len() {
                     self.say_goodbye(state, index);
                     self.leave(state, index, CloseReason::IoClientDisconnect);

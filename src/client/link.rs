@@ -16,7 +16,7 @@ use rustix::event::{PollFd, PollFlags};
 
 use super::{
     Error, Step,
-    core::{Core, Session, Upgrade},
+    core::{Core, Entry, Session, Upgrade},
     http::Lane,
     inbound::Inbound,
     lifecycle::End,
@@ -37,6 +37,9 @@ const BATCH: usize = 64 << 10;
 
 /// Messages that are read before what was emitted meanwhile gets its turn.
 const READS: usize = 64;
+
+/// The longest wait for the answer to a WebSocket ping.
+const MAX_PAUSE: Duration = Duration::from_secs(1);
 
 /// The longest silence that a server may ask for. A larger one is an attempt to make us wait for ever.
 const MAX_SILENCE: Duration = Duration::from_secs(24 * 3_600);
@@ -94,6 +97,8 @@ struct Work {
     poll_end: Option<PollEnd>,
     /// Whether nothing was taken, so that whoever emits will ring.
     idle: bool,
+    /// Whether the server is to handle what was written before anything more is.
+    pause: bool,
     /// Whether more waits in the outbox.
     more: bool,
     /// A WebSocket is ready to take over.
@@ -104,7 +109,9 @@ struct Work {
 
 impl Core {
     /// Takes what is to be sent, if `pending` has been, and what else there is to know.
-    fn take_work(&self, epoch: u64, pending: &mut VecDeque<Frame>) -> Work {
+    ///
+    /// While `paused`, only pongs are taken.
+    fn take_work(&self, epoch: u64, pending: &mut VecDeque<Frame>, paused: bool) -> Work {
         let now = Instant::now();
         let mut state = self.state.lock();
         let state = &mut *state;
@@ -112,8 +119,10 @@ impl Core {
         let Some(session) = state.session.as_mut().filter(|session| session.epoch == epoch) else {
             return Work::over();
         };
+        let mut pause = false;
         if pending.is_empty() {
-            state.stats.sent += session.take(pending);
+            state.stats.sent += session.take(pending, paused);
+            pause = !paused && pending.is_empty() && session.take_pause();
         }
         session.link_asleep = pending.is_empty();
         let late = !session.joined && session.join_by <= now;
@@ -127,7 +136,8 @@ impl Core {
             closing,
             deadline: [retry, join_by, closing].into_iter().flatten().min(),
             poll_end: session.poll_end.take(),
-            idle: session.link_asleep,
+            idle: session.link_asleep && !pause,
+            pause,
             more: !session.outbox.is_empty(),
             upgrading: matches!(session.upgrade, Upgrade::Ready(_)),
             failed,
@@ -165,12 +175,17 @@ impl Core {
 
 impl Session {
     /// Moves a batch from the outbox to `pending`, pongs first, and says how many packets count as sent.
-    fn take(&mut self, pending: &mut VecDeque<Frame>) -> u64 {
+    fn take(&mut self, pending: &mut VecDeque<Frame>, paused: bool) -> u64 {
         for encoded in self.control.drain(..) {
             unpack(&encoded, pending);
         }
         let (mut taken, mut sent) = (0, 0);
-        while let Some(parcel) = self.outbox.pop_front_if(|_| taken < BATCH) {
+        while taken < BATCH && !paused {
+            let Some(Entry::Parcel(parcel)) =
+                self.outbox.pop_front_if(|entry| matches!(entry, Entry::Parcel(_)))
+            else {
+                break;
+            };
             let bytes = parcel.encoded.bytes().len();
             taken += bytes;
             sent += u64::from(parcel.counts);
@@ -178,6 +193,11 @@ impl Session {
             unpack(&parcel.encoded, pending);
         }
         sent
+    }
+
+    /// Takes the pause that is next, if one is.
+    fn take_pause(&mut self) -> bool {
+        self.outbox.pop_front_if(|entry| matches!(entry, Entry::Pause)).is_some()
     }
 }
 
@@ -197,11 +217,19 @@ impl Work {
             deadline: None,
             poll_end: None,
             idle: true,
+            pause: false,
             more: false,
             upgrading: false,
             failed,
         }
     }
+}
+
+/// How long a server may take to say that it has handled what it was sent: not so long that nothing is left for the
+/// goodbye.
+fn pause_length(closing: Option<Instant>) -> Duration {
+    let left = closing.map(|by| by.saturating_duration_since(Instant::now()) / 2);
+    left.unwrap_or(MAX_PAUSE).min(MAX_PAUSE)
 }
 
 /// The session that is being carried.
@@ -212,6 +240,8 @@ struct Link<'c> {
     silence: Duration,
     /// Frames that are taken from the outbox and not written.
     pending: VecDeque<Frame>,
+    /// The end of a pause, should the server not end it.
+    pause: Option<Instant>,
     /// The last sign of life, and what had been heard then.
     heard_at: Instant,
     heard: u64,
@@ -225,6 +255,7 @@ impl<'c> Link<'c> {
             lifeline: job.lifeline.clone(),
             silence: job.silence.min(MAX_SILENCE),
             pending: VecDeque::new(),
+            pause: None,
             heard_at: Instant::now(),
             heard: 0,
         }
@@ -261,6 +292,10 @@ impl<'c> Link<'c> {
         let mut goodbye = Goodbye::NotYet;
         loop {
             let work = self.take_work()?;
+            if work.pause {
+                self.pause = Some(Instant::now() + pause_length(work.closing));
+                websocket.ping().map_err(|broken| self.broken(broken))?;
+            }
             if !blocked || websocket.flush().map_err(|broken| self.broken(broken))? {
                 blocked = !self.write(&mut websocket)?;
             }
@@ -320,7 +355,9 @@ impl<'c> Link<'c> {
 
     fn take_work(&mut self) -> Result<Work, End> {
         self.core.link_bell.silence();
-        let work = self.core.take_work(self.epoch, &mut self.pending);
+        self.pause = self.pause.filter(|end| *end > Instant::now());
+        let mut work = self.core.take_work(self.epoch, &mut self.pending, self.pause.is_some());
+        work.deadline = [work.deadline, self.pause].into_iter().flatten().min();
         if let Some(failed) = work.failed {
             return Err(failed);
         }
@@ -344,13 +381,17 @@ impl<'c> Link<'c> {
     }
 
     /// Reads what is there. `true`: there may be more.
-    fn read(&self, websocket: &mut WebSocket, inbound: &mut Inbound) -> Result<bool, End> {
+    fn read(&mut self, websocket: &mut WebSocket, inbound: &mut Inbound) -> Result<bool, End> {
         for _ in 0..READS {
             let read = match websocket.read().map_err(|broken| self.broken(broken))? {
                 None => return Ok(false),
                 Some(Incoming::Text(text)) => inbound.text(&text),
                 Some(Incoming::Binary(bytes)) => inbound.binary(bytes),
-                Some(Incoming::Control) => Ok(()),
+                Some(Incoming::Ping) => Ok(()),
+                Some(Incoming::Pong) => {
+                    self.pause = None;
+                    Ok(())
+                }
                 Some(Incoming::Closed) => {
                     Err(Broken { reason: CloseReason::TransportClose, detail: "closed by the server".into() })
                 }

@@ -121,12 +121,7 @@ impl Stream {
 
     /// Tells the peer that nothing more will be written.
     pub(super) fn shutdown_write(&mut self) {
-        let socket = match &mut self.layer {
-            Layer::Plain(socket) => socket,
-            #[cfg(feature = "tls")]
-            Layer::Tls(tls) => tls.close(),
-        };
-        let _ = match socket {
+        let _ = match self.layer.finish() {
             Socket::Tcp(tcp) => tcp.shutdown(std::net::Shutdown::Write),
             Socket::Unix(unix) => unix.shutdown(std::net::Shutdown::Write),
         };
@@ -165,6 +160,17 @@ impl Stream {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 result => return result,
             }
+        }
+    }
+}
+
+impl Layer {
+    /// Says what there is to say at the end, and gives the socket.
+    fn finish(&mut self) -> &mut Socket {
+        match self {
+            Self::Plain(socket) => socket,
+            #[cfg(feature = "tls")]
+            Self::Tls(tls) => tls.close(),
         }
     }
 }

@@ -42,8 +42,10 @@ pub(super) struct WebSocket(tungstenite::WebSocket<Stream>);
 pub(super) enum Incoming {
     Text(Text),
     Binary(Bytes),
-    /// A ping or pong of the WebSocket itself, which is answered already.
-    Control,
+    /// A ping of the WebSocket itself, which is answered already.
+    Ping,
+    /// The answer to ours.
+    Pong,
     /// The server closes, or has closed, in good order.
     Closed,
 }
@@ -116,7 +118,8 @@ impl WebSocket {
         match self.0.read() {
             Ok(Message::Text(text)) => Ok(Some(Incoming::Text(text))),
             Ok(Message::Binary(bytes)) => Ok(Some(Incoming::Binary(bytes))),
-            Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => Ok(Some(Incoming::Control)),
+            Ok(Message::Ping(_) | Message::Frame(_)) => Ok(Some(Incoming::Ping)),
+            Ok(Message::Pong(_)) => Ok(Some(Incoming::Pong)),
             Ok(Message::Close(_)) => {
                 // Sends the answer that tungstenite has prepared, if it can be sent at once.
                 let _ = self.0.flush();
@@ -144,6 +147,11 @@ impl WebSocket {
     /// Whether everything is written.
     pub(super) fn flush(&mut self) -> Result<bool, Broken> {
         done(self.0.flush())
+    }
+
+    /// Asks for a sign that everything before it was handled (RFC 6455 5.5.2); [`flush`](Self::flush) sends it.
+    pub(super) fn ping(&mut self) -> Result<(), Broken> {
+        done(self.0.write(Message::Ping(Bytes::new()))).map(drop)
     }
 
     /// Says goodbye; [`flush`](Self::flush) sends it.

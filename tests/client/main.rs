@@ -1,0 +1,4 @@
+//! The client library against the official server, against python-socketio, and against peers that misbehave.
+
+mod interop;
+mod support;

@@ -1,0 +1,156 @@
+//! What the tests share: peers as child processes, and waits that have a bound and say what they waited for.
+
+use std::{
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::mpsc::{Receiver, Sender, channel},
+    time::{Duration, Instant},
+};
+
+use tinysio::client::{Builder, Client, TransportKind};
+
+/// The bound of every wait: generous, because the machine may be busy.
+pub(crate) const LONG: Duration = Duration::from_secs(20);
+
+/// Which implementation is the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Peer {
+    Node,
+    Python,
+}
+
+/// How the connection is carried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    Polling,
+    Websocket,
+    /// Polling, then the upgrade.
+    Upgrade,
+}
+
+impl Way {
+    pub(crate) fn set(self, builder: Builder) -> Builder {
+        match self {
+            Self::Polling => builder.transports(&[TransportKind::Polling]),
+            Self::Websocket => builder.transports(&[TransportKind::Websocket]),
+            Self::Upgrade => builder,
+        }
+    }
+}
+
+/// A server in another process; ended when dropped.
+#[derive(Debug)]
+pub(crate) struct Server {
+    child: Child,
+    pub(crate) port: u16,
+}
+
+impl Server {
+    /// Starts one on a port of its own. `None`, with a sentence, when what it needs is not installed; with `CI` set that
+    /// is a failure.
+    pub(crate) fn start(peer: Peer, options: &[&str]) -> Option<Self> {
+        Self::start_at(peer, 0, options)
+    }
+
+    pub(crate) fn start_at(peer: Peer, port: u16, options: &[&str]) -> Option<Self> {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop");
+        let (program, script, needs): (PathBuf, _, _) = match peer {
+            Peer::Node => ("node".into(), "peer-server.mjs", dir.join("node_modules/socket.io")),
+            Peer::Python => {
+                let python = dir.join(".venv/bin/python");
+                (python.clone(), "peer_server.py", python)
+            }
+        };
+        if !needs.exists() {
+            assert!(std::env::var_os("CI").is_none(), "{} is missing, which CI must have", needs.display());
+            println!("skipped: {} is missing", needs.display());
+            return None;
+        }
+        let mut child = Command::new(program)
+            .arg(dir.join(script))
+            .args(["--port", &port.to_string()])
+            .args(options)
+            .current_dir(&dir)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stdout = child.stdout.take().unwrap();
+        let line = BufReader::new(stdout).lines().next().expect("the peer ended at once").unwrap();
+        let port = line.strip_prefix("PORT ").unwrap().parse().unwrap();
+        Some(Self { child, port })
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// Stops it in the middle of whatever it does, as a machine that has lost its network.
+    pub(crate) fn pause(&self) {
+        self.signal("-STOP");
+    }
+
+    pub(crate) fn resume(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
+    }
+
+    /// Ends it, without a goodbye, and waits until it has.
+    pub(crate) fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A client with fast reconnection.
+pub(crate) fn quick(url: &str) -> Builder {
+    Client::builder(url)
+        .reconnection_delay(Duration::from_millis(20))
+        .reconnection_delay_max(Duration::from_millis(100))
+}
+
+/// A channel for what handlers report.
+#[derive(Debug)]
+pub(crate) struct Heard<T>(Receiver<T>, &'static str);
+
+/// A channel: the sender for a handler, the receiver for the test.
+pub(crate) fn hear<T>(what: &'static str) -> (Sender<T>, Heard<T>) {
+    let (sender, receiver) = channel();
+    (sender, Heard(receiver, what))
+}
+
+impl<T> Heard<T> {
+    /// The next thing that was heard.
+    #[track_caller]
+    pub(crate) fn next(&self) -> T {
+        match self.0.recv_timeout(LONG) {
+            Ok(heard) => heard,
+            Err(error) => panic!("waited {LONG:?} for {}: {error}", self.1),
+        }
+    }
+
+    /// What comes within a short time, if anything.
+    pub(crate) fn within(&self, time: Duration) -> Option<T> {
+        self.0.recv_timeout(time).ok()
+    }
+}
+
+/// Waits until `done`.
+#[track_caller]
+pub(crate) fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !done() {
+        assert!(begun.elapsed() < LONG, "waited {LONG:?} for {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
