@@ -154,3 +154,28 @@ pub(crate) fn until(what: &str, mut done: impl FnMut() -> bool) {
         std::thread::sleep(Duration::from_millis(2));
     }
 }
+
+/// A thread that nobody waits for: it ends with its peer, or with the tests.
+pub(crate) fn in_thread(run: impl FnOnce() + Send + 'static) {
+    std::thread::Builder::new().spawn(run).unwrap();
+}
+
+/// Processor time of this process' threads whose names begin so.
+pub(crate) fn cpu_of_threads(prefix: &str) -> Duration {
+    threads(prefix)
+        .iter()
+        .map(|path| {
+            let stat = std::fs::read_to_string(path.join("schedstat")).unwrap_or_default();
+            Duration::from_nanos(stat.split(' ').next().and_then(|ns| ns.parse().ok()).unwrap_or(0))
+        })
+        .sum()
+}
+
+/// This process' threads whose names begin so.
+pub(crate) fn threads(prefix: &str) -> Vec<PathBuf> {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    let named = |path: &PathBuf| {
+        std::fs::read_to_string(path.join("comm")).is_ok_and(|name| name.starts_with(prefix))
+    };
+    tasks.filter_map(|task| Some(task.ok()?.path())).filter(named).collect()
+}
