@@ -2,4 +2,7 @@
 
 mod hostile;
 mod interop;
+mod lifecycle;
 mod support;
+#[cfg(feature = "tls")]
+mod tls;
