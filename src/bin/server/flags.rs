@@ -16,7 +16,7 @@ use crate::common::{exit::Failure, logging::Format};
 /// Any Socket.IO client may connect: it is greeted, sends messages to everybody or to rooms, and is told who comes and
 /// goes. Each flag can also be given by the environment variable named beside it.
 #[derive(Debug, Parser)]
-#[command(name = "server", version, max_term_width = 100)]
+#[command(name = "server", version, max_term_width = 100, args_override_self = true)]
 pub(crate) struct Flags {
     /// Address to listen on. The default is reachable from the network; 127.0.0.1 is for this machine only
     #[arg(long, env = "TINYSIO_HOST", default_value = "0.0.0.0", value_name = "ADDRESS")]
