@@ -156,7 +156,7 @@ fn what_cannot_be_sent_on_fails(#[case] event: &str, #[case] text: &str) {
     let stage = Stage::new();
     let [mut alice, mut bob] = stage.peers();
     alice.ask("join_room", r#"{"room":"r"}"#, "room_joined");
-    let list = vec![r#"{"_placeholder":true,"num":0}"#; 11].join(",");
+    let list = [r#"{"_placeholder":true,"num":0}"#; 11].join(",");
     let data = match event {
         "message" => format!("[{list}]"),
         _ => format!(r#"{{"room":"r","message":[{list}]}}"#),

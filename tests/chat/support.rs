@@ -128,7 +128,7 @@ impl<S: Read + Write> Peer<S> {
             .header("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")
             .body(())
             .unwrap();
-        let (socket, _) = client(request, stream).ok().expect("a WebSocket");
+        let Ok((socket, _)) = client(request, stream) else { panic!("the server refused a WebSocket") };
         let mut peer = Self { socket, id: String::new(), inbox: VecDeque::new(), acks: 0 };
         let open = peer.read("the open packet");
         assert!(matches!(&open, Message::Text(text) if text.starts_with('0')), "{open:?}");

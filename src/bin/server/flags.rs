@@ -1,5 +1,7 @@
 //! What the `server` program is told: flags, environment variables, and what they mean.
 
+#![allow(rustdoc::bare_urls, reason = "the comments on the flags are the text of --help")]
+
 use std::{fs, net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Parser;
