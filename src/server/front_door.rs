@@ -195,7 +195,7 @@ fn drain_input(connection: &Connection) {
     connection.stream.shutdown(Shutdown::Write);
     let deadline = Instant::now() + Duration::from_millis(500);
     let mut sink = [0; 4096];
-    let mut left = 64;
+    let mut left = 1024;
     while left > 0 && connection.stream.recv_until(&mut sink, deadline).is_ok_and(|read| read > 0) {
         left -= 1;
     }
@@ -252,6 +252,9 @@ fn check(core: &Core, peer: Peer, endpoint: usize, head: &Head, websocket: bool)
     let transport = query.transport()?;
     if !core.config.transports.contains(&transport) {
         return Err(HandshakeError::TransportUnknown.into());
+    }
+    if head.is_illegible("origin") {
+        return Err(HandshakeError::BadRequest.into());
     }
     let origin = head.header("origin");
     if !core.config.cors.allows(origin, forwarded_host(head), websocket) {
