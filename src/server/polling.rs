@@ -70,11 +70,11 @@ impl Polling {
         };
         let moved = session.transport() == TransportKind::Websocket;
         Ok(match found {
-            Poll::Payload { body, last } => {
-                if last {
-                    session.cut();
-                }
-                payload(body)
+            Poll::Payload(body) => payload(body),
+            Poll::Over => {
+                session.cut();
+                // A client that has said `1` itself gets a noop, as from the official server.
+                payload(if session.ended() == Some(CloseReason::TransportClose) { "6" } else { "1" }.into())
             }
             Poll::Overlap => {
                 session.end(CloseReason::TransportError);

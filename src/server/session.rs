@@ -31,7 +31,7 @@ use super::{
     handle::Core,
     http::Head,
     hub::{self, Unfinished},
-    outbox::{Outbox, Packets, Pushed},
+    outbox::{CLOSE_FRAME, Outbox, Packets, Pushed},
     stream::Peer,
 };
 use crate::proto::{
@@ -66,6 +66,11 @@ impl Handshake {
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         self.head.header(name)
+    }
+
+    /// The values of a header that may come several times, like `X-Forwarded-For`, in their order.
+    pub fn header_values<'h>(&'h self, name: &'h str) -> impl Iterator<Item = &'h str> {
+        self.head.header_values(name)
     }
 
     /// The query of the first request, undecoded, without `?`.
@@ -289,16 +294,11 @@ impl Session {
         self.outbox.abort();
     }
 
-    /// Closes behind what waits: with a close frame, or with a packet for the next GET: `1`, or a noop for a client that
-    /// has said `1` itself.
+    /// Closes behind what waits: with a close frame, or with a packet for the next GET.
     pub(super) fn finish(self: &Arc<Self>, code: Option<u16>) {
-        let last: &[u8] = match self.ended() {
-            Some(CloseReason::TransportClose) => &[0x81, 1, b'6'],
-            _ => &[0x81, 1, b'1'],
-        };
         let finished = match code.map(u16::to_be_bytes) {
-            None => self.outbox.finish(&[0x88, 0], last),
-            Some([high, low]) => self.outbox.finish(&[0x88, 2, high, low], last),
+            None => self.outbox.finish(CLOSE_FRAME),
+            Some([high, low]) => self.outbox.finish(&[0x88, 2, high, low]),
         };
         // It ends already, so there is nobody to tell about a failure.
         let _ = self.settle(finished);

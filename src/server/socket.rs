@@ -34,7 +34,7 @@ use super::{
 use crate::proto::{
     CloseReason,
     engine::TransportKind,
-    socket::{Arg, Args, EncodeError, Outgoing, OwnedArgs},
+    socket::{Arg, Args, EncodeError, Encoded, Outgoing, OwnedArgs},
 };
 
 /// A connected client in one namespace: the official `Socket`. Cheap to clone; every method may be called from any
@@ -175,7 +175,8 @@ impl Socket {
             return Err(AckError::WouldDeadlock);
         }
         let (answer, wait) = bounded(1);
-        let id = self.await_ack(Waiting::Thread(answer))?;
+        let id = self.0.namespace.next_ack_id();
+        self.await_ack(id, Waiting::Thread(answer))?;
         self.send_awaited(event, id, args)?;
         match wait.recv_timeout(timeout) {
             Ok(result) => result,
@@ -201,10 +202,34 @@ impl Socket {
         timeout: Duration,
         callback: impl FnOnce(&Self, Result<OwnedArgs, AckError>) + Send + 'static,
     ) -> Result<(), AckError> {
-        let id = self.await_ack(Waiting::Callback(Box::new(callback)))?;
-        let deadline = Instant::now() + timeout;
-        self.0.namespace.0.hub.send(Command::AckDeadline(Arc::downgrade(&self.0), id, deadline));
+        let id = self.0.namespace.next_ack_id();
+        self.await_ack(id, Waiting::Callback(Box::new(callback)))?;
+        self.limit_ack(id, Instant::now() + timeout);
         self.send_awaited(event, id, args)
+    }
+
+    /// One recipient's part of a broadcast that wants acknowledgements: `packet` carries `id`, and `callback` is
+    /// called as in [`emit_with_callback`](Self::emit_with_callback), also when nothing could be sent.
+    pub(super) fn send_asking(
+        &self,
+        packet: &Encoded,
+        id: u64,
+        deadline: Instant,
+        callback: impl FnOnce(&Self, Result<OwnedArgs, AckError>) + Send + 'static,
+    ) {
+        let asked = self.await_ack(id, Waiting::Callback(Box::new(callback)));
+        if let Err(error) = asked {
+            return log::warn!("socket {}: {error}", self.id());
+        }
+        self.limit_ack(id, deadline);
+        let sent = if self.is_connected() {
+            self.0.session.send_ordered(packet.clone())
+        } else {
+            Err(EmitError::Disconnected)
+        };
+        if let Err(error) = sent {
+            self.settle_ack(id, || Err(error.into()));
+        }
     }
 
     /// Official `socket.join`. In effect for every emit that this thread makes afterwards.
@@ -342,14 +367,17 @@ impl Socket {
         sent
     }
 
-    fn await_ack(&self, waiting: Waiting) -> Result<u64, AckError> {
+    fn await_ack(&self, id: u64, waiting: Waiting) -> Result<(), AckError> {
         let mut acks = self.0.acks.lock();
         if acks.len() >= self.0.session.core.config.max_pending_acks {
             return Err(AckError::TooMany);
         }
-        let id = self.0.namespace.next_ack_id();
         acks.insert(id, waiting);
-        Ok(id)
+        Ok(())
+    }
+
+    fn limit_ack(&self, id: u64, deadline: Instant) {
+        self.0.namespace.0.hub.send(Command::AckDeadline(Arc::downgrade(&self.0), id, deadline));
     }
 
     fn send_awaited<T: Serialize + ?Sized>(&self, event: &str, id: u64, args: &T) -> Result<(), AckError> {
