@@ -11,7 +11,7 @@ use rstest::rstest;
 use serde::{Deserialize, Serialize};
 use tinysio::{Bytes, server::EmitError};
 
-use crate::support::{Client, Frame, Road, addr, next, serve_root};
+use crate::support::{Client, Frame, Road, addr, eventually, next, serve_root};
 
 #[derive(Debug, Serialize, Deserialize, PartialEq)]
 struct Point {
@@ -37,7 +37,7 @@ fn arguments_are_typed_or_raw(#[values(Polling, WebSocket, Upgrade)] road: Road)
     client.send(r#"42["typed",{"x":-1,"name":"ü\n\u2028"}]"#);
     client.expect("42[\"typed\",{\"x\":-1,\"name\":\"ü\\n\u{2028}\"},true,1]");
     client.send(r#"42["raw",{"b" : [1.50, true]}]"#);
-    client.expect(r#"42["raw",{"b" : [1.50, true]},22]"#);
+    client.expect(r#"42["raw",{"b" : [1.50, true]},20]"#);
 }
 
 #[rstest]
@@ -223,8 +223,8 @@ fn handlers_of_one_client_never_run_at_the_same_time(#[values(Polling, WebSocket
     for _ in 0..EVENTS / 20 {
         client.send_texts(&[r#"42["work"]"#; 20]);
     }
+    // In the midst of it.
+    eventually("half of the handlers ran", || alone.runs.load(SeqCst) > EVENTS / 2);
     server.of("/").unwrap().sockets()[0].disconnect(true);
     next(&waits, "the disconnect handler");
-    let runs = alone.runs.load(SeqCst);
-    assert!(runs > 20, "only {runs} handlers ran");
 }

@@ -235,9 +235,6 @@ impl Client {
         }
     }
 
-    /// Goes without a word.
-    pub(crate) fn vanish(self) {}
-
     /// Says good-bye below Socket.IO: `1` on polling, a close frame on WebSocket.
     pub(crate) fn leave(&mut self) {
         match &mut self.transport {
