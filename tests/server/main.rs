@@ -6,5 +6,8 @@ mod broadcast;
 mod conformance;
 mod connect;
 mod events;
+mod limits;
 mod order;
 mod support;
+mod transport;
+mod websocket;

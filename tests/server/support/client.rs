@@ -21,11 +21,6 @@ pub(crate) fn socket_target(transport: &str, rest: &str) -> String {
     format!("/socket.io/?EIO=4&transport={transport}{rest}")
 }
 
-/// The same at the bare Engine.IO endpoint.
-pub(crate) fn engine_target(transport: &str, rest: &str) -> String {
-    format!("/engine.io/?EIO=4&transport={transport}{rest}")
-}
-
 pub(crate) struct Client {
     pub(crate) addr: SocketAddr,
     pub(crate) open: Open,
@@ -247,6 +242,13 @@ impl Client {
     pub(crate) fn ws(&mut self) -> &mut Ws {
         match &mut self.transport {
             Transport::WebSocket(ws) => ws,
+            Transport::Polling { .. } => panic!("the client is on polling"),
+        }
+    }
+
+    pub(crate) fn into_ws(self) -> Ws {
+        match self.transport {
+            Transport::WebSocket(ws) => *ws,
             Transport::Polling { .. } => panic!("the client is on polling"),
         }
     }
