@@ -6,6 +6,8 @@ mod broadcast;
 mod conformance;
 mod connect;
 mod events;
+mod http;
+mod lifecycle;
 mod limits;
 mod order;
 mod support;

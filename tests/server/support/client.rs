@@ -1,6 +1,9 @@
 //! A client that takes any of the three roads: each scenario is written once.
 
-use std::{collections::VecDeque, net::SocketAddr};
+use std::{
+    collections::VecDeque,
+    net::{Shutdown, SocketAddr},
+};
 
 use serde_json::Value;
 use tinysio::proto::engine::{Data, Open, Packet, payload};
@@ -219,15 +222,21 @@ impl Client {
         assert_eq!(self.next("a binary message"), Frame::Binary(bytes.to_vec()));
     }
 
-    /// Waits for the end of the session; what else comes is given back.
+    /// Waits for the end of the session, and hangs up; what else comes is given back.
     pub(crate) fn closed(&mut self, what: &str) -> Vec<Frame> {
         let mut before = Vec::new();
         loop {
             match self.next(what) {
-                Frame::Close(_) | Frame::End => return before,
+                Frame::Close(_) | Frame::End => break,
                 frame => before.push(frame),
             }
         }
+        if let Transport::WebSocket(ws) = &mut self.transport {
+            ws.send_close();
+            // The server may have been faster.
+            let _ = ws.http.stream.shutdown(Shutdown::Both);
+        }
+        before
     }
 
     /// Says good-bye below Socket.IO: `1` on polling, a close frame on WebSocket.
