@@ -14,6 +14,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use serde::Serialize;
 use serde_json::{json, value::RawValue};
 use smallvec::SmallVec;
 
@@ -198,7 +199,7 @@ impl Inbound {
         let socket = Socket::new(id, namespace.clone(), session, auth);
         if let Err(refusal) = admit(&socket) {
             log::debug!("session {}: {name} refused: {refusal}", session.id);
-            return refuse(session, name, &serde_json::to_value(refusal).unwrap_or_default());
+            return refuse(session, name, &refusal);
         }
         session.settled.store(true, Release);
         socket.set_connected();
@@ -245,7 +246,7 @@ fn admit(socket: &Socket) -> Result<(), ConnectError> {
     Ok(())
 }
 
-fn refuse(session: &Arc<Session>, namespace: &str, refusal: &serde_json::Value) {
+fn refuse(session: &Arc<Session>, namespace: &str, refusal: &impl Serialize) {
     if let Ok(packet) = Outgoing::connect_error(namespace).encode(refusal) {
         // A failed send means that the session has ended, and then there is nobody to refuse.
         let _ = session.send_ordered(packet);

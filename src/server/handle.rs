@@ -468,6 +468,8 @@ impl Server {
     /// From inside a handler, which would wait for itself, it only ends the sessions and returns `false`.
     pub fn shutdown(&self, deadline: Duration) -> bool {
         self.core.ending.store(true, SeqCst);
+        // What other threads have emitted goes out too.
+        self.core.hub.fence();
         for session in self.core.sessions.all() {
             session.end(CloseReason::ServerShuttingDown);
         }
@@ -499,6 +501,8 @@ impl Server {
         core.sessions.wait_until_none(deadline);
         core.closed.store(true, SeqCst);
         self.waker.wake();
+        // First, so that nobody comes in behind those who are waited for.
+        let mut all_gone = threads.accept.join().is_ok();
         core.connections.interrupt_waiting();
         let in_time = core.connections.wait_until_none(deadline);
         // A polling session has no connection between two requests, so that all may be gone and it still there.
@@ -509,18 +513,22 @@ impl Server {
             core.connections.shutdown_all();
         }
         let grace = Instant::now() + grace;
-        let mut all_gone = core.connections.wait_until_none(grace);
+        all_gone &= core.connections.wait_until_none(grace);
         // Tend before hub: the last handlers may still want the hub. What a handler asks of the hub later fails.
         core.tend.stop();
-        all_gone &= join(threads.tend, grace);
+        all_gone &= join(threads.tend, grace.max(Instant::now() + MOMENT));
         core.hub.stop();
         core.drain.stop();
-        for thread in [threads.accept, threads.hub, threads.drain] {
-            all_gone &= join(thread, grace);
+        // These run no handlers, so they end.
+        for thread in [threads.hub, threads.drain] {
+            all_gone &= thread.join().is_ok();
         }
         all_gone
     }
 }
+
+/// What a thread that has nothing to do needs to end.
+const MOMENT: Duration = Duration::from_millis(100);
 
 /// Waits for a thread, which may be inside a handler that does not return. `false`: it was still there at the deadline.
 fn join(thread: JoinHandle<()>, deadline: Instant) -> bool {

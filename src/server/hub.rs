@@ -558,7 +558,9 @@ impl Hub {
             Question::Sockets(selection, reply) => {
                 let selected = self.select(namespace, &selection);
                 let sockets = &self.spaces[namespace].sockets;
-                reply.send(selected.iter().filter_map(|slot| sockets.get(slot).cloned()).collect()).is_ok()
+                let sockets = selected.iter().filter_map(|slot| sockets.get(slot));
+                // Whoever was disconnected stays in its rooms until its handlers have been told.
+                reply.send(sockets.filter(|socket| socket.is_connected()).cloned().collect()).is_ok()
             }
         };
     }

@@ -53,10 +53,6 @@ impl Ws {
         self.http.send(Self::frame(0x81, text.as_bytes()));
     }
 
-    pub(crate) fn send_binary(&mut self, bytes: &[u8]) {
-        self.http.send(Self::frame(0x82, bytes));
-    }
-
     pub(crate) fn send_close(&mut self) {
         self.http.send(Self::frame(0x88, &1000u16.to_be_bytes()));
     }
