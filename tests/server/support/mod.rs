@@ -14,7 +14,7 @@ use std::{
 use serde_json::json;
 use tinysio::server::{Builder, Cors, Message, NamespaceBuilder, Server};
 
-pub(crate) use client::{Client, Road, socket_target};
+pub(crate) use client::{Client, Road};
 pub(crate) use http::{Http, Response};
 pub(crate) use ws::{Frame, Ws};
 
@@ -62,7 +62,7 @@ pub(crate) fn conformance() -> Server {
 fn greet(ns: &mut NamespaceBuilder) {
     ns.on_connect(|socket| match socket.auth() {
         Some(auth) => socket.emit("auth", auth),
-        None => socket.emit("auth", &json!({})),
+        None => socket.emit("auth", json!({})),
     });
 }
 
