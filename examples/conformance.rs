@@ -41,7 +41,7 @@ fn greet(ns: &mut NamespaceBuilder) {
         thread::sleep(Duration::from_millis(20));
         match socket.auth() {
             Some(auth) => socket.emit("auth", auth),
-            None => socket.emit("auth", &json!({})),
+            None => socket.emit("auth", json!({})),
         }
     });
 }

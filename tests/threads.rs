@@ -61,9 +61,9 @@ fn scene(token: &Arc<()>) -> (Server, Vec<Client>, Vec<Http>) {
         .take(9)
         .map(|road| Client::connected(addr(&server), road))
         .collect();
-    for client in &mut clients {
+    for (id, client) in clients.iter_mut().enumerate() {
         client.send(r#"42["ask"]"#);
-        client.expect(r#"420["q"]"#);
+        client.expect(&format!(r#"42{id}["q"]"#));
     }
     // GETs that are held, and one client with a large backlog.
     clients[0].ask();

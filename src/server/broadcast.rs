@@ -63,8 +63,8 @@ impl Broadcast {
     /// # Errors
     /// [`EmitError::Encode`], [`EmitError::ServerGone`]. What becomes of it at each
     /// recipient is not reported.
-    pub fn emit<T: Serialize + ?Sized>(self, event: &str, args: &T) -> Result<(), EmitError> {
-        let packet = Outgoing::event(self.namespace.name(), event, None).encode(args)?;
+    pub fn emit(self, event: &str, args: impl Serialize) -> Result<(), EmitError> {
+        let packet = Outgoing::event(self.namespace.name(), event, None).encode(&args)?;
         self.namespace.0.hub.emit(self.namespace.0.index, self.selection, packet, self.volatile)
     }
 
@@ -75,10 +75,10 @@ impl Broadcast {
     /// # Errors
     /// [`AckError::Emit`] when the packet cannot be encoded; [`AckError::WouldDeadlock`] inside a handler, whose own
     /// client might be among the recipients.
-    pub fn emit_with_ack<T: Serialize + ?Sized>(
+    pub fn emit_with_ack(
         self,
         event: &str,
-        args: &T,
+        args: impl Serialize,
         timeout: Duration,
     ) -> Result<Vec<Reply>, AckError> {
         if dispatch::is_in_handler() {
@@ -86,7 +86,7 @@ impl Broadcast {
         }
         let id = self.namespace.next_ack_id();
         let packet =
-            Outgoing::event(self.namespace.name(), event, Some(id)).encode(args).map_err(EmitError::from)?;
+            Outgoing::event(self.namespace.name(), event, Some(id)).encode(&args).map_err(EmitError::from)?;
         let deadline = Instant::now() + timeout;
         let sockets = self.sockets();
         let (answers, results) = bounded(sockets.len());

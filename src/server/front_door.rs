@@ -348,9 +348,11 @@ fn polling_request(
     }
     let checked = check(core, connection.peer, endpoint, &head, false);
     let persistent_head;
+    let mut posted_to = None;
     let response = match checked {
         Ok(Wanted::Session(session)) => {
             let response = polling.serve(connection, &head, &session)?;
+            posted_to = (*head.method() == Method::Post).then_some(session);
             persistent_head = Some(head);
             response
         }
@@ -371,8 +373,11 @@ fn polling_request(
         }
     };
     let response = with_cors(&core.config.cors, origin.as_deref(), response);
-    connection.respond(response, persistent_head.as_ref())?;
-    Ok(Next::Request)
+    let responded = connection.respond(response, persistent_head.as_ref());
+    if let Some(session) = posted_to {
+        polling::answered(&session);
+    }
+    responded.map(|()| Next::Request)
 }
 
 fn allowed_headers(head: &Head) -> &str {

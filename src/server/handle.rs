@@ -436,7 +436,7 @@ impl Server {
     ///
     /// # Errors
     /// [`EmitError`].
-    pub fn emit<T: Serialize + ?Sized>(&self, event: &str, args: &T) -> Result<(), EmitError> {
+    pub fn emit(&self, event: &str, args: impl Serialize) -> Result<(), EmitError> {
         self.of(limits::DEFAULT_NAMESPACE).map_or(Ok(()), |namespace| namespace.emit(event, args))
     }
 

@@ -180,7 +180,7 @@ fn post_alone(connection: &mut Connection, head: &Head, session: &Arc<Session>) 
 }
 
 /// Handles the packets of a body in order, up to the first that is broken. What the handlers emit meanwhile is
-/// gathered, so that a held GET takes it home in one response.
+/// gathered until the POST is [`answered`], so that a held GET takes it home in one response.
 fn receive(session: &Arc<Session>, body: &[u8]) {
     let mut turn = session.enter();
     session.outbox.cork();
@@ -196,12 +196,18 @@ fn receive(session: &Arc<Session>, body: &[u8]) {
             turn.packet(session, packet).map_err(|reason| (reason, farewell(reason)))
         }),
     };
-    let uncorked = session.outbox.uncork();
-    // Its failure has ended the session by itself.
-    let _ = session.settle(uncorked);
     if let Err((reason, parting)) = verdict {
         session.end_with(reason, parting);
     }
+}
+
+/// A POST has its answer: now the held GET gets what the POST has brought about. Not earlier, as on the official server:
+/// the Python client, told by the GET that it was disconnected while it still waits for the POST's answer, forgets
+/// to close the session.
+pub(super) fn answered(session: &Arc<Session>) {
+    let uncorked = session.outbox.uncork();
+    // Its failure has ended the session by itself.
+    let _ = session.settle(uncorked);
 }
 
 /// A client that closes its session takes what waits for it home with its held GET.

@@ -148,16 +148,16 @@ impl Socket {
     ///
     /// # Errors
     /// [`EmitError`]: each variant says whether something was sent.
-    pub fn emit<T: Serialize + ?Sized>(&self, event: &str, args: &T) -> Result<(), EmitError> {
-        self.send_event(event, None, args, false)
+    pub fn emit(&self, event: &str, args: impl Serialize) -> Result<(), EmitError> {
+        self.send_event(event, None, &args, false)
     }
 
     /// Official `socket.volatile.emit`: dropped ([`EmitError::Dropped`]) if it could not leave at once.
     ///
     /// # Errors
     /// [`EmitError`].
-    pub fn emit_volatile<T: Serialize + ?Sized>(&self, event: &str, args: &T) -> Result<(), EmitError> {
-        self.send_event(event, None, args, true)
+    pub fn emit_volatile(&self, event: &str, args: impl Serialize) -> Result<(), EmitError> {
+        self.send_event(event, None, &args, true)
     }
 
     /// Official `socket.timeout(t).emitWithAck`: emits, and waits for the client's acknowledgement.
@@ -165,10 +165,10 @@ impl Socket {
     /// # Errors
     /// [`AckError`]. Inside a handler of the same client it is [`AckError::WouldDeadlock`] at once, because that
     /// handler runs on the thread that must read the answer.
-    pub fn emit_with_ack<T: Serialize + ?Sized>(
+    pub fn emit_with_ack(
         &self,
         event: &str,
-        args: &T,
+        args: impl Serialize,
         timeout: Duration,
     ) -> Result<OwnedArgs, AckError> {
         if dispatch::is_dispatching(&self.0.session) {
@@ -177,7 +177,7 @@ impl Socket {
         let (answer, wait) = bounded(1);
         let id = self.0.namespace.next_ack_id();
         self.await_ack(id, Waiting::Thread(answer))?;
-        self.send_awaited(event, id, args)?;
+        self.send_awaited(event, id, &args)?;
         match wait.recv_timeout(timeout) {
             Ok(result) => result,
             Err(RecvTimeoutError::Timeout) => {
@@ -195,17 +195,17 @@ impl Socket {
     ///
     /// # Errors
     /// [`AckError::TooMany`] or [`AckError::Emit`]; `callback` is not called then.
-    pub fn emit_with_callback<T: Serialize + ?Sized>(
+    pub fn emit_with_callback(
         &self,
         event: &str,
-        args: &T,
+        args: impl Serialize,
         timeout: Duration,
         callback: impl FnOnce(&Self, Result<OwnedArgs, AckError>) + Send + 'static,
     ) -> Result<(), AckError> {
         let id = self.0.namespace.next_ack_id();
         self.await_ack(id, Waiting::Callback(Box::new(callback)))?;
         self.limit_ack(id, Instant::now() + timeout);
-        self.send_awaited(event, id, args)
+        self.send_awaited(event, id, &args)
     }
 
     /// One recipient's part of a broadcast that wants acknowledgements: `packet` carries `id`, and `callback` is
@@ -489,7 +489,7 @@ impl<'a> Event<'a> {
     ///
     /// # Errors
     /// [`EmitError`].
-    pub fn ack<T: Serialize + ?Sized>(&self, args: &T) -> Result<(), EmitError> {
+    pub fn ack(&self, args: impl Serialize) -> Result<(), EmitError> {
         match self.take_ack() {
             Some(ack) => ack.send(args),
             None => Ok(()),
@@ -515,7 +515,7 @@ impl Ack {
     ///
     /// # Errors
     /// [`EmitError`].
-    pub fn send<T: Serialize + ?Sized>(self, args: &T) -> Result<(), EmitError> {
-        self.socket.send(&Outgoing::ack(self.socket.namespace().name(), self.id), args, false)
+    pub fn send(self, args: impl Serialize) -> Result<(), EmitError> {
+        self.socket.send(&Outgoing::ack(self.socket.namespace().name(), self.id), &args, false)
     }
 }

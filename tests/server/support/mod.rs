@@ -62,7 +62,7 @@ pub(crate) fn conformance() -> Server {
 fn greet(ns: &mut NamespaceBuilder) {
     ns.on_connect(|socket| match socket.auth() {
         Some(auth) => socket.emit("auth", auth),
-        None => socket.emit("auth", &json!({})),
+        None => socket.emit("auth", json!({})),
     });
 }
 

@@ -1,0 +1,434 @@
+//! What the threads of a client share: one lock over its state, one condition, the queue of events.
+//!
+//! ```text
+//!   lock order     state ─► handlers' queue          (the handlers' tables are locked alone)
+//!   never locked   while a handler or the auth function runs, or while anything is read, written or waited for
+//! ```
+
+use std::{
+    collections::{BTreeSet, HashMap, VecDeque},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread::ThreadId,
+    time::Instant,
+};
+
+use crossbeam_channel::Sender;
+use parking_lot::{Condvar, Mutex, MutexGuard};
+
+use super::{
+    ConnectionState, Error, Handle, Socket, Stats, Status,
+    config::Config,
+    dial::Dialer,
+    events::{Hooks, Queue},
+    link::{Job, PollEnd},
+    offline::Offline,
+    space::Handlers,
+    wake::{Bell, Lifeline},
+    websocket::WebSocket,
+};
+use crate::proto::{
+    CloseReason,
+    engine::TransportKind,
+    socket::{Encoded, OwnedArgs},
+};
+
+/// Acknowledgements that one namespace may wait for at a time. One more is refused with [`Error::TooManyAcks`].
+pub(super) const MAX_ACKS: usize = 10_000;
+
+/// Everything that the threads and the handles of one client share.
+pub(super) struct Core {
+    pub(super) config: Config,
+    pub(super) dialer: Dialer,
+    pub(super) state: Mutex<State>,
+    /// Something in the state is not what it was that somebody may wait for: phase, target, membership, threads.
+    pub(super) changed: Condvar,
+    /// Wakes the `link` thread out of `poll(2)`.
+    pub(super) link_bell: Bell,
+    pub(super) events: Queue,
+    pub(super) hooks: Mutex<Hooks>,
+    pub(super) events_thread: OnceLock<ThreadId>,
+}
+
+/// What is, and what is wanted.
+pub(super) struct State {
+    pub(super) target: Target,
+    pub(super) phase: Phase,
+    /// Number of the current session, or of the last one.
+    pub(super) epoch: u64,
+    /// Cuts the attempt or the session that is under way.
+    pub(super) lifeline: Option<Arc<Lifeline>>,
+    pub(super) session: Option<Session>,
+    pub(super) spaces: Vec<SpaceState>,
+    pub(super) offline: Offline,
+    /// Deadlines of the acknowledgements that are brought to callbacks: instant, namespace, id.
+    pub(super) timers: BTreeSet<(Instant, usize, u64)>,
+    /// Reconnections tried since the last success, the one under way included.
+    pub(super) attempts: u32,
+    /// Attempts decided since the client was built; [`Handle::connect`] waits for the next.
+    pub(super) verdicts: u64,
+    /// The error of the last attempt that failed.
+    pub(super) verdict: Option<Error>,
+    /// Whether a session was upgraded to WebSocket: what `remember_upgrade` remembers.
+    pub(super) upgraded: bool,
+    /// The session that ended before everything that had been emitted was written.
+    pub(super) unfinished: Option<u64>,
+    pub(super) last_reason: Option<CloseReason>,
+    pub(super) last_error: Option<Error>,
+    pub(super) stats: Stats,
+    /// Threads that have not ended yet.
+    pub(super) threads: usize,
+}
+
+/// What the user wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Target {
+    /// No connection.
+    Down,
+    /// A connection, again and again.
+    Up,
+    /// The client is dropped: every thread ends.
+    Gone,
+}
+
+/// What the `backoff` thread is at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Nothing, or with target [`Target::Up`]: to begin at once.
+    Idle,
+    /// Waiting for the next attempt.
+    Waiting(Instant),
+    /// In an attempt, since then.
+    Attempting(Instant),
+    /// A session is open, and the `link` thread has it.
+    Open,
+}
+
+/// An open Engine.IO session.
+pub(super) struct Session {
+    pub(super) epoch: u64,
+    pub(super) sid: String,
+    pub(super) transport: TransportKind,
+    pub(super) max_payload: Option<usize>,
+    /// Pongs: they overtake what waits in the outbox.
+    pub(super) control: VecDeque<Encoded>,
+    pub(super) outbox: VecDeque<Entry>,
+    pub(super) outbox_bytes: usize,
+    /// Whether `link` has to be woken to see what is put into the outbox.
+    pub(super) link_asleep: bool,
+    /// Whether a namespace was ever joined in this session: only then does it count as a success.
+    pub(super) joined: bool,
+    /// By when one has to be.
+    pub(super) join_by: Instant,
+    /// When the attempt began that made it.
+    pub(super) begun: Instant,
+    pub(super) closing: Option<Closing>,
+    pub(super) upgrade: Upgrade,
+    /// What the `poll` thread ended with.
+    pub(super) poll_end: Option<PollEnd>,
+}
+
+/// A session in its last moments: nothing new goes out.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Closing {
+    /// When the patience with what is not written yet ends.
+    pub(super) by: Instant,
+    pub(super) reason: CloseReason,
+    /// Whether everything was written.
+    pub(super) flushed: bool,
+}
+
+/// Where a polling session stands on its way to WebSocket.
+pub(super) enum Upgrade {
+    /// Not possible, not wanted, failed, or done.
+    Settled,
+    /// The `backoff` thread is to open a WebSocket and probe it.
+    Wanted,
+    /// It is doing so; the lifeline cuts the attempt, not the session.
+    Probing(Arc<Lifeline>),
+    /// The WebSocket is probed: polling ends with its next answer, and `link` moves over.
+    Ready(Box<WebSocket>),
+}
+
+/// What waits in the outbox.
+pub(super) enum Entry {
+    Parcel(Parcel),
+    /// What follows goes out once the server has handled what precedes. The official server throws away the events
+    /// that it reads together with the DISCONNECT behind them.
+    Pause,
+}
+
+/// A packet in the outbox.
+pub(super) struct Parcel {
+    pub(super) encoded: Encoded,
+    /// Index of the namespace, and the acknowledgement waited for, when the packet is an event that outlives its session.
+    pub(super) keep: Option<(usize, Option<u64>)>,
+    /// Whether it counts as sent.
+    pub(super) counts: bool,
+}
+
+/// One namespace: what never changes, and its handlers.
+pub(super) struct Space {
+    pub(super) index: usize,
+    pub(super) name: Arc<str>,
+    /// Why it can never be connected, when its name is none.
+    pub(super) invalid: Option<Error>,
+    pub(super) next_id: AtomicU64,
+    pub(super) handlers: Mutex<Handlers>,
+}
+
+impl Space {
+    pub(super) fn take_id(&self) -> u64 {
+        self.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+/// One namespace: what changes.
+pub(super) struct SpaceState {
+    pub(super) space: Arc<Space>,
+    /// Whether it is to be joined in every session: not after it was left, removed or refused.
+    pub(super) active: bool,
+    pub(super) membership: Membership,
+    /// The refusal of this session.
+    pub(super) refusal: Option<Error>,
+    pub(super) acks: HashMap<u64, PendingAck>,
+    /// With `retries`: what is to be delivered one by one. Bounded like the offline buffer.
+    pub(super) queue: VecDeque<Queued>,
+    pub(super) queue_bytes: usize,
+}
+
+/// Whether a namespace is joined.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Membership {
+    Out,
+    /// CONNECT is on its way.
+    Joining,
+    Joined(String),
+}
+
+/// An acknowledgement that is waited for.
+pub(super) struct PendingAck {
+    /// Who waits; nobody for an event of `retries` that was emitted without an acknowledgement.
+    pub(super) waiter: Option<Waiter>,
+    pub(super) deadline: Option<Instant>,
+    /// Whether the event was handed to a session: then the end of that session is the end of it.
+    pub(super) sent: bool,
+    /// Whether the event is in the queue of `retries`.
+    pub(super) queued: bool,
+    pub(super) since: Instant,
+}
+
+/// Who waits for an acknowledgement.
+pub(super) enum Waiter {
+    /// A thread, which keeps its own time.
+    Thread(Sender<Result<OwnedArgs, Error>>),
+    /// A callback, to be called on the handlers' thread.
+    Callback(Callback),
+}
+
+/// What is called with an acknowledgement.
+pub(super) type Callback = Box<dyn FnOnce(&Socket, Result<OwnedArgs, Error>) + Send>;
+
+/// An event in the queue of `retries`.
+pub(super) struct Queued {
+    pub(super) encoded: Encoded,
+    pub(super) id: u64,
+    pub(super) tries: u32,
+    /// When the current try counts as failed; `None`: not on its way.
+    pub(super) expires: Option<Instant>,
+}
+
+impl Core {
+    pub(super) fn new(config: Config, dialer: Dialer) -> std::io::Result<Self> {
+        let state = State {
+            target: Target::Down,
+            phase: Phase::Idle,
+            epoch: 0,
+            lifeline: None,
+            session: None,
+            spaces: Vec::new(),
+            offline: Offline::new(config.offline),
+            timers: BTreeSet::new(),
+            attempts: 0,
+            verdicts: 0,
+            verdict: None,
+            upgraded: false,
+            unfinished: None,
+            last_reason: None,
+            last_error: None,
+            stats: Stats::default(),
+            threads: 0,
+        };
+        Ok(Self {
+            events: Queue::new(config.event_queue),
+            config,
+            dialer,
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            link_bell: Bell::new()?,
+            hooks: Mutex::default(),
+            events_thread: OnceLock::new(),
+        })
+    }
+
+    /// Whether the caller is a handler.
+    pub(super) fn in_handler(&self) -> bool {
+        self.events_thread.get() == Some(&std::thread::current().id())
+    }
+
+    /// Ends the waits of everything that hangs on `lifeline`.
+    pub(super) fn cut(&self, lifeline: &Lifeline) {
+        lifeline.cut();
+        self.events.wake_reader();
+    }
+
+    /// Wakes `link`, if it sleeps.
+    pub(super) fn wake_link(&self, session: &mut Session) {
+        if std::mem::take(&mut session.link_asleep) {
+            self.link_bell.ring();
+        }
+    }
+
+    /// Waits until `done` gives a value, or until `deadline`.
+    pub(super) fn wait_for<T>(
+        &self,
+        deadline: Option<Instant>,
+        mut done: impl FnMut(&mut MutexGuard<'_, State>) -> Option<T>,
+    ) -> Option<T> {
+        let mut state = self.state.lock();
+        loop {
+            if let Some(value) = done(&mut state) {
+                return Some(value);
+            }
+            match deadline {
+                None => self.changed.wait(&mut state),
+                Some(deadline) => {
+                    if self.changed.wait_until(&mut state, deadline).timed_out() {
+                        return done(&mut state);
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) fn stats(&self) -> Stats {
+        self.state.lock().stats.clone()
+    }
+
+    pub(super) fn status(&self) -> Status {
+        let state = self.state.lock();
+        let session = state.session.as_ref();
+        let next = match (state.target, state.phase) {
+            (Target::Up, Phase::Waiting(until)) => Some(until.saturating_duration_since(Instant::now())),
+            _ => None,
+        };
+        Status {
+            state: state.connection(),
+            transport: session.map(|session| session.transport),
+            attempts: state.attempts,
+            next_attempt_in: next,
+            buffered: state.offline.len() + state.spaces.iter().map(|space| space.queue.len()).sum::<usize>(),
+            buffered_bytes: state.offline.bytes()
+                + state.spaces.iter().map(|space| space.queue_bytes).sum::<usize>(),
+            queued_bytes: session.map_or(0, |session| session.outbox_bytes),
+            last_reason: state.last_reason,
+            last_error: state.last_error.clone(),
+        }
+    }
+}
+
+impl State {
+    pub(super) fn connection(&self) -> ConnectionState {
+        match (self.target, self.phase) {
+            (Target::Down | Target::Gone, _) => ConnectionState::Disconnected,
+            (Target::Up, Phase::Waiting(_)) => ConnectionState::Reconnecting,
+            (Target::Up, Phase::Open) if self.session.as_ref().is_some_and(|session| session.joined) => {
+                ConnectionState::Connected
+            }
+            (Target::Up, _) => ConnectionState::Connecting,
+        }
+    }
+
+    /// The session, if it is the one of this number.
+    pub(super) fn session(&mut self, epoch: u64) -> Option<&mut Session> {
+        self.session.as_mut().filter(|session| session.epoch == epoch)
+    }
+
+    /// Notes an error of the connection.
+    pub(super) fn note(&mut self, error: &Error) {
+        self.stats.errors += 1;
+        self.last_error = Some(error.clone());
+    }
+
+    /// Whether no namespace is to be joined any more.
+    pub(super) fn is_deserted(&self) -> bool {
+        self.spaces.iter().all(|space| !space.active)
+    }
+}
+
+impl Session {
+    pub(super) fn push(&mut self, parcel: Parcel) {
+        self.outbox_bytes += parcel.encoded.bytes().len();
+        self.outbox.push_back(Entry::Parcel(parcel));
+    }
+}
+
+impl Parcel {
+    /// A packet that belongs to its session and ends with it.
+    pub(super) fn of_session(encoded: Encoded) -> Self {
+        Self { encoded, keep: None, counts: false }
+    }
+}
+
+impl SpaceState {
+    pub(super) fn new(space: Arc<Space>) -> Self {
+        Self {
+            active: space.invalid.is_none(),
+            space,
+            membership: Membership::Out,
+            refusal: None,
+            acks: HashMap::new(),
+            queue: VecDeque::new(),
+            queue_bytes: 0,
+        }
+    }
+
+    pub(super) fn is_joined(&self) -> bool {
+        matches!(self.membership, Membership::Joined(_))
+    }
+}
+
+/// Names a client's threads, and counts them.
+pub(super) fn spawn(
+    core: &Arc<Core>,
+    name: &str,
+    stack: usize,
+    run: impl FnOnce() + Send + 'static,
+) -> std::io::Result<std::thread::JoinHandle<()>> {
+    /// Counts also when the thread panics.
+    struct Leaving(Arc<Core>);
+    impl Drop for Leaving {
+        fn drop(&mut self) {
+            self.0.state.lock().threads -= 1;
+            self.0.changed.notify_all();
+        }
+    }
+    core.state.lock().threads += 1;
+    let leaving = Leaving(core.clone());
+    std::thread::Builder::new().name(name.to_owned()).stack_size(stack).spawn(move || {
+        let _leaving = leaving;
+        run();
+    })
+}
+
+/// What `spawn` hands to `link`.
+pub(super) type Jobs = Sender<Job>;
+
+impl Core {
+    /// A socket of this client, for the handlers.
+    pub(super) fn socket(self: &Arc<Self>, space: &Arc<Space>) -> Socket {
+        Socket::new(Handle::new(self.clone()), space.clone())
+    }
+}

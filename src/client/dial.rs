@@ -1,0 +1,137 @@
+//! From an address to a stream: name lookup, connection, TLS, each interruptible as far as the system allows.
+
+use std::{
+    io,
+    net::{SocketAddr, TcpStream, ToSocketAddrs},
+    os::{fd::OwnedFd, unix::net::UnixStream},
+    path::Path,
+    sync::Arc,
+    time::Instant,
+};
+
+use rustix::{
+    event::PollFlags,
+    io::Errno,
+    net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with, sockopt},
+};
+
+use super::{
+    Step,
+    stream::{Patience, Socket, Stream},
+    url::{Address, Endpoint},
+    wake::Lifeline,
+};
+
+/// A step that failed on the way to a stream.
+#[derive(Debug, thiserror::Error)]
+#[error("{step} failed: {detail}")]
+pub(super) struct Failure {
+    pub(super) step: Step,
+    pub(super) detail: String,
+}
+
+impl Failure {
+    fn new(step: Step, detail: impl ToString) -> Self {
+        Self { step, detail: detail.to_string() }
+    }
+}
+
+/// What is needed to reach the server, shared by everything that opens streams to it.
+#[derive(Debug, Clone)]
+pub(super) struct Dialer {
+    pub(super) endpoint: Arc<Endpoint>,
+    #[cfg(feature = "tls")]
+    pub(super) tls: Option<Arc<rustls::ClientConfig>>,
+}
+
+impl Dialer {
+    /// Opens a stream that hangs on `lifeline`, and stays patient until `deadline`.
+    pub(super) fn dial(&self, lifeline: &Arc<Lifeline>, deadline: Instant) -> Result<Stream, Failure> {
+        let socket = match &self.endpoint.address {
+            Address::Tcp { host, port } => Socket::Tcp(tcp(host, *port, lifeline, deadline)?),
+            Address::Unix(path) => Socket::Unix(unix(path, lifeline, deadline)?),
+        };
+        self.secure(socket, lifeline, deadline)
+    }
+
+    #[cfg(feature = "tls")]
+    fn secure(&self, socket: Socket, lifeline: &Arc<Lifeline>, deadline: Instant) -> Result<Stream, Failure> {
+        let plain = (lifeline.clone(), Patience::Until(deadline));
+        let (Some(config), Address::Tcp { host, .. }) = (&self.tls, &self.endpoint.address) else {
+            return Ok(Stream::plain(socket, plain.0, plain.1));
+        };
+        let tls = super::tls::connection(config, host).map_err(|error| Failure::new(Step::Tls, error))?;
+        let mut stream = Stream::secure(socket, tls, plain);
+        stream.shake_hands().map_err(|error| Failure::new(Step::Tls, error))?;
+        Ok(stream)
+    }
+
+    #[cfg(not(feature = "tls"))]
+    fn secure(&self, socket: Socket, lifeline: &Arc<Lifeline>, deadline: Instant) -> Result<Stream, Failure> {
+        Ok(Stream::plain(socket, lifeline.clone(), Patience::Until(deadline)))
+    }
+}
+
+/// Tries the name's addresses in turn, each with an equal share of the time that is left.
+fn tcp(host: &str, port: u16, lifeline: &Lifeline, deadline: Instant) -> Result<TcpStream, Failure> {
+    // The system's resolver can be neither interrupted nor given a deadline; what comes after it can.
+    let addresses: Vec<_> =
+        (host, port).to_socket_addrs().map_err(|error| Failure::new(Step::Resolve, error))?.collect();
+    lifeline.check().map_err(|error| Failure::new(Step::Connect, error))?;
+    let mut failure = Failure::new(Step::Resolve, "the name has no address");
+    for (index, address) in addresses.iter().enumerate() {
+        let share = deadline.saturating_duration_since(Instant::now()) / (addresses.len() - index) as u32;
+        match tcp_at(address, lifeline, Instant::now() + share) {
+            Ok(stream) => return Ok(stream),
+            Err(error) => failure = Failure::new(Step::Connect, format_args!("{error} ({address})")),
+        }
+        if lifeline.is_cut() {
+            break;
+        }
+    }
+    Err(failure)
+}
+
+fn tcp_at(address: &SocketAddr, lifeline: &Lifeline, deadline: Instant) -> io::Result<TcpStream> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = new_socket(family)?;
+    finish(&socket, connect(&socket, address), lifeline, deadline)?;
+    let stream = TcpStream::from(socket);
+    // Small packets and answers to them: waiting for more to send would only delay.
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+fn unix(path: &Path, lifeline: &Lifeline, deadline: Instant) -> Result<UnixStream, Failure> {
+    let open = || {
+        let socket = new_socket(AddressFamily::UNIX)?;
+        finish(&socket, connect(&socket, &SocketAddrUnix::new(path)?), lifeline, deadline)?;
+        Ok::<_, io::Error>(UnixStream::from(socket))
+    };
+    open().map_err(|error| Failure::new(Step::Connect, format_args!("{error} ({})", path.display())))
+}
+
+fn new_socket(family: AddressFamily) -> io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    Ok(socket_with(family, SocketType::STREAM, flags, None)?)
+}
+
+/// Waits for the outcome of a non-blocking connect.
+fn finish(
+    socket: &OwnedFd,
+    begun: rustix::io::Result<()>,
+    lifeline: &Lifeline,
+    deadline: Instant,
+) -> io::Result<()> {
+    use std::os::fd::AsFd;
+    match begun {
+        Err(Errno::INPROGRESS | Errno::INTR) => {}
+        result => return Ok(result?),
+    }
+    while !lifeline.wait(socket.as_fd(), PollFlags::OUT, Some(deadline))? {
+        if deadline <= Instant::now() {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "timed out"));
+        }
+    }
+    Ok(sockopt::socket_error(socket)??)
+}

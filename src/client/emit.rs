@@ -1,0 +1,391 @@
+//! From an emit to the outbox: sizes, acknowledgements, the offline buffer, and the queue of `retries`.
+//!
+//! ```text
+//!                 joined ───────────────► outbox ──► link
+//!   emit ──┬───── not joined ──► offline buffer ──┘ when joined
+//!          ├───── retries ──► queue ──► outbox, one at a time, until acknowledged
+//!          └───── volatile, not joined or outbox full ──► dropped
+//! ```
+
+use std::{sync::Arc, time::Instant};
+
+use super::{
+    Delivery, Error,
+    config::Config,
+    core::{
+        Core, Entry, MAX_ACKS, Membership, Parcel, PendingAck, Queued, Session, Space, SpaceState, State,
+        Target, Waiter,
+    },
+    events::Item,
+    offline::Kept,
+    wake::from_now,
+};
+use crate::proto::{
+    CloseReason,
+    engine::TransportKind,
+    socket::{Encoded, Opcode, OwnedArgs},
+};
+
+/// An event on its way out.
+pub(super) struct Letter {
+    pub(super) encoded: Encoded,
+    /// The acknowledgement's id; with `retries` also when nobody waits for it.
+    pub(super) id: Option<u64>,
+    pub(super) waiter: Option<Waiter>,
+    /// When the waiter gives up, if somebody else has to keep its time.
+    pub(super) deadline: Option<Instant>,
+    pub(super) volatile: bool,
+}
+
+impl Core {
+    /// Whether an event goes through the queue of `retries`.
+    pub(super) fn retries(&self, volatile: bool) -> bool {
+        self.config.retries > 0 && !volatile
+    }
+
+    /// Sends, keeps, queues or drops an event.
+    pub(super) fn post(&self, space: &Space, letter: Letter) -> Result<Delivery, Error> {
+        if let Some(error) = &space.invalid {
+            return Err(error.clone());
+        }
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        if state.target == Target::Gone {
+            return Err(Error::Closed);
+        }
+        self.forget_expired(state);
+        let of = &mut state.spaces[space.index];
+        if letter.waiter.is_some() && of.acks.len() >= MAX_ACKS {
+            return Err(Error::TooManyAcks { pending: of.acks.len() });
+        }
+        if let Some(session) = &state.session {
+            session.check_size(&letter.encoded)?;
+        }
+        let queued = self.retries(letter.volatile);
+        let delivery =
+            match state.session.as_mut().filter(|session| of.is_joined() && session.closing.is_none()) {
+                _ if queued => of.enqueue(&letter, &self.config)?,
+                None if letter.volatile => Delivery::Dropped,
+                None => {
+                    let kept = Kept {
+                        space: space.index,
+                        encoded: letter.encoded.clone(),
+                        ack: letter.id,
+                        since: Instant::now(),
+                    };
+                    state.offline.push(kept)?;
+                    Delivery::Buffered
+                }
+                Some(session) => match session.admit(&letter.encoded, self.config.queue_bytes) {
+                    Ok(()) => {
+                        let keep = (!letter.volatile).then_some((space.index, letter.id));
+                        session.push(Parcel { encoded: letter.encoded.clone(), keep, counts: true });
+                        self.wake_link(session);
+                        Delivery::Sent
+                    }
+                    Err(_) if letter.volatile => Delivery::Dropped,
+                    Err(error) => return Err(error),
+                },
+            };
+        if delivery == Delivery::Dropped {
+            state.stats.dropped += 1;
+            return Ok(delivery);
+        }
+        self.await_ack(state, space.index, letter, delivery == Delivery::Sent);
+        Ok(if queued { self.advance(state, space.index) } else { delivery })
+    }
+
+    /// Notes who waits for the acknowledgement of `letter`.
+    fn await_ack(&self, state: &mut State, index: usize, letter: Letter, sent: bool) {
+        let Some(id) = letter.id else { return };
+        let queued = self.retries(letter.volatile);
+        let pending = PendingAck {
+            waiter: letter.waiter,
+            deadline: letter.deadline,
+            sent,
+            queued,
+            since: Instant::now(),
+        };
+        state.spaces[index].acks.insert(id, pending);
+        if let Some(deadline) = letter.deadline {
+            let earliest = state.timers.first().is_none_or(|(first, ..)| deadline < *first);
+            state.timers.insert((deadline, index, id));
+            if earliest {
+                self.events.nudge();
+            }
+        }
+    }
+
+    /// Answers an event of the server's, in the session that brought it.
+    pub(super) fn answer(&self, space: &Space, epoch: u64, encoded: Encoded) -> Result<(), Error> {
+        let mut state = self.state.lock();
+        if state.target == Target::Gone {
+            return Err(Error::Closed);
+        }
+        let joined = state.spaces[space.index].is_joined();
+        let session = state.session(epoch).filter(|session| joined && session.closing.is_none());
+        let session = session.ok_or(Error::NotConnected)?;
+        session.check_size(&encoded)?;
+        session.admit(&encoded, self.config.queue_bytes)?;
+        session.push(Parcel { encoded, keep: None, counts: true });
+        self.wake_link(session);
+        Ok(())
+    }
+
+    /// A namespace is joined: what waited for it goes out, in order.
+    pub(super) fn release(&self, state: &mut State, index: usize) {
+        self.forget_expired(state);
+        for kept in state.offline.drain(index) {
+            let Some(session) = &mut state.session else { return };
+            if let Err(error) = session.check_size(&kept.encoded) {
+                log::warn!("a buffered event is thrown away: {error}");
+                state.stats.dropped += 1;
+                self.fail_ack(state, index, kept.ack, &error);
+                continue;
+            }
+            session.push(Parcel { encoded: kept.encoded, keep: Some((index, kept.ack)), counts: true });
+            if let Some(pending) = kept.ack.and_then(|id| state.spaces[index].acks.get_mut(&id)) {
+                pending.sent = true;
+            }
+        }
+        self.advance(state, index);
+        if let Some(session) = &mut state.session {
+            self.wake_link(session);
+        }
+    }
+
+    /// Sends the first of the queue of `retries`, if nothing of it is on its way.
+    pub(super) fn advance(&self, state: &mut State, index: usize) -> Delivery {
+        let of = &mut state.spaces[index];
+        let joined = of.is_joined();
+        let Some(session) = state.session.as_mut().filter(|session| joined && session.closing.is_none())
+        else {
+            return Delivery::Buffered;
+        };
+        let Some(first) = of.queue.front_mut().filter(|first| first.expires.is_none()) else {
+            return Delivery::Buffered;
+        };
+        first.tries += 1;
+        first.expires = Some(from_now(self.config.ack_timeout));
+        session.push(Parcel { encoded: first.encoded.clone(), keep: None, counts: true });
+        // Also for its deadline, which `link` keeps.
+        self.wake_link(session);
+        if of.queue.len() == 1 { Delivery::Sent } else { Delivery::Buffered }
+    }
+
+    /// Looks after the queues of `retries`: what has expired is tried again or given up. Gives the next deadline.
+    pub(super) fn retry(&self, state: &mut State, now: Instant) -> Option<Instant> {
+        if self.config.retries == 0 {
+            return None;
+        }
+        for index in 0..state.spaces.len() {
+            let first = state.spaces[index].queue.front();
+            if first.and_then(|first| first.expires).is_some_and(|expires| expires <= now) {
+                let error = Error::Timeout { what: "acknowledgement", after: self.config.ack_timeout };
+                self.try_failed(state, index, &error);
+                self.advance(state, index);
+            }
+        }
+        state.spaces.iter().filter_map(|space| space.queue.front()?.expires).min()
+    }
+
+    /// One try of the first of a queue has failed.
+    pub(super) fn try_failed(&self, state: &mut State, index: usize, error: &Error) {
+        let of = &mut state.spaces[index];
+        let Some(first) = of.queue.front_mut() else { return };
+        let on_its_way = first.expires.take().is_some();
+        if on_its_way && first.tries > self.config.retries {
+            let id = first.id;
+            of.dequeue();
+            state.stats.dropped += 1;
+            self.fail_ack(state, index, Some(id), error);
+        }
+    }
+
+    /// The server has acknowledged.
+    pub(super) fn acknowledged(&self, state: &mut State, index: usize, id: u64, args: OwnedArgs) {
+        let of = &mut state.spaces[index];
+        // An unknown id is one that has timed out.
+        let Some(pending) = of.acks.remove(&id) else { return };
+        state.stats.ack_rtt = Some(pending.since.elapsed());
+        let queued = pending.queued;
+        if queued && of.queue.front().is_some_and(|first| first.id == id) {
+            of.dequeue();
+        }
+        self.settle(state, index, id, pending, Ok(args));
+        if queued {
+            self.advance(state, index);
+        }
+    }
+
+    /// Fails one acknowledgement.
+    pub(super) fn fail_ack(&self, state: &mut State, index: usize, id: Option<u64>, error: &Error) {
+        let Some(id) = id else { return };
+        if let Some(pending) = state.spaces[index].acks.remove(&id) {
+            self.settle(state, index, id, pending, Err(error.clone()));
+        }
+    }
+
+    /// The namespace is left: what was sent in it will not be acknowledged any more.
+    pub(super) fn fail_acks(&self, state: &mut State, index: usize, reason: CloseReason) {
+        let error = Error::Disconnected(reason);
+        let lost = state.spaces[index]
+            .acks
+            .extract_if(|_, pending| pending.sent && !pending.queued)
+            .collect::<Vec<_>>();
+        for (id, pending) in lost {
+            self.settle(state, index, id, pending, Err(error.clone()));
+        }
+        self.try_failed(state, index, &error);
+    }
+
+    /// Tells who waits.
+    fn settle(
+        &self,
+        state: &mut State,
+        index: usize,
+        id: u64,
+        pending: PendingAck,
+        result: Result<OwnedArgs, Error>,
+    ) {
+        if let Some(deadline) = pending.deadline {
+            state.timers.remove(&(deadline, index, id));
+        }
+        match pending.waiter {
+            None => {}
+            // Its room for one is free, and a thread that has gone wants nothing.
+            Some(Waiter::Thread(waiter)) => drop(waiter.try_send(result)),
+            Some(Waiter::Callback(callback)) => {
+                self.events.push(Item::Ack(state.spaces[index].space.clone(), callback, result));
+            }
+        }
+    }
+
+    /// A thread has stopped waiting.
+    pub(super) fn give_up_ack(&self, index: usize, id: u64) {
+        let mut state = self.state.lock();
+        let of = &mut state.spaces[index];
+        match of.acks.get_mut(&id) {
+            // Its tries go on.
+            Some(pending) if pending.queued => pending.waiter = None,
+            _ => drop(of.acks.remove(&id)),
+        }
+    }
+
+    /// When the `events` thread has to look at the acknowledgements.
+    pub(super) fn next_ack_deadline(&self) -> Option<Instant> {
+        self.state.lock().timers.first().map(|(deadline, ..)| *deadline)
+    }
+
+    /// Fails the callbacks whose time is over.
+    pub(super) fn expire_acks(self: &Arc<Self>) {
+        let now = Instant::now();
+        let mut state = self.state.lock();
+        while let Some(&(deadline, index, id)) = state.timers.first() {
+            if deadline > now {
+                return;
+            }
+            state.timers.pop_first();
+            let of = &mut state.spaces[index];
+            let Some(pending) = of.acks.get_mut(&id) else { continue };
+            let (waiter, queued) = (pending.waiter.take(), pending.queued);
+            let error = Error::Timeout { what: "acknowledgement", after: now - pending.since };
+            let space = of.space.clone();
+            if !queued {
+                of.acks.remove(&id);
+            }
+            if let Some(Waiter::Callback(callback)) = waiter {
+                self.events.push(Item::Ack(space, callback, Err(error)));
+            }
+        }
+    }
+
+    fn forget_expired(&self, state: &mut State) {
+        for kept in state.offline.expired(Instant::now()) {
+            state.stats.dropped += 1;
+            self.fail_ack(state, kept.space, kept.ack, &Error::Expired);
+        }
+    }
+
+    /// The session is over: what it did not write goes back to the offline buffer.
+    pub(super) fn salvage(&self, state: &mut State, session: &mut Session) {
+        let now = Instant::now();
+        let unwritten = session.outbox.drain(..).filter_map(|entry| {
+            let Entry::Parcel(parcel) = entry else { return None };
+            let (space, ack) = parcel.keep?;
+            Some(Kept { space, encoded: parcel.encoded, ack, since: now })
+        });
+        let unwritten: Vec<_> = unwritten.collect();
+        for kept in &unwritten {
+            if let Some(pending) = kept.ack.and_then(|id| state.spaces[kept.space].acks.get_mut(&id)) {
+                pending.sent = false;
+            }
+        }
+        for kept in state.offline.restore(unwritten) {
+            state.stats.dropped += 1;
+            let error = if state.offline.is_off() {
+                Error::NotConnected
+            } else {
+                Error::BufferFull { packets: state.offline.len(), bytes: state.offline.bytes() }
+            };
+            self.fail_ack(state, kept.space, kept.ack, &error);
+        }
+    }
+}
+
+impl SpaceState {
+    /// Appends to the queue of `retries`, which has the bounds of the offline buffer.
+    fn enqueue(&mut self, letter: &Letter, config: &Config) -> Result<Delivery, Error> {
+        let bytes = self.queue_bytes + letter.encoded.bytes().len();
+        if self.queue.len() >= config.offline.packets || bytes > config.offline.bytes {
+            return Err(Error::BufferFull { packets: self.queue.len(), bytes: self.queue_bytes });
+        }
+        self.queue_bytes = bytes;
+        self.queue.push_back(Queued {
+            encoded: letter.encoded.clone(),
+            id: letter.id.unwrap_or_default(),
+            tries: 0,
+            expires: None,
+        });
+        Ok(Delivery::Buffered)
+    }
+
+    fn dequeue(&mut self) {
+        if let Some(first) = self.queue.pop_front() {
+            self.queue_bytes -= first.encoded.bytes().len();
+        }
+    }
+}
+
+impl Session {
+    /// Whether the server takes messages of this size.
+    fn check_size(&self, encoded: &Encoded) -> Result<(), Error> {
+        let Some(max) = self.max_payload else { return Ok(()) };
+        let on_wire = |frame: crate::proto::socket::Frame<'_>| match (self.transport, frame.opcode) {
+            (TransportKind::Polling, Opcode::Binary) => 1 + frame.data.len().div_ceil(3) * 4,
+            _ => frame.data.len(),
+        };
+        match encoded.frames().map(on_wire).max() {
+            Some(size) if size > max => Err(Error::TooLarge { size, max }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether there is room in the outbox. An empty one has room for anything.
+    fn admit(&self, encoded: &Encoded, limit: usize) -> Result<(), Error> {
+        if self.outbox_bytes > 0 && self.outbox_bytes + encoded.bytes().len() > limit {
+            return Err(Error::QueueFull { bytes: self.outbox_bytes });
+        }
+        Ok(())
+    }
+}
+
+impl Membership {
+    /// The id, while joined.
+    pub(super) fn id(&self) -> Option<&str> {
+        match self {
+            Self::Joined(id) => Some(id),
+            _ => None,
+        }
+    }
+}

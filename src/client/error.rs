@@ -1,0 +1,186 @@
+//! What can go wrong for a caller of the client, sorted by what the caller can do about it.
+
+use std::{sync::Arc, time::Duration};
+
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+
+use crate::proto::{CloseReason, engine::TransportKind, socket::EncodeError};
+
+/// Why a call of the client did not do what it says, or why a connection could not be made.
+///
+/// | what to do | variants |
+/// |---|---|
+/// | correct the call or the options | [`Invalid`](Self::Invalid), [`ReservedEvent`](Self::ReservedEvent), [`Encode`](Self::Encode), [`TooLarge`](Self::TooLarge), [`InHandler`](Self::InHandler) |
+/// | wait, or send less | [`QueueFull`](Self::QueueFull), [`TooManyAcks`](Self::TooManyAcks), [`BufferFull`](Self::BufferFull), [`NotConnected`](Self::NotConnected) |
+/// | look at the network or the URL; the client goes on trying by itself | [`Unreachable`](Self::Unreachable), [`Handshake`](Self::Handshake) |
+/// | change the credentials or the namespace, then [`Socket::connect`](super::Socket::connect) | [`Refused`](Self::Refused) |
+/// | decide whether to repeat: the server may or may not have handled it | [`Timeout`](Self::Timeout), [`Disconnected`](Self::Disconnected) |
+/// | build a new client | [`Closed`](Self::Closed) |
+///
+/// It is cheap to clone: the same error goes to the caller, to the handlers and into
+/// [`Status::last_error`](super::Status::last_error).
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The URL or an option cannot be used; the text says which and why. From
+    /// [`Builder::build`](super::Builder::build) and before anything is started, or from
+    /// [`Handle::socket`](super::Handle::socket) for a malformed namespace.
+    #[error("{0}")]
+    Invalid(String),
+    /// The name belongs to the protocol (`connect`, `disconnect`, …); the server would close the connection.
+    #[error("{0:?} is a name of the protocol itself and cannot be emitted")]
+    ReservedEvent(String),
+    /// The arguments have no JSON form, or more than ten binary values. Nothing was sent.
+    #[error("cannot be sent: {0}")]
+    Encode(Arc<EncodeError>),
+    /// The message is larger than the server's `maxPayload`: it would drop the connection. Nothing was sent.
+    #[error("message of {size} bytes, the server takes at most {max}")]
+    TooLarge {
+        /// Bytes of the largest part of the message, in the form that the transport needs.
+        size: usize,
+        /// The server's `maxPayload`.
+        max: usize,
+    },
+    /// The call would hold up every other handler without a bound: `wait` inside a handler. Use
+    /// [`Handle::wait_timeout`](super::Handle::wait_timeout).
+    #[error("{0} inside a handler would hold up all others")]
+    InHandler(&'static str),
+
+    /// The connection is open, but what was emitted before has not been written yet and has reached
+    /// [`Builder::send_queue`](super::Builder::send_queue). Wait, then emit again.
+    #[error("the send queue is full ({bytes} bytes wait)")]
+    QueueFull {
+        /// Bytes that wait to be written.
+        bytes: usize,
+    },
+    /// So many events of this namespace wait for their acknowledgement already. Wait for some of them.
+    #[error("{pending} acknowledgements are waited for already")]
+    TooManyAcks {
+        /// How many.
+        pending: usize,
+    },
+    /// There is no connection, and the offline buffer has reached
+    /// [`Builder::offline_buffer`](super::Builder::offline_buffer).
+    #[error("not connected, and the offline buffer is full ({packets} packets, {bytes} bytes)")]
+    BufferFull {
+        /// Packets in the buffer.
+        packets: usize,
+        /// Their bytes.
+        bytes: usize,
+    },
+    /// There is no connection, and the offline buffer is off.
+    #[error("not connected")]
+    NotConnected,
+    /// A buffered packet outlived [`Builder::offline_ttl`](super::Builder::offline_ttl) and was thrown away. Only
+    /// an acknowledgement's caller gets to see it.
+    #[error("expired in the offline buffer")]
+    Expired,
+
+    /// No transport to the server: the step that failed, and how.
+    #[error("{transport}: {step} failed: {detail}")]
+    Unreachable {
+        /// The transport that was tried.
+        transport: TransportKind,
+        /// How far it came.
+        step: Step,
+        /// The operating system's or the TLS library's words.
+        detail: Arc<str>,
+    },
+    /// Something answered, but not as a Socket.IO server: a proxy, a redirect, another path, an old protocol.
+    #[error("{transport}: {detail}")]
+    Handshake {
+        /// The transport that was tried.
+        transport: TransportKind,
+        /// The HTTP status, when the answer was HTTP at all.
+        status: Option<u16>,
+        /// What was unexpected about the answer, with its beginning.
+        detail: Arc<str>,
+    },
+    /// The server refused the namespace: its CONNECT_ERROR. The client does not try again by itself.
+    #[error("namespace {namespace} refused: {message}")]
+    Refused {
+        /// The namespace.
+        namespace: Arc<str>,
+        /// The server's message.
+        message: Arc<str>,
+        /// The server's `data`, raw JSON, where it gave any: see [`Error::refusal_data`].
+        data: Option<Arc<RawValue>>,
+    },
+
+    /// Nothing came within the time given.
+    #[error("no {what} within {after:?}")]
+    Timeout {
+        /// What was waited for.
+        what: &'static str,
+        /// How long.
+        after: Duration,
+    },
+    /// The connection was lost, or the namespace left, before the answer came. The server may have handled the
+    /// event all the same.
+    #[error("disconnected ({0}) before the acknowledgement came")]
+    Disconnected(CloseReason),
+
+    /// The client was dropped, or could not start its threads.
+    #[error("the client is closed")]
+    Closed,
+}
+
+impl Error {
+    /// The `data` of a refusal as a `T`; `None` for other errors, for refusals without data, and when the data is no
+    /// `T`.
+    #[must_use]
+    pub fn refusal_data<T: DeserializeOwned>(&self) -> Option<T> {
+        match self {
+            Self::Refused { data: Some(data), .. } => serde_json::from_str(data.get()).ok(),
+            _ => None,
+        }
+    }
+
+    /// Whether the client goes on by itself after it, when `reconnection` is on: the error was the network's or the
+    /// server's, not the caller's.
+    #[must_use]
+    pub const fn is_transient(&self) -> bool {
+        matches!(
+            self,
+            Self::Unreachable { .. } | Self::Handshake { .. } | Self::Timeout { .. } | Self::Disconnected(_)
+        )
+    }
+}
+
+impl From<EncodeError> for Error {
+    fn from(error: EncodeError) -> Self {
+        Self::Encode(Arc::new(error))
+    }
+}
+
+/// How far an attempt came before it failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Step {
+    /// The name lookup.
+    Resolve,
+    /// The TCP or Unix connection.
+    Connect,
+    /// The TLS handshake, with the check of the certificate.
+    Tls,
+    /// The HTTP exchange, or the WebSocket's opening.
+    Http,
+    /// The Engine.IO handshake.
+    Open,
+    /// An open connection that broke.
+    Transfer,
+}
+
+impl std::fmt::Display for Step {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Resolve => "name lookup",
+            Self::Connect => "connecting",
+            Self::Tls => "TLS handshake",
+            Self::Http => "HTTP request",
+            Self::Open => "Socket.IO handshake",
+            Self::Transfer => "transfer",
+        })
+    }
+}

@@ -1,0 +1,132 @@
+//! What a handler gets: the event, its arguments, and the way to answer it.
+
+use std::{cell::Cell, fmt};
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use super::{Error, Socket};
+use crate::proto::socket::Args;
+
+/// An event from the server, in the hands of a handler.
+pub struct Event<'a> {
+    socket: &'a Socket,
+    name: &'a str,
+    args: Args<'a>,
+    /// The session that brought it.
+    epoch: u64,
+    /// The right to acknowledge it, shared by all its handlers.
+    ack: &'a Cell<Option<u64>>,
+}
+
+impl<'a> Event<'a> {
+    pub(super) fn new(
+        socket: &'a Socket,
+        name: &'a str,
+        args: Args<'a>,
+        (epoch, ack): (u64, &'a Cell<Option<u64>>),
+    ) -> Self {
+        Self { socket, name, args, epoch, ack }
+    }
+
+    /// The event's name.
+    #[must_use]
+    pub fn name(&self) -> &'a str {
+        self.name
+    }
+
+    /// Its arguments, raw until somebody asks for a type.
+    #[must_use]
+    pub fn args(&self) -> &Args<'a> {
+        &self.args
+    }
+
+    /// The argument at `index` as a `T`; a missing one is read as `null`.
+    ///
+    /// # Errors
+    /// When the argument is no `T`.
+    pub fn arg<T: DeserializeOwned>(&self, index: usize) -> Result<T, serde_json::Error> {
+        self.args.get(index)
+    }
+
+    /// All arguments as a tuple: `let (room, text): (String, String) = event.parse()?`. Surplus ones are ignored,
+    /// missing ones are read as `null`.
+    ///
+    /// # Errors
+    /// When an argument is not of its type.
+    pub fn parse<T: Deserialize<'a>>(&self) -> Result<T, serde_json::Error> {
+        self.args.parse()
+    }
+
+    /// Whether the server waits for an acknowledgement that nobody has given yet.
+    #[must_use]
+    pub fn wants_ack(&self) -> bool {
+        self.ack.get().is_some()
+    }
+
+    /// Acknowledges the event with `args`: a tuple gives one argument an element, `()` none, everything else one.
+    /// Does nothing when the server asked for no acknowledgement, or has been given one.
+    ///
+    /// # Errors
+    /// As [`Socket::emit`]; an acknowledgement is never buffered, because it belongs to its connection.
+    pub fn ack(&self, args: impl Serialize) -> Result<(), Error> {
+        self.take_ack().map_or(Ok(()), |ack| ack.send(args))
+    }
+
+    /// Takes the right to acknowledge, to be used later and from any thread. `None` when the server asked for none,
+    /// or it has been used.
+    #[must_use]
+    pub fn take_ack(&self) -> Option<Ack> {
+        let id = self.ack.take()?;
+        Some(Ack { socket: self.socket.clone(), epoch: self.epoch, id })
+    }
+}
+
+impl fmt::Debug for Event<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Event")
+            .field("name", &self.name)
+            .field("args", &self.args)
+            .field("wants_ack", &self.wants_ack())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The right to acknowledge one event. Dropped unused, the server's callback waits for its timeout.
+#[derive(Debug)]
+pub struct Ack {
+    socket: Socket,
+    epoch: u64,
+    id: u64,
+}
+
+impl Ack {
+    /// Acknowledges the event.
+    ///
+    /// # Errors
+    /// As [`Event::ack`]; [`Error::NotConnected`] when the connection that brought the event is gone.
+    pub fn send(self, args: impl Serialize) -> Result<(), Error> {
+        self.socket.answer(self.epoch, self.id, args)
+    }
+}
+
+/// What a handler may return: nothing, or a result whose error is logged (at `warn`, with the event's name) and counted
+/// in [`Stats::errors`](super::Stats::errors).
+pub trait Outcome {
+    /// `Err` with the text to be logged.
+    ///
+    /// # Errors
+    /// When the handler failed.
+    fn into_result(self) -> Result<(), String>;
+}
+
+impl Outcome for () {
+    fn into_result(self) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+impl<E: fmt::Display> Outcome for Result<(), E> {
+    fn into_result(self) -> Result<(), String> {
+        self.map_err(|error| error.to_string())
+    }
+}

@@ -1,0 +1,327 @@
+//! The `events` thread: runs the user's handlers, one at a time, in order, with no lock held.
+
+use std::{
+    any::Any,
+    cell::Cell,
+    collections::VecDeque,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::{
+    Error, Event, Handle,
+    core::{Callback, Core, Space},
+    space::add,
+    wake::Lifeline,
+};
+use crate::proto::{CloseReason, socket::OwnedArgs};
+
+/// Bytes of events that may wait for their handlers.
+const MAX_BYTES: usize = 16 << 20;
+
+/// By how much the bounds grow while a handler waits for an acknowledgement, which may be behind the events.
+const GENEROSITY: usize = 8;
+
+/// Something that a handler is to hear of.
+pub(super) enum Item {
+    Event(Box<Incoming>),
+    Ack(Arc<Space>, Callback, Result<OwnedArgs, Error>),
+    Connect(Arc<Space>),
+    Disconnect(Arc<Space>, CloseReason),
+    ConnectError(Arc<Space>, Error),
+    Scheduled(u32, Duration),
+    Attempt(u32),
+    Reconnect(u32),
+    ReconnectError(Error),
+    ReconnectFailed,
+}
+
+/// An event as it waits.
+pub(super) struct Incoming {
+    pub(super) space: Arc<Space>,
+    pub(super) epoch: u64,
+    pub(super) name: String,
+    pub(super) args: OwnedArgs,
+    pub(super) ack: Option<u64>,
+    /// Bytes that it occupied on the wire.
+    pub(super) bytes: usize,
+}
+
+/// What waits for the handlers.
+///
+/// Full (so many events, or [`MAX_BYTES`]): the reader stops reading, and the network pushes back on the server.
+/// Connects, disconnects and acknowledgements always fit: there are at most as many as there were packets
+/// read and emits made. The notices of the backoff thread are thrown away when twice as many items wait as events may.
+pub(super) struct Queue {
+    limit: usize,
+    inner: Mutex<Inner>,
+    ready: Condvar,
+    room: Condvar,
+}
+
+#[derive(Default)]
+struct Inner {
+    items: VecDeque<Item>,
+    events: usize,
+    bytes: usize,
+    closed: bool,
+    /// The deadlines of acknowledgements have changed.
+    nudged: bool,
+    /// A handler waits for an acknowledgement.
+    generous: bool,
+    /// A reader stopped for want of room.
+    paused: bool,
+}
+
+/// What the `events` thread does next.
+enum Next {
+    Item(Item),
+    /// Looks at the deadlines of the acknowledgements.
+    Deadlines,
+    Exit,
+}
+
+impl Queue {
+    pub(super) fn new(limit: usize) -> Self {
+        Self { limit, inner: Mutex::default(), ready: Condvar::new(), room: Condvar::new() }
+    }
+
+    /// Appends; see the bounds above.
+    pub(super) fn push(&self, item: Item) {
+        let mut inner = self.inner.lock();
+        let notice = matches!(
+            item,
+            Item::Scheduled(..) | Item::Attempt(_) | Item::ReconnectError(_) | Item::ConnectError(..)
+        );
+        if notice && inner.items.len() > 2 * self.limit + 64 {
+            return;
+        }
+        if let Item::Event(event) = &item {
+            inner.events += 1;
+            inner.bytes += event.bytes;
+        }
+        inner.items.push_back(item);
+        self.ready.notify_one();
+    }
+
+    /// Whether a reader may go on. When not, it is woken as soon as it may.
+    pub(super) fn has_room(&self) -> bool {
+        let mut inner = self.inner.lock();
+        inner.paused = !self.fits(&inner);
+        !inner.paused
+    }
+
+    /// Waits for room. `false`: cut before.
+    pub(super) fn wait_room(&self, lifeline: &Lifeline) -> bool {
+        let mut inner = self.inner.lock();
+        while !lifeline.is_cut() {
+            inner.paused = !self.fits(&inner);
+            if !inner.paused {
+                return true;
+            }
+            self.room.wait(&mut inner);
+        }
+        false
+    }
+
+    /// Wakes a reader that waits for room, to look at its lifeline.
+    pub(super) fn wake_reader(&self) {
+        let _inner = self.inner.lock();
+        self.room.notify_all();
+    }
+
+    /// Makes the `events` thread look at the deadlines of the acknowledgements.
+    pub(super) fn nudge(&self) {
+        self.inner.lock().nudged = true;
+        self.ready.notify_one();
+    }
+
+    /// Widens the bounds while a handler waits for an acknowledgement. `true`: a reader is to be woken.
+    pub(super) fn set_generous(&self, generous: bool) -> bool {
+        let mut inner = self.inner.lock();
+        inner.generous = generous;
+        self.resume(&mut inner)
+    }
+
+    /// Ends the thread once what is left is dealt with.
+    pub(super) fn close(&self) {
+        self.inner.lock().closed = true;
+        self.ready.notify_all();
+    }
+
+    fn fits(&self, inner: &Inner) -> bool {
+        let factor = if inner.generous { GENEROSITY } else { 1 };
+        inner.events < self.limit * factor && inner.bytes < MAX_BYTES * factor
+    }
+
+    fn resume(&self, inner: &mut Inner) -> bool {
+        let resume = inner.paused && self.fits(inner);
+        if resume {
+            inner.paused = false;
+            self.room.notify_all();
+        }
+        resume
+    }
+
+    /// The next thing to do, and whether a reader is to be woken.
+    fn next(&self, deadline: Option<Instant>) -> (Next, bool) {
+        let mut inner = self.inner.lock();
+        loop {
+            let Some(item) = inner.items.pop_front() else {
+                if inner.closed {
+                    return (Next::Exit, false);
+                }
+                if std::mem::take(&mut inner.nudged) || deadline.is_some_and(|at| at <= Instant::now()) {
+                    return (Next::Deadlines, false);
+                }
+                match deadline {
+                    Some(deadline) => drop(self.ready.wait_until(&mut inner, deadline)),
+                    None => self.ready.wait(&mut inner),
+                }
+                continue;
+            };
+            let Item::Event(event) = &item else { return (Next::Item(item), false) };
+            inner.events -= 1;
+            inner.bytes -= event.bytes;
+            // Woken at half, so that a reader does not stop and go with every event.
+            let resume = inner.events <= self.limit / 2 && self.resume(&mut inner);
+            if inner.closed {
+                // The client is gone: nobody wants events, but endings and acknowledgements are still told.
+                continue;
+            }
+            return (Next::Item(item), resume);
+        }
+    }
+}
+
+/// A handler of reconnections, called with the attempt's number.
+type OnAttempt = Arc<dyn Fn(&Handle, u32) + Send + Sync>;
+/// A handler of delays, called with the attempt's number and the delay.
+type OnScheduled = Arc<dyn Fn(&Handle, u32, Duration) + Send + Sync>;
+/// A handler of failed reconnections.
+type OnError = Arc<dyn Fn(&Handle, &Error) + Send + Sync>;
+/// A handler of the end of all reconnections.
+type OnFailed = Arc<dyn Fn(&Handle) + Send + Sync>;
+
+/// The handlers of the client itself.
+#[derive(Default)]
+pub(super) struct Hooks {
+    pub(super) scheduled: Arc<Vec<OnScheduled>>,
+    pub(super) attempt: Arc<Vec<OnAttempt>>,
+    pub(super) reconnect: Arc<Vec<OnAttempt>>,
+    pub(super) error: Arc<Vec<OnError>>,
+    pub(super) failed: Arc<Vec<OnFailed>>,
+}
+
+impl Hooks {
+    /// Sets a handler.
+    pub(super) fn add<T: Clone>(list: &mut Arc<Vec<T>>, handler: T) {
+        add(list, handler);
+    }
+}
+
+/// The thread.
+pub(super) fn run(core: &Arc<Core>) {
+    let _ = core.events_thread.set(std::thread::current().id());
+    loop {
+        let (next, wake) = core.events.next(core.next_ack_deadline());
+        if wake {
+            core.link_bell.ring();
+        }
+        match next {
+            Next::Item(item) => deliver(core, item),
+            Next::Deadlines => core.expire_acks(),
+            Next::Exit => return,
+        }
+    }
+}
+
+fn deliver(core: &Arc<Core>, item: Item) {
+    let client = || Handle::new(core.clone());
+    match item {
+        Item::Event(event) => deliver_event(core, &event),
+        Item::Ack(space, callback, result) => {
+            call(core, "an acknowledgement's callback", || callback(&core.socket(&space), result));
+        }
+        Item::Connect(space) => {
+            let handlers = space.handlers.lock().connect.clone();
+            each(core, "connect", &handlers, |handler| handler(&core.socket(&space)));
+        }
+        Item::Disconnect(space, reason) => {
+            let handlers = space.handlers.lock().disconnect.clone();
+            each(core, "disconnect", &handlers, |handler| handler(&core.socket(&space), reason));
+        }
+        Item::ConnectError(space, error) => {
+            let handlers = space.handlers.lock().connect_error.clone();
+            each(core, "connect_error", &handlers, |handler| handler(&core.socket(&space), &error));
+        }
+        Item::Scheduled(attempt, delay) => {
+            let hooks = core.hooks.lock().scheduled.clone();
+            each(core, "reconnect_scheduled", &hooks, |hook| hook(&client(), attempt, delay));
+        }
+        Item::Attempt(attempt) => {
+            let hooks = core.hooks.lock().attempt.clone();
+            each(core, "reconnect_attempt", &hooks, |hook| hook(&client(), attempt));
+        }
+        Item::Reconnect(attempt) => {
+            let hooks = core.hooks.lock().reconnect.clone();
+            each(core, "reconnect", &hooks, |hook| hook(&client(), attempt));
+        }
+        Item::ReconnectError(error) => {
+            let hooks = core.hooks.lock().error.clone();
+            each(core, "reconnect_error", &hooks, |hook| hook(&client(), &error));
+        }
+        Item::ReconnectFailed => {
+            let hooks = core.hooks.lock().failed.clone();
+            each(core, "reconnect_failed", &hooks, |hook| hook(&client()));
+        }
+    }
+}
+
+fn deliver_event(core: &Arc<Core>, event: &Incoming) {
+    let socket = core.socket(&event.space);
+    let (any, named) = {
+        let handlers = event.space.handlers.lock();
+        (handlers.any.clone(), handlers.named.get(&event.name).cloned())
+    };
+    let ack = Cell::new(event.ack);
+    let made = || Event::new(&socket, &event.name, event.args.args(), (event.epoch, &ack));
+    each(core, &event.name, &any, |handler| handler(&socket, &made()));
+    for handler in named.iter().flat_map(|named| named.iter()) {
+        let result = catch_unwind(AssertUnwindSafe(|| handler(&socket, made())));
+        match result {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => failed(core, &event.name, &error),
+            Err(panic) => failed(core, &event.name, &panicked(&*panic)),
+        }
+    }
+}
+
+/// Calls each handler of a list.
+fn each<T>(core: &Arc<Core>, what: &str, handlers: &[T], run: impl Fn(&T)) {
+    for handler in handlers {
+        call(core, what, || run(handler));
+    }
+}
+
+/// Calls a handler; a panic costs this call and nothing else.
+fn call(core: &Arc<Core>, what: &str, run: impl FnOnce()) {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(run)) {
+        failed(core, what, &panicked(&*panic));
+    }
+}
+
+fn failed(core: &Core, what: &str, error: &str) {
+    log::warn!("the handler of {what:?} failed: {error}");
+    core.state.lock().stats.errors += 1;
+}
+
+/// What a panic said.
+pub(super) fn panicked(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    format!("it panicked: {}", text.unwrap_or("no message"))
+}

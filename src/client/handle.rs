@@ -1,0 +1,323 @@
+//! The client and the handle to it: connecting, ending, waiting, looking.
+
+use std::{
+    fmt, io,
+    ops::Deref,
+    sync::Arc,
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use super::{
+    Builder, Error, Socket, Stats, Status, backoff,
+    core::{Core, Phase, State, Target, spawn},
+    dial::Dialer,
+    events::{self, Hooks},
+    link, polling,
+    url::Endpoint,
+    wake::from_now,
+};
+use crate::proto::{CloseReason, engine::TransportKind};
+
+/// Stack of the client's own threads, of which they touch a few pages; the system's name lookup wants most.
+const STACK: usize = 512 << 10;
+
+/// Stack of the handlers' thread: what the standard library gives, because handlers are anybody's code.
+const HANDLER_STACK: usize = 2 << 20;
+
+/// How long a dropped client writes what was emitted before.
+const DROP_TIME: Duration = Duration::from_millis(500);
+
+/// How long a dropped client waits for its threads.
+const JOIN_TIME: Duration = Duration::from_millis(400);
+
+/// A Socket.IO client: one connection to one server, carrying any number of namespaces.
+///
+/// It is the owner: its threads run until it is dropped, and dropping it disconnects first, as
+/// [`disconnect`](Handle::disconnect) does. Everything that can be done with it is in [`Handle`], which it dereferences
+/// to and which can be cloned into handlers and threads without keeping the client alive.
+pub struct Client {
+    handle: Handle,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Client {
+    /// A client for the server at `url`; see [`Builder::build`] for its forms.
+    #[must_use]
+    pub fn builder(url: &str) -> Builder {
+        Builder::new(url)
+    }
+
+    pub(super) fn build(builder: Builder) -> Result<Self, Error> {
+        let config = builder.config;
+        config.validate()?;
+        let endpoint = Endpoint::new(&builder.url, &config.path, &config.query)?;
+        let dialer = Dialer {
+            #[cfg(feature = "tls")]
+            tls: endpoint.secure.then(|| super::tls::config(&config.ca)).transpose()?,
+            endpoint: Arc::new(endpoint),
+        };
+        let polling = config.transports.contains(&TransportKind::Polling);
+        let core = Core::new(config, dialer).map(Arc::new).map_err(no_resources)?;
+        let mut client = Self { handle: Handle::new(core), threads: Vec::new() };
+        client.spawn(polling).map_err(no_resources)?;
+        Ok(client)
+    }
+
+    /// Starts the threads. Each owns the way to the next: when `backoff` ends, `link` does, then `poll`.
+    fn spawn(&mut self, polling: bool) -> io::Result<()> {
+        let core = self.handle.core.clone();
+        let (jobs, link_jobs) = crossbeam_channel::bounded(1);
+        let (polls, poll_jobs) = crossbeam_channel::bounded(1);
+        if polling {
+            let its = core.clone();
+            self.threads.push(spawn(&core, "sio-poll", STACK, move || polling::run(&its, &poll_jobs))?);
+        }
+        let (its, polls) = (core.clone(), polling.then_some(polls));
+        self.threads
+            .push(spawn(&core, "sio-link", STACK, move || link::run(&its, &link_jobs, polls.as_ref()))?);
+        let its = core.clone();
+        self.threads.push(spawn(&core, "sio-backoff", STACK, move || backoff::run(&its, &jobs))?);
+        let its = core.clone();
+        self.threads.push(spawn(&core, "sio-events", HANDLER_STACK, move || events::run(&its))?);
+        Ok(())
+    }
+
+    /// The handle, to be cloned into threads and handlers.
+    #[must_use]
+    pub fn handle(&self) -> &Handle {
+        &self.handle
+    }
+}
+
+impl Drop for Client {
+    /// Disconnects in good order, for at most half a second, then ends the threads, and waits for them for at most
+    /// 0.4 s: a thread that is in a handler, or in the system's name lookup, ends when that returns.
+    fn drop(&mut self) {
+        let core = &self.handle.core;
+        let _ = core.disconnect(DROP_TIME);
+        core.go();
+        let own = usize::from(core.in_handler());
+        let ended =
+            core.wait_for(Some(Instant::now() + JOIN_TIME), |state| (state.threads <= own).then_some(()));
+        for thread in self.threads.drain(..) {
+            let this = thread.thread().id() == std::thread::current().id();
+            if !this && (ended.is_some() || thread.is_finished()) {
+                let _ = thread.join();
+            }
+        }
+    }
+}
+
+impl Deref for Client {
+    type Target = Handle;
+    fn deref(&self) -> &Handle {
+        &self.handle
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("status", &self.handle.status()).finish()
+    }
+}
+
+/// Builds a client with the default options and connects it.
+///
+/// # Errors
+/// As [`Builder::build`] and [`Handle::connect`].
+pub fn connect(url: &str) -> Result<Client, Error> {
+    let client = Client::builder(url).build()?;
+    client.connect()?;
+    Ok(client)
+}
+
+/// What can be done with a [`Client`], from any thread and inside any handler. Cheap to clone. After the client is
+/// dropped every call returns at once, with [`Error::Closed`] where it can fail.
+#[derive(Clone)]
+pub struct Handle {
+    core: Arc<Core>,
+}
+
+impl Handle {
+    pub(super) fn new(core: Arc<Core>) -> Self {
+        Self { core }
+    }
+
+    pub(super) fn core(&self) -> &Core {
+        &self.core
+    }
+
+    /// The client's socket in `namespace` (`"/"`, `"/chat"`; a missing slash is added). The first call for a namespace
+    /// adds it: it is joined with the next connection, or at once when there is one. A malformed name gives a
+    /// socket that is never connected and whose calls say so ([`Error::Invalid`]).
+    #[must_use]
+    pub fn socket(&self, namespace: &str) -> Socket {
+        self.core.socket(&self.core.space(namespace))
+    }
+
+    /// The namespace that the URL names, `/` when it names none. It is joined when no other was asked for.
+    #[must_use]
+    pub fn namespace(&self) -> &str {
+        &self.core.dialer.endpoint.namespace
+    }
+
+    /// Begins to connect and returns at once. Does nothing when a connection stands or is being made; ends the wait
+    /// between two attempts.
+    ///
+    /// # Errors
+    /// [`Error::Closed`]; [`Error::Invalid`] when a namespace's name is none.
+    pub fn start(&self) -> Result<(), Error> {
+        self.core.start().map(drop)
+    }
+
+    /// Begins to connect and waits for the verdict of this attempt: `Ok` when every namespace is joined, or the error of
+    /// the attempt or of the first namespace that was refused. With `reconnection` on, the client goes on
+    /// trying after a transient error: [`wait_connected`](Self::wait_connected) waits for that,
+    /// [`disconnect`](Self::disconnect) ends it. Bounded by twice the `timeout` option.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`], [`Error::Handshake`], [`Error::Refused`], [`Error::Timeout`], [`Error::Disconnected`]
+    /// when somebody disconnects meanwhile, [`Error::Closed`].
+    pub fn connect(&self) -> Result<(), Error> {
+        let before = self.core.start()?;
+        let timeout = self.core.config.timeout.saturating_mul(2);
+        self.outcome(timeout, Some(before))
+    }
+
+    /// Waits until every namespace is joined, over as many attempts as it takes. Does not begin to connect by itself.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect), once nothing more is tried; [`Error::Timeout`] after `timeout`, with the
+    /// attempts going on ([`Status::last_error`] has the last one's error).
+    pub fn wait_connected(&self, timeout: Duration) -> Result<(), Error> {
+        self.outcome(timeout, None)
+    }
+
+    /// Waits until every namespace is joined or something speaks against it: with `before`, also an attempt that
+    /// failed since.
+    fn outcome(&self, timeout: Duration, before: Option<u64>) -> Result<(), Error> {
+        let outcome = self.core.wait_for(Some(from_now(timeout)), |state| state.outcome(before));
+        outcome.unwrap_or(Err(Error::Timeout { what: "connection", after: timeout }))
+    }
+
+    /// Leaves every namespace and closes the connection; no reconnection follows, and one that is under way ends. What
+    /// was emitted before is written first, for at most 0.8 s. Handlers see `io client disconnect`.
+    /// [`start`](Self::start) or [`connect`](Self::connect) connect again.
+    pub fn disconnect(&self) {
+        let _ = self.disconnect_within(super::DISCONNECT_TIME);
+    }
+
+    /// As [`disconnect`](Self::disconnect), with one's own bound for writing what was emitted before.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`] when not everything was written in time, or the connection broke before; it is closed all the
+    /// same. [`Error::Closed`].
+    pub fn disconnect_within(&self, timeout: Duration) -> Result<(), Error> {
+        self.core.disconnect(timeout)
+    }
+
+    /// Tries now: ends the wait between two attempts, and starts from anew (attempt 1, every namespace active) when the
+    /// client had given up or was disconnected. Does nothing while connected. Returns at once.
+    pub fn reconnect_now(&self) {
+        let _ = self.start();
+    }
+
+    /// Waits until the client is disconnected for good: by [`disconnect`](Self::disconnect), by the server, with the
+    /// attempts used up, or dropped. Returns at once when it is so already.
+    ///
+    /// # Errors
+    /// [`Error::InHandler`] on the handlers' thread; otherwise the reason is the value.
+    pub fn wait(&self) -> Result<Option<CloseReason>, Error> {
+        if self.core.in_handler() {
+            return Err(Error::InHandler("wait"));
+        }
+        Ok(self.core.wait_for(None, |state| state.ended()).flatten())
+    }
+
+    /// As [`wait`](Self::wait), for at most `timeout`.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`]; works inside handlers too.
+    pub fn wait_timeout(&self, timeout: Duration) -> Result<Option<CloseReason>, Error> {
+        let ended = self.core.wait_for(Some(from_now(timeout)), |state| state.ended());
+        ended.ok_or(Error::Timeout { what: "end of the client", after: timeout })
+    }
+
+    /// The state now.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.core.status()
+    }
+
+    /// The counters.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.core.stats()
+    }
+
+    /// Official `reconnect_attempt`: called with the attempt's number, from 1, when a delay is over and a
+    /// reconnection begins.
+    pub fn on_reconnect_attempt(&self, handler: impl Fn(&Self, u32) + Send + Sync + 'static) {
+        Hooks::add(&mut self.core.hooks.lock().attempt, Arc::new(handler));
+    }
+
+    /// Official `reconnect`: the connection is back, after so many attempts; namespaces are being joined.
+    pub fn on_reconnect(&self, handler: impl Fn(&Self, u32) + Send + Sync + 'static) {
+        Hooks::add(&mut self.core.hooks.lock().reconnect, Arc::new(handler));
+    }
+
+    /// Official `reconnect_error`: a reconnection failed.
+    pub fn on_reconnect_error(&self, handler: impl Fn(&Self, &Error) + Send + Sync + 'static) {
+        Hooks::add(&mut self.core.hooks.lock().error, Arc::new(handler));
+    }
+
+    /// Official `reconnect_failed`: `reconnection_attempts` are used up.
+    pub fn on_reconnect_failed(&self, handler: impl Fn(&Self) + Send + Sync + 'static) {
+        Hooks::add(&mut self.core.hooks.lock().failed, Arc::new(handler));
+    }
+
+    /// Ours: a delay begins; called with the number of the attempt that follows it, and the delay.
+    pub fn on_reconnect_scheduled(&self, handler: impl Fn(&Self, u32, Duration) + Send + Sync + 'static) {
+        Hooks::add(&mut self.core.hooks.lock().scheduled, Arc::new(handler));
+    }
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handle").finish_non_exhaustive()
+    }
+}
+
+impl State {
+    /// How the wait for a connection ends. `None`: it goes on.
+    fn outcome(&self, before: Option<u64>) -> Option<Result<(), Error>> {
+        if self.target == Target::Gone {
+            return Some(Err(Error::Closed));
+        }
+        if let Some(refusal) = self.spaces.iter().find_map(|space| space.refusal.clone()) {
+            return Some(Err(refusal));
+        }
+        let joined = |space: &super::core::SpaceState| !space.active || space.is_joined();
+        if self.target == Target::Up && self.phase == Phase::Open && self.spaces.iter().all(joined) {
+            return Some(Ok(()));
+        }
+        let failed = before.is_some_and(|before| self.verdicts > before);
+        let given_up = self.target == Target::Down;
+        let ended = Error::Disconnected(self.last_reason.unwrap_or(CloseReason::IoClientDisconnect));
+        let verdict = || self.verdict.clone().unwrap_or(ended);
+        (failed || given_up).then(|| Err(verdict()))
+    }
+
+    /// The reason, once there is no connection and none is being made.
+    #[expect(clippy::option_option, reason = "whether it has ended, and why if anything is known")]
+    fn ended(&self) -> Option<Option<CloseReason>> {
+        (self.target != Target::Up && self.session.is_none()).then_some(self.last_reason)
+    }
+}
+
+/// The operating system gives no more threads or descriptors.
+fn no_resources(error: io::Error) -> Error {
+    log::error!("the client cannot start: {error}");
+    Error::Closed
+}

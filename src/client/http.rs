@@ -1,0 +1,229 @@
+//! HTTP requests through ureq, over our own streams: so that a held request can be ended from another thread, and TLS
+//! and Unix sockets are the same here as under a WebSocket.
+
+use std::{
+    io::{self, Read, Write},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use ureq::{
+    Agent, Body,
+    http::{Response, Uri},
+    unversioned::{
+        resolver::{ResolvedSocketAddrs, Resolver},
+        transport::{Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, Transport},
+    },
+};
+
+use super::{
+    Error, Step,
+    config::Config,
+    dial::{Dialer, Failure},
+    stream::{Patience, Stream},
+    wake::Lifeline,
+};
+use crate::proto::engine::TransportKind;
+
+/// Bytes of an answer's head. The official server's has some two hundred.
+const MAX_HEAD: usize = 16 << 10;
+
+/// Bytes of ureq's two buffers for each connection.
+const BUFFER: usize = 8 << 10;
+
+/// How long a connection may rest before it is opened anew. Node's server closes one after five seconds, and a request
+/// that meets the closing would be lost.
+const MAX_IDLE: Duration = Duration::from_secs(3);
+
+/// One kept-alive HTTP connection at a time, for requests one after the other: a session has one for its GETs and one
+/// for its POSTs. All of them end when the lifeline is cut.
+#[derive(Debug)]
+pub(super) struct Lane {
+    agent: Agent,
+    dialer: Dialer,
+    headers: Vec<(String, String)>,
+    max_body: u64,
+}
+
+/// An answer, whatever its status.
+#[derive(Debug)]
+pub(super) struct Reply {
+    pub(super) status: u16,
+    pub(super) location: Option<String>,
+    pub(super) content_type: String,
+    pub(super) body: Bytes,
+}
+
+impl Lane {
+    /// `deaf`: what comes back is no sign of the session's life.
+    pub(super) fn new(dialer: &Dialer, config: &Config, lifeline: &Arc<Lifeline>, deaf: bool) -> Self {
+        let agent = Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .proxy(None)
+            .user_agent(concat!("tinysio/", env!("CARGO_PKG_VERSION")))
+            .input_buffer_size(BUFFER)
+            .output_buffer_size(BUFFER)
+            .max_response_header_size(MAX_HEAD)
+            .max_idle_connections(1)
+            .max_idle_connections_per_host(1)
+            .max_idle_age(MAX_IDLE)
+            .build();
+        let plug = Plug { dialer: dialer.clone(), lifeline: lifeline.clone(), deaf };
+        Self {
+            agent: Agent::with_parts(agent, plug, NoResolver),
+            dialer: dialer.clone(),
+            headers: config.headers.clone(),
+            max_body: config.max_message as u64,
+        }
+    }
+
+    /// A GET; without a `deadline` it is held as long as the server likes.
+    pub(super) fn get(&self, target: &str, deadline: Option<Instant>) -> Result<Reply, Error> {
+        let mut request = self.agent.get(self.url(target)).config().timeout_global(left(deadline)).build();
+        for (name, value) in &self.headers {
+            request = request.header(name, value);
+        }
+        self.read(request.call())
+    }
+
+    /// A POST of text.
+    pub(super) fn post(&self, target: &str, body: &str, deadline: Option<Instant>) -> Result<Reply, Error> {
+        let mut request = self.agent.post(self.url(target)).config().timeout_global(left(deadline)).build();
+        for (name, value) in &self.headers {
+            request = request.header(name, value);
+        }
+        self.read(request.content_type("text/plain;charset=UTF-8").send(body))
+    }
+
+    fn url(&self, target: &str) -> String {
+        let endpoint = &self.dialer.endpoint;
+        endpoint.url(if endpoint.secure { "https" } else { "http" }, target)
+    }
+
+    fn read(&self, response: Result<Response<Body>, ureq::Error>) -> Result<Reply, Error> {
+        let mut response = response.map_err(error)?;
+        let header =
+            |name| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let (location, content_type) = (header("location"), header("content-type").unwrap_or_default());
+        let status = response.status().as_u16();
+        let body = response.body_mut().with_config().limit(self.max_body).read_to_vec().map_err(error)?;
+        Ok(Reply { status, location, content_type, body: body.into() })
+    }
+}
+
+fn left(deadline: Option<Instant>) -> Option<Duration> {
+    deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1)))
+}
+
+/// ureq's errors in our words.
+fn error(error: ureq::Error) -> Error {
+    let unreachable = |step, detail: String| Error::Unreachable {
+        transport: TransportKind::Polling,
+        step,
+        detail: detail.into(),
+    };
+    match error {
+        ureq::Error::Other(other) => match other.downcast::<Failure>() {
+            Ok(failure) => unreachable(failure.step, failure.detail),
+            Err(other) => unreachable(Step::Http, other.to_string()),
+        },
+        ureq::Error::Io(error) => unreachable(Step::Http, error.to_string()),
+        ureq::Error::Timeout(_) => unreachable(Step::Http, "timed out".into()),
+        error => Error::Handshake {
+            transport: TransportKind::Polling,
+            status: None,
+            detail: format!("no usable HTTP answer: {error}").into(),
+        },
+    }
+}
+
+/// Opens our streams for ureq.
+#[derive(Debug)]
+struct Plug {
+    dialer: Dialer,
+    lifeline: Arc<Lifeline>,
+    deaf: bool,
+}
+
+impl Connector for Plug {
+    type Out = Wire;
+
+    fn connect(&self, details: &ConnectionDetails<'_>, _: Option<()>) -> Result<Option<Wire>, ureq::Error> {
+        // Held GETs have no timeout of their own; a connection for one still must not take for ever.
+        let timeout = details.timeout.not_zero().map_or(Duration::from_secs(20), |timeout| *timeout);
+        let mut stream = self
+            .dialer
+            .dial(&self.lifeline, Instant::now() + timeout)
+            .map_err(|failure| ureq::Error::Other(Box::new(failure)))?;
+        if self.deaf {
+            stream.set_deaf();
+        }
+        Ok(Some(Wire { stream, buffers: LazyBuffers::new(BUFFER, BUFFER) }))
+    }
+}
+
+/// One of our streams, as ureq sees it.
+#[derive(Debug)]
+struct Wire {
+    stream: Stream,
+    buffers: LazyBuffers,
+}
+
+impl Wire {
+    fn be_patient(&mut self, timeout: NextTimeout) {
+        let patience =
+            timeout.not_zero().map_or(Patience::Endless, |left| Patience::Until(Instant::now() + *left));
+        self.stream.set_patience(patience);
+    }
+}
+
+impl Transport for Wire {
+    fn buffers(&mut self) -> &mut dyn Buffers {
+        &mut self.buffers
+    }
+
+    fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
+        self.be_patient(timeout);
+        self.stream.write_all(&self.buffers.output()[..amount]).map_err(|error| timed_out(error, timeout))?;
+        self.stream.flush().map_err(|error| timed_out(error, timeout))
+    }
+
+    fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
+        self.be_patient(timeout);
+        let read =
+            self.stream.read(self.buffers.input_append_buf()).map_err(|error| timed_out(error, timeout))?;
+        self.buffers.input_appended(read);
+        Ok(read > 0)
+    }
+
+    fn is_open(&mut self) -> bool {
+        self.stream.is_open()
+    }
+
+    fn is_tls(&self) -> bool {
+        self.stream.is_secure()
+    }
+}
+
+fn timed_out(error: io::Error, timeout: NextTimeout) -> ureq::Error {
+    if error.kind() == io::ErrorKind::TimedOut { ureq::Error::Timeout(timeout.reason) } else { error.into() }
+}
+
+/// ureq asks for addresses before it asks for a connection; ours finds its own.
+#[derive(Debug)]
+struct NoResolver;
+
+impl Resolver for NoResolver {
+    fn resolve(
+        &self,
+        _: &Uri,
+        _: &ureq::config::Config,
+        _: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        let mut addresses = self.empty();
+        addresses.push(([0, 0, 0, 0], 0).into());
+        Ok(addresses)
+    }
+}

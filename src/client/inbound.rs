@@ -1,0 +1,191 @@
+//! What comes from the server, packet by packet: into the state, and to the handlers.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{
+    Error,
+    core::{Core, Membership, State},
+    events::{Incoming, Item},
+    link::Broken,
+};
+use crate::proto::{
+    self, CloseReason,
+    engine::{self, Data},
+    limits,
+    socket::{Args, Assembler, Body, Encoded, Packet},
+};
+
+/// The receiving half of one session. One thread at a time has it: `poll` while polling, `link` on WebSocket.
+pub(super) struct Inbound {
+    core: Arc<Core>,
+    epoch: u64,
+    assembler: Assembler,
+}
+
+impl Inbound {
+    pub(super) fn new(core: Arc<Core>, epoch: u64) -> Self {
+        let assembler = Assembler::new(limits::MAX_ATTACHMENTS, core.config.max_message);
+        Self { core, epoch, assembler }
+    }
+
+    /// A text message of a WebSocket.
+    pub(super) fn text(&mut self, text: &str) -> Result<(), Broken> {
+        let packet = engine::Packet::decode(text)?;
+        self.engine(packet, text.len())
+    }
+
+    /// A binary message of a WebSocket.
+    pub(super) fn binary(&mut self, bytes: Bytes) -> Result<(), Broken> {
+        let size = bytes.len();
+        self.engine(engine::Packet::Message(Data::Binary(bytes)), size)
+    }
+
+    /// The body of a polling answer.
+    pub(super) fn payload(&mut self, payload: &str) -> Result<(), Broken> {
+        if payload.is_empty() {
+            return Ok(());
+        }
+        for packet in engine::payload::decode(payload) {
+            let packet = packet?;
+            let size = match &packet {
+                engine::Packet::Message(Data::Text(text)) => text.len(),
+                engine::Packet::Message(Data::Binary(bytes)) => bytes.len(),
+                _ => 0,
+            };
+            self.engine(packet, size)?;
+        }
+        Ok(())
+    }
+
+    fn engine(&mut self, packet: engine::Packet<'_>, size: usize) -> Result<(), Broken> {
+        match packet {
+            engine::Packet::Ping(data) => {
+                self.pong(data);
+                Ok(())
+            }
+            engine::Packet::Message(Data::Text(text)) => match self.assembler.text(&text)? {
+                Some(packet) => self.route(packet, size),
+                None => Ok(()),
+            },
+            engine::Packet::Message(Data::Binary(bytes)) => match self.assembler.binary(bytes)? {
+                Some(complete) => {
+                    let packet = complete.packet()?;
+                    let size = match &packet.body {
+                        Body::Event { args, .. } | Body::Ack { args, .. } => bytes_of(args),
+                        _ => 0,
+                    };
+                    self.route(packet, size)
+                }
+                None => Ok(()),
+            },
+            engine::Packet::Close => {
+                Err(Broken { reason: CloseReason::TransportClose, detail: "closed by the server".into() })
+            }
+            // Without meaning for a client with an open session; the official client ignores them too.
+            engine::Packet::Open(_)
+            | engine::Packet::Pong(_)
+            | engine::Packet::Upgrade
+            | engine::Packet::Noop => Ok(()),
+        }
+    }
+
+    /// Answers a ping (EIO "Heartbeat"), ahead of what waits.
+    fn pong(&self, data: &str) {
+        let mut state = self.core.state.lock();
+        if let Some(session) = state.session(self.epoch) {
+            session.control.push_back(Encoded::text(&format!("3{data}")));
+            self.core.wake_link(session);
+        }
+    }
+
+    fn route(&self, packet: Packet<'_>, size: usize) -> Result<(), Broken> {
+        let mut state = self.core.state.lock();
+        let state = &mut *state;
+        if state.session(self.epoch).is_none() {
+            return Ok(());
+        }
+        let of = state.spaces.iter().find(|of| *of.space.name == *packet.namespace);
+        // One that was never asked for: the server's mistake, of no consequence.
+        let Some(of) = of else { return Ok(()) };
+        let (index, joined) = (of.space.index, of.is_joined());
+        match packet.body {
+            Body::Connect(data) => {
+                #[derive(serde::Deserialize)]
+                struct Welcome {
+                    sid: String,
+                }
+                let welcome: Option<Welcome> = data.and_then(|data| serde_json::from_str(data.get()).ok());
+                // Socket.IO v2 sends CONNECT without an id, unasked.
+                let Some(Welcome { sid }) = welcome else {
+                    return Err(Broken {
+                        reason: CloseReason::ParseError,
+                        detail: "CONNECT without an id: a server of Socket.IO v2?".into(),
+                    });
+                };
+                self.core.joined(state, index, sid);
+            }
+            Body::ConnectError(data) if of.membership == Membership::Joining => {
+                let error = refusal(&of.space.name, data.get());
+                state.verdicts += 1;
+                state.verdict = Some(error.clone());
+                self.core.refused(state, index, error);
+            }
+            Body::Disconnect if joined => self.core.removed(state, index),
+            Body::Event { name, args, id } if joined => self.event(state, index, (&name, &args, id), size),
+            Body::Ack { id, args } if joined => {
+                state.stats.received += 1;
+                self.core.acknowledged(state, index, id, args.to_owned());
+            }
+            // Left meanwhile.
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn event(&self, state: &mut State, index: usize, event: (&str, &Args<'_>, Option<u64>), bytes: usize) {
+        let (name, args, ack) = event;
+        state.stats.received += 1;
+        self.core.events.push(Item::Event(Box::new(Incoming {
+            space: state.spaces[index].space.clone(),
+            epoch: self.epoch,
+            name: name.to_owned(),
+            args: args.to_owned(),
+            ack,
+            bytes,
+        })));
+    }
+}
+
+/// What the arguments of a binary packet occupy.
+fn bytes_of(args: &Args<'_>) -> usize {
+    let json: usize = args.iter().map(|arg| arg.json().len()).sum();
+    json + args.attachments().iter().map(Bytes::len).sum::<usize>()
+}
+
+/// A CONNECT_ERROR as an error: its payload is `{"message", "data"?}`, or a string.
+fn refusal(namespace: &Arc<str>, json: &str) -> Error {
+    #[derive(serde::Deserialize)]
+    #[serde(untagged)]
+    enum Reason {
+        Text(String),
+        Object { message: Option<String> },
+    }
+    #[derive(serde::Deserialize)]
+    struct Data {
+        data: Option<Box<serde_json::value::RawValue>>,
+    }
+    let message = match serde_json::from_str(json) {
+        Ok(Reason::Text(text) | Reason::Object { message: Some(text) }) => text,
+        _ => json.to_owned(),
+    };
+    let data = serde_json::from_str::<Data>(json).ok().and_then(|data| data.data);
+    Error::Refused { namespace: namespace.clone(), message: message.into(), data: data.map(Into::into) }
+}
+
+impl From<proto::Error> for Broken {
+    fn from(error: proto::Error) -> Self {
+        Self { reason: CloseReason::ParseError, detail: error.to_string() }
+    }
+}

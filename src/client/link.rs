@@ -1,0 +1,492 @@
+//! The `link` thread: has the transport of the open session, and writes everything that goes to the server.
+//!
+//! On WebSocket it reads too: one loop over a non-blocking socket, asleep in `poll(2)` until the socket is ready, something
+//! is emitted, the lifeline is cut, or a deadline has come. On polling it makes the POSTs, one after the other, while
+//! the `poll` thread holds the GET; once an upgrade is probed and the last GET is answered, it goes on as on WebSocket.
+
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use crossbeam_channel::{Receiver, Sender};
+use rustix::event::{PollFd, PollFlags};
+
+use super::{
+    Error, Step,
+    core::{Core, Entry, Session, Upgrade},
+    http::Lane,
+    inbound::Inbound,
+    lifecycle::End,
+    open::Transport,
+    polling::{self, PollJob},
+    wake::{Lifeline, poll},
+    websocket::{Incoming, WebSocket},
+};
+use crate::proto::{
+    CloseReason,
+    engine::TransportKind,
+    socket::{Encoded, Opcode},
+};
+
+/// Bytes that are taken from the outbox at a time: enough to fill a socket's buffer, little enough that a pong does
+/// not wait long behind it.
+const BATCH: usize = 64 << 10;
+
+/// Messages that are read before what was emitted meanwhile gets its turn.
+const READS: usize = 64;
+
+/// The longest wait for the answer to a WebSocket ping.
+const MAX_PAUSE: Duration = Duration::from_secs(1);
+
+/// The longest silence that a server may ask for. A larger one is an attempt to make us wait for ever.
+const MAX_SILENCE: Duration = Duration::from_secs(24 * 3_600);
+
+/// A session to be carried until its end.
+pub(super) struct Job {
+    pub(super) epoch: u64,
+    pub(super) sid: String,
+    /// How long the server may say nothing.
+    pub(super) silence: Duration,
+    pub(super) lifeline: Arc<Lifeline>,
+    pub(super) transport: Transport,
+    pub(super) inbound: Inbound,
+}
+
+/// One message on its way out.
+#[derive(Debug, Clone)]
+pub(super) struct Frame {
+    pub(super) opcode: Opcode,
+    pub(super) data: Bytes,
+}
+
+/// Why a transport is of no use any more.
+#[derive(Debug)]
+pub(super) struct Broken {
+    pub(super) reason: CloseReason,
+    pub(super) detail: String,
+}
+
+/// What the `poll` thread gives back: with `Ok` it made way for an upgrade.
+pub(super) struct PollEnd {
+    pub(super) inbound: Inbound,
+    pub(super) result: Result<(), Broken>,
+}
+
+/// The thread. It owns the way to `poll`, which ends when this one does.
+pub(super) fn run(core: &Arc<Core>, jobs: &Receiver<Job>, polls: Option<&Sender<PollJob>>) {
+    for job in jobs {
+        let epoch = job.epoch;
+        let lifeline = job.lifeline.clone();
+        let end = Link::new(core, &job).carry(job, polls);
+        // Whatever still hangs on it ends too: the held GET.
+        core.cut(&lifeline);
+        core.ended(epoch, end);
+    }
+}
+
+/// What the state has for the thread.
+struct Work {
+    /// The session is to end, by then.
+    closing: Option<Instant>,
+    /// When to look again.
+    deadline: Option<Instant>,
+    /// What the `poll` thread ended with.
+    poll_end: Option<PollEnd>,
+    /// Whether nothing was taken, so that whoever emits will ring.
+    idle: bool,
+    /// Whether the server is to handle what was written before anything more is.
+    pause: bool,
+    /// Whether more waits in the outbox.
+    more: bool,
+    /// A WebSocket is ready to take over.
+    upgrading: bool,
+    /// The session has failed by itself.
+    failed: Option<End>,
+}
+
+impl Core {
+    /// Takes what is to be sent, if `pending` has been, and what else there is to know.
+    ///
+    /// While `paused`, only pongs are taken.
+    fn take_work(&self, epoch: u64, pending: &mut VecDeque<Frame>, paused: bool) -> Work {
+        let now = Instant::now();
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        let retry = self.retry(state, now);
+        let Some(session) = state.session.as_mut().filter(|session| session.epoch == epoch) else {
+            return Work::over();
+        };
+        let mut pause = false;
+        if pending.is_empty() {
+            state.stats.sent += session.take(pending, paused);
+            pause = !paused && pending.is_empty() && session.take_pause();
+        }
+        session.link_asleep = pending.is_empty();
+        let late = !session.joined && session.join_by <= now;
+        let failed = (late && session.closing.is_none()).then_some(End {
+            reason: CloseReason::TransportError,
+            error: Some(Error::Timeout { what: "answer to CONNECT", after: self.config.timeout }),
+        });
+        let closing = session.closing.map(|closing| closing.by);
+        let join_by = (!session.joined && closing.is_none()).then_some(session.join_by);
+        Work {
+            closing,
+            deadline: [retry, join_by, closing].into_iter().flatten().min(),
+            poll_end: session.poll_end.take(),
+            idle: session.link_asleep && !pause,
+            pause,
+            more: !session.outbox.is_empty(),
+            upgrading: matches!(session.upgrade, Upgrade::Ready(_)),
+            failed,
+        }
+    }
+
+    /// Takes the WebSocket that is ready.
+    fn take_upgrade(&self, epoch: u64) -> Option<Box<WebSocket>> {
+        let mut state = self.state.lock();
+        let session = state.session(epoch)?;
+        let Upgrade::Ready(websocket) = std::mem::replace(&mut session.upgrade, Upgrade::Settled) else {
+            return None;
+        };
+        session.transport = TransportKind::Websocket;
+        state.upgraded = true;
+        log::info!("upgraded to websocket");
+        Some(websocket)
+    }
+
+    /// Whether the `poll` thread is to make way.
+    pub(super) fn is_upgrading(&self, epoch: u64) -> bool {
+        let mut state = self.state.lock();
+        state.session(epoch).is_some_and(|session| matches!(session.upgrade, Upgrade::Ready(_)))
+    }
+
+    /// The `poll` thread has ended.
+    pub(super) fn poll_ended(&self, epoch: u64, end: PollEnd) {
+        let mut state = self.state.lock();
+        if let Some(session) = state.session(epoch) {
+            session.poll_end = Some(end);
+        }
+        self.link_bell.ring();
+    }
+}
+
+impl Session {
+    /// Moves a batch from the outbox to `pending`, pongs first, and says how many packets count as sent.
+    fn take(&mut self, pending: &mut VecDeque<Frame>, paused: bool) -> u64 {
+        for encoded in self.control.drain(..) {
+            unpack(&encoded, pending);
+        }
+        let (mut taken, mut sent) = (0, 0);
+        while taken < BATCH && !paused {
+            let Some(Entry::Parcel(parcel)) =
+                self.outbox.pop_front_if(|entry| matches!(entry, Entry::Parcel(_)))
+            else {
+                break;
+            };
+            let bytes = parcel.encoded.bytes().len();
+            taken += bytes;
+            sent += u64::from(parcel.counts);
+            self.outbox_bytes -= bytes;
+            unpack(&parcel.encoded, pending);
+        }
+        sent
+    }
+
+    /// Takes the pause that is next, if one is.
+    fn take_pause(&mut self) -> bool {
+        self.outbox.pop_front_if(|entry| matches!(entry, Entry::Pause)).is_some()
+    }
+}
+
+fn unpack(encoded: &Encoded, pending: &mut VecDeque<Frame>) {
+    let frames = encoded.frames();
+    pending.extend(
+        frames.map(|frame| Frame { opcode: frame.opcode, data: encoded.bytes().slice_ref(frame.data) }),
+    );
+}
+
+impl Work {
+    /// Nobody knows the session any more.
+    fn over() -> Self {
+        let failed = Some(End { reason: CloseReason::TransportClose, error: None });
+        Self {
+            closing: None,
+            deadline: None,
+            poll_end: None,
+            idle: true,
+            pause: false,
+            more: false,
+            upgrading: false,
+            failed,
+        }
+    }
+}
+
+/// How long a server may take to say that it has handled what it was sent: not so long that nothing is left for the
+/// goodbye.
+fn pause_length(closing: Option<Instant>) -> Duration {
+    let left = closing.map(|by| by.saturating_duration_since(Instant::now()) / 2);
+    left.unwrap_or(MAX_PAUSE).min(MAX_PAUSE)
+}
+
+/// The session that is being carried.
+struct Link<'c> {
+    core: &'c Arc<Core>,
+    epoch: u64,
+    lifeline: Arc<Lifeline>,
+    silence: Duration,
+    /// Frames that are taken from the outbox and not written.
+    pending: VecDeque<Frame>,
+    /// The end of a pause, should the server not end it.
+    pause: Option<Instant>,
+    /// The last sign of life, and what had been heard then.
+    heard_at: Instant,
+    heard: u64,
+}
+
+impl<'c> Link<'c> {
+    fn new(core: &'c Arc<Core>, job: &Job) -> Self {
+        Self {
+            core,
+            epoch: job.epoch,
+            lifeline: job.lifeline.clone(),
+            silence: job.silence.min(MAX_SILENCE),
+            pending: VecDeque::new(),
+            pause: None,
+            heard_at: Instant::now(),
+            heard: 0,
+        }
+    }
+
+    fn carry(&mut self, job: Job, polls: Option<&Sender<PollJob>>) -> End {
+        let carried = match (job.transport, polls) {
+            (Transport::WebSocket(websocket), _) => self.websocket(*websocket, job.inbound),
+            (Transport::Polling(lane, early), Some(polls)) => {
+                let post = Lane::new(&self.core.dialer, &self.core.config, &self.lifeline, true);
+                let target = self.core.dialer.endpoint.target(TransportKind::Polling, Some(&job.sid));
+                let poll = PollJob {
+                    epoch: self.epoch,
+                    lane,
+                    target: target.clone(),
+                    early,
+                    inbound: job.inbound,
+                    lifeline: self.lifeline.clone(),
+                };
+                // Its inbox of one has room: the last session's end has cut its GET.
+                let _ = polls.send(poll);
+                self.polling(&post, &target)
+            }
+            (Transport::Polling(..), None) => {
+                Err(self.end(CloseReason::TransportError, "no thread for polling"))
+            }
+        };
+        carried.map_or_else(|end| end, |()| End { reason: CloseReason::TransportClose, error: None })
+    }
+
+    /// Carries a WebSocket session. `Ok`: ended in good order.
+    fn websocket(&mut self, mut websocket: WebSocket, mut inbound: Inbound) -> Result<(), End> {
+        let mut blocked = false;
+        let mut goodbye = Goodbye::NotYet;
+        loop {
+            let work = self.take_work()?;
+            if work.pause {
+                self.pause = Some(Instant::now() + pause_length(work.closing));
+                websocket.ping().map_err(|broken| self.broken(broken))?;
+            }
+            if !blocked || websocket.flush().map_err(|broken| self.broken(broken))? {
+                blocked = !self.write(&mut websocket)?;
+            }
+            if work.closing.is_some()
+                && !work.more
+                && !blocked
+                && goodbye.advance(&mut websocket, self.core, self.epoch)
+            {
+                continue;
+            }
+            let room = self.core.events.has_room();
+            let drained = !room || !self.read(&mut websocket, &mut inbound)?;
+            let deadline = self.next_deadline(work.deadline, room)?;
+            if drained && (work.idle || !self.pending.is_empty()) {
+                self.sleep(Some((&websocket, room, blocked)), deadline)?;
+            }
+        }
+    }
+
+    /// Carries a polling session, until its end or until a WebSocket takes over.
+    fn polling(&mut self, lane: &Lane, target: &str) -> Result<(), End> {
+        loop {
+            let work = self.take_work()?;
+            let farewell = work.closing.is_some();
+            match work.poll_end {
+                Some(PollEnd { inbound, result: Ok(()) }) => {
+                    let Some(mut websocket) = self.core.take_upgrade(self.epoch) else {
+                        return Err(self.end(CloseReason::TransportError, "polling stopped"));
+                    };
+                    // The first packet on the new transport (EIO "Upgrade"); nothing else is written before it.
+                    let upgrade = Frame { opcode: Opcode::Text, data: Bytes::from_static(b"5") };
+                    self.pending.push_front(upgrade);
+                    websocket.flush().map_err(|broken| self.broken(broken))?;
+                    return self.websocket(*websocket, inbound);
+                }
+                Some(PollEnd { result: Err(broken), .. }) => return Err(self.broken(broken)),
+                None => {}
+            }
+            // While the last GET is being answered nothing is posted, unless there will be no other transport.
+            let hold = work.upgrading && !farewell;
+            if !self.pending.is_empty() && !hold {
+                self.post(lane, target)?;
+                continue;
+            }
+            if farewell && !work.more {
+                self.pending.push_back(Frame { opcode: Opcode::Text, data: Bytes::from_static(b"1") });
+                self.post(lane, target)?;
+                self.core.flushed(self.epoch);
+                return Ok(());
+            }
+            let deadline = self.next_deadline(work.deadline, self.core.events.has_room())?;
+            if work.idle || hold {
+                self.sleep(None, deadline)?;
+            }
+        }
+    }
+
+    fn take_work(&mut self) -> Result<Work, End> {
+        self.core.link_bell.silence();
+        self.pause = self.pause.filter(|end| *end > Instant::now());
+        let mut work = self.core.take_work(self.epoch, &mut self.pending, self.pause.is_some());
+        work.deadline = [work.deadline, self.pause].into_iter().flatten().min();
+        if let Some(failed) = work.failed {
+            return Err(failed);
+        }
+        if self.lifeline.is_cut() {
+            return Err(self.end(CloseReason::TransportClose, "given up"));
+        }
+        if work.closing.is_some_and(|by| by <= Instant::now()) {
+            return Err(self.end(CloseReason::TransportClose, "the goodbye took too long"));
+        }
+        Ok(work)
+    }
+
+    /// Writes what is pending. `false`: the socket takes no more.
+    fn write(&mut self, websocket: &mut WebSocket) -> Result<bool, End> {
+        while let Some(frame) = self.pending.pop_front() {
+            if !websocket.write(&frame).map_err(|broken| self.broken(broken))? {
+                return Ok(false);
+            }
+        }
+        websocket.flush().map_err(|broken| self.broken(broken))
+    }
+
+    /// Reads what is there. `true`: there may be more.
+    fn read(&mut self, websocket: &mut WebSocket, inbound: &mut Inbound) -> Result<bool, End> {
+        for _ in 0..READS {
+            let read = match websocket.read().map_err(|broken| self.broken(broken))? {
+                None => return Ok(false),
+                Some(Incoming::Text(text)) => inbound.text(&text),
+                Some(Incoming::Binary(bytes)) => inbound.binary(bytes),
+                Some(Incoming::Ping) => Ok(()),
+                Some(Incoming::Pong) => {
+                    // What waits behind the pause goes out before anybody sleeps.
+                    if self.pause.take().is_some() {
+                        return Ok(true);
+                    }
+                    Ok(())
+                }
+                Some(Incoming::Closed) => {
+                    Err(Broken { reason: CloseReason::TransportClose, detail: "closed by the server".into() })
+                }
+            };
+            read.map_err(|broken| self.broken(broken))?;
+            if !self.core.events.has_room() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn post(&mut self, lane: &Lane, target: &str) -> Result<(), End> {
+        let max = {
+            let mut state = self.core.state.lock();
+            state.session(self.epoch).and_then(|session| session.max_payload)
+        };
+        let body = polling::payload(&mut self.pending, max.unwrap_or(usize::MAX));
+        polling::post(lane, target, &body, Instant::now() + self.silence)
+            .map_err(|broken| self.broken(broken))
+    }
+
+    /// When to look again: a deadline of the state, or the end of the silence that is allowed.
+    fn next_deadline(&mut self, deadline: Option<Instant>, room: bool) -> Result<Option<Instant>, End> {
+        let heard = self.lifeline.heard();
+        // Without room nothing is read, so nothing can be heard.
+        if heard != self.heard || !room {
+            self.heard = heard;
+            self.heard_at = Instant::now();
+        }
+        let dead = self.heard_at + self.silence;
+        if dead <= Instant::now() {
+            return Err(
+                self.end(CloseReason::PingTimeout, "no ping within the time that the server announced")
+            );
+        }
+        Ok(Some(deadline.map_or(dead, |deadline| deadline.min(dead))))
+    }
+
+    /// Sleeps until there is something to do.
+    fn sleep(&self, socket: Option<(&WebSocket, bool, bool)>, deadline: Option<Instant>) -> Result<(), End> {
+        let bell = PollFd::new(&self.core.link_bell, PollFlags::IN);
+        let slept = match socket {
+            // A socket without interest is left out: its hang-up would be reported all the same, again and again.
+            Some((websocket, read, write)) if read || write => {
+                let mut interest = PollFlags::empty();
+                interest.set(PollFlags::IN, read);
+                interest.set(PollFlags::OUT, write);
+                poll(&mut [bell, self.lifeline.as_poll_fd(), PollFd::new(websocket, interest)], deadline)
+            }
+            _ => poll(&mut [bell, self.lifeline.as_poll_fd()], deadline),
+        };
+        slept.map_err(|error| self.end(CloseReason::TransportError, &error.to_string()))
+    }
+
+    fn broken(&self, broken: Broken) -> End {
+        self.end(broken.reason, &broken.detail)
+    }
+
+    fn end(&self, reason: CloseReason, detail: &str) -> End {
+        let transport = {
+            let mut state = self.core.state.lock();
+            state.session(self.epoch).map_or(TransportKind::Websocket, |session| session.transport)
+        };
+        let error = Error::Unreachable { transport, step: Step::Transfer, detail: detail.into() };
+        End { reason, error: Some(error) }
+    }
+}
+
+/// How far the end of a WebSocket has come: close frame, its flush, the end of our half; then the server's is awaited.
+enum Goodbye {
+    NotYet,
+    Said,
+    Done,
+}
+
+impl Goodbye {
+    /// One step, when everything is written. `true`: there is a next one at once.
+    fn advance(&mut self, websocket: &mut WebSocket, core: &Core, epoch: u64) -> bool {
+        match self {
+            Self::NotYet => {
+                core.flushed(epoch);
+                websocket.close();
+                *self = Self::Said;
+                true
+            }
+            Self::Said => {
+                websocket.shutdown_write();
+                *self = Self::Done;
+                false
+            }
+            Self::Done => false,
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! One attempt: the first transport that gives a session, and the probe that moves it to WebSocket.
+
+use std::{sync::Arc, time::Instant};
+
+use super::{
+    Error, Step,
+    config::Config,
+    dial::Dialer,
+    http::{Lane, Reply},
+    wake::Lifeline,
+    websocket::WebSocket,
+};
+use crate::proto::engine::{Open, Packet, TransportKind, payload};
+
+/// A new session.
+pub(super) struct Opened {
+    pub(super) open: Open,
+    pub(super) transport: Transport,
+}
+
+/// What carries it.
+pub(super) enum Transport {
+    /// The connection of the handshake, for the GETs, and the packets that came with the handshake.
+    Polling(Lane, String),
+    WebSocket(Box<WebSocket>),
+}
+
+impl Transport {
+    pub(super) fn kind(&self) -> TransportKind {
+        match self {
+            Self::Polling(..) => TransportKind::Polling,
+            Self::WebSocket(_) => TransportKind::Websocket,
+        }
+    }
+}
+
+/// Opens a session by `deadline`, over the first of `transports` that works.
+///
+/// # Errors
+/// The first transport's: the others were only a way around it.
+pub(super) fn session(
+    dialer: &Dialer,
+    config: &Config,
+    transports: &[TransportKind],
+    lifeline: &Arc<Lifeline>,
+    deadline: Instant,
+) -> Result<Opened, Error> {
+    let mut first = None;
+    for (index, kind) in transports.iter().enumerate() {
+        let left = deadline.saturating_duration_since(Instant::now());
+        // A transport that hangs must leave time for the next.
+        let tries = if config.try_all_transports { transports.len() - index } else { 1 };
+        let by = Instant::now() + left / tries.try_into().unwrap_or(1);
+        let result = match kind {
+            TransportKind::Polling => polling(dialer, config, lifeline, by),
+            TransportKind::Websocket => websocket(dialer, config, lifeline, by),
+        };
+        let error = match result {
+            Ok(opened) => return Ok(opened),
+            Err(error) => error,
+        };
+        log::debug!("{error}");
+        // Without a connection the next transport would fail alike.
+        let hopeless = matches!(
+            error,
+            Error::Unreachable { step: Step::Resolve | Step::Connect | Step::Tls, .. } | Error::Invalid(_)
+        );
+        first.get_or_insert(error);
+        if hopeless || tries == 1 || lifeline.is_cut() {
+            break;
+        }
+    }
+    Err(first.unwrap_or(Error::Closed))
+}
+
+fn polling(
+    dialer: &Dialer,
+    config: &Config,
+    lifeline: &Arc<Lifeline>,
+    deadline: Instant,
+) -> Result<Opened, Error> {
+    let lane = Lane::new(dialer, config, lifeline, false);
+    let target = dialer.endpoint.target(TransportKind::Polling, None);
+    let text = text(lane.get(&target, Some(deadline))?)?;
+    let (first, early) = text.split_once(payload::SEPARATOR).unwrap_or((&text, ""));
+    let open = read_open(TransportKind::Polling, first)?;
+    Ok(Opened { open, transport: Transport::Polling(lane, early.to_owned()) })
+}
+
+fn websocket(
+    dialer: &Dialer,
+    config: &Config,
+    lifeline: &Arc<Lifeline>,
+    deadline: Instant,
+) -> Result<Opened, Error> {
+    let mut websocket = WebSocket::open(dialer, config, None, lifeline, deadline)?;
+    let open = read_open(TransportKind::Websocket, &websocket.wait_text()?)?;
+    websocket.go_nonblocking(lifeline);
+    Ok(Opened { open, transport: Transport::WebSocket(Box::new(websocket)) })
+}
+
+/// Opens a WebSocket for the session `sid` and probes it (EIO "Upgrade").
+pub(super) fn probe(
+    dialer: &Dialer,
+    config: &Config,
+    sid: &str,
+    lifeline: &Arc<Lifeline>,
+    deadline: Instant,
+) -> Result<WebSocket, Error> {
+    let mut websocket = WebSocket::open(dialer, config, Some(sid), lifeline, deadline)?;
+    websocket.send_text("2probe")?;
+    let answer = websocket.wait_text()?;
+    if *answer == *"3probe" {
+        Ok(websocket)
+    } else {
+        Err(handshake(
+            TransportKind::Websocket,
+            None,
+            format!("answered the probe with {}", excerpt(answer.as_bytes())),
+        ))
+    }
+}
+
+fn read_open(transport: TransportKind, packet: &str) -> Result<Open, Error> {
+    let open = match Packet::decode(packet) {
+        Ok(Packet::Open(json)) => serde_json::from_str(json).ok(),
+        _ => None,
+    };
+    open.ok_or_else(|| {
+        handshake(transport, None, format!("no Engine.IO handshake: {}", excerpt(packet.as_bytes())))
+    })
+}
+
+/// The body of a good answer to a poll.
+pub(super) fn text(reply: Reply) -> Result<String, Error> {
+    if reply.status != 200 {
+        return Err(unexpected(TransportKind::Polling, reply.status, reply.location.as_deref(), &reply.body));
+    }
+    String::from_utf8(reply.body.to_vec()).map_err(|_| {
+        let detail = format!("an answer that is not text ({})", reply.content_type);
+        handshake(TransportKind::Polling, Some(reply.status), detail)
+    })
+}
+
+/// An HTTP answer that is not the one that was asked for.
+pub(super) fn unexpected(
+    transport: TransportKind,
+    status: u16,
+    location: Option<&str>,
+    body: &[u8],
+) -> Error {
+    #[derive(serde::Deserialize)]
+    struct Refusal {
+        code: u32,
+        message: String,
+    }
+    let detail = match (location, serde_json::from_slice(body)) {
+        (Some(location), _) if (300..400).contains(&status) => {
+            format!("status {status}, a redirect to {location}, which is not followed")
+        }
+        (_, Ok(Refusal { code, message })) => format!("status {status}: {message} (code {code})"),
+        _ if body.is_empty() => format!("status {status}"),
+        _ => format!("status {status}: {}", excerpt(body)),
+    };
+    handshake(transport, Some(status), detail)
+}
+
+fn handshake(transport: TransportKind, status: Option<u16>, detail: String) -> Error {
+    Error::Handshake { transport, status, detail: detail.into() }
+}
+
+/// The beginning of what came, quoted.
+fn excerpt(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(100)]);
+    if bytes.len() > 100 { format!("{text:?}…") } else { format!("{text:?}") }
+}

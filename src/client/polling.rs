@@ -1,0 +1,119 @@
+//! HTTP long-polling: the `poll` thread holds the GET, and the POSTs are put together here.
+
+use std::{collections::VecDeque, sync::Arc, time::Instant};
+
+use crossbeam_channel::Receiver;
+
+use super::{
+    core::Core,
+    http::Lane,
+    inbound::Inbound,
+    link::{Broken, Frame, PollEnd},
+    open,
+    wake::Lifeline,
+};
+use crate::proto::{CloseReason, engine::payload, limits, socket::Opcode};
+
+/// A session whose packets are to be fetched.
+pub(super) struct PollJob {
+    pub(super) epoch: u64,
+    pub(super) lane: Lane,
+    pub(super) target: String,
+    /// Packets that came with the handshake.
+    pub(super) early: String,
+    pub(super) inbound: Inbound,
+    pub(super) lifeline: Arc<Lifeline>,
+}
+
+/// The thread.
+pub(super) fn run(core: &Arc<Core>, jobs: &Receiver<PollJob>) {
+    for mut job in jobs {
+        let result = fetch(core, &mut job);
+        core.poll_ended(job.epoch, PollEnd { inbound: job.inbound, result });
+    }
+}
+
+/// Polls until the session breaks, or is to be upgraded.
+fn fetch(core: &Arc<Core>, job: &mut PollJob) -> Result<(), Broken> {
+    job.inbound.payload(&std::mem::take(&mut job.early))?;
+    loop {
+        if core.is_upgrading(job.epoch) {
+            return Ok(());
+        }
+        if !core.events.wait_room(&job.lifeline) {
+            return Err(Broken { reason: CloseReason::TransportClose, detail: "given up".into() });
+        }
+        let body = job
+            .lane
+            .get(&job.target, None)
+            .and_then(open::text)
+            .map_err(|error| Broken { reason: CloseReason::TransportError, detail: error.to_string() })?;
+        job.inbound.payload(&body)?;
+    }
+}
+
+/// Sends one payload.
+pub(super) fn post(lane: &Lane, target: &str, body: &str, deadline: Instant) -> Result<(), Broken> {
+    let reply = lane.post(target, body, Some(deadline)).and_then(open::text);
+    reply.map(drop).map_err(|error| Broken { reason: CloseReason::TransportError, detail: error.to_string() })
+}
+
+/// Takes as many frames as one POST may carry: sixteen, because python-engineio refuses more, and `max` bytes.
+pub(super) fn payload(pending: &mut VecDeque<Frame>, max: usize) -> String {
+    let mut payload = payload::Builder::new();
+    while let Some(frame) = pending.front() {
+        let bytes = match frame.opcode {
+            Opcode::Binary => 1 + frame.data.len().div_ceil(3) * 4,
+            _ => frame.data.len(),
+        };
+        let full = payload.packets() >= limits::MAX_SENT_PACKETS || payload.len() + 1 + bytes > max;
+        if full && !payload.is_empty() {
+            break;
+        }
+        match (frame.opcode, std::str::from_utf8(&frame.data)) {
+            (Opcode::Binary, _) => payload.push_binary(&frame.data),
+            // What we encoded ourselves is UTF-8.
+            (_, text) => payload.push_text(text.unwrap_or_default()),
+        }
+        pending.pop_front();
+    }
+    payload.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn frame(opcode: Opcode, size: usize) -> Frame {
+        Frame { opcode, data: Bytes::from("4".repeat(size)) }
+    }
+
+    fn sizes(frames: Vec<Frame>, max: usize) -> Vec<usize> {
+        let mut pending = VecDeque::from(frames);
+        let mut sizes = Vec::new();
+        while !pending.is_empty() {
+            sizes.push(payload::decode(&payload(&mut pending, max)).count());
+        }
+        sizes
+    }
+
+    #[test]
+    fn sixteen_packets_a_post() {
+        assert_eq!(sizes(vec![frame(Opcode::Text, 1); 40], 1_000), [16, 16, 8]);
+    }
+
+    #[test]
+    fn never_more_bytes_than_the_server_takes() {
+        assert_eq!(sizes(vec![frame(Opcode::Text, 40); 5], 100), [2, 2, 1]);
+        // 30 bytes of binary are 41 in base64.
+        assert_eq!(sizes(vec![frame(Opcode::Binary, 30); 4], 83), [2, 2]);
+        assert_eq!(sizes(vec![frame(Opcode::Binary, 30); 4], 82), [1, 1, 1, 1]);
+    }
+
+    #[test]
+    fn one_that_is_too_large_goes_alone() {
+        assert_eq!(sizes(vec![frame(Opcode::Text, 40), frame(Opcode::Text, 400)], 100), [1, 1]);
+    }
+}

@@ -1,0 +1,277 @@
+//! A client's membership of one namespace: emitting, and the handlers for what comes.
+
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use serde::Serialize;
+
+use super::{
+    Error, Event, Handle, Outcome,
+    core::{Core, Space, Waiter},
+    emit::Letter,
+    space::{OnEvent, add},
+    wake::from_now,
+};
+use crate::proto::{
+    CloseReason, limits,
+    socket::{Outgoing, OwnedArgs},
+};
+
+/// What became of an emit that was not refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Delivery {
+    /// Handed to the open connection.
+    Sent,
+    /// Kept until the namespace is joined: in the offline buffer, or in the queue of `retries`.
+    Buffered,
+    /// Volatile and thrown away: no connection, or it does not keep up.
+    Dropped,
+}
+
+/// One namespace of a client. Cheap to clone; all clones are the same socket. Does not keep the client alive.
+///
+/// Handlers run one at a time on the client's `events` thread, in the order of arrival, with no lock held: every method
+/// of every object here may be called inside them. Setting a handler takes effect for events that have not reached
+/// their handlers yet; to miss none, set them before [`Handle::connect`].
+#[derive(Clone)]
+pub struct Socket {
+    client: Handle,
+    space: Arc<Space>,
+}
+
+impl Socket {
+    pub(super) fn new(client: Handle, space: Arc<Space>) -> Self {
+        Self { client, space }
+    }
+
+    fn core(&self) -> &Core {
+        self.client.core()
+    }
+
+    /// The namespace's name.
+    #[must_use]
+    pub fn namespace(&self) -> &str {
+        &self.space.name
+    }
+
+    /// The client it belongs to.
+    #[must_use]
+    pub fn client(&self) -> &Handle {
+        &self.client
+    }
+
+    /// The id that the server gave this membership, while joined.
+    #[must_use]
+    pub fn id(&self) -> Option<String> {
+        self.core().state.lock().spaces[self.space.index].membership.id().map(str::to_owned)
+    }
+
+    /// Whether the namespace is joined.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.core().state.lock().spaces[self.space.index].is_joined()
+    }
+
+    /// Joins the namespace again after it was left, removed or refused, with fresh auth; connects the client if
+    /// need be. Returns at once; [`Handle::wait_connected`] or [`on_connect`](Self::on_connect) tell the outcome.
+    ///
+    /// # Errors
+    /// [`Error::Closed`], [`Error::Invalid`].
+    pub fn connect(&self) -> Result<(), Error> {
+        self.core().rejoin(&self.space)
+    }
+
+    /// Leaves the namespace; when it was the last one, the connection is closed as by [`Handle::disconnect`], with the
+    /// same bound.
+    pub fn disconnect(&self) {
+        if self.core().part(&self.space) {
+            self.client.disconnect();
+        }
+    }
+
+    /// Emits an event. `args`: a tuple gives one argument an element, `()` none, everything else one; bytes
+    /// ([`Bytes`](crate::Bytes), or a field that serialises as bytes) become attachments. Never blocks.
+    ///
+    /// ```no_run
+    /// # let client = tinysio::client::connect("http://localhost:5000")?;
+    /// let chat = client.socket("/chat");
+    /// chat.emit("say", ("lobby", "hello"))?;
+    /// chat.emit("photo", tinysio::Bytes::from_static(b"\x89PNG"))?;
+    /// # Ok::<(), tinysio::client::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::ReservedEvent`], [`Error::Encode`], [`Error::TooLarge`], [`Error::QueueFull`],
+    /// [`Error::BufferFull`], [`Error::NotConnected`], [`Error::Closed`].
+    pub fn emit(&self, event: &str, args: impl Serialize) -> Result<Delivery, Error> {
+        self.send(event, &args, false, None)
+    }
+
+    /// Emits an event that may be thrown away: it is not buffered, not retried, and dropped when the send queue is full.
+    ///
+    /// # Errors
+    /// As [`emit`](Self::emit), without those of queue, buffer and connection.
+    pub fn emit_volatile(&self, event: &str, args: impl Serialize) -> Result<Delivery, Error> {
+        self.send(event, &args, true, None)
+    }
+
+    /// Emits an event and waits for the server's acknowledgement, for at most `timeout`, buffering included. May be called
+    /// inside a handler: other events then wait, the acknowledgement does not.
+    ///
+    /// # Errors
+    /// As [`emit`](Self::emit); [`Error::Timeout`]; [`Error::Disconnected`] at the moment the connection is lost.
+    pub fn emit_with_ack(
+        &self,
+        event: &str,
+        args: impl Serialize,
+        timeout: Duration,
+    ) -> Result<OwnedArgs, Error> {
+        let by = from_now(timeout);
+        let (waiter, answer) = crossbeam_channel::bounded(1);
+        let waiting = Waiting::new(self.core());
+        let id = self.space.take_id();
+        self.send(event, &args, false, Some((id, Waiter::Thread(waiter), None)))?;
+        let answer = answer.recv_deadline(by).unwrap_or_else(|_| {
+            self.core().give_up_ack(self.space.index, id);
+            // It may have come in the last moment.
+            answer.try_recv().unwrap_or(Err(Error::Timeout { what: "acknowledgement", after: timeout }))
+        });
+        drop(waiting);
+        answer
+    }
+
+    /// Emits an event and has the acknowledgement brought to `callback`, exactly once, on the handlers' thread:
+    /// with the arguments, or with the error, after at most `timeout`. When this returns an error the callback is not called.
+    ///
+    /// # Errors
+    /// As [`emit`](Self::emit).
+    pub fn emit_with_callback(
+        &self,
+        event: &str,
+        args: impl Serialize,
+        timeout: Duration,
+        callback: impl FnOnce(&Self, Result<OwnedArgs, Error>) + Send + 'static,
+    ) -> Result<Delivery, Error> {
+        let waiter = Waiter::Callback(Box::new(callback));
+        let id = self.space.take_id();
+        self.send(event, &args, false, Some((id, waiter, Some(from_now(timeout)))))
+    }
+
+    /// Encodes, then posts.
+    fn send<T: Serialize + ?Sized>(
+        &self,
+        event: &str,
+        args: &T,
+        volatile: bool,
+        ack: Option<(u64, Waiter, Option<Instant>)>,
+    ) -> Result<Delivery, Error> {
+        if limits::RESERVED_EVENTS.contains(&event) {
+            return Err(Error::ReservedEvent(event.to_owned()));
+        }
+        let (id, waiter, deadline) = match ack {
+            Some((id, waiter, deadline)) => (Some(id), Some(waiter), deadline),
+            // Each event of `retries` is acknowledged, also when nobody asked.
+            None => (self.core().retries(volatile).then(|| self.space.take_id()), None, None),
+        };
+        let encoded = Outgoing::event(&self.space.name, event, id).encode(args)?;
+        self.core().post(&self.space, Letter { encoded, id, waiter, deadline, volatile })
+    }
+
+    /// Acknowledges an event of the session `epoch`.
+    pub(super) fn answer(&self, epoch: u64, id: u64, args: impl Serialize) -> Result<(), Error> {
+        let encoded = Outgoing::ack(&self.space.name, id).encode(&args)?;
+        self.core().answer(&self.space, epoch, encoded)
+    }
+
+    /// Calls `handler` for every event of this name; several handlers run in the order in which they were set. What
+    /// the handler returns is nothing or a `Result<(), impl Display>`, whose error is logged.
+    ///
+    /// ```no_run
+    /// # let client = tinysio::client::connect("http://localhost:5000")?;
+    /// client.socket("/").on("question", |_socket, event| {
+    ///     let (text, number): (String, u32) = event.parse()?;
+    ///     event.ack(format!("{text}: {number}")).ok();
+    ///     Ok::<(), serde_json::Error>(())
+    /// });
+    /// # Ok::<(), tinysio::client::Error>(())
+    /// ```
+    pub fn on<F, R>(&self, event: &str, handler: F)
+    where
+        F: Fn(&Self, Event<'_>) -> R + Send + Sync + 'static,
+        R: Outcome,
+    {
+        let mut handlers = self.space.handlers.lock();
+        add(handlers.named.entry(event.to_owned()).or_default(), outcome(handler));
+    }
+
+    /// Calls `handler` for every event of whatever name, before the handlers of its name.
+    pub fn on_any(&self, handler: impl Fn(&Self, &Event<'_>) + Send + Sync + 'static) {
+        add(&mut self.space.handlers.lock().any, Arc::new(handler));
+    }
+
+    /// Removes all handlers of this name.
+    pub fn off(&self, event: &str) {
+        let removed = self.space.handlers.lock().named.remove(event);
+        // Outside of the lock: what a handler holds may do anything when it is dropped.
+        drop(removed);
+    }
+
+    /// Calls `handler` whenever the namespace is joined, the first time and after every reconnection.
+    pub fn on_connect(&self, handler: impl Fn(&Self) + Send + Sync + 'static) {
+        add(&mut self.space.handlers.lock().connect, Arc::new(handler));
+    }
+
+    /// Calls `handler` whenever the namespace, having been joined, is left, with the reason.
+    pub fn on_disconnect(&self, handler: impl Fn(&Self, CloseReason) + Send + Sync + 'static) {
+        add(&mut self.space.handlers.lock().disconnect, Arc::new(handler));
+    }
+
+    /// Calls `handler` when the namespace cannot be joined: the attempt failed, or the server refused
+    /// ([`Error::Refused`]).
+    pub fn on_connect_error(&self, handler: impl Fn(&Self, &Error) + Send + Sync + 'static) {
+        add(&mut self.space.handlers.lock().connect_error, Arc::new(handler));
+    }
+}
+
+impl fmt::Debug for Socket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Socket").field("namespace", &self.space.name).finish_non_exhaustive()
+    }
+}
+
+/// A handler in the form in which all are kept.
+fn outcome<F, R>(handler: F) -> OnEvent
+where
+    F: Fn(&Socket, Event<'_>) -> R + Send + Sync + 'static,
+    R: Outcome,
+{
+    Arc::new(move |socket, event| handler(socket, event).into_result())
+}
+
+/// While a handler waits for an acknowledgement, events that nobody handles meanwhile must not keep it from being read.
+struct Waiting<'c>(Option<&'c Core>);
+
+impl<'c> Waiting<'c> {
+    fn new(core: &'c Core) -> Self {
+        let waiting = Self(core.in_handler().then_some(core));
+        waiting.set(true);
+        waiting
+    }
+
+    fn set(&self, generous: bool) {
+        if self.0.is_some_and(|core| core.events.set_generous(generous))
+            && let Some(core) = self.0
+        {
+            core.link_bell.ring();
+        }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.set(false);
+    }
+}

@@ -1,0 +1,257 @@
+//! One byte stream to the server: TCP or a Unix socket, with TLS or without, always non-blocking underneath.
+//!
+//! A [`Stream`] can be patient: a read or a write then waits, until a deadline, in `poll(2)` beside its connection's
+//! [`Lifeline`], so that every wait can be ended from another thread. The handshakes and the polling requests are
+//! patient; an open WebSocket is not.
+
+use std::{
+    fmt,
+    io::{self, Read, Write},
+    net::TcpStream,
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::net::UnixStream,
+    },
+    sync::Arc,
+    time::Instant,
+};
+
+use rustix::{
+    event::PollFlags,
+    net::{RecvFlags, recv},
+};
+
+#[cfg(feature = "tls")]
+use super::tls::Tls;
+use super::wake::Lifeline;
+
+/// The socket under a stream.
+#[derive(Debug)]
+pub(super) enum Socket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+/// How long a read or write may wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Patience {
+    /// Not at all: `WouldBlock`.
+    None,
+    /// Until then: `TimedOut`.
+    Until(Instant),
+    /// Until the lifeline is cut.
+    Endless,
+}
+
+/// A stream that hangs on a lifeline.
+pub(super) struct Stream {
+    layer: Layer,
+    lifeline: Arc<Lifeline>,
+    patience: Patience,
+    deaf: bool,
+}
+
+enum Layer {
+    Plain(Socket),
+    #[cfg(feature = "tls")]
+    Tls(Box<Tls<Socket>>),
+}
+
+impl Stream {
+    pub(super) fn plain(socket: Socket, lifeline: Arc<Lifeline>, patience: Patience) -> Self {
+        Self { layer: Layer::Plain(socket), lifeline, patience, deaf: false }
+    }
+
+    /// Puts TLS over a plain stream. The handshake happens with the first read or write, or in
+    /// [`Stream::shake_hands`].
+    #[cfg(feature = "tls")]
+    pub(super) fn secure(
+        socket: Socket,
+        tls: rustls::ClientConnection,
+        plain: (Arc<Lifeline>, Patience),
+    ) -> Self {
+        let (lifeline, patience) = plain;
+        Self { layer: Layer::Tls(Box::new(Tls::new(tls, socket))), lifeline, patience, deaf: false }
+    }
+
+    /// Finishes the TLS handshake, so that its errors are told apart from those that follow.
+    #[cfg(feature = "tls")]
+    pub(super) fn shake_hands(&mut self) -> io::Result<()> {
+        loop {
+            let Layer::Tls(tls) = &mut self.layer else { return Ok(()) };
+            match tls.step() {
+                Ok(true) => return Ok(()),
+                Ok(false) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let interest = if tls.wants_write() { PollFlags::OUT } else { PollFlags::IN };
+                    self.wait(interest)?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    pub(super) fn set_patience(&mut self, patience: Patience) {
+        self.patience = patience;
+    }
+
+    /// What is read from here on is no sign of life: answers to POSTs say nothing about the stream that brings packets.
+    pub(super) fn set_deaf(&mut self) {
+        self.deaf = true;
+    }
+
+    /// Hangs the stream on another lifeline: that of the connection which takes it over.
+    pub(super) fn set_lifeline(&mut self, lifeline: Arc<Lifeline>) {
+        self.lifeline = lifeline;
+    }
+
+    pub(super) fn is_secure(&self) -> bool {
+        !matches!(self.layer, Layer::Plain(_))
+    }
+
+    /// Whether an idle stream can still be used: the peer has neither closed it nor said something unasked.
+    pub(super) fn is_open(&self) -> bool {
+        let mut byte = [0];
+        match recv(self.as_fd(), &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+            // Session tickets come unasked in TLS.
+            Ok((n, _)) => n > 0 && self.is_secure(),
+            Err(error) => error == rustix::io::Errno::WOULDBLOCK,
+        }
+    }
+
+    /// Tells the peer that nothing more will be written.
+    pub(super) fn shutdown_write(&mut self) {
+        let _ = match self.layer.finish() {
+            Socket::Tcp(tcp) => tcp.shutdown(std::net::Shutdown::Write),
+            Socket::Unix(unix) => unix.shutdown(std::net::Shutdown::Write),
+        };
+    }
+
+    fn wait(&self, interest: PollFlags) -> io::Result<()> {
+        let deadline = match self.patience {
+            Patience::None => return Err(io::ErrorKind::WouldBlock.into()),
+            Patience::Until(deadline) => Some(deadline),
+            Patience::Endless => None,
+        };
+        if !self.lifeline.wait(self.as_fd(), interest, deadline)?
+            && deadline.is_some_and(|d| d <= Instant::now())
+        {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "timed out"));
+        }
+        Ok(())
+    }
+
+    /// Runs `attempt` until it does not block, as patience allows.
+    fn patiently<T>(
+        &mut self,
+        interest: PollFlags,
+        mut attempt: impl FnMut(&mut Layer) -> io::Result<T>,
+    ) -> io::Result<T> {
+        loop {
+            if self.patience != Patience::None {
+                self.lifeline.check()?;
+                // A peer that sends a byte now and then never blocks for long, so the deadline is looked at each time.
+                if matches!(self.patience, Patience::Until(deadline) if deadline <= Instant::now()) {
+                    return Err(io::Error::new(io::ErrorKind::TimedOut, "timed out"));
+                }
+            }
+            match attempt(&mut self.layer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.wait(interest)?,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => return result,
+            }
+        }
+    }
+}
+
+impl Layer {
+    /// Says what there is to say at the end, and gives the socket.
+    fn finish(&mut self) -> &mut Socket {
+        match self {
+            Self::Plain(socket) => socket,
+            #[cfg(feature = "tls")]
+            Self::Tls(tls) => tls.close(),
+        }
+    }
+}
+
+impl Read for Stream {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let read = self.patiently(PollFlags::IN, |layer| match layer {
+            Layer::Plain(socket) => socket.read(buf),
+            #[cfg(feature = "tls")]
+            Layer::Tls(tls) => tls.read(buf),
+        })?;
+        if !self.deaf {
+            self.lifeline.hear(read);
+        }
+        Ok(read)
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.patiently(PollFlags::OUT, |layer| match layer {
+            Layer::Plain(socket) => socket.write(buf),
+            #[cfg(feature = "tls")]
+            Layer::Tls(tls) => tls.write(buf),
+        })
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.patiently(PollFlags::OUT, |layer| match layer {
+            Layer::Plain(_) => Ok(()),
+            #[cfg(feature = "tls")]
+            Layer::Tls(tls) => tls.flush(),
+        })
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match &self.layer {
+            Layer::Plain(socket) => socket.as_fd(),
+            #[cfg(feature = "tls")]
+            Layer::Tls(tls) => tls.socket().as_fd(),
+        }
+    }
+}
+
+impl fmt::Debug for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stream")
+            .field("fd", &self.as_fd())
+            .field("secure", &self.is_secure())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Read for Socket {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(tcp) => tcp.read(buf),
+            Self::Unix(unix) => unix.read(buf),
+        }
+    }
+}
+
+impl Write for Socket {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(tcp) => tcp.write(buf),
+            Self::Unix(unix) => unix.write(buf),
+        }
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(tcp) => tcp.as_fd(),
+            Self::Unix(unix) => unix.as_fd(),
+        }
+    }
+}

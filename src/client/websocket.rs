@@ -1,0 +1,214 @@
+//! A WebSocket to the server: its opening, the probe of an upgrade, and messages without blocking.
+
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd},
+    sync::Arc,
+    time::Instant,
+};
+
+use bytes::Bytes;
+use tungstenite::{
+    Message,
+    client::IntoClientRequest,
+    error::{CapacityError, Error as Fault, ProtocolError},
+    http::{HeaderName, HeaderValue, Uri},
+    protocol::{CloseFrame, WebSocketConfig, frame::coding::CloseCode},
+};
+
+use super::{
+    Error, Step,
+    config::Config,
+    dial::Dialer,
+    link::{Broken, Frame},
+    stream::{Patience, Stream},
+    wake::Lifeline,
+};
+use crate::proto::{CloseReason, engine::TransportKind, socket::Opcode};
+
+/// Bytes of the read buffer, and of what is collected before a write: small boxes have many better uses for the 128
+/// KiB each that are the default.
+const BUFFER: usize = 8 << 10;
+
+/// Text of a message.
+pub(super) use tungstenite::Utf8Bytes as Text;
+
+/// An open WebSocket that never blocks.
+#[derive(Debug)]
+pub(super) struct WebSocket(tungstenite::WebSocket<Stream>);
+
+/// What the server sent.
+#[derive(Debug)]
+pub(super) enum Incoming {
+    Text(Text),
+    Binary(Bytes),
+    /// A ping of the WebSocket itself, which is answered already.
+    Ping,
+    /// The answer to ours.
+    Pong,
+    /// The server closes, or has closed, in good order.
+    Closed,
+}
+
+impl WebSocket {
+    /// Opens one. With `sid` it is to take over that session.
+    pub(super) fn open(
+        dialer: &Dialer,
+        config: &Config,
+        sid: Option<&str>,
+        lifeline: &Arc<Lifeline>,
+        deadline: Instant,
+    ) -> Result<Self, Error> {
+        let target = dialer.endpoint.target(TransportKind::Websocket, sid);
+        let invalid = |error: &dyn std::fmt::Display| Error::Invalid(error.to_string());
+        let uri: Uri = dialer.endpoint.url("ws", &target).parse().map_err(|error| invalid(&error))?;
+        let mut request = uri.into_client_request().map_err(|error| invalid(&error))?;
+        for (name, value) in &config.headers {
+            let name: HeaderName = name.parse().map_err(|error| invalid(&error))?;
+            request
+                .headers_mut()
+                .append(name, HeaderValue::from_str(value).map_err(|error| invalid(&error))?);
+        }
+        let stream =
+            dialer.dial(lifeline, deadline).map_err(|failure| unreachable(failure.step, failure.detail))?;
+        let limits = WebSocketConfig::default()
+            .read_buffer_size(BUFFER)
+            .write_buffer_size(BUFFER)
+            // Nothing is written into it while it has anything, so it holds one frame at most: the bound is the outbox's.
+            .max_write_buffer_size(usize::MAX)
+            .max_message_size(Some(config.max_message))
+            .max_frame_size(Some(config.max_message));
+        match tungstenite::client::client_with_config(request, stream, Some(limits)) {
+            Ok((socket, _)) => Ok(Self(socket)),
+            Err(tungstenite::HandshakeError::Failure(fault)) => Err(refused(fault)),
+            Err(tungstenite::HandshakeError::Interrupted(_)) => {
+                Err(unreachable(Step::Http, "interrupted".into()))
+            }
+        }
+    }
+
+    /// Waits for the next message, as the stream's patience allows.
+    ///
+    /// # Errors
+    /// Also when the server closes.
+    pub(super) fn wait_text(&mut self) -> Result<Text, Error> {
+        loop {
+            match self.0.read() {
+                Ok(Message::Text(text)) => return Ok(text),
+                Ok(Message::Ping(_) | Message::Pong(_)) => {}
+                Ok(_) => return Err(handshake(None, "the connection was closed before the handshake")),
+                Err(fault) => return Err(refused(fault)),
+            }
+        }
+    }
+
+    /// Sends text, as the stream's patience allows.
+    pub(super) fn send_text(&mut self, text: &'static str) -> Result<(), Error> {
+        self.0.send(Message::text(text)).map_err(refused)
+    }
+
+    /// From here on nothing waits, and the stream hangs on `lifeline`.
+    pub(super) fn go_nonblocking(&mut self, lifeline: &Arc<Lifeline>) {
+        self.0.get_mut().set_patience(Patience::None);
+        self.0.get_mut().set_lifeline(lifeline.clone());
+    }
+
+    /// The next message; `None` when there is none yet.
+    pub(super) fn read(&mut self) -> Result<Option<Incoming>, Broken> {
+        match self.0.read() {
+            Ok(Message::Text(text)) => Ok(Some(Incoming::Text(text))),
+            Ok(Message::Binary(bytes)) => Ok(Some(Incoming::Binary(bytes))),
+            Ok(Message::Ping(_) | Message::Frame(_)) => Ok(Some(Incoming::Ping)),
+            Ok(Message::Pong(_)) => Ok(Some(Incoming::Pong)),
+            Ok(Message::Close(_)) => {
+                // Sends the answer that tungstenite has prepared, if it can be sent at once.
+                let _ = self.0.flush();
+                Ok(Some(Incoming::Closed))
+            }
+            Err(Fault::ConnectionClosed | Fault::AlreadyClosed) => Ok(Some(Incoming::Closed)),
+            Err(Fault::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(fault) => Err(broken(&fault)),
+        }
+    }
+
+    /// Takes a frame. `false`: it is taken, but the socket takes no more for now; [`flush`](Self::flush) until it
+    /// does, before the next frame.
+    pub(super) fn write(&mut self, frame: &Frame) -> Result<bool, Broken> {
+        let message = match frame.opcode {
+            Opcode::Binary => Message::Binary(frame.data.clone()),
+            _ => Message::Text(
+                Text::try_from(frame.data.clone())
+                    .map_err(|error| Broken { reason: CloseReason::ParseError, detail: error.to_string() })?,
+            ),
+        };
+        done(self.0.write(message))
+    }
+
+    /// Whether everything is written.
+    pub(super) fn flush(&mut self) -> Result<bool, Broken> {
+        done(self.0.flush())
+    }
+
+    /// Asks for a sign that everything before it was handled (RFC 6455 5.5.2); [`flush`](Self::flush) sends it.
+    pub(super) fn ping(&mut self) -> Result<(), Broken> {
+        done(self.0.write(Message::Ping(Bytes::new()))).map(drop)
+    }
+
+    /// Says goodbye; [`flush`](Self::flush) sends it.
+    pub(super) fn close(&mut self) {
+        let _ = self.0.close(Some(CloseFrame { code: CloseCode::Normal, reason: Text::default() }));
+    }
+
+    /// Tells the server that nothing follows.
+    pub(super) fn shutdown_write(&mut self) {
+        self.0.get_mut().shutdown_write();
+    }
+}
+
+impl AsFd for WebSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.get_ref().as_fd()
+    }
+}
+
+fn done(written: Result<(), Fault>) -> Result<bool, Broken> {
+    match written {
+        Ok(()) => Ok(true),
+        Err(Fault::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+        // After the server's close frame nothing can be written; what follows is read until the end.
+        Err(
+            Fault::ConnectionClosed | Fault::AlreadyClosed | Fault::Protocol(ProtocolError::SendAfterClosing),
+        ) => Err(Broken { reason: CloseReason::TransportClose, detail: "closed by the server".into() }),
+        Err(fault) => Err(broken(&fault)),
+    }
+}
+
+fn broken(fault: &Fault) -> Broken {
+    let reason = match fault {
+        Fault::Protocol(ProtocolError::ResetWithoutClosingHandshake) => CloseReason::TransportClose,
+        Fault::Capacity(CapacityError::MessageTooLong { .. }) => CloseReason::MessageTooBig,
+        _ => CloseReason::TransportError,
+    };
+    Broken { reason, detail: fault.to_string() }
+}
+
+/// A fault of the opening, in our words.
+fn refused(fault: Fault) -> Error {
+    match fault {
+        Fault::Http(response) => {
+            let location = response.headers().get("location").and_then(|value| value.to_str().ok());
+            let body = response.body().as_deref().unwrap_or_default();
+            super::open::unexpected(TransportKind::Websocket, response.status().as_u16(), location, body)
+        }
+        Fault::Io(error) => unreachable(Step::Http, error.to_string()),
+        fault => handshake(None, &format!("no WebSocket handshake: {fault}")),
+    }
+}
+
+fn handshake(status: Option<u16>, detail: &str) -> Error {
+    Error::Handshake { transport: TransportKind::Websocket, status, detail: detail.into() }
+}
+
+fn unreachable(step: Step, detail: String) -> Error {
+    Error::Unreachable { transport: TransportKind::Websocket, step, detail: detail.into() }
+}
