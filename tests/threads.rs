@@ -3,7 +3,7 @@
 //! A crate of its own, because it counts the threads and descriptors of the whole process; its one test takes the scenes in
 //! turn.
 #![allow(clippy::unwrap_used, reason = "in a test, an unwrap is an assertion")]
-#![allow(dead_code, reason = "the support module is shared with the other tests")]
+#![allow(dead_code, unused_imports, reason = "the support module is shared with the other tests")]
 
 #[path = "server/support/mod.rs"]
 mod support;
@@ -51,7 +51,7 @@ fn scene(token: &Arc<()>) -> (Server, Vec<Client>, Vec<Http>) {
                 ns.on("ask", move |socket, _| {
                     let token = Arc::clone(&four);
                     socket.join("room");
-                    socket.emit_with_callback("q", &(), 10 * PATIENCE, move |_, _| drop(token))
+                    socket.emit_with_callback("q", (), 10 * PATIENCE, move |_, _| drop(token))
                 });
             })
     });
@@ -159,7 +159,7 @@ fn nothing_is_left_of_a_server_that_is_gone() {
     release.send(()).unwrap();
     eventually("the handler's thread is gone", || threads().is_empty());
     // A handle that outlives its server does no harm.
-    assert!(socket.emit("x", &()).is_err());
+    assert!(socket.emit("x", ()).is_err());
     drop((socket, client, reports, release));
     check_nothing_left(before, &token, "after a handler that blocked");
 }

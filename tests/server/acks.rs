@@ -37,7 +37,7 @@ fn the_client_gets_one_answer_at_once_later_or_from_another_thread(
     client.send_texts(&[r#"4218446744073709551615["twice"]"#, r#"420["later"]"#, r#"421["twice"]"#]);
     client.expect(r#"4318446744073709551615["first"]"#);
     client.expect(r#"431["first"]"#);
-    next(&deferred, "the deferred acknowledgement").send(&("late", 1)).unwrap();
+    next(&deferred, "the deferred acknowledgement").send(("late", 1)).unwrap();
     client.expect(r#"430["late",1]"#);
 }
 
@@ -47,13 +47,13 @@ fn the_server_waits_for_an_answer_on_another_thread(#[values(Polling, WebSocket,
     let mut client = Client::connected(addr(&server), road);
     let socket = only_socket(&server);
     std::thread::scope(|scope| {
-        let asked = scope.spawn(|| socket.emit_with_ack("add", &(1, 2), PATIENCE));
+        let asked = scope.spawn(|| socket.emit_with_ack("add", (1, 2), PATIENCE));
         client.expect(r#"420["add",1,2]"#);
         // Ids that nobody waits for are ignored.
         client.send_texts(&["437[]", r#"430[3,"x"]"#, "430[4]"]);
         let answer = asked.join().unwrap().unwrap();
         assert_eq!(answer.args().parse::<(u8, String)>().unwrap(), (3, "x".into()));
-        let asked = scope.spawn(|| socket.emit_with_ack("bytes", &(), PATIENCE));
+        let asked = scope.spawn(|| socket.emit_with_ack("bytes", (), PATIENCE));
         client.expect(r#"421["bytes"]"#);
         client.send_burst(&[
             crate::support::Frame::text(r#"461-1[{"_placeholder":true,"num":0}]"#),
@@ -69,11 +69,11 @@ fn the_callback_form_works_inside_a_handler_and_the_blocking_one_says_so(
 ) {
     let server = serve_root(|ns| {
         ns.on("ask me", |socket, _| {
-            assert!(matches!(socket.emit_with_ack("q", &(), PATIENCE), Err(AckError::WouldDeadlock)));
-            socket.emit_with_callback("q", &(), PATIENCE, |socket, answer| {
+            assert!(matches!(socket.emit_with_ack("q", (), PATIENCE), Err(AckError::WouldDeadlock)));
+            socket.emit_with_callback("q", (), PATIENCE, |socket, answer| {
                 let answer: u8 = answer.unwrap().get(0).unwrap();
-                assert!(matches!(socket.emit_with_ack("q", &(), PATIENCE), Err(AckError::WouldDeadlock)));
-                socket.emit("you said", &answer).unwrap();
+                assert!(matches!(socket.emit_with_ack("q", (), PATIENCE), Err(AckError::WouldDeadlock)));
+                socket.emit("you said", answer).unwrap();
             })
         });
     });
@@ -90,9 +90,9 @@ fn an_answer_that_does_not_come_is_a_timeout(#[values(Polling, WebSocket, Upgrad
     let server = serve_root(|_| {});
     let mut client = Client::connected(addr(&server), road);
     let socket = only_socket(&server);
-    assert!(matches!(socket.emit_with_ack("q", &(), SOON), Err(AckError::Timeout)));
+    assert!(matches!(socket.emit_with_ack("q", (), SOON), Err(AckError::Timeout)));
     let callback = move |_: &Socket, answer: Result<_, AckError>| report.send(answer).unwrap();
-    socket.emit_with_callback("q", &(), SOON, callback).unwrap();
+    socket.emit_with_callback("q", (), SOON, callback).unwrap();
     assert!(matches!(next(&reports, "the callback"), Err(AckError::Timeout)));
     client.expect(r#"420["q"]"#);
     client.expect(r#"421["q"]"#);
@@ -108,16 +108,16 @@ fn a_disconnect_fails_what_is_awaited(#[values(Polling, WebSocket, Upgrade)] roa
     let mut client = Client::connected(addr(&server), road);
     let socket = only_socket(&server);
     std::thread::scope(|scope| {
-        let asked = scope.spawn(|| socket.emit_with_ack("a", &(), PATIENCE));
+        let asked = scope.spawn(|| socket.emit_with_ack("a", (), PATIENCE));
         client.expect(r#"420["a"]"#);
         let callback = move |_: &Socket, answer: Result<_, AckError>| report.send(answer).unwrap();
-        socket.emit_with_callback("b", &(), PATIENCE, callback).unwrap();
+        socket.emit_with_callback("b", (), PATIENCE, callback).unwrap();
         client.expect(r#"421["b"]"#);
         client.leave();
         assert!(matches!(asked.join().unwrap(), Err(AckError::Disconnected)));
         assert!(matches!(next(&reports, "the callback"), Err(AckError::Disconnected)));
     });
-    assert!(matches!(socket.emit_with_ack("c", &(), PATIENCE), Err(AckError::Emit(_))));
+    assert!(matches!(socket.emit_with_ack("c", (), PATIENCE), Err(AckError::Emit(_))));
 }
 
 #[test]
@@ -125,7 +125,7 @@ fn more_than_max_pending_acks_are_refused() {
     let server = serve(|builder| builder.max_pending_acks(2).namespace("/", |_| {}));
     let mut client = Client::connected(addr(&server), WebSocket);
     let socket = only_socket(&server);
-    let ask = || socket.emit_with_callback("q", &(), PATIENCE, |_, _| {});
+    let ask = || socket.emit_with_callback("q", (), PATIENCE, |_, _| {});
     ask().unwrap();
     ask().unwrap();
     assert!(matches!(ask(), Err(AckError::TooMany)));
@@ -144,7 +144,7 @@ fn a_broadcast_collects_the_answers(#[values(Polling, WebSocket, Upgrade)] road:
         let asked = scope.spawn(move || io.to("nobody").to("").except("x").volatile().sockets().len());
         assert_eq!(asked.join().unwrap(), 0);
         let io = server.of("/").unwrap();
-        let asked = scope.spawn(move || io.except("nobody").emit_with_ack("q", &(), PATIENCE).unwrap());
+        let asked = scope.spawn(move || io.except("nobody").emit_with_ack("q", (), PATIENCE).unwrap());
         for (index, client) in clients.iter_mut().enumerate() {
             client.expect(r#"420["q"]"#);
             if index < 2 {

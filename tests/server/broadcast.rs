@@ -35,7 +35,7 @@ impl Scene {
 
     /// How many packets each client has got since the last question.
     fn received(&mut self) -> Vec<usize> {
-        self.io().emit("end", &()).unwrap();
+        self.io().emit("end", ()).unwrap();
         let count = |client: &mut Client| {
             (0..).take_while(|_| client.text("a broadcast, or the last") != r#"42["end"]"#).count()
         };
@@ -47,20 +47,20 @@ type Emit = fn(&Namespace, &[Socket]) -> Result<(), tinysio::server::EmitError>;
 
 /// What is emitted, and how many packets of it each client gets.
 const BROADCASTS: [(&str, Emit, [usize; 3]); 14] = [
-    ("everybody", |io, _| io.emit("x", &1), [1, 1, 1]),
-    ("a room", |io, _| io.to("red").emit("x", &1), [1, 1, 0]),
-    ("an empty room", |io, _| io.to("nobody").emit("x", &1), [0, 0, 0]),
-    ("two rooms and nobody twice", |io, _| io.to("red").to("blue").emit("x", &1), [1, 1, 0]),
-    ("except", |io, _| io.except("red").emit("x", &1), [0, 0, 1]),
-    ("a room except another", |io, _| io.to("red").except("blue").emit("x", &1), [1, 0, 0]),
-    ("a socket by its id", |io, all| io.to(all[2].id()).emit("x", &1), [0, 0, 1]),
-    ("except a socket", |io, all| io.except(all[0].id()).emit("x", &1), [0, 1, 1]),
-    ("a room and a socket in it", |io, all| io.to("red").to(all[0].id()).emit("x", &1), [1, 1, 0]),
-    ("everybody but the sender", |_, all| all[1].broadcast().emit("x", &1), [1, 0, 1]),
-    ("a room but the sender", |_, all| all[0].to("red").emit("x", &1), [0, 1, 0]),
-    ("a room the sender is not in", |_, all| all[2].to("red").emit("x", &1), [1, 1, 0]),
-    ("sender and exception", |_, all| all[2].broadcast().except("blue").emit("x", &1), [1, 0, 0]),
-    ("one socket", |_, all| all[1].emit("x", &1), [0, 1, 0]),
+    ("everybody", |io, _| io.emit("x", 1), [1, 1, 1]),
+    ("a room", |io, _| io.to("red").emit("x", 1), [1, 1, 0]),
+    ("an empty room", |io, _| io.to("nobody").emit("x", 1), [0, 0, 0]),
+    ("two rooms and nobody twice", |io, _| io.to("red").to("blue").emit("x", 1), [1, 1, 0]),
+    ("except", |io, _| io.except("red").emit("x", 1), [0, 0, 1]),
+    ("a room except another", |io, _| io.to("red").except("blue").emit("x", 1), [1, 0, 0]),
+    ("a socket by its id", |io, all| io.to(all[2].id()).emit("x", 1), [0, 0, 1]),
+    ("except a socket", |io, all| io.except(all[0].id()).emit("x", 1), [0, 1, 1]),
+    ("a room and a socket in it", |io, all| io.to("red").to(all[0].id()).emit("x", 1), [1, 1, 0]),
+    ("everybody but the sender", |_, all| all[1].broadcast().emit("x", 1), [1, 0, 1]),
+    ("a room but the sender", |_, all| all[0].to("red").emit("x", 1), [0, 1, 0]),
+    ("a room the sender is not in", |_, all| all[2].to("red").emit("x", 1), [1, 1, 0]),
+    ("sender and exception", |_, all| all[2].broadcast().except("blue").emit("x", 1), [1, 0, 0]),
+    ("one socket", |_, all| all[1].emit("x", 1), [0, 1, 0]),
 ];
 
 #[rstest]
@@ -84,10 +84,10 @@ fn rooms_are_joined_and_left(#[values(Polling, WebSocket, Upgrade)] road: Road) 
     assert_eq!(io.room_len("red"), 2, "joining twice is joining once");
     scene.sockets[0].leave("red");
     scene.sockets[0].leave("never joined");
-    io.to("red").emit("x", &1).unwrap();
+    io.to("red").emit("x", 1).unwrap();
     assert_eq!(scene.received(), [0, 1, 0]);
     io.to("green").sockets_join("blue");
-    io.to("blue").emit("x", &1).unwrap();
+    io.to("blue").emit("x", 1).unwrap();
     assert_eq!(scene.received(), [0, 1, 1]);
     io.to("blue").sockets_leave("blue");
     assert_eq!(io.room_len("blue"), 0);
@@ -138,11 +138,11 @@ fn a_socket_that_is_gone_has_no_hand_in_its_successor() {
     old.leave("room");
     old.join("other");
     assert_eq!(new.rooms(), ["room".into()]);
-    assert!(old.emit("x", &1).is_err());
+    assert!(old.emit("x", 1).is_err());
     old.disconnect(true);
-    old.broadcast().emit("everybody else", &1).unwrap();
+    old.broadcast().emit("everybody else", 1).unwrap();
     second.expect(r#"42["everybody else",1]"#);
-    old.to("room").emit("the room", &1).unwrap();
+    old.to("room").emit("the room", 1).unwrap();
     second.expect(r#"42["the room",1]"#);
 }
 
@@ -153,12 +153,12 @@ fn volatile_packets_reach_who_is_ready(#[values(Polling, WebSocket, Upgrade)] ro
     let io = server.of("/").unwrap();
     let socket = io.sockets().pop().unwrap();
     if road == Polling {
-        assert!(socket.emit_volatile("lost", &1).is_err(), "no GET is held");
+        assert!(socket.emit_volatile("lost", 1).is_err(), "no GET is held");
         client.ask();
-        crate::support::eventually("a GET is held", || socket.emit_volatile("x", &1).is_ok());
+        crate::support::eventually("a GET is held", || socket.emit_volatile("x", 1).is_ok());
     } else {
-        socket.emit_volatile("x", &1).unwrap();
-        io.volatile().emit("x", &2).unwrap();
+        socket.emit_volatile("x", 1).unwrap();
+        io.volatile().emit("x", 2).unwrap();
     }
     client.expect(r#"42["x",1]"#);
 }

@@ -19,17 +19,17 @@ fn clients_come_and_go(#[values(1, 1024)] hub_queue: usize) {
         builder.hub_queue(hub_queue).namespace("/", |ns| {
             ns.on_connect(|socket| {
                 socket.join("room");
-                socket.to("room").emit("came", &())
+                socket.to("room").emit("came", ())
             });
-            ns.on("echo", |_, event| event.ack(&()));
+            ns.on("echo", |_, event| event.ack(()));
             ns.on("close", |socket, _| socket.disconnect(true));
             ns.on("ask", |socket, _| {
                 let soon = Duration::from_millis(1);
-                socket.emit_with_callback("q", &(), soon, |socket, _| socket.leave("room"))
+                socket.emit_with_callback("q", (), soon, |socket, _| socket.leave("room"))
             });
             ns.on_disconnect(|socket, _| {
                 // Nobody hears of it any more, or everybody does.
-                let _ = socket.to("room").emit("went", &socket.rooms().len());
+                let _ = socket.to("room").emit("went", socket.rooms().len());
             });
         })
     });

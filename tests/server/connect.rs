@@ -45,7 +45,7 @@ fn middlewares_run_in_their_order_until_one_refuses(#[values(Polling, WebSocket,
         for (name, verdict) in [("first", true), ("second", false), ("third", true)] {
             let report = report.clone();
             ns.middleware(move |socket| {
-                report.send((name, socket.emit("too early", &()).is_err())).unwrap();
+                report.send((name, socket.emit("too early", ()).is_err())).unwrap();
                 if verdict { Ok(()) } else { Err(ConnectError::new("stop")) }
             });
         }
@@ -85,7 +85,7 @@ fn namespaces_are_apart_and_share_a_session(#[values(Polling, WebSocket, Upgrade
     client.join("/b", "");
     client.send(r#"42/b,1["where"]"#);
     client.expect(r#"43/b,1["/b"]"#);
-    server.of("/a").unwrap().emit("news", &1).unwrap();
+    server.of("/a").unwrap().emit("news", 1).unwrap();
     client.expect(r#"42/a,["news",1]"#);
     client.send("41/a,");
     client.send(r#"42/b,2["where"]"#);
@@ -151,14 +151,14 @@ fn check_ending(way: Way, reason: &str, road: Road) {
             .namespace("/", |ns| {
                 ns.on("join", |socket, event| {
                     socket.join("lobby");
-                    event.ack(&())
+                    event.ack(())
                 });
                 ns.on("bye", |socket, event| socket.disconnect(event.arg(0).unwrap()));
                 ns.on_disconnecting(move |socket, reason| {
                     report_leaving.send(("leaving", reason.as_str(), socket.rooms().len())).unwrap();
                 });
                 ns.on_disconnect(move |socket, reason| {
-                    assert!(socket.emit("too late", &()).is_err());
+                    assert!(socket.emit("too late", ()).is_err());
                     report.send(("left", reason.as_str(), socket.rooms().len())).unwrap();
                 });
             })
@@ -257,7 +257,7 @@ fn who_was_told_of_a_socket_finds_it(#[values(Polling, WebSocket, Upgrade)] road
     let mut clients: Vec<Client> = (0..20).map(|_| Client::new(addr(&server), road)).collect();
     for (index, client) in clients.iter_mut().enumerate() {
         let id = client.join("/", "");
-        server.to(&id).unwrap().emit("hello", &index).unwrap();
+        server.to(&id).unwrap().emit("hello", index).unwrap();
         client.expect(&format!(r#"42["hello",{index}]"#));
     }
 }

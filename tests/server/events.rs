@@ -30,7 +30,7 @@ fn arguments_are_typed_or_raw(#[values(Polling, WebSocket, Upgrade)] road: Road)
         ns.on("raw", |socket, event| {
             let raw = event.raw(0).unwrap();
             assert!(event.raw(1).is_none() && event.arg::<u8>(0).is_err());
-            socket.emit("raw", &(raw, raw.json().len()))
+            socket.emit("raw", (raw, raw.json().len()))
         });
     });
     let mut client = Client::connected(addr(&server), road);
@@ -45,15 +45,15 @@ fn arguments_of_every_shape_are_sent(#[values(Polling, WebSocket, Upgrade)] road
     let server = serve_root(|_| {});
     let mut client = Client::connected(addr(&server), road);
     let io = server.of("/").unwrap();
-    io.emit("none", &()).unwrap();
+    io.emit("none", ()).unwrap();
     io.emit("one", "text").unwrap();
-    io.emit("two", &(1, "b")).unwrap();
-    io.emit("list", &vec![1, 2]).unwrap();
+    io.emit("two", (1, "b")).unwrap();
+    io.emit("list", vec![1, 2]).unwrap();
     client.expect(r#"42["none"]"#);
     client.expect(r#"42["one","text"]"#);
     client.expect(r#"42["two",1,"b"]"#);
     client.expect(r#"42["list",[1,2]]"#);
-    assert!(matches!(io.emit("disconnect", &()), Err(EmitError::Encode(_))), "a reserved name");
+    assert!(matches!(io.emit("disconnect", ()), Err(EmitError::Encode(_))), "a reserved name");
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -69,7 +69,7 @@ fn binary_goes_both_ways(#[values(Polling, WebSocket, Upgrade)] road: Road) {
             let (mut picture, last): (Picture, Bytes) = event.parse().unwrap();
             picture.parts.push(last);
             picture.parts.reverse();
-            socket.emit("back", &(&picture, "end"))?;
+            socket.emit("back", (&picture, "end"))?;
             event.ack(&picture.parts[0])
         });
     });
@@ -109,9 +109,9 @@ fn binary_packets_of_many_threads_do_not_mix(#[values(Polling, WebSocket, Upgrad
                     let parts = (Bytes::from(vec![thread; 3000]), Bytes::from(vec![thread; 2]));
                     // By the hub and past it.
                     if round % 2 == 0 {
-                        io.emit("b", &parts).unwrap()
+                        io.emit("b", &parts).unwrap();
                     } else {
-                        socket.emit("b", &parts).unwrap()
+                        socket.emit("b", &parts).unwrap();
                     }
                 }
             });
@@ -158,7 +158,7 @@ fn a_socket_keeps_data(#[values(Polling, WebSocket, Upgrade)] road: Road) {
             let data = socket.data::<Mutex<u32>>().unwrap();
             *data.lock().unwrap() += 1;
             assert!(socket.data::<String>().is_none());
-            event.ack(&*data.lock().unwrap())
+            event.ack(*data.lock().unwrap())
         });
     });
     let mut clients = [Client::connected(addr(&server), road), Client::connected(addr(&server), road)];
@@ -175,7 +175,7 @@ fn a_panic_in_a_handler_costs_that_event(#[values(Polling, WebSocket, Upgrade)] 
     let server = serve_root(|ns| {
         ns.on("bad", |_, _| -> Result<(), EmitError> { panic!("on purpose") });
         ns.on("failing", |_, _| Err("on purpose"));
-        ns.on("good", |_, event| event.ack(&()));
+        ns.on("good", |_, event| event.ack(()));
     });
     let mut client = Client::connected(addr(&server), road);
     client.send_texts(&[r#"421["good"]"#, r#"422["bad"]"#, r#"423["failing"]"#, r#"424["good"]"#]);
@@ -210,7 +210,7 @@ fn handlers_of_one_client_never_run_at_the_same_time(#[values(Polling, WebSocket
             in_handler.run();
             // Comes due on the hub's clock, while further events are read.
             let in_callback = Arc::clone(&in_handler);
-            socket.emit_with_callback("ask", &(), std::time::Duration::from_millis(1), move |_, _| {
+            socket.emit_with_callback("ask", (), std::time::Duration::from_millis(1), move |_, _| {
                 in_callback.run();
             })
         });

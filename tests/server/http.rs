@@ -343,7 +343,7 @@ fn a_held_poll_is_not_kept_to_these_deadlines() {
     let mut client = Client::connected(addr(&server), Road::Polling);
     client.ask();
     std::thread::sleep(Duration::from_millis(300));
-    server.emit("x", &()).unwrap();
+    server.emit("x", ()).unwrap();
     client.expect(r#"42["x"]"#);
 }
 

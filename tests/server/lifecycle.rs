@@ -24,7 +24,7 @@ fn a_stop_lets_out_what_waits_and_says_goodbye(#[values(Polling, WebSocket, Upgr
     });
     let mut clients: Vec<Client> = (0..5).map(|_| Client::connected(addr(&server), road)).collect();
     for n in 0..40 {
-        server.emit("n", &n).unwrap();
+        server.emit("n", n).unwrap();
     }
     std::thread::scope(|scope| {
         let stop = scope.spawn(|| server.shutdown(PATIENCE));
@@ -39,7 +39,7 @@ fn a_stop_lets_out_what_waits_and_says_goodbye(#[values(Polling, WebSocket, Upgr
     for _ in 0..5 {
         assert_eq!(next(&reports, "a disconnect handler"), "server shutting down");
     }
-    assert!(server.emit("late", &()).is_err());
+    assert!(server.emit("late", ()).is_err());
     assert_eq!(server.of("/").unwrap().sockets().len(), 0);
     assert!(server.shutdown(PATIENCE), "a second stop says the same");
     server.wait();
@@ -91,7 +91,7 @@ fn a_handler_that_does_not_return_is_left_to_itself() {
             report.send("in").unwrap();
             next(&blocked.lock().unwrap(), "the release");
             // The server is gone by now, and says so.
-            assert!(socket.namespace().emit("x", &()).is_err() && socket.emit("x", &()).is_err());
+            assert!(socket.namespace().emit("x", ()).is_err() && socket.emit("x", ()).is_err());
             socket.join("x");
             assert_eq!(socket.rooms(), []);
             socket.disconnect(true);
@@ -115,7 +115,7 @@ fn a_disconnect_handler_that_blocks_holds_up_neither_the_server_nor_its_stop() {
     let (report, reports) = mpsc::channel();
     let server = serve(|builder| {
         builder.max_connections(2).hub_queue(1).namespace("/", |ns| {
-            ns.on("echo", |_, event| event.ack(&()));
+            ns.on("echo", |_, event| event.ack(()));
             ns.on_disconnect(move |_, _| {
                 report.send(()).unwrap();
                 // Goes when the test does.
@@ -134,7 +134,7 @@ fn a_disconnect_handler_that_blocks_holds_up_neither_the_server_nor_its_stop() {
         let socket = io.sockets().pop().unwrap();
         let (report, answers) = mpsc::channel();
         socket
-            .emit_with_callback("q", &round, Duration::from_millis(1), move |_, _| report.send(()).unwrap())
+            .emit_with_callback("q", round, Duration::from_millis(1), move |_, _| report.send(()).unwrap())
             .unwrap();
         client.expect(&format!(r#"42{round}["q",{round}]"#));
         client.send(r#"421["echo"]"#);
@@ -251,5 +251,5 @@ fn the_defaults_work() {
     client.send("40");
     client.expect(r#"44{"message":"Invalid namespace"}"#);
     assert!(server.to("x").is_none());
-    server.emit("to nobody", &()).unwrap();
+    server.emit("to nobody", ()).unwrap();
 }

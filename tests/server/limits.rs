@@ -63,7 +63,7 @@ fn a_slow_consumer_is_closed_while_others_are_served(#[values(Polling, WebSocket
     let payload = "x".repeat(CHUNK);
     let mut emitted = 0;
     let ended = loop {
-        io.emit("n", &(emitted, &payload)).unwrap();
+        io.emit("n", (emitted, &payload)).unwrap();
         let packet = quick.text("the quick client's packet");
         assert!(packet.starts_with(&format!(r#"42["n",{emitted},"#)));
         emitted += 1;
@@ -76,7 +76,7 @@ fn a_slow_consumer_is_closed_while_others_are_served(#[values(Polling, WebSocket
     assert_eq!(ended.1.as_str(), "slow consumer");
     assert_eq!(io.len(), 1);
     eventually("the slow one is gone", || server.clients_count() == 1);
-    io.emit("bye", &()).unwrap();
+    io.emit("bye", ()).unwrap();
     quick.expect(r#"42["bye"]"#);
 }
 
@@ -90,7 +90,7 @@ fn a_slow_consumer_gets_what_was_promised_and_no_volatile_packets() {
     // Until the kernel takes no more, and a backlog is there.
     let mut sent = 0;
     loop {
-        match socket.emit_volatile("n", &(sent, &payload)) {
+        match socket.emit_volatile("n", (sent, &payload)) {
             Ok(()) => sent += 1,
             Err(EmitError::Dropped) => break,
             Err(error) => panic!("{error}"),
@@ -99,14 +99,14 @@ fn a_slow_consumer_gets_what_was_promised_and_no_volatile_packets() {
     }
     io.volatile().emit("n", "maybe dropped").unwrap();
     io.volatile().emit("n", "maybe dropped").unwrap();
-    socket.emit("last", &()).unwrap();
+    socket.emit("last", ()).unwrap();
     for n in 0..sent {
         assert!(slow.text("what was accepted").starts_with(&format!(r#"42["n",{n},"#)));
     }
     // The kernel may have taken more meanwhile, and with it the volatile packets too.
     while slow.text("the last packet") != r#"42["last"]"# {}
     assert!(reports.try_recv().is_err());
-    eventually("the backlog is gone", || socket.emit_volatile("again", &()).is_ok());
+    eventually("the backlog is gone", || socket.emit_volatile("again", ()).is_ok());
     slow.expect(r#"42["again"]"#);
 }
 
@@ -146,8 +146,8 @@ fn packets_larger_than_the_sockets_buffers_arrive_whole() {
     let mut client = Client::connected(addr(&server), WebSocket);
     let io = server.of("/").unwrap();
     let bytes: Vec<u8> = (0..20 << 20).map(|at: u32| (at / 1000) as u8).collect();
-    io.emit("b", &tinysio::Bytes::from(bytes.clone())).unwrap();
-    io.emit("after", &()).unwrap();
+    io.emit("b", tinysio::Bytes::from(bytes.clone())).unwrap();
+    io.emit("after", ()).unwrap();
     client.expect(r#"451-["b",{"_placeholder":true,"num":0}]"#);
     assert!(client.next("the bytes") == Frame::Binary(bytes));
     client.expect(r#"42["after"]"#);

@@ -24,15 +24,15 @@ fn talkative(hub_queue: usize) -> Server {
                 let other = io.except(socket.id()).sockets().pop().unwrap();
                 for n in 0..PACKETS {
                     match n % 7 {
-                        0 | 1 => socket.emit("n", &n)?,
-                        2 => io.emit("n", &n)?,
-                        3 => socket.to("room").emit("n", &n)?,
-                        4 => other.emit("n", &n)?,
-                        5 => io.to("room").to(socket.id()).emit("n", &n)?,
-                        _ => socket.broadcast().emit("n", &n)?,
+                        0 | 1 => socket.emit("n", n)?,
+                        2 => io.emit("n", n)?,
+                        3 => socket.to("room").emit("n", n)?,
+                        4 => other.emit("n", n)?,
+                        5 => io.to("room").to(socket.id()).emit("n", n)?,
+                        _ => socket.broadcast().emit("n", n)?,
                     }
                 }
-                event.ack(&())
+                event.ack(())
             });
         })
     })
@@ -73,7 +73,7 @@ fn of_several_threads(
             scope.spawn(move || {
                 for n in 0..EACH {
                     let n = thread * EACH + n;
-                    if n % 3 == 0 { io.emit("n", &n).unwrap() } else { socket.emit("n", &n).unwrap() }
+                    if n.is_multiple_of(3) { io.emit("n", n).unwrap() } else { socket.emit("n", n).unwrap() }
                 }
             });
         }
@@ -93,10 +93,8 @@ fn of_two_handlers_on_two_threads() {
     let (report, reports) = mpsc::channel();
     let server = serve(|builder| {
         builder.namespace("/", |ns| {
-            ns.on("by the hub", |socket, event| {
-                socket.namespace().emit("n", &event.arg::<usize>(0).unwrap())
-            });
-            ns.on("at once", |socket, event| socket.emit("n", &event.arg::<usize>(0).unwrap()));
+            ns.on("by the hub", |socket, event| socket.namespace().emit("n", event.arg::<usize>(0).unwrap()));
+            ns.on("at once", |socket, event| socket.emit("n", event.arg::<usize>(0).unwrap()));
             ns.on("flood", move |socket, _| {
                 let payload = "x".repeat(1000);
                 let io = socket.namespace();

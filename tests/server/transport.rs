@@ -22,7 +22,7 @@ fn with_heartbeat(interval: u64, timeout: u64) -> Server {
                 ns.on("echo", |_, event| event.ack(event.args()));
                 ns.on("sleep", |_, event| {
                     std::thread::sleep(Duration::from_millis(event.arg(0).unwrap()));
-                    event.ack(&())
+                    event.ack(())
                 });
             })
     })
@@ -96,7 +96,7 @@ fn nothing_is_lost_doubled_or_reordered_by_an_upgrade() {
     let log = Arc::clone(&received);
     let server = serve_root(|ns| {
         ns.on("n", move |_, event| log.lock().unwrap().push(event.arg(0).unwrap()));
-        ns.on("flush", |_, event| event.ack(&()));
+        ns.on("flush", |_, event| event.ack(()));
     });
     let io = server.of("/").unwrap();
     for round in 0..20 {
@@ -107,9 +107,9 @@ fn nothing_is_lost_doubled_or_reordered_by_an_upgrade() {
             scope.spawn(move || {
                 for n in 0..PACKETS {
                     if n % 3 == 0 {
-                        io.emit("n", &n).unwrap()
+                        io.emit("n", n).unwrap();
                     } else {
-                        socket.emit("n", &n).unwrap()
+                        socket.emit("n", n).unwrap();
                     }
                     if n % 50 == 0 {
                         std::thread::yield_now();
@@ -145,7 +145,7 @@ fn nothing_is_lost_doubled_or_reordered_by_an_upgrade() {
 fn an_upgrade_that_takes_too_long_costs_only_the_websocket() {
     let server = serve(|builder| {
         builder.upgrade_timeout(Duration::from_millis(50)).namespace("/", |ns| {
-            ns.on("echo", |_, event| event.ack(&()));
+            ns.on("echo", |_, event| event.ack(()));
         })
     });
     for probes in [false, true] {
@@ -245,7 +245,7 @@ fn a_payload_has_at_most_sixteen_packets() {
     let server = serve_root(|ns| {
         ns.on("talk", |socket, _| {
             for n in 0..40 {
-                socket.emit("n", &n)?;
+                socket.emit("n", n)?;
             }
             socket.disconnect(true);
             Ok::<_, tinysio::server::EmitError>(())
@@ -275,12 +275,12 @@ fn what_a_handler_emits_does_not_wait_for_the_next_one() {
     let server = serve_root(|ns| {
         ns.on("quick", |socket, event| {
             // By the hub and past it.
-            socket.namespace().emit("news", &())?;
-            event.ack(&())
+            socket.namespace().emit("news", ())?;
+            event.ack(())
         });
         ns.on("slow", move |_, event| {
             next(&blocked.lock().unwrap(), "the release");
-            event.ack(&())
+            event.ack(())
         });
     });
     let mut client = Client::connected(addr(&server), WebSocket);
@@ -344,14 +344,14 @@ fn a_handler_that_never_rests_does_not_keep_its_packets_back(#[values(Polling, W
         ns.on("chat", move |socket, _| {
             let released = released.lock().unwrap();
             for n in 0.. {
-                socket.emit("n", &n)?;
+                socket.emit("n", n)?;
                 if released.recv_timeout(Duration::from_micros(500)).is_ok() {
                     break;
                 }
             }
             Ok::<_, tinysio::server::EmitError>(())
         });
-        ns.on("after", |_, event| event.ack(&()));
+        ns.on("after", |_, event| event.ack(()));
     });
     let mut client = Client::connected(addr(&server), road);
     let (target, mut posts) = (client.target("polling"), Http::connect(addr(&server)));
