@@ -3,7 +3,7 @@
 //! A crate of its own, because it counts the threads and descriptors of the whole process; its one test takes the scenes in
 //! turn.
 #![allow(clippy::unwrap_used, reason = "in a test, an unwrap is an assertion")]
-#![allow(dead_code, reason = "the support module is shared with the other tests")]
+#![allow(dead_code, unused_imports, reason = "the support module is shared with the other tests")]
 
 #[path = "server/support/mod.rs"]
 mod support;
@@ -61,9 +61,9 @@ fn scene(token: &Arc<()>) -> (Server, Vec<Client>, Vec<Http>) {
         .take(9)
         .map(|road| Client::connected(addr(&server), road))
         .collect();
-    for client in &mut clients {
+    for (id, client) in clients.iter_mut().enumerate() {
         client.send(r#"42["ask"]"#);
-        client.expect(r#"420["q"]"#);
+        client.expect(&format!(r#"42{id}["q"]"#));
     }
     // GETs that are held, and one client with a large backlog.
     clients[0].ask();

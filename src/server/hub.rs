@@ -482,7 +482,7 @@ impl Hub {
             self.flush_seat(session.slot);
             self.dirty.retain(|&slot| slot != session.slot);
             self.seats[session.slot as usize] = None;
-            session.core.sessions.vacate(session.slot);
+            session.gone();
         }
     }
 

@@ -16,7 +16,7 @@ use std::{
         Arc, OnceLock,
         atomic::{
             AtomicBool, AtomicU8,
-            Ordering::{Acquire, Relaxed, Release},
+            Ordering::{AcqRel, Acquire, Relaxed, Release},
         },
     },
     time::{Instant, SystemTime},
@@ -110,6 +110,8 @@ pub(super) struct Session {
     pub(super) settled: AtomicBool,
     websocket: AtomicBool,
     signs: AtomicU8,
+    /// Which of [`GONE`] and [`CUT`] it is.
+    left: AtomicU8,
     gate: Mutex<Gate>,
     gate_free: Condvar,
     ended: OnceLock<CloseReason>,
@@ -119,6 +121,10 @@ pub(super) struct Session {
 const PONG: u8 = 1;
 const PACKET: u8 = 2;
 const BUSY: u8 = 4;
+
+/// Bits of `left`: the hub has forgotten it, and requests find it no more. With both, its seat is free.
+const GONE: u8 = 1;
+const CUT: u8 = 2;
 
 #[derive(Default)]
 struct Gate {
@@ -152,6 +158,7 @@ impl Session {
             settled: AtomicBool::new(false),
             websocket: AtomicBool::new(false),
             signs: AtomicU8::new(0),
+            left: AtomicU8::new(0),
             gate: Mutex::new(Gate { inbound: Some(Box::new(Inbound::new(config))), ..Gate::default() }),
             gate_free: Condvar::new(),
             ended: OnceLock::new(),
@@ -292,6 +299,20 @@ impl Session {
     pub(super) fn cut(&self) {
         self.core.sessions.forget(&self.id);
         self.outbox.abort();
+        self.leave_seat(CUT);
+    }
+
+    /// The hub has forgotten it.
+    pub(super) fn gone(&self) {
+        self.leave_seat(GONE);
+    }
+
+    /// A session whose last packets may still be fetched keeps its seat, so that there are never more of them than seats.
+    fn leave_seat(&self, part: u8) {
+        let before = self.left.fetch_or(part, AcqRel);
+        if before != before | part && before | part == GONE | CUT {
+            self.core.sessions.vacate(self.slot);
+        }
     }
 
     /// Closes behind what waits: with a close frame, or with a packet for the next GET.
@@ -444,7 +465,7 @@ impl Registry {
         while !table.sessions.is_empty() && !self.fewer.wait_until(&mut table, deadline).timed_out() {}
     }
 
-    /// The hub has forgotten the session that sat here.
+    /// Nothing is left of the session that sat here.
     pub(super) fn vacate(&self, seat: u32) {
         let mut table = self.table.lock();
         table.seated -= 1;

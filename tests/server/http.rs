@@ -483,3 +483,22 @@ fn routes_answer_beside_the_endpoints() {
     assert_eq!((head.status, head.header("content-length")), (200, Some("3")));
     assert_eq!(http.get("/healthy").status, 404);
 }
+
+#[test]
+fn a_panic_in_a_route_costs_its_connection() {
+    let server = serve(|builder| {
+        builder
+            .route("/bad", |_| panic!("on purpose"))
+            .allow_request(
+                |request| if request.query().contains("bad") { panic!("on purpose") } else { Ok(()) },
+            )
+            .namespace("/", |_| {})
+    });
+    for target in ["/bad", &socket_target("polling", "&bad")] {
+        let mut http = Http::connect(addr(&server));
+        http.begin("GET", target, "");
+        http.ends("a connection whose handler panicked");
+    }
+    assert_eq!(server.clients_count(), 0);
+    Client::connected(addr(&server), Road::Polling);
+}

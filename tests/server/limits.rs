@@ -152,3 +152,16 @@ fn packets_larger_than_the_sockets_buffers_arrive_whole() {
     assert!(client.next("the bytes") == Frame::Binary(bytes));
     client.expect(r#"42["after"]"#);
 }
+
+/// A polling session whose last packets nobody fetches must not make room for another one, or there is no bound.
+#[test]
+fn a_session_that_nobody_fetches_the_end_of_keeps_its_seat() {
+    let server = serve(|builder| builder.max_connections(1).namespace("/", |_| {}));
+    let mut client = Client::connected(addr(&server), Polling);
+    client.send("42{}");
+    eventually("the socket is gone", || server.of("/").unwrap().is_empty());
+    assert_eq!(Http::connect(addr(&server)).get(&socket_target("polling", "")).status, 503);
+    client.closed("the close after a broken packet");
+    all_gone(&server);
+    Client::connected(addr(&server), Polling);
+}

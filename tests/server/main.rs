@@ -3,6 +3,7 @@
 
 mod acks;
 mod broadcast;
+mod churn;
 mod conformance;
 mod connect;
 mod events;

@@ -334,3 +334,35 @@ fn many_packets_of_one_burst_are_answered_in_order(#[values(Polling, WebSocket, 
         client.expect(&format!(r#"43{n}["{}"]"#, "x".repeat(n % 100)));
     }
 }
+
+/// The packets of one handler are gathered while another event waits for its turn, but not for as long as it emits.
+#[rstest]
+fn a_handler_that_never_rests_does_not_keep_its_packets_back(#[values(Polling, WebSocket)] road: Road) {
+    let (release, released) = mpsc::channel::<()>();
+    let released = Mutex::new(released);
+    let server = serve_root(|ns| {
+        ns.on("chat", move |socket, _| {
+            let released = released.lock().unwrap();
+            for n in 0.. {
+                socket.emit("n", n)?;
+                if released.recv_timeout(Duration::from_micros(500)).is_ok() {
+                    break;
+                }
+            }
+            Ok::<_, tinysio::server::EmitError>(())
+        });
+        ns.on("after", |_, event| event.ack(()));
+    });
+    let mut client = Client::connected(addr(&server), road);
+    let (target, mut posts) = (client.target("polling"), Http::connect(addr(&server)));
+    if road == Polling {
+        posts.begin("POST", &target, "42[\"chat\"]\x1e421[\"after\"]");
+    } else {
+        client.send_texts(&[r#"42["chat"]"#, r#"421["after"]"#]);
+    }
+    for n in 0..5 {
+        client.expect(&format!(r#"42["n",{n}]"#));
+    }
+    release.send(()).unwrap();
+    while client.text("the rest") != "431[]" {}
+}
