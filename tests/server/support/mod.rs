@@ -14,7 +14,6 @@ use std::{
 use serde_json::json;
 use tinysio::server::{Builder, Cors, Message, NamespaceBuilder, Server};
 
-#[allow(unused_imports, reason = "tests/threads.rs needs less of this module")]
 pub(crate) use client::{Client, Road, socket_target};
 pub(crate) use http::{Http, Response};
 pub(crate) use ws::{Frame, Ws};
