@@ -21,7 +21,7 @@ use smallvec::SmallVec;
 use super::{
     config::Config,
     engine::Message,
-    error::{AckError, ConnectError},
+    error::ConnectError,
     handle::Endpoint,
     hub::Command,
     session::{self, Session},
@@ -47,8 +47,8 @@ pub(super) enum Todo {
     End(CloseReason),
     /// The server has removed a socket: tell its handlers.
     Left(Socket, CloseReason),
-    /// An acknowledgement is overdue.
-    AckTimeout(Socket, u64),
+    /// Some acknowledgement is overdue.
+    AckTimeout(Socket),
 }
 
 thread_local! {
@@ -216,7 +216,7 @@ impl Inbound {
     /// Does what was left at the gate.
     pub(super) fn work_off(&mut self, session: &Arc<Session>, todo: Todo) {
         match todo {
-            Todo::AckTimeout(socket, id) => socket.settle_ack(id, || Err(AckError::Timeout)),
+            Todo::AckTimeout(socket) => socket.fail_overdue_acks(),
             Todo::Left(socket, reason) => {
                 self.sockets.retain(|other| !other.is_same(&socket));
                 leave(&socket, reason);

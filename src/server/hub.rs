@@ -110,8 +110,8 @@ pub(super) enum Command {
         namespace: usize,
         question: Question,
     },
-    /// An acknowledgement is awaited until then.
-    AckDeadline(Weak<socket::Inner>, u64, Instant),
+    /// Some acknowledgement is awaited until then.
+    AckDeadline(Weak<socket::Inner>, Instant),
     Stop,
 }
 
@@ -333,7 +333,7 @@ enum Deadline {
     Connect(Weak<Session>),
     /// The ending should be over by now.
     Cut(Weak<Session>),
-    Ack(Weak<socket::Inner>, u64),
+    Ack(Weak<socket::Inner>),
 }
 
 /// When, and which of those at the same time; the payload does not take part in the order.
@@ -442,7 +442,7 @@ impl Hub {
             }
             Command::Fence(order) => self.orders.push(order),
             Command::Ask { namespace, question } => self.answer(namespace, question),
-            Command::AckDeadline(socket, id, at) => self.alarm(at, Deadline::Ack(socket, id)),
+            Command::AckDeadline(socket, at) => self.alarm(at, Deadline::Ack(socket)),
             Command::Stop => {}
         }
     }
@@ -631,13 +631,13 @@ impl Hub {
                         session.cut();
                     }
                 }
-                Deadline::Ack(socket, id) => {
+                Deadline::Ack(socket) => {
                     // The end of a session answers what is still awaited in it.
                     if let Some(socket) = socket.upgrade()
                         && socket.session().ended().is_none()
                     {
                         let session = Arc::clone(socket.session());
-                        session.leave_todo(Todo::AckTimeout(Socket::from_inner(socket), id));
+                        session.leave_todo(Todo::AckTimeout(Socket::from_inner(socket)));
                     }
                 }
             }

@@ -4,7 +4,6 @@ use std::{
     any::Any,
     borrow::Cow,
     cell::Cell,
-    collections::HashMap,
     fmt,
     sync::{
         Arc,
@@ -16,13 +15,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{RecvTimeoutError, bounded};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 use smallvec::smallvec;
 
 use super::{
+    acks::{self, Acks, Waiting},
     broadcast::Broadcast,
     dispatch::{self, Todo},
     error::{AckError, EmitError},
@@ -48,7 +48,7 @@ pub(super) struct Inner {
     session: Arc<Session>,
     auth: Option<Box<RawValue>>,
     state: AtomicU8,
-    acks: Mutex<HashMap<u64, Waiting>>,
+    acks: Mutex<Acks>,
     data: Mutex<Option<Arc<dyn Any + Send + Sync>>>,
 }
 
@@ -57,15 +57,9 @@ const NEW: u8 = 0;
 const CONNECTED: u8 = 1;
 const DISCONNECTED: u8 = 2;
 
-type AckResult = Result<OwnedArgs, AckError>;
+pub(super) type AckResult = Result<OwnedArgs, AckError>;
 
-type AckCallback = Box<dyn FnOnce(&Socket, AckResult) + Send>;
-
-/// Who waits for an acknowledgement.
-pub(super) enum Waiting {
-    Thread(Sender<AckResult>),
-    Callback(AckCallback),
-}
+pub(super) type AckCallback = Box<dyn FnOnce(&Socket, AckResult) + Send>;
 
 thread_local! {
     /// Where packets to a single socket are encoded.
@@ -181,7 +175,7 @@ impl Socket {
         match wait.recv_timeout(timeout) {
             Ok(result) => result,
             Err(RecvTimeoutError::Timeout) => {
-                self.0.acks.lock().remove(&id);
+                self.0.acks.lock().remove(id);
                 // It may have come between the two.
                 wait.try_recv().unwrap_or(Err(AckError::Timeout))
             }
@@ -203,8 +197,7 @@ impl Socket {
         callback: impl FnOnce(&Self, Result<OwnedArgs, AckError>) + Send + 'static,
     ) -> Result<(), AckError> {
         let id = self.0.namespace.next_ack_id();
-        self.await_ack(id, Waiting::Callback(Box::new(callback)))?;
-        self.limit_ack(id, Instant::now() + timeout);
+        self.await_ack(id, Waiting::Callback(Box::new(callback), acks::deadline(timeout)))?;
         self.send_awaited(event, id, &args)
     }
 
@@ -217,11 +210,10 @@ impl Socket {
         deadline: Instant,
         callback: impl FnOnce(&Self, Result<OwnedArgs, AckError>) + Send + 'static,
     ) {
-        let asked = self.await_ack(id, Waiting::Callback(Box::new(callback)));
+        let asked = self.await_ack(id, Waiting::Callback(Box::new(callback), deadline));
         if let Err(error) = asked {
             return log::warn!("socket {}: {error}", self.id());
         }
-        self.limit_ack(id, deadline);
         let sent = if self.is_connected() {
             self.0.session.send_ordered(packet.clone())
         } else {
@@ -368,21 +360,30 @@ impl Socket {
     }
 
     fn await_ack(&self, id: u64, waiting: Waiting) -> Result<(), AckError> {
-        let mut acks = self.0.acks.lock();
-        if acks.len() >= self.0.session.core.config.max_pending_acks {
-            return Err(AckError::TooMany);
-        }
-        acks.insert(id, waiting);
+        let max = self.0.session.core.config.max_pending_acks;
+        let alarm = self.0.acks.lock().insert(id, waiting, max)?;
+        self.set_ack_alarm(alarm);
         Ok(())
     }
 
-    fn limit_ack(&self, id: u64, deadline: Instant) {
-        self.0.namespace.0.hub.send(Command::AckDeadline(Arc::downgrade(&self.0), id, deadline));
+    fn set_ack_alarm(&self, alarm: Option<Instant>) {
+        if let Some(at) = alarm {
+            self.0.namespace.0.hub.send(Command::AckDeadline(Arc::downgrade(&self.0), at));
+        }
+    }
+
+    /// The hub's alarm rang: tells the callbacks that waited too long.
+    pub(super) fn fail_overdue_acks(&self) {
+        let (overdue, alarm) = self.0.acks.lock().overdue(Instant::now());
+        self.set_ack_alarm(alarm);
+        for waiting in overdue {
+            self.answer(waiting, Err(AckError::Timeout));
+        }
     }
 
     fn send_awaited<T: Serialize + ?Sized>(&self, event: &str, id: u64, args: &T) -> Result<(), AckError> {
         self.send_event(event, Some(id), args, false).map_err(|error| {
-            self.0.acks.lock().remove(&id);
+            self.0.acks.lock().remove(id);
             error.into()
         })
     }
@@ -390,7 +391,7 @@ impl Socket {
     /// The answer to an emit has come, or has failed to. An id that nobody waits for is ignored, as on the official
     /// server.
     pub(super) fn settle_ack(&self, id: u64, result: impl FnOnce() -> AckResult) {
-        let waiting = self.0.acks.lock().remove(&id);
+        let waiting = self.0.acks.lock().remove(id);
         if let Some(waiting) = waiting {
             self.answer(waiting, result());
         }
@@ -398,8 +399,8 @@ impl Socket {
 
     /// No answer can come any more.
     pub(super) fn fail_acks(&self) {
-        let waiting = std::mem::take(&mut *self.0.acks.lock());
-        for waiting in waiting.into_values() {
+        let waiting = self.0.acks.lock().take_all();
+        for waiting in waiting {
             self.answer(waiting, Err(AckError::Disconnected));
         }
     }
@@ -408,7 +409,7 @@ impl Socket {
         match waiting {
             // The waiting thread may have given up.
             Waiting::Thread(answer) => drop(answer.send(result)),
-            Waiting::Callback(callback) => {
+            Waiting::Callback(callback, _) => {
                 dispatch::guard(self, "acknowledgement callback", || callback(self, result));
             }
         }
