@@ -49,6 +49,8 @@ pub(super) struct Inner {
     auth: Option<Box<RawValue>>,
     state: AtomicU8,
     acks: Mutex<Acks>,
+    /// Joined before it was connected.
+    early_rooms: Mutex<Vec<Arc<str>>>,
     data: Mutex<Option<Arc<dyn Any + Send + Sync>>>,
 }
 
@@ -83,6 +85,7 @@ impl Socket {
             auth: auth.map(ToOwned::to_owned),
             state: AtomicU8::new(NEW),
             acks: Mutex::default(),
+            early_rooms: Mutex::default(),
             data: Mutex::default(),
         }))
     }
@@ -224,9 +227,22 @@ impl Socket {
         }
     }
 
-    /// Official `socket.join`. In effect for every emit that this thread makes afterwards.
+    /// Official `socket.join`. In effect for every emit that this thread makes afterwards; in a middleware, as soon as
+    /// the socket is connected.
     pub fn join(&self, room: &str) {
-        self.0.namespace.0.hub.send(Command::Join(self.clone(), smallvec![room.into()]));
+        if self.0.state.load(Acquire) == NEW {
+            self.0.early_rooms.lock().push(room.into());
+        } else {
+            self.0.namespace.0.hub.send(Command::Join(self.clone(), smallvec![room.into()]));
+        }
+    }
+
+    /// Joins what the middlewares wanted.
+    pub(super) fn join_early_rooms(&self) {
+        let rooms = std::mem::take(&mut *self.0.early_rooms.lock());
+        if !rooms.is_empty() {
+            self.0.namespace.0.hub.send(Command::Join(self.clone(), rooms.into()));
+        }
     }
 
     /// Official `socket.leave`.
@@ -253,12 +269,13 @@ impl Socket {
         self.broadcast().to(room)
     }
 
-    /// Official `socket.disconnect(close)`: removes it from the namespace, with `true` also closes the
-    /// connection, behind everything that was sent before. The official client does not reconnect by itself afterwards.
+    /// Official `socket.disconnect(close)`: removes it from the namespace; with `true` removes its client from all
+    /// namespaces and closes the connection, behind everything that was sent before, and behind the handler of this client that
+    /// runs at the moment. The official client does not reconnect by itself afterwards.
     pub fn disconnect(&self, close: bool) {
         self.leave_namespace();
         if close {
-            self.0.session.end(CloseReason::ForcedServerClose);
+            self.0.session.leave_todo(Todo::HangUp(hub::unfinished()));
         }
     }
 
@@ -309,14 +326,26 @@ impl Socket {
         was
     }
 
-    /// Says good-bye to the client in this namespace; the handlers follow in their turn.
+    /// Removes the socket from its namespace; the handlers follow in their turn.
     fn leave_namespace(&self) {
-        if !self.set_disconnected() {
-            return;
+        if self.set_disconnected() {
+            // Before the packet: when its client joins again at once, this socket must not be there any more.
+            let reason = CloseReason::ServerNamespaceDisconnect;
+            self.0.session.leave_todo(Todo::Left(self.clone(), reason));
+            self.send_disconnect();
         }
-        // Before the packet: when its client joins again at once, this socket must not be there any more.
-        let reason = CloseReason::ServerNamespaceDisconnect;
-        self.0.session.leave_todo(Todo::Left(self.clone(), reason));
+    }
+
+    /// Says good-bye to the client in this namespace. `false`: it is not there, so there is nothing to tell anybody.
+    pub(super) fn say_goodbye(&self) -> bool {
+        let was = self.set_disconnected();
+        if was {
+            self.send_disconnect();
+        }
+        was
+    }
+
+    fn send_disconnect(&self) {
         // `()` always encodes; a failed send means that the session has ended by itself.
         if let Ok(packet) = Outgoing::disconnect(self.0.namespace.name()).encode(&()) {
             let _ = self.0.session.send_ordered(packet);

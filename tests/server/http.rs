@@ -384,7 +384,8 @@ fn polling_requests_exclude_each_other() {
 #[case::unlisted(Cors::List(vec!["http://good.example".into()]), "http://good.example.evil", false, false, None)]
 #[case::null_unlisted(Cors::List(vec!["http://good.example".into()]), "null", false, false, None)]
 #[case::illegible(Cors::List(vec!["http://good.example".into()]), "\u{ff}", false, false, None)]
-#[case::any(Cors::Any, "http://any.example", true, true, Some("http://any.example"))]
+#[case::any(Cors::Any, "http://any.example", true, true, Some("*"))]
+#[case::any_with(Cors::AnyWithCredentials, "http://any.example", true, true, Some("http://any.example"))]
 fn origins(
     #[case] cors: Cors,
     #[case] origin: &str,
