@@ -486,7 +486,7 @@ fn routes_answer_beside_the_endpoints() {
 }
 
 #[test]
-fn a_panic_in_a_route_costs_its_connection() {
+fn a_panic_in_a_route_costs_its_request() {
     let server = serve(|builder| {
         builder
             .route("/bad", |_| panic!("on purpose"))
@@ -495,10 +495,10 @@ fn a_panic_in_a_route_costs_its_connection() {
             )
             .namespace("/", |_| {})
     });
-    for target in ["/bad", &socket_target("polling", "&bad")] {
+    for (target, status) in [("/bad", 500), (&socket_target("polling", "&bad"), 403)] {
         let mut http = Http::connect(addr(&server));
-        http.begin("GET", target, "");
-        http.ends("a connection whose handler panicked");
+        assert_eq!(http.get(target).status, status);
+        assert_eq!(http.get("/healthy").status, 404, "the connection goes on");
     }
     assert_eq!(server.clients_count(), 0);
     Client::connected(addr(&server), Road::Polling);
