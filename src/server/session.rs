@@ -15,7 +15,7 @@ use std::{
     sync::{
         Arc, OnceLock,
         atomic::{
-            AtomicBool, AtomicU8,
+            AtomicBool, AtomicU8, AtomicU64,
             Ordering::{AcqRel, Acquire, Relaxed, Release},
         },
     },
@@ -110,6 +110,8 @@ pub(super) struct Session {
     pub(super) settled: AtomicBool,
     websocket: AtomicBool,
     signs: AtomicU8,
+    /// When the heartbeat looks next, in microseconds of the server's life.
+    next_look: AtomicU64,
     /// Which of [`GONE`] and [`CUT`] it is.
     left: AtomicU8,
     gate: Mutex<Gate>,
@@ -158,6 +160,7 @@ impl Session {
             settled: AtomicBool::new(false),
             websocket: AtomicBool::new(false),
             signs: AtomicU8::new(0),
+            next_look: AtomicU64::new(u64::MAX),
             left: AtomicU8::new(0),
             gate: Mutex::new(Gate { inbound: Some(Box::new(Inbound::new(config))), ..Gate::default() }),
             gate_free: Condvar::new(),
@@ -224,6 +227,15 @@ impl Session {
         if self.signs.load(Relaxed) & PACKET == 0 {
             self.signs.fetch_or(PACKET, Relaxed);
         }
+    }
+
+    pub(super) fn set_next_look(&self, at: Instant) {
+        self.next_look.store(self.core.micros_at(at), Relaxed);
+    }
+
+    /// Whether the heartbeat should have looked by now: what this session is, a late hub has not said yet.
+    pub(super) fn is_overdue(&self) -> bool {
+        self.core.micros_at(Instant::now()) >= self.next_look.load(Relaxed)
     }
 
     /// What the heartbeat learns: signs since the last question.
