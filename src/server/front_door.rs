@@ -284,7 +284,13 @@ fn check(core: &Core, peer: Peer, endpoint: usize, head: &Head, websocket: bool)
         query.version()?;
         return Ok(Wanted::NewSession);
     };
-    let session = core.sessions.get(sid).filter(|session| session.endpoint == endpoint);
+    let find = || core.sessions.get(sid).filter(|session| session.endpoint == endpoint);
+    let mut session = find();
+    if session.as_ref().is_some_and(|session| session.is_overdue()) {
+        // Clients ask right at the deadline whether a session has timed out.
+        core.hub.ring();
+        session = find();
+    }
     let session = session.ok_or(HandshakeError::SessionUnknown)?;
     let fits = if websocket {
         transport == TransportKind::Websocket

@@ -65,6 +65,7 @@ pub(super) struct Core {
     endpoints: Vec<(String, Endpoint)>,
     namespaces: Vec<Namespace>,
     routes: HashMap<String, RouteHandler>,
+    born: Instant,
     /// No new session is taken.
     ending: AtomicBool,
     /// No new connection and no new request is taken.
@@ -72,6 +73,11 @@ pub(super) struct Core {
 }
 
 impl Core {
+    /// An instant as microseconds of the server's life.
+    pub(super) fn micros_at(&self, instant: Instant) -> u64 {
+        instant.saturating_duration_since(self.born).as_micros() as u64
+    }
+
     pub(super) fn is_ending(&self) -> bool {
         self.ending.load(SeqCst)
     }
@@ -346,6 +352,7 @@ impl Builder {
             connections: Arc::new(Connections::new(config.tcp_connections())),
             connection_numbers: AtomicU64::new(0),
             budget: Arc::new(Budget::new(config.total_outbox_bytes(), config.max_connections)),
+            born: Instant::now(),
             ending: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             config,

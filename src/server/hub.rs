@@ -81,8 +81,8 @@ pub(super) struct Selection {
 }
 
 pub(super) enum Command {
-    /// A session has begun: its heartbeat and its connect deadline run.
-    Open(Arc<Session>),
+    /// A session began then: its heartbeat and its connect deadline run.
+    Open(Arc<Session>, Instant),
     /// A session ends in peace: close it behind what is due, cut it when that takes too long.
     Ending(Arc<Session>, Option<u16>, Order),
     /// The last that is heard of a session; its seat is free again.
@@ -108,6 +108,8 @@ pub(super) enum Command {
     },
     /// Nothing, but what the sending thread emits afterwards comes after everything that is in the queue.
     Fence(Order),
+    /// The deadlines that are due are looked at now; dropping the sender says that they were.
+    Ring(Sender<()>),
     /// A question about rooms; the answer goes to the asking thread.
     Ask {
         namespace: usize,
@@ -226,6 +228,14 @@ impl HubHandle {
 
     pub(super) fn fence(&self) {
         self.send(Command::Fence(order()));
+    }
+
+    /// Waits until the hub has looked at every deadline that is due.
+    pub(super) fn ring(&self) {
+        let (done, answer) = bounded(0);
+        self.send(Command::Ring(done));
+        // Nothing is ever sent.
+        let _ = answer.recv();
     }
 
     /// Ends the session behind what this thread has emitted.
@@ -452,7 +462,7 @@ impl Hub {
 
     fn apply(&mut self, command: Command) {
         match command {
-            Command::Open(session) => self.open(session),
+            Command::Open(session, since) => self.open(session, since),
             Command::Ending(session, code, order) => self.ending(&session, code, order),
             Command::Gone(session) => self.gone(&session),
             Command::Enter(socket, consent, order) => {
@@ -474,24 +484,29 @@ impl Hub {
                 self.direct(&session, packet, volatile, order);
             }
             Command::Fence(order) => self.orders.push(order),
+            Command::Ring(done) => {
+                self.ring(Instant::now());
+                drop(done);
+            }
             Command::Ask { namespace, question } => self.answer(namespace, question),
             Command::AckDeadline(socket, at) => self.alarm(at, Deadline::Ack(socket)),
             Command::Stop => {}
         }
     }
 
-    fn open(&mut self, session: Arc<Session>) {
-        let now = Instant::now();
+    fn open(&mut self, session: Arc<Session>, since: Instant) {
         let slot = session.slot as usize;
         if self.seats.len() <= slot {
             self.seats.resize_with(slot + 1, || None);
             self.marks.resize(slot + 1, 0);
         }
         let early = HEARTBEAT_EARLY.min(self.config.ping_interval / 20);
-        let begun = now.checked_sub(early).unwrap_or(now);
+        let begun = since.checked_sub(early).unwrap_or(since);
+        let first_look = begun + self.config.ping_interval;
+        session.set_next_look(first_look);
         let weak = Arc::downgrade(&session);
-        self.alarm(begun + self.config.ping_interval, Deadline::Heartbeat(session.slot, Weak::clone(&weak)));
-        self.alarm(now + self.config.connect_timeout, Deadline::Connect(weak));
+        self.alarm(first_look, Deadline::Heartbeat(session.slot, Weak::clone(&weak)));
+        self.alarm(since + self.config.connect_timeout, Deadline::Connect(weak));
         let heartbeat = Heartbeat::new(begun, self.config.ping_interval, self.config.ping_timeout);
         self.seats[slot] = Some(Seat { session, heartbeat, due: Vec::new(), assembling: (0, now) });
     }
@@ -649,9 +664,14 @@ impl Hub {
     /// Does what is due by `now`.
     fn ring(&mut self, now: Instant) {
         while self.deadlines.peek().is_some_and(|Reverse(Due((at, ..)))| *at <= now) {
-            let Some(Reverse(Due((_, _, deadline)))) = self.deadlines.pop() else { return };
+            let Some(Reverse(Due((due, _, deadline)))) = self.deadlines.pop() else { return };
             match deadline {
-                Deadline::Heartbeat(slot, session) => self.beat(now, slot, &session),
+                Deadline::Heartbeat(slot, session) => {
+                    // As of the time that was due, so that a busy machine does not make every deadline later; but when that
+                    // is long past, peers are left most of their time.
+                    let late = now.checked_sub(self.config.ping_timeout / 4).unwrap_or(now);
+                    self.beat(due.max(late), slot, &session);
+                }
                 Deadline::Connect(session) => {
                     if let Some(session) = session.upgrade()
                         && !session.settled.load(Acquire)
@@ -701,6 +721,7 @@ impl Hub {
             }
             Beat::Expired => return seat.session.end(CloseReason::PingTimeout),
         };
+        seat.session.set_next_look(next);
         self.alarm(next, Deadline::Heartbeat(slot, session));
     }
 

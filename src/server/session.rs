@@ -112,6 +112,8 @@ pub(super) struct Session {
     pub(super) assembling: AtomicU64,
     websocket: AtomicBool,
     signs: AtomicU8,
+    /// When the heartbeat looks next, in microseconds of the server's life.
+    next_look: AtomicU64,
     gate: Mutex<Gate>,
     gate_free: Condvar,
     ended: OnceLock<CloseReason>,
@@ -161,6 +163,7 @@ impl Session {
             assembling: AtomicU64::new(0),
             websocket: AtomicBool::new(false),
             signs: AtomicU8::new(0),
+            next_look: AtomicU64::new(u64::MAX),
             gate: Mutex::new(Gate { inbound: Some(Box::new(Inbound::new(config))), ..Gate::default() }),
             gate_free: Condvar::new(),
             ended: OnceLock::new(),
@@ -226,6 +229,15 @@ impl Session {
         if self.signs.load(Relaxed) & PACKET == 0 {
             self.signs.fetch_or(PACKET, Relaxed);
         }
+    }
+
+    pub(super) fn set_next_look(&self, at: Instant) {
+        self.next_look.store(self.core.micros_at(at), Relaxed);
+    }
+
+    /// Whether the heartbeat should have looked by now: what this session is, a late hub has not said yet.
+    pub(super) fn is_overdue(&self) -> bool {
+        self.core.micros_at(Instant::now()) >= self.next_look.load(Relaxed)
     }
 
     /// What the heartbeat learns: signs since the last question.

@@ -48,11 +48,11 @@ fn traffic_extends_the_wait_for_a_pong_once(#[values(Polling, WebSocket, Upgrade
     let begun = Instant::now();
     let mut client = Client::connected(addr(&server), road);
     let target = client.target("polling");
-    let mut posts = Http::connect(addr(&server));
     while server.clients_count() > 0 {
         assert!(begun.elapsed() < PATIENCE, "traffic alone keeps a session alive");
         if client.is_polling() {
-            posts.post(&target, r#"42["unheard"]"#);
+            // Refused when the session is over.
+            Http::connect(addr(&server)).post(&target, r#"42["unheard"]"#);
         } else {
             client.send(r#"42["unheard"]"#);
         }

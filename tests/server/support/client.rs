@@ -173,7 +173,7 @@ impl Client {
         loop {
             if let Some(frame) = self.queue.pop_front() {
                 match frame {
-                    Frame::Text(text) if text == "2" => self.send("3"),
+                    Frame::Text(text) if text == "2" => self.pong(),
                     Frame::Text(text) if text == "6" => {}
                     frame => return frame,
                 }
@@ -186,6 +186,15 @@ impl Client {
                 }
                 Transport::Polling { .. } => self.poll(what),
             }
+        }
+    }
+
+    /// The session may be over by now, and then there is nobody to answer.
+    fn pong(&mut self) {
+        let target = self.target("polling");
+        match &mut self.transport {
+            Transport::WebSocket(ws) => ws.send("3"),
+            Transport::Polling { .. } => drop(Http::connect(self.addr).post(&target, "3")),
         }
     }
 
