@@ -1,5 +1,6 @@
 //! tinysio: Socket.IO for small Linux boxes, on plain threads.
 
+pub mod chat;
 pub mod client;
 pub mod proto;
 pub mod server;

@@ -10,8 +10,8 @@ use std::{
 };
 
 use smallvec::SmallVec;
-pub(super) use tiny_http::Method;
-use tiny_http::{HTTPVersion, Header, StatusCode};
+use tiny_http::HTTPVersion;
+pub use tiny_http::{Header, Method, StatusCode};
 
 use super::{
     config::Config,

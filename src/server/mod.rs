@@ -36,7 +36,7 @@ pub use cors::Cors;
 pub use engine::{EngineHandlers, EngineSession, Message};
 pub use error::{AckError, ConnectError, EmitError, StartError};
 pub use handle::{Builder, Server};
-pub use http::{Request, Response};
+pub use http::{Header, Method, Request, Response, StatusCode};
 pub use namespace::{Namespace, NamespaceBuilder, Outcome};
 pub use session::Handshake;
 pub use socket::{Ack, Event, Socket};

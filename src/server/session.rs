@@ -68,6 +68,11 @@ impl Handshake {
         self.head.header(name)
     }
 
+    /// The values of a header that may come several times, like `X-Forwarded-For`, in their order.
+    pub fn header_values<'h>(&'h self, name: &'h str) -> impl Iterator<Item = &'h str> {
+        self.head.header_values(name)
+    }
+
     /// The query of the first request, undecoded, without `?`.
     #[must_use]
     pub fn query(&self) -> &str {

@@ -1,11 +1,11 @@
 //! The arguments of an event or an acknowledgement: raw JSON and attachments until somebody asks for a type.
 
-use std::marker::PhantomData;
+use std::{borrow::Cow, fmt, marker::PhantomData};
 
 use bytes::Bytes;
 use serde::{
     Deserialize, Serialize,
-    de::DeserializeSeed,
+    de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor},
     ser::{SerializeTuple, Serializer},
 };
 use serde_json::value::RawValue;
@@ -124,6 +124,24 @@ impl<'a> Arg<'a> {
         de::from_raw(seed, self.json, self.attachments)
     }
 
+    /// A member of an object, raw; the last of that name, as everywhere in JSON. `None`: there is none, or this is
+    /// no object.
+    ///
+    /// ```
+    /// use tinysio::proto::socket::{Body, Packet};
+    ///
+    /// let packet = Packet::decode(r#"2["join",{"room":"lobby"}]"#, &[]).unwrap();
+    /// let Body::Event { args, .. } = packet.body else { panic!() };
+    /// let request = args.raw(0).unwrap();
+    /// assert_eq!(request.member("room").unwrap().json(), r#""lobby""#);
+    /// assert!(request.member("rooms").is_none());
+    /// ```
+    #[must_use]
+    pub fn member(&self, key: &str) -> Option<Self> {
+        let member = MemberNamed(key).deserialize(&mut serde_json::Deserializer::from_str(self.json.get()));
+        member.ok().flatten().map(|json| Self { json, attachments: self.attachments })
+    }
+
     /// Whether it is `null`.
     #[must_use]
     pub fn is_null(&self) -> bool {
@@ -145,6 +163,34 @@ impl Serialize for Arg<'_> {
             // Placeholders must be numbered anew for the packet they go out with.
             placeholder::transcode(self.json, self.attachments, serializer)
         }
+    }
+}
+
+/// Finds the last member of that name in an object.
+struct MemberNamed<'k>(&'k str);
+
+impl<'de> DeserializeSeed<'de> for MemberNamed<'_> {
+    type Value = Option<&'de RawValue>;
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for MemberNamed<'_> {
+    type Value = Option<&'de RawValue>;
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut found = None;
+        while let Some(name) = map.next_key::<Cow<'_, str>>()? {
+            if name == self.0 {
+                found = Some(map.next_value()?);
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(found)
     }
 }
 

@@ -1,0 +1,5 @@
+//! What the programs have in common.
+
+pub(crate) mod colour;
+pub(crate) mod exit;
+pub(crate) mod logging;

@@ -1,2 +1,0 @@
-//! The `server` program.
-fn main() {}

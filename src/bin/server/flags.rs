@@ -1,0 +1,173 @@
+//! What the `server` program is told: flags, environment variables, and what they mean.
+
+use std::{fs, net::SocketAddr, path::PathBuf, time::Duration};
+
+use clap::Parser;
+use log::LevelFilter;
+use tinysio::{
+    chat::{Limits, Network, Options, Rate, limits},
+    server::{Builder, Cors, Server},
+};
+
+use crate::common::{exit::Failure, logging::Format};
+
+/// A Socket.IO v4 chat server.
+///
+/// Any Socket.IO client may connect: it is greeted, sends messages to everybody or to rooms, and is told who comes and
+/// goes. Each flag can also be given by the environment variable named beside it.
+#[derive(Debug, Parser)]
+#[command(name = "server", version, max_term_width = 100)]
+pub(crate) struct Flags {
+    /// Address to listen on. The default is reachable from the network; 127.0.0.1 is for this machine only
+    #[arg(long, env = "TINYSIO_HOST", default_value = "0.0.0.0", value_name = "ADDRESS")]
+    pub(crate) host: String,
+
+    /// Port to listen on; 0 takes a free one and prints it
+    #[arg(long, short, env = "TINYSIO_PORT", default_value_t = 5000)]
+    pub(crate) port: u16,
+
+    /// Listen on this Unix-domain socket instead of a host and port
+    #[arg(long, env = "TINYSIO_UNIX", value_name = "PATH")]
+    pub(crate) unix: Option<PathBuf>,
+
+    /// Serve /health and /metrics for the operator on an address of their own, like 127.0.0.1:9090
+    #[arg(long, env = "TINYSIO_OPERATOR", value_name = "HOST:PORT")]
+    pub(crate) operator: Option<SocketAddr>,
+
+    /// Clients at one time; the next is answered 503
+    #[arg(long, env = "TINYSIO_MAX_CONNECTIONS", value_name = "N", default_value_t = limits::CONNECTIONS as u32,
+          value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    max_connections: u32,
+
+    /// Events a second that one client may send in the long run; 0 for no limit
+    #[arg(long, env = "TINYSIO_RATE_LIMIT", value_name = "N", default_value_t = Rate::DEFAULT.per_second)]
+    rate_limit: u32,
+
+    /// Events that one client may send at once after a rest
+    #[arg(long, env = "TINYSIO_RATE_BURST", value_name = "N", default_value_t = Rate::DEFAULT.burst,
+          value_parser = clap::value_parser!(u32).range(1..))]
+    rate_burst: u32,
+
+    /// Characters of a message or room message
+    #[arg(long, env = "TINYSIO_MAX_MESSAGE", value_name = "N", default_value_t = Limits::DEFAULT.message)]
+    max_message: usize,
+
+    /// Bytes of a custom event's JSON
+    #[arg(long, env = "TINYSIO_MAX_CUSTOM_EVENT", value_name = "N",
+          default_value_t = Limits::DEFAULT.custom_event)]
+    max_custom_event: usize,
+
+    /// Rooms that one client may be in
+    #[arg(long, env = "TINYSIO_MAX_ROOMS", value_name = "N", default_value_t = Limits::DEFAULT.rooms)]
+    max_rooms: usize,
+
+    /// Characters of a room's name
+    #[arg(long, env = "TINYSIO_MAX_ROOM_NAME", value_name = "N", default_value_t = Limits::DEFAULT.room_name)]
+    max_room_name: usize,
+
+    /// Bytes of one WebSocket message or polling request
+    #[arg(long, env = "TINYSIO_MAX_PAYLOAD", value_name = "BYTES", default_value_t = limits::PAYLOAD as u32,
+          value_parser = clap::value_parser!(u32).range(64..=100_000_000))]
+    max_payload: u32,
+
+    /// How often clients are pinged, like 25s or 500ms
+    #[arg(long, env = "TINYSIO_PING_INTERVAL", value_name = "TIME", default_value = "25s",
+          value_parser = humantime::parse_duration)]
+    ping_interval: Duration,
+
+    /// How long a client may take to answer a ping
+    #[arg(long, env = "TINYSIO_PING_TIMEOUT", value_name = "TIME", default_value = "20s",
+          value_parser = humantime::parse_duration)]
+    ping_timeout: Duration,
+
+    /// Web pages that may connect, like https://example.org; * for all
+    #[arg(long, env = "TINYSIO_CORS", value_name = "ORIGIN", default_value = "*", num_args = 1..,
+          value_delimiter = ',')]
+    cors: Vec<String>,
+
+    /// Let in only clients that connect with auth {"token": TOKEN}. Other users of this machine can read it in the
+    /// list of processes: prefer the file
+    #[arg(
+        long,
+        env = "TINYSIO_AUTH_TOKEN",
+        value_name = "TOKEN",
+        hide_env_values = true,
+        conflicts_with = "auth_token_file"
+    )]
+    auth_token: Option<String>,
+
+    /// The same, with the token in a file
+    #[arg(long, env = "TINYSIO_AUTH_TOKEN_FILE", value_name = "FILE")]
+    auth_token_file: Option<PathBuf>,
+
+    /// Proxies whose X-Forwarded-For is believed in the log, like 127.0.0.1 or 10.0.0.0/8
+    #[arg(long, env = "TINYSIO_TRUST_PROXY", value_name = "ADDRESS", num_args = 1.., value_delimiter = ',')]
+    trust_proxy: Vec<Network>,
+
+    /// What to log: off, error, warn, info, debug or trace
+    #[arg(long, env = "TINYSIO_LOG_LEVEL", value_name = "LEVEL", default_value = "info")]
+    pub(crate) log_level: LevelFilter,
+
+    /// How to log
+    #[arg(long, env = "TINYSIO_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
+    pub(crate) log_format: Format,
+
+    /// How often a line of counters is logged
+    #[arg(long, env = "TINYSIO_COUNTERS_INTERVAL", value_name = "TIME", default_value = "60s",
+          value_parser = humantime::parse_duration)]
+    pub(crate) counters_interval: Duration,
+
+    /// Also serve echo, ask, kick and the namespace /custom, for tests and tools
+    #[arg(long, env = "TINYSIO_TEST_EVENTS")]
+    test_events: bool,
+}
+
+impl Flags {
+    /// How the chat is to be run.
+    pub(crate) fn options(&self) -> Result<Options, Failure> {
+        Ok(Options {
+            limits: Limits {
+                message: self.max_message,
+                custom_event: self.max_custom_event,
+                room_name: self.max_room_name,
+                rooms: self.max_rooms,
+            },
+            rate: Rate { per_second: self.rate_limit, burst: self.rate_burst },
+            auth_token: self.token()?,
+            trusted_proxies: self.trust_proxy.clone(),
+            test_events: self.test_events,
+        })
+    }
+
+    /// A server that is set up as far as the flags go.
+    pub(crate) fn builder(&self) -> Builder {
+        Server::builder()
+            .max_connections(self.max_connections as usize)
+            .max_http_buffer_size(self.max_payload as usize)
+            .max_rooms(self.max_rooms)
+            .ping_interval(self.ping_interval)
+            .ping_timeout(self.ping_timeout)
+            .cors(self.cors())
+    }
+
+    fn cors(&self) -> Cors {
+        if self.cors.iter().any(|origin| origin == "*") { Cors::Any } else { Cors::List(self.cors.clone()) }
+    }
+
+    /// Without the line's end that editors put behind it.
+    fn token(&self) -> Result<Option<String>, Failure> {
+        let (token, origin) = match &self.auth_token_file {
+            None => (self.auth_token.clone(), "--auth-token".to_owned()),
+            Some(path) => {
+                let token = fs::read_to_string(path).map_err(|error| {
+                    Failure::Usage(format!("cannot read the token file {}: {error}", path.display()))
+                })?;
+                (Some(token.trim_end_matches(['\r', '\n']).to_owned()), path.display().to_string())
+            }
+        };
+        match token {
+            Some(token) if token.is_empty() => Err(Failure::Usage(format!("the token of {origin} is empty"))),
+            token => Ok(token),
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! The `server` program: the chat on a TCP port or a Unix-domain socket, with its log, until a signal.
+
+#[path = "../common/mod.rs"]
+mod common;
+mod flags;
+mod operator;
+
+use std::{
+    io::{self, Write},
+    process::{self, ExitCode},
+    thread,
+    time::Duration,
+};
+
+use clap::Parser;
+use crossbeam_channel::{Receiver, RecvTimeoutError, TrySendError, bounded};
+use tinysio::{
+    chat::Chat,
+    server::{Server, StartError},
+};
+
+use common::{exit::Failure, logging};
+use flags::Flags;
+use operator::Operator;
+
+/// How long the clients have to take what waits for them. The library may use it twice: handlers that still run are
+/// waited for as long again.
+const SHUTDOWN_DEADLINE: Duration = Duration::from_millis(1_500);
+
+/// When the program ends, whatever still holds it up.
+const LAST_DEADLINE: Duration = Duration::from_millis(4_500);
+
+fn main() -> ExitCode {
+    let flags = Flags::parse();
+    logging::start(flags.log_level, flags.log_format);
+    match run(&flags) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            // Nobody may be reading.
+            let _ = writeln!(io::stderr(), "{failure}");
+            failure.code()
+        }
+    }
+}
+
+fn run(flags: &Flags) -> Result<(), Failure> {
+    let chat = Chat::new(flags.options()?);
+    let signals = signals()?;
+    let server = listen(flags, &chat)?;
+    let operator = match flags.operator {
+        Some(address) => Some(Operator::start(address, &chat)?),
+        None => None,
+    };
+    announce(flags, &server, operator.as_ref().map(|(_, address)| address.to_string()));
+    wait_for_signal(flags, &chat, &signals);
+    shut_down(&chat, &server)
+}
+
+/// The first signal arrives on the channel; the second ends the program at once.
+fn signals() -> Result<Receiver<()>, Failure> {
+    let (sender, receiver) = bounded(1);
+    let mut asked = false;
+    ctrlc::set_handler(move || {
+        let again = std::mem::replace(&mut asked, true);
+        if again || matches!(sender.try_send(()), Err(TrySendError::Disconnected(()))) {
+            process::exit(130);
+        }
+    })
+    .map_err(|error| Failure::Failed(format!("cannot handle signals: {error}")))?;
+    Ok(receiver)
+}
+
+fn listen(flags: &Flags, chat: &Chat) -> Result<Server, Failure> {
+    let builder = chat.install(flags.builder());
+    let started = match &flags.unix {
+        Some(path) => builder.listen_unix(path),
+        None => builder.listen(authority(&flags.host, flags.port)),
+    };
+    started.map_err(|error| match error {
+        StartError::Config(_) => Failure::Usage(error.to_string()),
+        StartError::Bind { source, .. } if source.kind() == io::ErrorKind::AddrInUse => {
+            Failure::Failed(match &flags.unix {
+                Some(path) => format!("{} is already in use. Try a different path.", path.display()),
+                None => format!("Port {} is already in use. Try a different port.", flags.port),
+            })
+        }
+        error => Failure::Failed(error.to_string()),
+    })
+}
+
+/// An IPv6 address needs brackets before its port.
+fn authority(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+/// Says on standard output where everything is.
+fn announce(flags: &Flags, server: &Server, operator: Option<String>) {
+    let (address, health) = match (&flags.unix, server.local_addr()) {
+        (None, Some(bound)) => {
+            // "All interfaces" is no address to go to.
+            let host = if bound.ip().is_unspecified() { "localhost" } else { &flags.host };
+            let health = format!("http://{}/health", authority(host, bound.port()));
+            (format!("http://{}", authority(&flags.host, bound.port())), health)
+        }
+        (path, _) => {
+            let path = path.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
+            (format!("unix:{path}"), format!("GET /health on unix:{path}"))
+        }
+    };
+    let mut lines = format!("Starting Socket.IO server on {address}\nHealth check: {health}\n");
+    if let Some(operator) = operator {
+        lines += &format!("Operator: http://{operator}/metrics\n");
+    }
+    lines += "Press Ctrl+C to stop the server\n";
+    let mut out = io::stdout();
+    // Nobody may be reading.
+    let _ = out.write_all(lines.as_bytes()).and_then(|()| out.flush());
+}
+
+/// Logs the counters every so often until the signal comes.
+fn wait_for_signal(flags: &Flags, chat: &Chat, signals: &Receiver<()>) {
+    let interval = flags.counters_interval.max(Duration::from_millis(10));
+    while signals.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
+        let counters = chat.counters();
+        log::info!(
+            "counters: clients {}, rooms {}, connects {}, disconnects {}, events in {}, out {}, refused {} ({} too \
+             fast), unauthorized {}",
+            counters.clients(),
+            chat.rooms(),
+            counters.connects(),
+            counters.disconnects(),
+            counters.events_in(),
+            counters.events_out(),
+            counters.refusals(),
+            counters.rate_limited(),
+            counters.unauthorized(),
+        );
+    }
+}
+
+/// Tells the clients, lets out what waits for them, and closes everything.
+fn shut_down(chat: &Chat, server: &Server) -> Result<(), Failure> {
+    // A handler that hangs, or a log that nobody reads, must not keep the program.
+    let watchdog = thread::Builder::new().name("watchdog".into()).spawn(|| {
+        thread::sleep(LAST_DEADLINE);
+        process::exit(0);
+    });
+    watchdog.map_err(|error| Failure::Failed(format!("cannot shut down in time: {error}")))?;
+    log::info!("shutting down, {} clients", chat.counters().clients());
+    chat.announce_shutdown(server);
+    let all_gone = server.shutdown(SHUTDOWN_DEADLINE);
+    log::info!("stopped{}", if all_gone { "" } else { ", with handlers still running" });
+    Ok(())
+}

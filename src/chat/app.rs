@@ -1,0 +1,390 @@
+//! The chat on a server: who is let in, what connecting and disconnecting mean, and the stop.
+
+use std::{
+    borrow::Cow,
+    collections::BTreeSet,
+    fmt, hint, mem,
+    sync::{
+        Arc,
+        atomic::{
+            AtomicBool,
+            Ordering::{Acquire, Release},
+        },
+    },
+    time::Instant,
+};
+
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Counters, Limits, Network, Rate, Refusal, address, events, handlers,
+    members::Members,
+    payload::{self, ClientNotification, ErrorReport, ServerNotification, UserLeftRoom, Welcome},
+    rate::Bucket,
+    test_events,
+};
+use crate::{
+    proto::{CloseReason, limits::DEFAULT_NAMESPACE, socket::EncodeError},
+    server::{Broadcast, Builder, ConnectError, EmitError, NamespaceBuilder, Server, Socket},
+};
+
+/// How the chat is run.
+#[derive(Clone, Default)]
+pub struct Options {
+    /// What clients may send and join.
+    pub limits: Limits,
+    /// How fast they may send.
+    pub rate: Rate,
+    /// What a client's auth payload must hold as `token`. Default: everybody is let in.
+    pub auth_token: Option<String>,
+    /// Proxies whose `X-Forwarded-For` is believed, in the log. Default none.
+    pub trusted_proxies: Vec<Network>,
+    /// Serves `echo`, `ask`, `kick` and the namespace `/custom`, for tests and tools. Default no.
+    pub test_events: bool,
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("limits", &self.limits)
+            .field("rate", &self.rate)
+            .field("auth", &self.auth_token.is_some())
+            .field("trusted_proxies", &self.trusted_proxies)
+            .field("test_events", &self.test_events)
+            .finish()
+    }
+}
+
+/// The application, for one server. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Chat(Arc<App>);
+
+impl Chat {
+    /// A chat with nobody in it; its uptime begins now.
+    #[must_use]
+    pub fn new(options: Options) -> Self {
+        Self(Arc::new(App {
+            options,
+            started: Instant::now(),
+            members: Members::default(),
+            counters: Counters::default(),
+            stopping: AtomicBool::new(false),
+        }))
+    }
+
+    /// Adds the namespace `/` and the route `/health` to a server that is being set up.
+    pub fn install(&self, builder: Builder) -> Builder {
+        let app = &self.0;
+        let mut builder = builder.namespace(DEFAULT_NAMESPACE, |ns| app.install(ns));
+        if app.options.test_events {
+            builder = builder.namespace(test_events::NAMESPACE, |ns| test_events::install_namespace(app, ns));
+        }
+        let app = Arc::clone(app);
+        builder.route("/health", move |request| app.health_response(request))
+    }
+
+    /// What has been counted.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.0.counters
+    }
+
+    /// Rooms with somebody in them.
+    #[must_use]
+    pub fn rooms(&self) -> usize {
+        self.0.members.rooms()
+    }
+
+    /// Seconds since [`new`](Self::new).
+    #[must_use]
+    pub fn uptime(&self) -> f64 {
+        self.0.uptime()
+    }
+
+    /// What `/health` says.
+    #[must_use]
+    pub fn health(&self) -> payload::Health<'static> {
+        self.0.health()
+    }
+
+    /// What `/health` answers, for other listeners: status, content type and body.
+    #[must_use]
+    pub fn health_answer(&self) -> (u16, &'static str, String) {
+        self.0.health_answer()
+    }
+
+    /// Tells every client that the server shuts down; `/health` says so too from now on, and nobody is told any more
+    /// who disconnects. [`Server::shutdown`] by the same thread comes behind it.
+    pub fn announce_shutdown(&self, server: &Server) {
+        self.0.stopping.store(true, Release);
+        let notification = ServerNotification {
+            kind: "server_shutdown".into(),
+            message: "Server is shutting down".into(),
+            timestamp: payload::now(),
+        };
+        self.0.counters.events_out.add_one();
+        if let Err(error) = server.emit(events::SERVER_NOTIFICATION, &notification) {
+            log::debug!("nobody was told of the shutdown: {error}");
+        }
+    }
+}
+
+/// What all handlers share.
+#[derive(Debug)]
+pub(super) struct App {
+    pub(super) options: Options,
+    started: Instant,
+    pub(super) members: Members,
+    pub(super) counters: Counters,
+    stopping: AtomicBool,
+}
+
+/// What is kept with each socket.
+#[derive(Debug)]
+pub(super) struct Client {
+    pub(super) address: String,
+    /// Taken by this client's own handlers, which run one at a time, so nobody ever waits for it.
+    pub(super) state: Mutex<ClientState>,
+}
+
+#[derive(Debug)]
+pub(super) struct ClientState {
+    /// Names as the clients know them.
+    pub(super) rooms: BTreeSet<String>,
+    /// `message` events accepted.
+    pub(super) messages: u64,
+    pub(super) bucket: Bucket,
+    /// It sent too fast too often, and is being disconnected for it.
+    pub(super) too_fast: bool,
+}
+
+/// The library's name of a room. The prefix keeps it apart from socket ids, which the library takes for rooms too, so
+/// that a room called after somebody's id reads nothing of theirs.
+pub(super) fn address_of(room: &str) -> String {
+    format!("room:{room}")
+}
+
+impl App {
+    fn install(self: &Arc<Self>, ns: &mut NamespaceBuilder) {
+        self.require_token(ns);
+        let app = Arc::clone(self);
+        ns.on_connect(move |socket| app.connected(socket));
+        let app = Arc::clone(self);
+        ns.on_disconnect(move |socket, reason| app.disconnected(socket, reason));
+        handlers::install(self, ns);
+        if self.options.test_events {
+            test_events::install(self, ns);
+        }
+    }
+
+    pub(super) fn require_token(self: &Arc<Self>, ns: &mut NamespaceBuilder) {
+        if self.options.auth_token.is_some() {
+            let app = Arc::clone(self);
+            ns.middleware(move |socket| app.authorize(socket));
+        }
+    }
+
+    fn authorize(&self, socket: &Socket) -> Result<(), ConnectError> {
+        #[derive(Deserialize)]
+        struct Auth<'a> {
+            token: Cow<'a, str>,
+        }
+        let given = socket.auth_as::<Auth<'static>>();
+        let wanted = self.options.auth_token.as_deref();
+        match (wanted, given) {
+            (None, _) => Ok(()),
+            (Some(wanted), Ok(given)) if is_same_secret(wanted, &given.token) => Ok(()),
+            (Some(_), given) => {
+                self.counters.unauthorized.add_one();
+                let why = if given.is_ok() { "wrong token" } else { "no token" };
+                log::warn!("refused {}: {why}", self.address(socket));
+                Err(ConnectError::new("Unauthorized"))
+            }
+        }
+    }
+
+    fn address(&self, socket: &Socket) -> String {
+        address::client_address(socket.handshake(), &self.options.trusted_proxies)
+    }
+
+    pub(super) fn uptime(&self) -> f64 {
+        payload::seconds(self.started.elapsed())
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.load(Acquire)
+    }
+
+    fn connected(&self, socket: &Socket) {
+        let client = Client {
+            address: self.address(socket),
+            state: Mutex::new(ClientState {
+                rooms: BTreeSet::new(),
+                messages: 0,
+                bucket: Bucket::new(Instant::now(), &self.options.rate),
+                too_fast: false,
+            }),
+        };
+        self.counters.connects.add_one();
+        let total = socket.namespace().len();
+        log::info!(
+            client = socket.id();
+            "connected from {} on {}; {total} here", client.address, socket.transport().as_str()
+        );
+        socket.set_data(client);
+        if self.greet(socket, total).is_err() {
+            self.refuse(socket, "connect", &Refusal::Connection, None);
+        }
+    }
+
+    fn greet(&self, socket: &Socket, total_clients: usize) -> Result<(), EncodeError> {
+        let welcome = Welcome {
+            data: "Welcome! You are connected to the server.".into(),
+            server_time: self.uptime(),
+            client_id: socket.id().into(),
+            total_clients,
+        };
+        self.reply(socket, events::MESSAGE, &welcome)?;
+        let notification = ClientNotification {
+            kind: "user_connected".into(),
+            user_id: socket.id().into(),
+            total_clients,
+            timestamp: payload::now(),
+        };
+        self.tell(socket, socket.broadcast(), events::CLIENT_NOTIFICATION, &notification)
+    }
+
+    fn disconnected(&self, socket: &Socket, reason: CloseReason) {
+        // Without data the socket never got as far as being counted.
+        let Some(client) = socket.data::<Client>() else { return };
+        self.counters.disconnects.add_one();
+        let (rooms, too_fast) = {
+            let mut state = client.state.lock();
+            (mem::take(&mut state.rooms), state.too_fast)
+        };
+        let reason = if too_fast { CloseReason::RateLimited } else { reason };
+        log::info!(
+            client = socket.id();
+            "disconnected from {}: {reason}; {} left; rooms: {}",
+            client.address,
+            socket.namespace().len(),
+            RoomList(&rooms)
+        );
+        for room in &rooms {
+            let remaining = self.members.leave(room);
+            self.tell_left(socket, room, remaining);
+        }
+        if self.is_stopping() {
+            return;
+        }
+        let notification = ClientNotification {
+            kind: "user_disconnected".into(),
+            user_id: socket.id().into(),
+            total_clients: socket.namespace().len(),
+            timestamp: payload::now(),
+        };
+        // Texts and numbers always encode.
+        let _ = self.tell(socket, socket.broadcast(), events::CLIENT_NOTIFICATION, &notification);
+    }
+
+    /// Tells those who are still in the room that a socket is not.
+    pub(super) fn tell_left(&self, socket: &Socket, room: &str, remaining_members: usize) {
+        if remaining_members == 0 || self.is_stopping() {
+            return;
+        }
+        let notification = UserLeftRoom {
+            user_id: socket.id().into(),
+            room: room.into(),
+            kind: events::USER_LEFT_ROOM.into(),
+            remaining_members,
+            timestamp: payload::now(),
+        };
+        // Texts and numbers always encode.
+        let _ = self.tell(socket, socket.to(&address_of(room)), events::USER_LEFT_ROOM, &notification);
+    }
+
+    /// Emits to the client itself. That it is gone is no error: what it sent before is done all the same.
+    ///
+    /// # Errors
+    /// [`EncodeError`]: the payload cannot be sent to anybody.
+    pub(super) fn reply<T: Serialize>(
+        &self,
+        socket: &Socket,
+        event: &str,
+        payload: &T,
+    ) -> Result<(), EncodeError> {
+        self.counters.events_out.add_one();
+        unless_gone(socket, socket.emit(event, payload))
+    }
+
+    /// Emits to whoever `recipients` are.
+    ///
+    /// # Errors
+    /// [`EncodeError`]: the payload cannot be sent to anybody.
+    pub(super) fn tell<T: Serialize>(
+        &self,
+        socket: &Socket,
+        recipients: Broadcast,
+        event: &str,
+        payload: &T,
+    ) -> Result<(), EncodeError> {
+        self.counters.events_out.add_one();
+        unless_gone(socket, recipients.emit(event, payload))
+    }
+
+    /// Answers with an `error`, and logs why.
+    pub(super) fn refuse(
+        &self,
+        socket: &Socket,
+        event: &str,
+        refusal: &Refusal,
+        original_data: Option<&str>,
+    ) {
+        self.counters.refusals.add_one();
+        log::warn!(client = socket.id(); "{event} refused: {refusal}");
+        let report = ErrorReport {
+            error: true,
+            message: refusal.to_string().into(),
+            timestamp: payload::now(),
+            client_id: socket.id().into(),
+            original_data: original_data.map(Into::into),
+        };
+        // Texts and numbers always encode.
+        let _ = self.reply(socket, events::ERROR, &report);
+    }
+}
+
+fn unless_gone(socket: &Socket, emitted: Result<(), EmitError>) -> Result<(), EncodeError> {
+    match emitted {
+        Err(EmitError::Encode(error)) => Err(error),
+        Err(error) => {
+            log::debug!(client = socket.id(); "{error}");
+            Ok(())
+        }
+        Ok(()) => Ok(()),
+    }
+}
+
+/// Compares in a time that does not tell how much of the secret was guessed. Its length may be learnt.
+fn is_same_secret(wanted: &str, given: &str) -> bool {
+    if wanted.len() != given.len() {
+        return false;
+    }
+    let differences = wanted.bytes().zip(given.bytes()).fold(0, |sum, (a, b)| sum | (a ^ b));
+    hint::black_box(differences) == 0
+}
+
+struct RoomList<'a>(&'a BTreeSet<String>);
+
+impl fmt::Display for RoomList<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str("none");
+        }
+        for (index, room) in self.0.iter().enumerate() {
+            write!(f, "{}'{room}'", if index > 0 { ", " } else { "" })?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,275 @@
+//! The six events of the chat: each checked, done, answered, acknowledged.
+
+use std::{sync::Arc, time::Instant};
+
+use super::{
+    Refusal,
+    app::{App, Client, address_of},
+    events,
+    payload::{
+        self, BroadcastMessage, CustomResponse, MessageReceived, RoomBroadcast, RoomJoined, RoomLeft,
+        ServerStatus, UserJoinedRoom,
+    },
+    rate::Verdict,
+    refusal::{GET_STATUS, Quote},
+    rules,
+    text::{Excerpt, first_characters, is_falsy},
+};
+use crate::{
+    proto::socket::{Arg, EncodeError},
+    server::{EmitError, Event, NamespaceBuilder, Socket},
+};
+
+/// Characters of a message that the log shows.
+const LOGGED: usize = 100;
+
+/// One event of one client, being answered.
+struct Turn<'a> {
+    app: &'a App,
+    socket: &'a Socket,
+    client: &'a Client,
+    /// The first argument; the rest mean nothing.
+    data: Option<Arg<'a>>,
+}
+
+/// Why an event has no proper answer.
+enum Trouble {
+    Refused(Refusal),
+    /// Its answer cannot be sent to anybody.
+    Unsendable(EncodeError),
+}
+
+impl From<Refusal> for Trouble {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<EncodeError> for Trouble {
+    fn from(error: EncodeError) -> Self {
+        Self::Unsendable(error)
+    }
+}
+
+type Handler = fn(&Turn<'_>) -> Result<(), Trouble>;
+
+/// Each event with its handler, and with what has failed when its answer cannot be sent.
+const HANDLERS: [(&str, Handler, &str); 6] = [
+    (events::MESSAGE, message, "process message"),
+    (events::CUSTOM_EVENT, custom_event, "process custom event"),
+    (events::JOIN_ROOM, join_room, "join room"),
+    (events::LEAVE_ROOM, leave_room, "leave room"),
+    (events::ROOM_MESSAGE, room_message, "send room message"),
+    (events::GET_SERVER_STATUS, get_server_status, GET_STATUS),
+];
+
+pub(super) fn install(app: &Arc<App>, ns: &mut NamespaceBuilder) {
+    for (name, handler, doing) in HANDLERS {
+        let app = Arc::clone(app);
+        ns.on(name, move |socket, event| app.serve(socket, event, handler, doing));
+    }
+    let app = Arc::clone(app);
+    // Unknown to us, but somebody may wait for the acknowledgement.
+    ns.on_unhandled(move |socket, event| {
+        app.admit(socket, &event);
+        event.ack(&())
+    });
+}
+
+impl App {
+    fn serve(
+        &self,
+        socket: &Socket,
+        event: Event<'_>,
+        handler: Handler,
+        doing: &'static str,
+    ) -> Result<(), EmitError> {
+        let Some(client) = self.admit(socket, &event) else { return event.ack(&()) };
+        let turn = Turn { app: self, socket, client: &client, data: event.raw(0) };
+        let refusal = match handler(&turn) {
+            Ok(()) => None,
+            Err(Trouble::Refused(refusal)) => Some(refusal),
+            Err(Trouble::Unsendable(error)) => {
+                log::warn!(client = socket.id(); "{}: {error}", event.name());
+                Some(Refusal::Failed(doing))
+            }
+        };
+        if let Some(refusal) = refusal {
+            self.refuse(socket, event.name(), &refusal, original_data(&refusal, turn.data));
+        }
+        event.ack(&())
+    }
+
+    /// Counts an event, and lets it pass or answers it with an `error`.
+    pub(super) fn admit(&self, socket: &Socket, event: &Event<'_>) -> Option<Arc<Client>> {
+        self.counters.events_in.add_one();
+        let Some(client) = socket.data::<Client>() else {
+            self.refuse(socket, event.name(), &Refusal::NotRegistered, None);
+            return None;
+        };
+        let verdict = client.state.lock().bucket.take(Instant::now(), &self.options.rate);
+        if verdict == Verdict::Pass {
+            return Some(client);
+        }
+        self.counters.rate_limited.add_one();
+        self.refuse(socket, event.name(), &Refusal::RateLimited, None);
+        if verdict == Verdict::Disconnect {
+            client.state.lock().too_fast = true;
+            socket.disconnect(true);
+        }
+        None
+    }
+}
+
+/// What an `error` quotes.
+fn original_data<'a>(refusal: &Refusal, data: Option<Arg<'a>>) -> Option<&'a str> {
+    let quoted = match refusal.quote() {
+        Quote::Never => None,
+        Quote::IfTruthy => data.filter(|data| !is_falsy(data.json())),
+        Quote::Always => data,
+    };
+    quoted.map(|data| first_characters(data.json(), payload::ORIGINAL_DATA_MAX))
+}
+
+fn message(turn: &Turn<'_>) -> Result<(), Trouble> {
+    let Turn { app, socket, .. } = turn;
+    let message = rules::message(turn.data, &app.options.limits)?;
+    let number = turn.client.state.lock().messages + 1;
+    let timestamp = payload::now();
+    let received = MessageReceived {
+        sender: socket.id().into(),
+        message,
+        timestamp,
+        message_id: format!("{}_{number}", socket.id()).into(),
+    };
+    app.reply(socket, events::MESSAGE_RECEIVED, &received)?;
+    turn.client.state.lock().messages = number;
+    app.counters.messages.add_one();
+    log::info!(client = socket.id(); "message: {}", Excerpt(message.json(), LOGGED));
+    let broadcast = BroadcastMessage {
+        sender: socket.id().into(),
+        message,
+        timestamp,
+        total_clients: socket.namespace().len(),
+    };
+    Ok(app.tell(socket, socket.broadcast(), events::BROADCAST_MESSAGE, &broadcast)?)
+}
+
+fn custom_event(turn: &Turn<'_>) -> Result<(), Trouble> {
+    let Turn { app, socket, .. } = turn;
+    let (data, data_size) = rules::custom_event(turn.data, &app.options.limits)?;
+    log::info!(client = socket.id(); "custom event of {data_size} bytes: {}", Excerpt(data.json(), LOGGED));
+    let response = CustomResponse {
+        status: "received".into(),
+        original_data: data,
+        processed_by: "server".into(),
+        client_id: socket.id().into(),
+        timestamp: payload::now(),
+        data_size,
+    };
+    Ok(app.reply(socket, events::CUSTOM_RESPONSE, &response)?)
+}
+
+fn join_room(turn: &Turn<'_>) -> Result<(), Trouble> {
+    let Turn { app, socket, .. } = turn;
+    let room = rules::join(turn.data, &app.options.limits)?;
+    if !enter(turn, &room)? {
+        let still = RoomJoined {
+            room: room.into(),
+            status: "already_in_room".into(),
+            room_members: None,
+            timestamp: None,
+        };
+        return Ok(app.reply(socket, events::ROOM_JOINED, &still)?);
+    }
+    let address = address_of(&room);
+    socket.join(&address);
+    let room_members = app.members.join(&room);
+    log::info!(client = socket.id(); "joined '{room}', members: {room_members}");
+    let timestamp = payload::now();
+    let joined = RoomJoined {
+        room: room.as_str().into(),
+        status: "joined".into(),
+        room_members: Some(room_members),
+        timestamp: Some(timestamp),
+    };
+    app.reply(socket, events::ROOM_JOINED, &joined)?;
+    let notification =
+        UserJoinedRoom { user_id: socket.id().into(), room: room.as_str().into(), room_members, timestamp };
+    Ok(app.tell(socket, socket.to(&address), events::USER_JOINED_ROOM, &notification)?)
+}
+
+/// Notes that the client is in the room. `false`: it was already.
+fn enter(turn: &Turn<'_>, room: &str) -> Result<bool, Refusal> {
+    let limit = turn.app.options.limits.rooms;
+    let mut state = turn.client.state.lock();
+    if state.rooms.contains(room) {
+        return Ok(false);
+    }
+    if state.rooms.len() >= limit {
+        return Err(Refusal::TooManyRooms(limit));
+    }
+    Ok(state.rooms.insert(room.to_owned()))
+}
+
+fn leave_room(turn: &Turn<'_>) -> Result<(), Trouble> {
+    let Turn { app, socket, .. } = turn;
+    let room = rules::leave(turn.data, &app.options.limits)?;
+    if !turn.client.state.lock().rooms.remove(&room) {
+        let never = RoomLeft {
+            room: room.into(),
+            status: "not_in_room".into(),
+            remaining_members: None,
+            timestamp: None,
+        };
+        return Ok(app.reply(socket, events::ROOM_LEFT, &never)?);
+    }
+    socket.leave(&address_of(&room));
+    let remaining_members = app.members.leave(&room);
+    log::info!(client = socket.id(); "left '{room}', members: {remaining_members}");
+    let left = RoomLeft {
+        room: room.as_str().into(),
+        status: "left".into(),
+        remaining_members: Some(remaining_members),
+        timestamp: Some(payload::now()),
+    };
+    app.reply(socket, events::ROOM_LEFT, &left)?;
+    app.tell_left(socket, &room, remaining_members);
+    Ok(())
+}
+
+fn room_message(turn: &Turn<'_>) -> Result<(), Trouble> {
+    let Turn { app, socket, .. } = turn;
+    let (room, message) = rules::room_message(turn.data, &app.options.limits)?;
+    if !turn.client.state.lock().rooms.contains(&room) {
+        return Err(Refusal::NotInRoom(room).into());
+    }
+    let broadcast = RoomBroadcast {
+        sender: socket.id().into(),
+        room: room.as_str().into(),
+        message,
+        timestamp: payload::now(),
+        room_members: app.members.count(&room),
+    };
+    let members = socket.namespace().to(&address_of(&room));
+    app.tell(socket, members, events::ROOM_BROADCAST, &broadcast)?;
+    app.counters.room_messages.add_one();
+    log::info!(client = socket.id(); "message to '{room}': {}", Excerpt(message.json(), LOGGED));
+    Ok(())
+}
+
+fn get_server_status(turn: &Turn<'_>) -> Result<(), Trouble> {
+    let Turn { app, socket, .. } = turn;
+    let (rooms, client_messages) = {
+        let state = turn.client.state.lock();
+        (state.rooms.clone(), state.messages)
+    };
+    let status = ServerStatus {
+        total_clients: socket.namespace().len(),
+        server_uptime: app.uptime(),
+        client_rooms: rooms.into_iter().map(Into::into).collect(),
+        client_messages,
+        timestamp: payload::now(),
+    };
+    Ok(app.reply(socket, events::SERVER_STATUS, &status)?)
+}

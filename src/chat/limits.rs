@@ -1,0 +1,52 @@
+//! The limits of the chat, for both sides.
+
+/// Sizes and numbers that the server keeps its clients to, and that the client programs check before they send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Characters of a message or a room message: a string's own, otherwise those of its JSON text. Bytes of binary
+    /// values count as characters. Default 10,000.
+    pub message: usize,
+    /// Bytes of a custom event's JSON. Default 50,000.
+    pub custom_event: usize,
+    /// Characters of a room's name, after trimming. Default 100.
+    pub room_name: usize,
+    /// Rooms that one client may be in. Default 100.
+    pub rooms: usize,
+}
+
+impl Limits {
+    /// The defaults, for constant expressions.
+    pub const DEFAULT: Self = Self { message: 10_000, custom_event: 50_000, room_name: 100, rooms: 100 };
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+/// How many events one client may send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    /// Events a second in the long run; 0 switches the limit off. Default 50.
+    pub per_second: u32,
+    /// Events at once after a rest, at least 1. Default 200.
+    pub burst: u32,
+}
+
+impl Rate {
+    /// The default, for constant expressions.
+    pub const DEFAULT: Self = Self { per_second: 50, burst: 200 };
+}
+
+impl Default for Rate {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+/// Clients at one time, unless the server is told otherwise.
+pub const CONNECTIONS: usize = 1_000;
+
+/// Bytes of one WebSocket message or polling body, unless the server is told otherwise.
+pub const PAYLOAD: usize = 1_000_000;

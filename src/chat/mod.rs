@@ -1,0 +1,41 @@
+//! The chat: the application that the `server` program serves and the client programs speak.
+//!
+//! ```text
+//!   events, payload, limits ◄── what both sides must agree on
+//!      ▲                  ▲
+//!   refusal, rules     sending      what the server refuses, and with which words; what a client does not even send
+//!      ▲
+//!   app ─► handlers, health, test_events      installed on a `server::Builder`
+//! ```
+//!
+//! ```no_run
+//! use tinysio::{chat::{Chat, Options}, server::Server};
+//!
+//! let chat = Chat::new(Options::default());
+//! let server = chat.install(Server::builder()).listen("127.0.0.1:5000")?;
+//! server.wait();
+//! # Ok::<(), tinysio::server::StartError>(())
+//! ```
+
+mod address;
+mod app;
+mod counters;
+pub mod events;
+mod handlers;
+mod health;
+pub mod limits;
+mod members;
+pub mod payload;
+mod rate;
+mod refusal;
+mod rules;
+pub mod sending;
+mod test_events;
+mod text;
+
+pub use address::{Network, NetworkError};
+pub use app::{Chat, Options};
+pub use counters::Counters;
+pub use limits::{Limits, Rate};
+pub use refusal::Refusal;
+pub use rules::{RoomNameError, room_name};
