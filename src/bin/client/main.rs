@@ -1,0 +1,36 @@
+//! The `client` program: the chat at a prompt, and Socket.IO for scripts.
+
+#[allow(dead_code, reason = "each program uses its part of it")]
+#[path = "../clients/mod.rs"]
+mod clients;
+mod command;
+mod flags;
+mod interactive;
+mod screen;
+mod talk;
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use clap::Parser;
+
+use clients::common::exit::Failure;
+use flags::{Command, Flags};
+
+fn main() -> ExitCode {
+    let flags = Flags::parse();
+    run(&flags).unwrap_or_else(|failure| {
+        // Nobody may be reading.
+        let _ = writeln!(io::stderr(), "{failure}");
+        failure.code()
+    })
+}
+
+fn run(flags: &Flags) -> Result<ExitCode, Failure> {
+    match &flags.command {
+        None => interactive::run(flags),
+        Some(_) => todo!(),
+    }
+}
