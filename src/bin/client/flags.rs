@@ -10,7 +10,7 @@ use crate::clients::flags::{Connection, DEFAULT_URL, parse_speed, parse_url};
 ///
 /// Without a command it is interactive: it speaks to the chat of the `server` program, and prints what comes. With
 /// standard input from a pipe, each line of it is a command. `help` tells the commands.
-#[derive(Debug, Parser)]
+#[derive(Debug, Clone, Parser)]
 #[command(name = "client", version, max_term_width = 100, subcommand_precedence_over_arg = true,
           subcommand_help_heading = "Commands for scripts", after_help = AFTER_HELP)]
 pub(crate) struct Flags {
@@ -46,7 +46,7 @@ Examples:
   client box.local:5000 listen broadcast_message --json --count 1
   client health && echo up";
 
-#[derive(Debug, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 pub(crate) enum Command {
     /// Emit one event, and leave once it is delivered
     Emit(Emit),
@@ -62,7 +62,7 @@ pub(crate) enum Command {
     Errors(Errors),
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct Emit {
     /// Its name
     pub(crate) event: String,
@@ -80,7 +80,7 @@ pub(crate) struct Emit {
     pub(crate) binary: Vec<PathBuf>,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct Listen {
     /// Only events of these names
     #[arg(value_name = "EVENT")]
@@ -96,7 +96,7 @@ pub(crate) struct Listen {
     pub(crate) room: Vec<String>,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct Errors {
     /// Clients of the stress run
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=100))]

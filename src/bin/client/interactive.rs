@@ -5,10 +5,11 @@ use std::{
     process::ExitCode,
     sync::Arc,
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use crossbeam_channel::{Receiver, bounded};
+use tinysio::chat::Rate;
 
 use super::{
     flags::Flags,
@@ -19,6 +20,7 @@ use crate::clients::{
     common::{colour::Palette, exit::Failure},
     line::Line,
     notice::Notice,
+    pace::Pace,
     session::{Session, Show},
     stop::Stop,
 };
@@ -95,7 +97,7 @@ fn read_pipe(talk: &mut Talk, flags: &Flags, stop: &Stop) -> Result<(), Failure>
         }
     }
     let lines = read_lines(stop).map_err(|error| Failure::Failed(format!("cannot read: {error}")))?;
-    let mut pace = Pace::new();
+    let mut pace = Pace::new(Rate::DEFAULT);
     for line in lines.into_iter().map_while(|line| line) {
         pace.wait(stop);
         if stop.is_set() || !talk.execute(&line) {
@@ -139,27 +141,4 @@ fn read_lines(stop: &Stop) -> io::Result<Receiver<Option<String>>> {
         let _ = sender.send(None);
     })?;
     Ok(lines)
-}
-
-/// Keeps piped commands under the rate that the chat allows its clients.
-struct Pace {
-    rate: tinysio::chat::Rate,
-    begun: Instant,
-    sent: u32,
-}
-
-impl Pace {
-    fn new() -> Self {
-        Self { rate: tinysio::chat::Rate::DEFAULT, begun: Instant::now(), sent: 0 }
-    }
-
-    /// Waits until one more may be sent. A tenth below the limits, because the server's clock is not ours.
-    fn wait(&mut self, stop: &Stop) {
-        self.sent += 1;
-        let late = self.sent.saturating_sub(self.rate.burst / 10 * 9);
-        let due = Duration::from_secs_f64(f64::from(late) / (f64::from(self.rate.per_second) * 0.9));
-        if let Some(early) = due.checked_sub(self.begun.elapsed()) {
-            stop.pause(early);
-        }
-    }
 }

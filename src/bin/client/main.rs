@@ -4,10 +4,14 @@
 #[path = "../clients/mod.rs"]
 mod clients;
 mod command;
+mod demo;
+mod errors;
 mod flags;
 mod interactive;
 mod screen;
+mod script;
 mod talk;
+mod validate;
 
 use std::{
     io::{self, Write},
@@ -31,6 +35,11 @@ fn main() -> ExitCode {
 fn run(flags: &Flags) -> Result<ExitCode, Failure> {
     match &flags.command {
         None => interactive::run(flags),
-        Some(_) => todo!(),
+        Some(Command::Emit(emit)) => script::emit(flags, emit),
+        Some(Command::Listen(listen)) => script::listen(flags, listen),
+        Some(Command::Health) => script::health(flags),
+        Some(Command::Demo) => demo::run(flags),
+        Some(Command::Validate) => validate::run(flags),
+        Some(Command::Errors(errors)) => errors::run(flags, errors),
     }
 }

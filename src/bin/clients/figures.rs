@@ -37,39 +37,51 @@ pub(crate) fn milliseconds(time: Option<Duration>) -> String {
     }
 }
 
-/// Rows under a header, each column as wide as it must be; what is not in the first column is right-aligned.
+/// Rows under a header, each column as wide as it must be. Figures are on the right, what is in the first column is not.
 #[derive(Debug, Clone)]
-pub(crate) struct Table(Vec<Vec<String>>);
+pub(crate) struct Table {
+    rows: Vec<Vec<String>>,
+    /// Columns of text.
+    left: Vec<usize>,
+}
 
 impl Table {
     pub(crate) fn new(header: &[&str]) -> Self {
-        Self(vec![header.iter().map(|&cell| cell.to_owned()).collect()])
+        Self { rows: vec![header.iter().map(|&cell| cell.to_owned()).collect()], left: vec![0] }
+    }
+
+    /// One more column that holds text.
+    pub(crate) fn left(mut self, column: usize) -> Self {
+        self.left.push(column);
+        self
     }
 
     pub(crate) fn row(&mut self, cells: Vec<String>) {
-        self.0.push(cells);
+        self.rows.push(cells);
     }
 }
 
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let width = |column: usize| {
-            let cells = self.0.iter().filter_map(|row| row.get(column));
+            let cells = self.rows.iter().filter_map(|row| row.get(column));
             cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
         };
-        let widths: Vec<_> = (0..self.0[0].len()).map(width).collect();
-        for (number, row) in self.0.iter().enumerate() {
+        let widths: Vec<_> = (0..self.rows[0].len()).map(width).collect();
+        for (number, row) in self.rows.iter().enumerate() {
             for (column, (cell, &width)) in row.iter().zip(&widths).enumerate() {
-                match column {
-                    0 => write!(f, "{cell:<width$}")?,
-                    _ => write!(f, "  {cell:>width$}")?,
+                let gap = if column == 0 { "" } else { "  " };
+                match self.left.contains(&column) {
+                    true if column + 1 == widths.len() => write!(f, "{gap}{cell}")?,
+                    true => write!(f, "{gap}{cell:<width$}")?,
+                    false => write!(f, "{gap}{cell:>width$}")?,
                 }
             }
             if number == 0 {
                 let all = widths.iter().sum::<usize>() + 2 * (widths.len() - 1);
                 write!(f, "\n{}", "─".repeat(all))?;
             }
-            if number + 1 < self.0.len() {
+            if number + 1 < self.rows.len() {
                 f.write_str("\n")?;
             }
         }

@@ -14,10 +14,13 @@ pub(crate) mod flags;
 pub(crate) mod host;
 pub(crate) mod line;
 pub(crate) mod notice;
+pub(crate) mod pace;
+pub(crate) mod relay;
 pub(crate) mod request;
 pub(crate) mod session;
 pub(crate) mod stage;
 pub(crate) mod stop;
+pub(crate) mod verdict;
 
 #[path = "../common/mod.rs"]
 pub(crate) mod common;

@@ -79,6 +79,10 @@ struct State {
     failures: u32,
     /// The first attempts are under way, and are counted as such.
     first: bool,
+    /// The connection stands, and that has been said.
+    up: bool,
+    /// The next loss has to put the rooms' joins before everything else.
+    rejoins: bool,
     connected_before: bool,
     /// We are about to disconnect for good: no room is joined again.
     leaving: bool,
@@ -206,7 +210,7 @@ impl Session {
         }
         let mut over = |state: &State| {
             let failed = state.failures > 0 && self.is_at_rest();
-            (self.is_connected() || failed || state.failures >= FIRST_ATTEMPTS).then_some(())
+            (state.up || failed || state.failures >= FIRST_ATTEMPTS).then_some(())
         };
         self.wait(Duration::MAX, true, &mut over);
         self.shared.change(|state| state.first = false);
@@ -223,6 +227,9 @@ impl Session {
             }
         };
         let _order = self.shared.order.lock();
+        if !self.is_connected() {
+            self.shared.rejoin(&self.socket);
+        }
         let line = match self.emit(&ready) {
             Ok(Delivery::Buffered) => Line::warning(format!(
                 "Not connected to server: queued, to be sent when the connection is back ({} waiting)",
@@ -300,13 +307,13 @@ impl Session {
 
     /// Waits until the connection stands. `false`: it does not, in this time or at all.
     pub(crate) fn wait_connected(&self, timeout: Duration) -> bool {
-        self.wait(timeout, true, &mut |_| (self.is_connected() || self.is_at_rest()).then_some(()));
+        self.wait(timeout, true, &mut |state| (state.up || self.is_at_rest()).then_some(()));
         self.is_connected()
     }
 
     /// Waits until the connection is gone.
     pub(crate) fn wait_disconnected(&self, timeout: Duration) -> bool {
-        self.wait(timeout, true, &mut |_| (!self.is_connected()).then_some(())).is_some()
+        self.wait(timeout, true, &mut |state| (!state.up).then_some(())).is_some()
     }
 
     /// Waits until nothing is tried any more.
@@ -380,17 +387,25 @@ impl Shared {
     fn connected(&self) {
         let again = self.change(|state| std::mem::replace(&mut state.connected_before, true));
         self.show(&Notice::Connected { url: &self.url, again });
+        self.change(|state| (state.up, state.rejoins) = (true, true));
     }
 
     fn disconnected(&self, socket: &Socket, reason: CloseReason) {
-        self.show(&Notice::Disconnected(reason));
-        let rooms = self.change(|state| match std::mem::take(&mut state.leaving) {
-            true => BTreeSet::new(),
-            false => state.rooms.clone(),
+        let _order = self.order.lock();
+        (self.show)(&Notice::Disconnected(reason));
+        self.rejoin(socket);
+        self.change(|state| (state.up, state.leaving) = (false, false));
+    }
+
+    /// Once for every loss: puts the joins of all rooms before what is sent from then on. `order` is held.
+    fn rejoin(&self, socket: &Socket) {
+        let rooms = self.change(|state| match std::mem::take(&mut state.rejoins) && !state.leaving {
+            true => state.rooms.clone(),
+            false => BTreeSet::new(),
         });
         for room in rooms {
             if let Err(error) = socket.emit(events::JOIN_ROOM, json!({ "room": room })) {
-                self.show(&Notice::Said(&Line::bad(format!("Failed to join room: {error}"))));
+                (self.show)(&Notice::Said(&Line::bad(format!("Failed to join room: {error}"))));
             }
         }
     }
