@@ -73,6 +73,8 @@ pub(super) struct State {
     pub(super) verdict: Option<Error>,
     /// Whether a session was upgraded to WebSocket: what `remember_upgrade` remembers.
     pub(super) upgraded: bool,
+    /// The session that ended before everything that had been emitted was written.
+    pub(super) unfinished: Option<u64>,
     pub(super) last_reason: Option<CloseReason>,
     pub(super) last_error: Option<Error>,
     pub(super) stats: Stats,
@@ -253,6 +255,7 @@ impl Core {
             verdicts: 0,
             verdict: None,
             upgraded: false,
+            unfinished: None,
             last_reason: None,
             last_error: None,
             stats: Stats::default(),

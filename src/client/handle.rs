@@ -211,7 +211,8 @@ impl Handle {
     /// As [`disconnect`](Self::disconnect), with one's own bound for writing what was emitted before.
     ///
     /// # Errors
-    /// [`Error::Timeout`] when not everything was written in time; the connection is closed all the same.
+    /// [`Error::Timeout`] when not everything was written in time, or the connection broke before; it is closed all the
+    /// same. [`Error::Closed`].
     pub fn disconnect_within(&self, timeout: Duration) -> Result<(), Error> {
         self.core.disconnect(timeout)
     }

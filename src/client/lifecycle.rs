@@ -332,20 +332,21 @@ impl Core {
     pub(super) fn disconnect(&self, timeout: Duration) -> Result<(), Error> {
         let by = from_now(timeout);
         let Some(epoch) = self.go_down(by)? else { return Ok(()) };
-        let flushed = self.wait_for(Some(by), |state| match state.session(epoch) {
-            None => Some(true),
+        let unwritten = Err(Error::Timeout { what: "end of the writing", after: timeout });
+        let over = self.wait_for(Some(by), |state| match state.session(epoch) {
+            None => Some(state.unfinished == Some(epoch)),
             Some(_) => None,
         });
-        if flushed.is_some() {
-            return Ok(());
+        if let Some(unfinished) = over {
+            return if unfinished { unwritten } else { Ok(()) };
         }
         let mut state = self.state.lock();
-        let Some(session) = state.session(epoch) else { return Ok(()) };
-        let flushed = session.closing.is_some_and(|closing| closing.flushed);
+        let flushed =
+            state.session(epoch).is_none_or(|session| session.closing.is_some_and(|closing| closing.flushed));
         if let Some(lifeline) = &state.lifeline {
             self.cut(lifeline);
         }
-        if flushed { Ok(()) } else { Err(Error::Timeout { what: "end of the writing", after: timeout }) }
+        if flushed { Ok(()) } else { unwritten }
     }
 
     /// Begins to end everything; gives the session that is ending.
@@ -393,6 +394,9 @@ impl Core {
         let state = &mut *state;
         let Some(mut session) = state.session.take_if(|session| session.epoch == epoch) else { return };
         let closing = session.closing;
+        if closing.is_some_and(|closing| !closing.flushed) {
+            state.unfinished = Some(epoch);
+        }
         let reason = closing.map_or(end.reason, |closing| closing.reason);
         log::info!("connection ended: {reason}");
         if let Upgrade::Probing(lifeline) = &session.upgrade {

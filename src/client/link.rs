@@ -389,7 +389,10 @@ impl<'c> Link<'c> {
                 Some(Incoming::Binary(bytes)) => inbound.binary(bytes),
                 Some(Incoming::Ping) => Ok(()),
                 Some(Incoming::Pong) => {
-                    self.pause = None;
+                    // What waits behind the pause goes out before anybody sleeps.
+                    if self.pause.take().is_some() {
+                        return Ok(true);
+                    }
                     Ok(())
                 }
                 Some(Incoming::Closed) => {

@@ -13,7 +13,7 @@ use tinysio::client::{Builder, Client, CloseReason, ConnectionState, Error, Step
 use crate::support::{LONG, Way, hear, in_thread, quick, until};
 
 /// Accepts connections for ever, each handled on a thread of its own.
-fn listen(serve: impl Fn(TcpStream) + Send + Sync + Clone + 'static) -> String {
+pub(crate) fn listen(serve: impl Fn(TcpStream) + Send + Sync + Clone + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     in_thread(move || {
@@ -85,6 +85,63 @@ fn polling(packet: Option<&'static str>) -> String {
     })
 }
 
+/// Accepts connections and says nothing.
+pub(crate) fn silent() -> String {
+    listen(|mut stream| while matches!(stream.read(&mut [0; 1_000]), Ok(1..)) {})
+}
+
+/// Opens sessions, and never joins a namespace.
+pub(crate) fn opens_only() -> String {
+    listen(|mut stream| {
+        while let Some(request) = request(&mut stream) {
+            if request.starts_with("POST") {
+                answer(&mut stream, "200 OK", "ok");
+            } else if request.contains("transport=websocket") {
+                accept_websocket(&mut stream, &request);
+                send(&mut stream, OPEN);
+                return std::thread::sleep(LONG);
+            } else if !request.contains("sid=s") {
+                answer(&mut stream, "200 OK", OPEN);
+            }
+        }
+    })
+}
+
+/// Opens a session over WebSocket, joins, and then neither reads nor writes.
+pub(crate) fn deaf_websocket() -> String {
+    deaf_websocket_with(60_000)
+}
+
+/// The same, promising a ping every so many milliseconds.
+pub(crate) fn deaf_websocket_with(ping: u32) -> String {
+    listen(move |mut stream| {
+        let Some(request) = request(&mut stream) else { return };
+        accept_websocket(&mut stream, &request);
+        send(&mut stream, &OPEN.replace("25000", &ping.to_string()).replace("20000", "0"));
+        // The client's CONNECT comes before it is answered.
+        let _ = stream.read(&mut [0; 8]);
+        send(&mut stream, r#"40{"sid":"x"}"#);
+        std::thread::sleep(LONG);
+    })
+}
+
+fn accept_websocket(stream: &mut TcpStream, request: &str) {
+    let name = "sec-websocket-key: ";
+    let key = request.lines().find(|line| line.to_lowercase().starts_with(name)).unwrap();
+    let accept = tungstenite::handshake::derive_accept_key(&key.as_bytes()[name.len()..]);
+    let _ = write!(
+        stream,
+        "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\
+         sec-websocket-accept: {accept}\r\n\r\n"
+    );
+}
+
+/// Sends a text message of at most 125 bytes.
+fn send(stream: &mut TcpStream, text: &str) {
+    let _ = stream.write_all(&[0x81, u8::try_from(text.len()).unwrap()]);
+    let _ = stream.write_all(text.as_bytes());
+}
+
 type Joins = std::sync::Arc<std::sync::Mutex<std::sync::mpsc::Receiver<()>>>;
 
 fn crossbeam() -> (std::sync::mpsc::Sender<()>, Joins) {
@@ -135,8 +192,7 @@ fn the_socket_does_not_exist(#[values(Way::Polling, Way::Websocket)] way: Way) {
 
 #[rstest]
 fn accepts_and_says_nothing(#[values(Way::Polling, Way::Websocket, Way::Upgrade)] way: Way) {
-    let url = listen(|mut stream| while matches!(stream.read(&mut [0; 1_000]), Ok(1..)) {});
-    let error = fails(&url, way);
+    let error = fails(&silent(), way);
     assert!(error.to_string().contains("timed out"), "{error}");
 }
 
@@ -224,16 +280,7 @@ fn a_body_without_end() {
 
 #[rstest]
 fn opens_and_never_joins(#[values(Way::Polling, Way::Upgrade)] way: Way) {
-    let url = listen(|mut stream| {
-        while let Some(request) = request(&mut stream) {
-            if request.starts_with("POST") {
-                answer(&mut stream, "200 OK", "ok");
-            } else if !request.contains("sid=s") {
-                answer(&mut stream, "200 OK", OPEN);
-            }
-        }
-    });
-    let error = fails(&url, way);
+    let error = fails(&opens_only(), way);
     assert!(matches!(error, Error::Timeout { what: "answer to CONNECT", .. }), "{error}");
 }
 

@@ -232,7 +232,7 @@ fn survives_a_restart_of_the_server(
 ) {
     let mut server = server!(peer, &[]);
     let auths = Arc::new(AtomicU32::new(0));
-    let counter = auths.clone();
+    let counter = auths;
     let client = way
         .set(quick(&server.url()))
         .auth_with(move |_| json!({ "n": counter.fetch_add(1, Ordering::SeqCst) }))
@@ -336,7 +336,7 @@ fn events_stay_in_order_through_a_slow_handler(
     let (said, heard) = hear("the next number");
     socket.on("n", move |_, event| {
         let n: u32 = event.arg(0).unwrap();
-        if n % 100 == 0 {
+        if n.is_multiple_of(100) {
             std::thread::sleep(Duration::from_millis(5));
         }
         said.send(n).unwrap();
@@ -440,7 +440,7 @@ fn an_upgrade_is_remembered() {
     let socket = client.socket("/");
     let (said, heard) = hear("welcome");
     socket.on("welcome", move |_, event| {
-        said.send(event.arg::<Value>(0).unwrap()["transport"].clone()).unwrap()
+        said.send(event.arg::<Value>(0).unwrap()["transport"].clone()).unwrap();
     });
     client.connect().unwrap();
     assert_eq!(heard.next(), json!("polling"));

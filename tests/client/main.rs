@@ -1,5 +1,10 @@
 //! The client library against the official server, against python-socketio, and against peers that misbehave.
 
+#![allow(clippy::unwrap_used, reason = "a helper that cannot go on ends its test")]
+
 mod hostile;
 mod interop;
+mod lifecycle;
 mod support;
+#[cfg(feature = "tls")]
+mod tls;

@@ -179,3 +179,57 @@ pub(crate) fn threads(prefix: &str) -> Vec<PathBuf> {
     };
     tasks.filter_map(|task| Some(task.ok()?.path())).filter(named).collect()
 }
+
+/// Runs the test that calls this in a process of its own, so that it can count the process' threads and its processor
+/// time. `false`: that has been done; `true`: this is that process.
+pub(crate) fn alone() -> bool {
+    const MARK: &str = "TINYSIO_TEST_ALONE";
+    if std::env::var_os(MARK).is_some() {
+        return true;
+    }
+    let test = std::thread::current().name().unwrap().to_owned();
+    let child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", &test, "--nocapture", "--test-threads=1"])
+        .env(MARK, "1")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&child.stdout);
+    print!("{said}");
+    assert!(child.status.success(), "{test}: {}", String::from_utf8_lossy(&child.stderr));
+    assert!(said.contains("1 passed"), "{test} did not run");
+    false
+}
+
+/// Runs `what`, and asserts that it took less than a second.
+#[track_caller]
+pub(crate) fn prompt<T>(what: &str, run: impl FnOnce() -> T) -> T {
+    let begun = Instant::now();
+    let result = run();
+    let took = begun.elapsed();
+    assert!(took < Duration::from_secs(1), "{what} took {took:?}");
+    result
+}
+
+/// A server of ours in this process: acknowledges `echo` with its arguments, answers `shout` with `shouted`, never
+/// acknowledges `silent`, disconnects on `kick`, sends `n` as often as `flood` says.
+pub(crate) fn own_server(address: &str) -> tinysio::Server {
+    tinysio::Server::builder()
+        .namespace("/", |ns| {
+            ns.on("echo", |_, event| event.ack(event.args()))
+                .on("shout", |socket, event| socket.emit("shouted", event.args()))
+                .on("silent", |_, event| drop(event.take_ack()))
+                .on("kick", |socket, _| socket.disconnect(false))
+                .on("flood", |socket, event| {
+                    for n in 0..event.arg(0).unwrap_or(0) {
+                        let _ = socket.emit("n", &n);
+                    }
+                });
+        })
+        .listen(address)
+        .unwrap()
+}
+
+/// Its URL.
+pub(crate) fn url_of(server: &tinysio::Server) -> String {
+    format!("http://{}", server.local_addr().unwrap())
+}
