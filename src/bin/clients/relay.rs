@@ -52,6 +52,10 @@ impl Relay {
         format!("{scheme}://127.0.0.1:{}{path}", self.port)
     }
 
+    pub(crate) fn is_open(&self) -> bool {
+        self.open.is_some()
+    }
+
     /// Listens again.
     pub(crate) fn mend(&mut self) -> io::Result<()> {
         let listener = TcpListener::bind(("127.0.0.1", self.port))?;

@@ -77,7 +77,7 @@ struct State {
     outstanding: usize,
     /// Attempts that failed since [`Session::first_connect`] began.
     failures: u32,
-    /// The first attempts are under way, and are counted as such.
+    /// It has not been connected yet: the first attempts are counted as such.
     first: bool,
     /// The connection stands, and that has been said.
     up: bool,
@@ -94,7 +94,10 @@ struct State {
 pub(crate) struct Tally {
     pub(crate) sent: u64,
     pub(crate) received: u64,
+    /// `message_received` events.
     pub(crate) confirmed: u64,
+    /// Sent, and acknowledged by the server.
+    pub(crate) acknowledged: u64,
     pub(crate) errors: u64,
     pub(crate) last_error: Option<String>,
     /// Every error, once.
@@ -213,7 +216,6 @@ impl Session {
             (state.up || failed || state.failures >= FIRST_ATTEMPTS).then_some(())
         };
         self.wait(Duration::MAX, true, &mut over);
-        self.shared.change(|state| state.first = false);
         self.is_connected()
     }
 
@@ -268,6 +270,14 @@ impl Session {
             return Err("it was not sent".to_owned());
         }
         self.answer(request, from, timeout)
+    }
+
+    /// Sends messages 1 to `count` and waits until each is confirmed.
+    pub(crate) fn confirm_messages(&self, text: &str, count: u32, timeout: Duration) -> Result<(), String> {
+        for number in 1..=count {
+            self.confirm(&Request::message(&format!("{text} {number}")), timeout)?;
+        }
+        Ok(())
     }
 
     /// Waits for the answer to what was sent after `from`.
@@ -387,7 +397,7 @@ impl Shared {
     fn connected(&self) {
         let again = self.change(|state| std::mem::replace(&mut state.connected_before, true));
         self.show(&Notice::Connected { url: &self.url, again });
-        self.change(|state| (state.up, state.rejoins) = (true, true));
+        self.change(|state| (state.up, state.rejoins, state.first) = (true, true, false));
     }
 
     fn disconnected(&self, socket: &Socket, reason: CloseReason) {
@@ -411,29 +421,29 @@ impl Shared {
     }
 
     fn connect_error(&self, error: &Error) {
+        self.show(&Notice::ConnectError(error));
         self.change(|state| {
             state.failures += 1;
             state.tally.note(error.to_string());
         });
-        self.show(&Notice::ConnectError(error));
     }
 
     fn scheduled(&self, attempt: u32, delay: Duration) {
-        let (first, failures) = self.change(|state| (state.first, state.failures));
-        if !first {
-            self.show(&Notice::Scheduled { attempt, of: self.max_attempts, delay });
-        } else if failures < FIRST_ATTEMPTS {
-            self.show(&Notice::ConnectingIn(delay));
+        let first_failures = self.change(|state| state.first.then_some(state.failures));
+        match first_failures {
+            Some(failures) if failures < FIRST_ATTEMPTS => self.show(&Notice::ConnectingIn(delay)),
+            // Now it is the program's turn to say something.
+            Some(FIRST_ATTEMPTS) => {}
+            _ => self.show(&Notice::Scheduled { attempt, of: self.max_attempts, delay }),
         }
     }
 
     fn attempt(&self, attempt: u32) {
-        let first = self.change(|state| state.first);
-        if first {
-            self.show(&Notice::Connecting { attempt: attempt + 1, of: FIRST_ATTEMPTS });
-        } else {
-            self.show(&Notice::Attempt { attempt, of: self.max_attempts });
-        }
+        let is_first = self.change(|state| state.first && state.failures < FIRST_ATTEMPTS);
+        self.show(&match is_first {
+            true => Notice::Connecting { attempt: attempt + 1, of: FIRST_ATTEMPTS },
+            false => Notice::Attempt { attempt, of: self.max_attempts },
+        });
     }
 
     fn arrived(&self, arrival: Arrival) {
@@ -463,7 +473,10 @@ impl Shared {
         self.change(|state| {
             state.outstanding -= 1;
             match result {
-                Ok(_) => state.tally.round_trips.push(sent.elapsed()),
+                Ok(_) => {
+                    state.tally.acknowledged += 1;
+                    state.tally.round_trips.push(sent.elapsed());
+                }
                 Err(error) => state.tally.note(error.to_string()),
             }
         });

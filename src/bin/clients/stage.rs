@@ -8,6 +8,7 @@ use std::{
 use super::{
     common::colour::Palette,
     line::{Line, Tone},
+    session::Show,
     stop::Stop,
 };
 
@@ -69,6 +70,12 @@ impl Stage {
     /// Waits, unless somebody wants to stop. `false`: somebody does.
     pub(crate) fn pause(&self, time: Duration) -> bool {
         self.stop.pause(self.scaled(time))
+    }
+
+    /// What shows all that happens to a session.
+    pub(crate) fn show(&self) -> Show {
+        let stage = self.clone();
+        Box::new(move |notice| notice.lines().iter().for_each(|line| stage.say(line)))
     }
 
     pub(crate) fn scaled(&self, time: Duration) -> Duration {
