@@ -47,13 +47,14 @@ pub(crate) fn run(flags: &Flags, stage: &Stage) -> Result<ExitCode, Failure> {
     let session = Session::new(builder, &url, Some(flags.attempts), &stage.stop, show(stage, manual.clone()))
         .map_err(|error| Failure::Usage(error.to_string()))?;
     let play = Play { flags, stage, session: &session };
+    // The server outlives the session, so that the end is no loss.
     let outcome = play.find().and_then(|host| {
         manual.store(false, Relaxed);
         play.lose_and_return(host)
     });
     session.leave();
     Ok(match outcome {
-        Ok(()) => {
+        Ok(_) => {
             stage.good("\nThe connection came back, and messages flow again");
             ExitCode::SUCCESS
         }
@@ -124,7 +125,7 @@ impl Play<'_> {
         if self.stage.pause(delay) { Ok(()) } else { Err("interrupted".to_owned()) }
     }
 
-    fn lose_and_return(&self, host: Option<Host>) -> Result<(), String> {
+    fn lose_and_return(&self, host: Option<Host>) -> Result<Option<Host>, String> {
         let (session, timeout) = (self.session, self.flags.connection.timeout);
         session.confirm_messages("Post-reconnect message", MESSAGES, timeout)?;
         self.stage.heading("Automatic reconnection");
@@ -132,7 +133,7 @@ impl Play<'_> {
             Some(_) => timeout,
             None => PATIENCE,
         };
-        let _host = match host {
+        let host = match host {
             Some(host) => {
                 self.stage.warning("Killing the server");
                 host.kill();
@@ -149,7 +150,8 @@ impl Play<'_> {
         if !session.wait_connected(patience.max(Duration::from_secs(30))) {
             return Err("no attempt succeeded".to_owned());
         }
-        session.confirm_messages("Message after the automatic reconnection", MESSAGES, timeout)
+        session.confirm_messages("Message after the automatic reconnection", MESSAGES, timeout)?;
+        Ok(host)
     }
 
     fn wait_for_loss(&self, patience: Duration) -> Result<(), String> {
