@@ -24,7 +24,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             ns.on("join", |socket, event| event.arg::<String>(0).map(|room| socket.join(&room)));
             ns.on("room_msg", |socket, event| -> Result<(), Box<dyn std::error::Error>> {
                 let room: String = event.arg(0)?;
-                socket.namespace().to(&room).emit("room_msg", &event.raw(1))?;
+                socket.namespace().to(&room).emit("room_msg", event.raw(1))?;
                 Ok(())
             });
         })

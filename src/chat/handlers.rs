@@ -72,7 +72,7 @@ pub(super) fn install(app: &Arc<App>, ns: &mut NamespaceBuilder) {
     // Unknown to us, but somebody may wait for the acknowledgement.
     ns.on_unhandled(move |socket, event| {
         app.admit(socket, &event);
-        event.ack(&())
+        event.ack(())
     });
 }
 
@@ -84,7 +84,7 @@ impl App {
         handler: Handler,
         doing: &'static str,
     ) -> Result<(), EmitError> {
-        let Some(client) = self.admit(socket, &event) else { return event.ack(&()) };
+        let Some(client) = self.admit(socket, &event) else { return event.ack(()) };
         let turn = Turn { app: self, socket, client: &client, data: event.raw(0) };
         let refusal = match handler(&turn) {
             Ok(()) => None,
@@ -97,7 +97,7 @@ impl App {
         if let Some(refusal) = refusal {
             self.refuse(socket, event.name(), &refusal, original_data(&refusal, turn.data));
         }
-        event.ack(&())
+        event.ack(())
     }
 
     /// Counts an event, and lets it pass or answers it with an `error`.

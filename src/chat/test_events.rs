@@ -21,7 +21,7 @@ pub(super) fn install(app: &Arc<App>, ns: &mut NamespaceBuilder) {
         let app = Arc::clone(app);
         ns.on(name, move |socket, event| match app.admit(socket, &event) {
             Some(_) => handler(socket, event),
-            None => event.ack(&()),
+            None => event.ack(()),
         });
     }
 }
@@ -30,7 +30,7 @@ pub(super) fn install_namespace(app: &Arc<App>, ns: &mut NamespaceBuilder) {
     app.require_token(ns);
     ns.on_connect(|socket| match socket.auth() {
         Some(auth) => socket.emit("auth", auth),
-        None => socket.emit("auth", &json!({})),
+        None => socket.emit("auth", json!({})),
     });
 }
 
@@ -46,9 +46,9 @@ fn ask(socket: &Socket, event: Event<'_>) -> Result<(), EmitError> {
     let answered = move |socket: &Socket, answer: Result<OwnedArgs, AckError>| {
         let told = match answer {
             Ok(args) => socket.emit("answered", &args),
-            Err(_) => socket.emit("ask_timeout", &()),
+            Err(_) => socket.emit("ask_timeout", ()),
         };
-        let acked = told.and_then(|()| ack.map_or(Ok(()), |ack| ack.send(&())));
+        let acked = told.and_then(|()| ack.map_or(Ok(()), |ack| ack.send(())));
         if let Err(error) = acked {
             log::debug!(client = socket.id(); "gone before its answer: {error}");
         }
@@ -64,7 +64,7 @@ fn ask(socket: &Socket, event: Event<'_>) -> Result<(), EmitError> {
 }
 
 fn kick(socket: &Socket, event: Event<'_>) -> Result<(), EmitError> {
-    let acked = event.ack(&());
+    let acked = event.ack(());
     socket.disconnect(false);
     acked
 }

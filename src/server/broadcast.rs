@@ -1,16 +1,24 @@
 //! One packet for many sockets.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
+use crossbeam_channel::bounded;
 use serde::Serialize;
 
 use super::{
-    error::EmitError,
+    dispatch,
+    error::{AckError, EmitError},
     hub::{Question, Selection},
     namespace::Namespace,
     socket::Socket,
 };
-use crate::proto::socket::Outgoing;
+use crate::proto::socket::{Outgoing, OwnedArgs};
+
+/// What one recipient answered, or why it did not.
+pub type Reply = (Socket, Result<OwnedArgs, AckError>);
 
 /// Some of a namespace's sockets: the official `BroadcastOperator`.
 ///
@@ -55,9 +63,42 @@ impl Broadcast {
     /// # Errors
     /// [`EmitError::Encode`], [`EmitError::ServerGone`]. What becomes of it at each
     /// recipient is not reported.
-    pub fn emit<T: Serialize + ?Sized>(self, event: &str, args: &T) -> Result<(), EmitError> {
-        let packet = Outgoing::event(self.namespace.name(), event, None).encode(args)?;
+    pub fn emit(self, event: &str, args: impl Serialize) -> Result<(), EmitError> {
+        let packet = Outgoing::event(self.namespace.name(), event, None).encode(&args)?;
         self.namespace.0.hub.emit(self.namespace.0.index, self.selection, packet, self.volatile)
+    }
+
+    /// Official `io.timeout(t).emitWithAck`: sends, and waits for the acknowledgement of every recipient, which come in
+    /// the order of their arrival, each with its socket. The official server rejects the whole call when one is
+    /// missing; here each recipient has its own result.
+    ///
+    /// # Errors
+    /// [`AckError::Emit`] when the packet cannot be encoded; [`AckError::WouldDeadlock`] inside a handler, whose own
+    /// client might be among the recipients.
+    pub fn emit_with_ack(
+        self,
+        event: &str,
+        args: impl Serialize,
+        timeout: Duration,
+    ) -> Result<Vec<Reply>, AckError> {
+        if dispatch::is_in_handler() {
+            return Err(AckError::WouldDeadlock);
+        }
+        let id = self.namespace.next_ack_id();
+        let packet =
+            Outgoing::event(self.namespace.name(), event, Some(id)).encode(&args).map_err(EmitError::from)?;
+        let deadline = Instant::now() + timeout;
+        let sockets = self.sockets();
+        let (answers, results) = bounded(sockets.len());
+        for socket in sockets {
+            let answers = answers.clone();
+            socket.send_asking(&packet, id, deadline, move |socket, result| {
+                // There is room for each, and the receiver waits for all.
+                let _ = answers.send((socket.clone(), result));
+            });
+        }
+        drop(answers);
+        Ok(results.into_iter().collect())
     }
 
     /// The sockets meant, in no particular order: the official `fetchSockets`.

@@ -6,7 +6,7 @@
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Cors {
     /// The default. No CORS header is sent, so browsers keep pages of other origins from polling; a WebSocket is
-    /// refused (403) when its `Origin` is not the host it was sent to. The official server takes WebSockets from every
+    /// refused (400, as the official server answers all refusals there) when its `Origin` is not the host it was sent to. The official server takes WebSockets from every
     /// page here.
     #[default]
     SameOrigin,

@@ -203,10 +203,10 @@ impl Inbound {
         session.settled.store(true, Release);
         socket.set_connected();
         self.sockets.push(socket.clone());
-        let packet = Outgoing::connect(name).encode(&json!({ "sid": socket.id() }));
-        // A failed send means that the session has ended, and its end tells the handlers.
-        let _ = packet.map(|packet| session.send_ordered(packet));
-        namespace.0.hub.send(Command::Enter(socket.clone()));
+        // A string always encodes.
+        if let Ok(consent) = Outgoing::connect(name).encode(&json!({ "sid": socket.id() })) {
+            namespace.0.hub.enter(socket.clone(), consent);
+        }
         if let Some(handler) = &namespace.0.handlers.connect {
             guard(&socket, "on_connect", || handler(&socket));
         }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   emit ─► outbox ─► kernel full ─► drain(session): poll(2) until writable, send, until the backlog is empty
-//!   emit ─► corked outbox ─────────► watch(session): every CORK_PATIENCE, send what lay still since the last look
+//!   emit ─► corked outbox ─────────► watch(session): every CORK_PATIENCE, send what was there at the last look
 //! ```
 
 use std::{
@@ -16,7 +16,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use rustix::event::{PollFd, PollFlags};
 
 use super::{
-    outbox::Drained,
+    outbox::{Drained, Pushed},
     session::Session,
     stream::{self, Stream, Waker},
 };
@@ -103,9 +103,15 @@ impl Drain {
             }
             if !self.watched.is_empty() && Instant::now() >= next_look {
                 next_look = Instant::now() + CORK_PATIENCE;
+                let blocked = &mut self.blocked;
                 self.watched.retain(|session| {
                     let (pushed, more) = session.outbox.watch();
-                    session.settle(pushed).is_ok() && more
+                    if pushed != Pushed::Drain {
+                        return session.settle(pushed).is_ok() && more;
+                    }
+                    // Not by way of the queue, for whose room this thread would wait for itself.
+                    blocked.extend(session.outbox.stream().map(|stream| (Arc::clone(session), stream)));
+                    more
                 });
             }
         }

@@ -195,7 +195,7 @@ fn drain_input(connection: &Connection) {
     connection.stream.shutdown(Shutdown::Write);
     let deadline = Instant::now() + Duration::from_millis(500);
     let mut sink = [0; 4096];
-    let mut left = 64;
+    let mut left = 1024;
     while left > 0 && connection.stream.recv_until(&mut sink, deadline).is_ok_and(|read| read > 0) {
         left -= 1;
     }
@@ -252,6 +252,9 @@ fn check(core: &Core, peer: Peer, endpoint: usize, head: &Head, websocket: bool)
     let transport = query.transport()?;
     if !core.config.transports.contains(&transport) {
         return Err(HandshakeError::TransportUnknown.into());
+    }
+    if head.is_illegible("origin") {
+        return Err(HandshakeError::BadRequest.into());
     }
     let origin = head.header("origin");
     if !core.config.cors.allows(origin, forwarded_host(head), websocket) {
@@ -345,9 +348,11 @@ fn polling_request(
     }
     let checked = check(core, connection.peer, endpoint, &head, false);
     let persistent_head;
+    let mut posted_to = None;
     let response = match checked {
         Ok(Wanted::Session(session)) => {
             let response = polling.serve(connection, &head, &session)?;
+            posted_to = (*head.method() == Method::Post).then_some(session);
             persistent_head = Some(head);
             response
         }
@@ -368,8 +373,11 @@ fn polling_request(
         }
     };
     let response = with_cors(&core.config.cors, origin.as_deref(), response);
-    connection.respond(response, persistent_head.as_ref())?;
-    Ok(Next::Request)
+    let responded = connection.respond(response, persistent_head.as_ref());
+    if let Some(session) = posted_to {
+        polling::answered(&session);
+    }
+    responded.map(|()| Next::Request)
 }
 
 fn allowed_headers(head: &Head) -> &str {

@@ -4,7 +4,10 @@ use std::{
     collections::HashMap,
     fmt,
     net::{Shutdown, SocketAddr, TcpListener, ToSocketAddrs},
-    os::unix::net::{UnixListener, UnixStream},
+    os::unix::{
+        fs::FileTypeExt,
+        net::{UnixListener, UnixStream},
+    },
     path::Path,
     sync::{
         Arc,
@@ -309,8 +312,9 @@ impl Builder {
     /// [`StartError`].
     pub fn listen_unix(self, path: impl AsRef<Path>) -> Result<Server, StartError> {
         let path = path.as_ref();
-        if path.exists() && UnixStream::connect(path).is_err() {
-            // If it is no socket, or not ours to remove, binding says so.
+        let is_socket = path.symlink_metadata().is_ok_and(|found| found.file_type().is_socket());
+        if is_socket && UnixStream::connect(path).is_err() {
+            // If it is not ours to remove, binding says so.
             let _ = std::fs::remove_file(path);
         }
         let listener = UnixListener::bind(path)
@@ -432,7 +436,7 @@ impl Server {
     ///
     /// # Errors
     /// [`EmitError`].
-    pub fn emit<T: Serialize + ?Sized>(&self, event: &str, args: &T) -> Result<(), EmitError> {
+    pub fn emit(&self, event: &str, args: impl Serialize) -> Result<(), EmitError> {
         self.of(limits::DEFAULT_NAMESPACE).map_or(Ok(()), |namespace| namespace.emit(event, args))
     }
 
@@ -496,10 +500,12 @@ impl Server {
         core.closed.store(true, SeqCst);
         self.waker.wake();
         core.connections.interrupt_waiting();
-        if !core.connections.wait_until_none(deadline) {
-            for session in core.sessions.all() {
-                session.cut();
-            }
+        let in_time = core.connections.wait_until_none(deadline);
+        // A polling session has no connection between two requests, so that all may be gone and it still there.
+        for session in core.sessions.all() {
+            session.cut();
+        }
+        if !in_time {
             core.connections.shutdown_all();
         }
         let grace = Instant::now() + grace;

@@ -54,17 +54,21 @@ impl Head {
     }
 
     pub(super) fn header(&self, name: &str) -> Option<&str> {
-        let of_name = |(key, _): &&(Range<usize>, Range<usize>)| {
-            self.bytes[key.clone()].eq_ignore_ascii_case(name.as_bytes())
-        };
-        self.headers.iter().find(of_name).and_then(|(_, value)| self.str(value))
+        self.ranges(name).next().and_then(|value| self.str(value))
     }
 
     pub(super) fn header_values<'h>(&'h self, name: &'h str) -> impl Iterator<Item = &'h str> {
-        self.headers
-            .iter()
-            .filter(move |(key, _)| self.bytes[key.clone()].eq_ignore_ascii_case(name.as_bytes()))
-            .filter_map(|(_, value)| self.str(value))
+        self.ranges(name).filter_map(|value| self.str(value))
+    }
+
+    /// Whether a header is there with a value that is no UTF-8, which nobody sends in good faith.
+    pub(super) fn is_illegible(&self, name: &str) -> bool {
+        self.ranges(name).any(|value| self.str(value).is_none())
+    }
+
+    fn ranges<'h>(&'h self, name: &'h str) -> impl Iterator<Item = &'h Range<usize>> {
+        let of_name = move |key: &Range<usize>| self.bytes[key.clone()].eq_ignore_ascii_case(name.as_bytes());
+        self.headers.iter().filter(move |(key, _)| of_name(key)).map(|(_, value)| value)
     }
 
     /// Whether a header that is a list of tokens has this one (RFC 9110 5.6.1).
@@ -91,8 +95,9 @@ impl Head {
     /// How the body is delimited (RFC 9112 6.3). A request that says it twice is refused: that is how requests are
     /// smuggled past proxies.
     fn framing(&self) -> Result<Framing, HttpError> {
-        let lengths: SmallVec<[&str; 2]> = self.header_values("content-length").collect();
-        let codings: SmallVec<[&str; 2]> = self.header_values("transfer-encoding").collect();
+        let values = |name: &'static str| self.ranges(name).map(|value| self.str(value).unwrap_or_default());
+        let lengths: SmallVec<[&str; 2]> = values("content-length").collect();
+        let codings: SmallVec<[&str; 2]> = values("transfer-encoding").collect();
         match (lengths.as_slice(), codings.as_slice()) {
             ([], []) => Ok(Framing::Length(0)),
             ([length], []) if !length.is_empty() && length.bytes().all(|byte| byte.is_ascii_digit()) => {
@@ -193,7 +198,8 @@ impl Connection {
                 deadline = Instant::now() + config.head_timeout;
             }
             if let Some(head) = parse_head(&mut self.input)? {
-                self.keep_alive = head.keeps_alive();
+                // A body that nobody reads must not be taken for the next request.
+                self.keep_alive = head.keeps_alive() && matches!(head.framing(), Ok(Framing::Length(0)));
                 return Ok(Some(head));
             }
             if self.input.len() >= config.max_head_size {
@@ -213,10 +219,8 @@ impl Connection {
     /// Reads the body, at most `max` bytes of it.
     pub(super) fn read_body(&mut self, head: &Head, config: &Config) -> Result<Vec<u8>, HttpError> {
         let body = self.read_body_inner(head, config);
-        if body.is_err() {
-            // Where the next request would begin is unknown now.
-            self.keep_alive = false;
-        }
+        // After a failure, where the next request would begin is unknown.
+        self.keep_alive = body.is_ok() && head.keeps_alive();
         body
     }
 

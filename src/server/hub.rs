@@ -59,6 +59,10 @@ const INFLIGHT_MAX: usize = 16 << 20;
 /// Smaller packets are bounded well enough by the number of commands.
 const INFLIGHT_MIN: usize = 4 << 10;
 
+/// How much sooner than promised a heartbeat begins. The official server's timers count whole milliseconds from the start of
+/// its loop's turn and are early too, and clients ask right at the deadline whether a session has timed out.
+const HEARTBEAT_EARLY: Duration = Duration::from_millis(3);
+
 /// How long a closed polling session may be asked for its last packets: the official close timeout.
 const POLLING_CLOSE: Duration = Duration::from_secs(30);
 
@@ -69,8 +73,8 @@ pub(super) struct Selection {
     pub(super) rooms: SmallVec<[Arc<str>; 2]>,
     /// Nobody who is in one of these.
     pub(super) except: SmallVec<[Arc<str>; 1]>,
-    /// Not this seat: the sender's own.
-    pub(super) skip: Option<u32>,
+    /// Not this socket, by its id: the sender.
+    pub(super) skip: Option<Arc<str>>,
 }
 
 pub(super) enum Command {
@@ -80,7 +84,9 @@ pub(super) enum Command {
     Ending(Arc<Session>, Option<u16>, Order),
     /// The last that is heard of a session; its seat is free again.
     Gone(Arc<Session>),
-    Enter(Socket),
+    /// A socket is connected, and this tells its client so. Together, so that whoever hears of the socket finds it in the
+    /// namespace, and no broadcast comes before the consent.
+    Enter(Socket, Encoded, Order),
     Exit(Socket),
     Join(Socket, SmallVec<[Arc<str>; 1]>),
     Leave(Socket, Arc<str>),
@@ -97,6 +103,8 @@ pub(super) enum Command {
         volatile: bool,
         order: Order,
     },
+    /// Nothing, but what the sending thread emits afterwards comes after everything that is in the queue.
+    Fence(Order),
     /// A question about rooms; the answer goes to the asking thread.
     Ask {
         namespace: usize,
@@ -109,7 +117,7 @@ pub(super) enum Command {
 
 pub(super) enum Question {
     /// The rooms of a socket, its own id not among them.
-    RoomsOf(u32, Sender<Vec<Arc<str>>>),
+    RoomsOf(Socket, Sender<Vec<Arc<str>>>),
     /// How many are in the room.
     Count(Arc<str>, Sender<usize>),
     /// The sockets selected.
@@ -136,6 +144,21 @@ thread_local! {
 /// Whether the hub has finished everything that this thread has asked it to send.
 pub(super) fn caught_up() -> bool {
     UNFINISHED.with(|count| count.load(Acquire)) == 0
+}
+
+/// The count of a thread's commands that the hub has not finished.
+pub(super) struct Unfinished(Arc<AtomicUsize>);
+
+impl Unfinished {
+    /// Whether there still are some, and of another thread than this one.
+    pub(super) fn is_of_another(&self) -> bool {
+        self.0.load(Acquire) > 0 && UNFINISHED.with(|own| !Arc::ptr_eq(own, &self.0))
+    }
+}
+
+/// What the hub has not finished of this thread's. `None`: nothing.
+pub(super) fn unfinished() -> Option<Unfinished> {
+    UNFINISHED.with(|count| (count.load(Acquire) > 0).then(|| Unfinished(Arc::clone(count))))
 }
 
 fn order() -> Order {
@@ -191,6 +214,14 @@ impl HubHandle {
     ) -> Result<(), EmitError> {
         self.inflight.enter(packet.bytes().len());
         self.try_send(Command::Direct { session, packet, volatile, order: order() })
+    }
+
+    pub(super) fn enter(&self, socket: Socket, consent: Encoded) {
+        self.send(Command::Enter(socket, consent, order()));
+    }
+
+    pub(super) fn fence(&self) {
+        self.send(Command::Fence(order()));
     }
 
     /// Ends the session behind what this thread has emitted.
@@ -391,25 +422,25 @@ impl Hub {
             Command::Open(session) => self.open(session),
             Command::Ending(session, code, order) => self.ending(&session, code, order),
             Command::Gone(session) => self.gone(&session),
-            Command::Enter(socket) => self.spaces[socket.namespace_index()].enter(socket),
+            Command::Enter(socket, consent, order) => {
+                let session = Arc::clone(socket.session());
+                self.spaces[socket.namespace_index()].enter(socket);
+                self.direct(&session, consent, false, order);
+            }
             Command::Exit(socket) => self.spaces[socket.namespace_index()].exit(&socket),
             Command::Join(socket, names) => {
                 self.spaces[socket.namespace_index()].join(&socket, &names, self.config.max_rooms);
             }
             Command::Leave(socket, name) => {
-                self.spaces[socket.namespace_index()].rooms.leave(socket.slot(), &name);
+                self.spaces[socket.namespace_index()].leave(&socket, &name);
             }
             Command::Emit { namespace, to, packet, volatile, order } => {
                 self.emit(namespace, &to, packet, volatile, order);
             }
             Command::Direct { session, packet, volatile, order } => {
-                let index = self.due.len();
-                self.due.push((packet, volatile));
-                self.orders.push(order);
-                if self.sits(&session) {
-                    self.note(session.slot, index);
-                }
+                self.direct(&session, packet, volatile, order);
             }
+            Command::Fence(order) => self.orders.push(order),
             Command::Ask { namespace, question } => self.answer(namespace, question),
             Command::AckDeadline(socket, id, at) => self.alarm(at, Deadline::Ack(socket, id)),
             Command::Stop => {}
@@ -423,10 +454,12 @@ impl Hub {
             self.seats.resize_with(slot + 1, || None);
             self.marks.resize(slot + 1, 0);
         }
+        let early = HEARTBEAT_EARLY.min(self.config.ping_interval / 20);
+        let begun = now.checked_sub(early).unwrap_or(now);
         let weak = Arc::downgrade(&session);
-        self.alarm(now + self.config.ping_interval, Deadline::Heartbeat(session.slot, Weak::clone(&weak)));
+        self.alarm(begun + self.config.ping_interval, Deadline::Heartbeat(session.slot, Weak::clone(&weak)));
         self.alarm(now + self.config.connect_timeout, Deadline::Connect(weak));
-        let heartbeat = Heartbeat::new(now, self.config.ping_interval, self.config.ping_timeout);
+        let heartbeat = Heartbeat::new(begun, self.config.ping_interval, self.config.ping_timeout);
         self.seats[slot] = Some(Seat { session, heartbeat, due: Vec::new() });
     }
 
@@ -458,6 +491,15 @@ impl Hub {
         matches!(self.seats.get(session.slot as usize), Some(Some(seat)) if Arc::ptr_eq(&seat.session, session))
     }
 
+    fn direct(&mut self, session: &Arc<Session>, packet: Encoded, volatile: bool, order: Order) {
+        let index = self.due.len();
+        self.due.push((packet, volatile));
+        self.orders.push(order);
+        if self.sits(session) {
+            self.note(session.slot, index);
+        }
+    }
+
     fn emit(&mut self, namespace: usize, to: &Selection, packet: Encoded, volatile: bool, order: Order) {
         let index = self.due.len();
         self.due.push((packet, volatile));
@@ -487,7 +529,7 @@ impl Hub {
             }
         };
         to.except.iter().for_each(&mut mark_all);
-        if let Some(slot) = to.skip {
+        if let Some(&slot) = to.skip.as_ref().and_then(|id| space.by_id.get(id)) {
             marks[slot as usize] = mark;
         }
         let mut selected = Vec::new();
@@ -509,9 +551,7 @@ impl Hub {
     fn answer(&mut self, namespace: usize, question: Question) {
         // An asker that is gone needs no answer.
         let _ = match question {
-            Question::RoomsOf(slot, reply) => {
-                reply.send(self.spaces[namespace].rooms.of(slot).cloned().collect()).is_ok()
-            }
+            Question::RoomsOf(socket, reply) => reply.send(self.spaces[namespace].rooms_of(&socket)).is_ok(),
             Question::Count(name, reply) => {
                 reply.send(self.spaces[namespace].rooms.members(&name).len()).is_ok()
             }
@@ -590,7 +630,10 @@ impl Hub {
                     }
                 }
                 Deadline::Ack(socket, id) => {
-                    if let Some(socket) = socket.upgrade() {
+                    // The end of a session answers what is still awaited in it.
+                    if let Some(socket) = socket.upgrade()
+                        && socket.session().ended().is_none()
+                    {
                         let session = Arc::clone(socket.session());
                         session.leave_todo(Todo::AckTimeout(Socket::from_inner(socket), id));
                     }
@@ -626,6 +669,21 @@ impl Hub {
 }
 
 impl Space {
+    /// Whether the socket is a member: its seat may be another's by now.
+    fn has(&self, socket: &Socket) -> bool {
+        self.sockets.get(&socket.slot()).is_some_and(|member| member.is_same(socket))
+    }
+
+    fn rooms_of(&self, socket: &Socket) -> Vec<Arc<str>> {
+        if self.has(socket) { self.rooms.of(socket.slot()).cloned().collect() } else { Vec::new() }
+    }
+
+    fn leave(&mut self, socket: &Socket, name: &str) {
+        if self.has(socket) {
+            self.rooms.leave(socket.slot(), name);
+        }
+    }
+
     fn enter(&mut self, socket: Socket) {
         let slot = socket.slot();
         self.by_id.insert(socket.shared_id(), slot);
@@ -635,7 +693,7 @@ impl Space {
 
     fn exit(&mut self, socket: &Socket) {
         let slot = socket.slot();
-        if self.sockets.get(&slot).is_none_or(|member| !member.is_same(socket)) {
+        if !self.has(socket) {
             return;
         }
         self.sockets.remove(&slot);
@@ -647,7 +705,7 @@ impl Space {
     }
 
     fn join(&mut self, socket: &Socket, names: &[Arc<str>], max: usize) {
-        if self.sockets.get(&socket.slot()).is_none_or(|member| !member.is_same(socket)) {
+        if !self.has(socket) {
             return;
         }
         for name in names {

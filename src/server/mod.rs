@@ -30,7 +30,7 @@ mod stream;
 mod tend;
 mod websocket;
 
-pub use broadcast::Broadcast;
+pub use broadcast::{Broadcast, Reply};
 pub use config::Config;
 pub use cors::Cors;
 pub use engine::{EngineHandlers, EngineSession, Message};

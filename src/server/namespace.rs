@@ -215,7 +215,7 @@ impl Namespace {
     ///
     /// # Errors
     /// [`EmitError::Encode`], [`EmitError::ServerGone`]. What becomes of it at each recipient is not reported.
-    pub fn emit<T: Serialize + ?Sized>(&self, event: &str, args: &T) -> Result<(), EmitError> {
+    pub fn emit(&self, event: &str, args: impl Serialize) -> Result<(), EmitError> {
         self.everybody().emit(event, args)
     }
 

@@ -36,6 +36,9 @@ const SHARE_MIN: usize = 4096;
 /// Small packets are gathered up to this size, so that they leave with one `send`.
 const GATHER_MAX: usize = 64 << 10;
 
+/// A WebSocket close without a code (RFC 6455 5.5.1), as the official server sends it.
+pub(super) const CLOSE_FRAME: &[u8] = &[0x88, 0];
+
 /// The bytes that wait in all outboxes together.
 #[derive(Debug)]
 pub(super) struct Budget {
@@ -99,6 +102,8 @@ pub(super) enum Drained {
 pub(super) enum Poll {
     /// Packets, as a payload.
     Payload(String),
+    /// The session has closed, and its last packets have been fetched.
+    Over,
     /// Nothing yet: the GET is held, and its waker will be woken.
     Held,
     /// Another GET is held already.
@@ -122,7 +127,7 @@ struct State {
     corked: bool,
     /// The drain thread watches the cork.
     watched: bool,
-    /// Nothing was appended since the watcher looked.
+    /// The watcher has seen what waits.
     stale: bool,
     /// The drain thread has the backlog.
     draining: bool,
@@ -225,13 +230,18 @@ impl Outbox {
         }
     }
 
+    /// Whether everything is out, or dropped.
+    pub(super) fn is_closed(&self) -> bool {
+        matches!(self.state.lock().sink, Sink::Closed)
+    }
+
     /// A GET has come: what is there, or else the waker of its thread is kept.
     pub(super) fn poll(&self, waker: &Arc<Waker>) -> Poll {
         let mut state = self.state.lock();
         let ready = !state.backlog.is_empty() || state.closing;
         match &mut state.sink {
             Sink::Polling { held: Some(_), .. } => Poll::Overlap,
-            Sink::Polling { held, upgrading: false } if !ready => {
+            Sink::Polling { held, .. } if !ready => {
                 *held = Some(Arc::clone(waker));
                 Poll::Held
             }
@@ -240,12 +250,13 @@ impl Outbox {
         }
     }
 
-    /// A held GET's thread is awake: what is there now. [`Poll::Held`]: woken for nothing, wait on.
-    pub(super) fn resume(&self) -> Poll {
+    /// A held GET's thread is awake: what is there now. [`Poll::Held`]: woken for nothing, wait on. `yields`: an upgrade
+    /// sends it home.
+    pub(super) fn resume(&self, yields: bool) -> Poll {
         let mut state = self.state.lock();
         let ready = !state.backlog.is_empty() || state.closing;
         match &mut state.sink {
-            Sink::Polling { held, upgrading } if ready || *upgrading => {
+            Sink::Polling { held, upgrading } if ready || (*upgrading && yields) => {
                 *held = None;
                 self.take(&mut state)
             }
@@ -254,7 +265,7 @@ impl Outbox {
         }
     }
 
-    /// The WebSocket has been probed: from now on no GET is held, and the held one goes home (EIO "Upgrade").
+    /// The WebSocket has been probed: the held GET goes home (EIO "Upgrade"), and later ones are not held for long.
     pub(super) fn begin_upgrade(&self, yes: bool) {
         let mut state = self.state.lock();
         if let Sink::Polling { held, upgrading } = &mut state.sink {
@@ -265,38 +276,44 @@ impl Outbox {
         }
     }
 
-    /// The session moves to a WebSocket, and what waits goes there. `false`: it is over, or there already.
+    /// The session moves to a WebSocket, and what waits goes there, also when the session is closing: its client polls no
+    /// more. `None`: it is over, or there already.
     pub(super) fn attach(&self, stream: &Arc<Stream>) -> Option<Pushed> {
         let mut state = self.state.lock();
-        if state.closing {
-            return None;
-        }
         let Sink::Polling { held, .. } = &mut state.sink else { return None };
         if let Some(waker) = held.take() {
             waker.wake();
         }
         state.sink = Sink::WebSocket(Arc::clone(stream));
         let before = state.backlog.len;
+        if state.closing {
+            state.backlog.push(Packets::Borrowed(CLOSE_FRAME), 0);
+        }
         let pushed = state.release();
+        if state.backlog.is_empty() {
+            state.finish_if_closing();
+        }
         Some(self.account(&mut state, before, pushed))
     }
 
-    /// No packet follows `last`; when all are out, the WebSocket's write side is shut, or the next GET gets them.
-    pub(super) fn finish(&self, last_on_websocket: &[u8], last_on_polling: &[u8]) -> Pushed {
+    /// No packet follows what waits: behind it goes `close_frame` and the end of a WebSocket's write side; a polling client
+    /// may fetch it.
+    pub(super) fn finish(&self, close_frame: &[u8]) -> Pushed {
         let mut state = self.state.lock();
         if state.closing {
             return Pushed::Closed;
         }
         let before = state.backlog.len;
-        let last = match state.sink {
-            Sink::WebSocket(_) => last_on_websocket,
-            _ => last_on_polling,
-        };
         state.corked = false;
-        let pushed = state.push(Packets::Borrowed(last));
+        let pushed = match state.sink {
+            Sink::WebSocket(_) => state.push(Packets::Borrowed(close_frame)),
+            _ => Pushed::Done,
+        };
         state.closing = true;
-        if state.backlog.is_empty() {
-            state.finish_if_closing();
+        match &state.sink {
+            Sink::Polling { held: Some(waker), .. } => waker.wake(),
+            Sink::WebSocket(_) if state.backlog.is_empty() => state.finish_if_closing(),
+            _ => {}
         }
         self.account(&mut state, before, pushed)
     }
@@ -313,20 +330,23 @@ impl Outbox {
         let mut body = payload::Builder::new();
         state.backlog.take_packets(&mut body);
         self.settle(state, before);
-        if body.is_empty() {
-            body.push_text("6");
+        if !body.is_empty() {
+            // The close has a payload of its own: the JavaScript client hands events on a moment later, and a close
+            // beside them makes it drop them.
+            return Poll::Payload(body.finish());
         }
-        if state.closing && state.backlog.is_empty() {
+        if state.closing {
             state.sink = Sink::Closed;
+            return Poll::Over;
         }
+        body.push_text("6");
         Poll::Payload(body.finish())
     }
 
     /// Keeps the accounts after a push and judges the backlog's size.
     fn account(&self, state: &mut State, before: usize, pushed: Pushed) -> Pushed {
         if matches!(pushed, Pushed::Closed) {
-            self.settle_closed(state);
-            return pushed;
+            state.backlog = Backlog::default();
         }
         self.settle(state, before);
         let over = state.backlog.len > self.max
@@ -385,8 +405,10 @@ impl State {
         } else if let Sink::Closed = self.sink {
             return Pushed::Closed;
         }
+        if self.backlog.is_empty() {
+            self.stale = false;
+        }
         self.backlog.push(packets, sent);
-        self.stale = false;
         if !self.corked {
             return self.release();
         }

@@ -11,8 +11,10 @@ use std::{
     io,
     sync::{
         Arc,
-        atomic::Ordering::{AcqRel, Release},
+        atomic::Ordering::{AcqRel, Acquire, Release},
     },
+    thread,
+    time::{Duration, Instant},
 };
 
 use rustix::event::{PollFd, PollFlags};
@@ -21,11 +23,11 @@ use super::{
     engine,
     http::{self, Connection, Head, HttpError, Method, Response, header},
     outbox::Poll,
-    session::{Handshake, Session},
+    session::{Handshake, Parting, Session},
     stream::{self, Stream, Waker},
 };
 use crate::proto::{
-    CloseReason,
+    CloseReason, Error,
     engine::{HandshakeError, TransportKind, payload},
 };
 
@@ -56,22 +58,30 @@ impl Polling {
             Some(waker) => Arc::clone(waker),
             None => Arc::clone(self.waker.insert(Arc::new(Waker::new()?))),
         };
+        // A client that upgrades asks no more once it has its probe's answer, but one that does not wait for it may. A GET
+        // that finds the session gone to a WebSocket is late in any case.
+        let mut late = session.upgrading.load(Acquire);
         let found = match session.outbox.poll(&waker) {
-            Poll::Held => hold(&connection.stream, session, &waker)?,
-            found => found,
+            Poll::Held => hold(&connection.stream, session, &waker, late)?,
+            found => {
+                late = true;
+                found
+            }
         };
+        let moved = session.transport() == TransportKind::Websocket;
         Ok(match found {
-            Poll::Payload(payload) => {
-                if session.ended().is_some() {
-                    session.cut();
-                }
-                self::payload(payload)
+            Poll::Payload(body) => payload(body),
+            Poll::Over => {
+                session.cut();
+                // A client that has said `1` itself gets a noop, as from the official server.
+                payload(if session.ended() == Some(CloseReason::TransportClose) { "6" } else { "1" }.into())
             }
             Poll::Overlap => {
                 session.end(CloseReason::TransportError);
                 http::text(400, "text/html", "")
             }
-            Poll::Gone if session.transport() == TransportKind::Websocket => payload("6".into()),
+            Poll::Gone if late && moved => refusal(HandshakeError::BadRequest),
+            Poll::Gone if moved => payload("6".into()),
             Poll::Held | Poll::Gone => payload("1".into()),
         })
     }
@@ -99,23 +109,34 @@ pub(super) fn handshake(
     Ok(response)
 }
 
-/// Waits until there is something for the held GET, or its peer is gone.
-fn hold(stream: &Stream, session: &Arc<Session>, waker: &Waker) -> io::Result<Poll> {
+/// How long a GET that came during an upgrade is held for the upgrade's end, before it is sent home with a noop.
+/// The official server looks every 100 ms.
+const UPGRADE_GRACE: Duration = Duration::from_millis(50);
+
+/// Waits until there is something for the held GET, or its peer is gone. `late`: it came during an upgrade.
+fn hold(stream: &Stream, session: &Arc<Session>, waker: &Waker, late: bool) -> io::Result<Poll> {
+    let mut grace = late.then(|| Instant::now() + UPGRADE_GRACE);
     loop {
         let mut fds = [waker.poll_fd(), PollFd::new(stream, PollFlags::RDHUP)];
-        stream::wait(&mut fds, None)?;
+        if !stream::wait(&mut fds, grace)? {
+            grace = None;
+        }
         if !fds[1].revents().is_empty() {
             // EIO: "poll connection closed prematurely".
             session.end(CloseReason::TransportError);
             return Err(io::ErrorKind::ConnectionAborted.into());
         }
         waker.reset();
-        match session.outbox.resume() {
+        match session.outbox.resume(grace.is_none()) {
             Poll::Held => {}
             found => return Ok(found),
         }
     }
 }
+
+/// How long the POST of a client that closes its session waits for the GET that the client may have sent at the same time, so
+/// that the GET finds a session.
+const LEAVE_GRACE: Duration = Duration::from_millis(20);
 
 fn post(connection: &mut Connection, head: &Head, session: &Arc<Session>) -> io::Result<Response> {
     if session.posting.swap(true, AcqRel) {
@@ -148,30 +169,50 @@ fn post_alone(connection: &mut Connection, head: &Head, session: &Arc<Session>) 
         }
     };
     receive(session, &body);
+    if session.ended() == Some(CloseReason::TransportClose) {
+        let deadline = Instant::now() + LEAVE_GRACE;
+        while !session.outbox.is_closed() && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(1));
+        }
+        session.cut();
+    }
     Ok(http::text(200, "text/html", "ok"))
 }
 
 /// Handles the packets of a body in order, up to the first that is broken. What the handlers emit meanwhile is
-/// gathered, so that a held GET takes it home in one response.
+/// gathered until the POST is [`answered`], so that a held GET takes it home in one response.
 fn receive(session: &Arc<Session>, body: &[u8]) {
     let mut turn = session.enter();
     session.outbox.cork();
+    // The official server lets a session whose payload is broken go at once, but takes leave of one whose Socket.IO is.
+    let broken = |error: Error| {
+        log::info!("session {}: {error}", session.id);
+        (CloseReason::ParseError, Parting::Cut)
+    };
     let verdict = match std::str::from_utf8(body) {
-        Err(_) => Err(CloseReason::ParseError),
+        Err(_) => Err(broken(Error::BadUtf8)),
         Ok(body) => payload::decode(body).try_for_each(|packet| {
-            let packet = packet.map_err(|error| {
-                log::info!("session {}: {error}", session.id);
-                CloseReason::ParseError
-            })?;
-            turn.packet(session, packet)
+            let packet = packet.map_err(broken)?;
+            turn.packet(session, packet).map_err(|reason| (reason, farewell(reason)))
         }),
     };
+    if let Err((reason, parting)) = verdict {
+        session.end_with(reason, parting);
+    }
+}
+
+/// A POST has its answer: now the held GET gets what the POST has brought about. Not earlier, as on the official server:
+/// the Python client, told by the GET that it was disconnected while it still waits for the POST's answer, forgets
+/// to close the session.
+pub(super) fn answered(session: &Arc<Session>) {
     let uncorked = session.outbox.uncork();
     // Its failure has ended the session by itself.
     let _ = session.settle(uncorked);
-    if let Err(reason) = verdict {
-        session.end(reason);
-    }
+}
+
+/// A client that closes its session takes what waits for it home with its held GET.
+fn farewell(reason: CloseReason) -> Parting {
+    if reason == CloseReason::TransportClose { Parting::Close(None) } else { Parting::after(reason) }
 }
 
 /// The JSON answer to a request that is no session's.

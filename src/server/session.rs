@@ -30,8 +30,8 @@ use super::{
     error::EmitError,
     handle::Core,
     http::Head,
-    hub,
-    outbox::{Outbox, Packets, Pushed},
+    hub::{self, Unfinished},
+    outbox::{CLOSE_FRAME, Outbox, Packets, Pushed},
     stream::Peer,
 };
 use crate::proto::{
@@ -127,6 +127,8 @@ struct Gate {
     todo: Vec<Todo>,
     /// The session is in the tending thread's queue.
     told: bool,
+    /// What the hub had not finished of the thread that dispatched last.
+    unfinished: Option<Unfinished>,
 }
 
 impl Session {
@@ -223,23 +225,35 @@ impl Session {
         Heard { pong: signs & PONG != 0, packet: signs & PACKET != 0, busy: signs & BUSY != 0 }
     }
 
-    /// Waits for its turn to dispatch.
+    /// Waits for its turn to dispatch. What was left at the gate before is done when this returns: a packet may answer to
+    /// it already.
     pub(super) fn enter(self: &Arc<Self>) -> Turn<'_> {
         let mut gate = self.gate.lock();
         loop {
-            if let Some(inbound) = gate.inbound.take() {
-                self.signs.fetch_or(BUSY, Relaxed);
-                return Turn { session: self, inbound: Some(inbound) };
+            if let Some(turn) = self.take_turn(&mut gate) {
+                let todo = std::mem::take(&mut gate.todo);
+                drop(gate);
+                return turn.begin(todo);
             }
             self.gate_free.wait(&mut gate);
         }
     }
 
+    fn take_turn(self: &Arc<Self>, gate: &mut Gate) -> Option<Turn<'_>> {
+        let inbound = gate.inbound.take()?;
+        self.signs.fetch_or(BUSY, Relaxed);
+        Some(Turn { session: self, inbound: Some(inbound), before: gate.unfinished.take() })
+    }
+
     /// The tending thread has taken the session out of its queue, and looks after it: its turn, which works off what was
     /// left, is over when this returns.
     pub(super) fn tend(self: &Arc<Self>) {
-        self.gate.lock().told = false;
-        drop(self.enter());
+        let mut gate = self.gate.lock();
+        gate.told = false;
+        // Whoever has the turn does what is to be done, and may take long; the other sessions must not wait for that.
+        let Some(turn) = self.take_turn(&mut gate) else { return };
+        drop(gate);
+        drop(turn.begin(Vec::new()));
     }
 
     /// Leaves something for the thread that dispatches next, or dispatches now; wakes the tending thread if none does.
@@ -256,14 +270,7 @@ impl Session {
     ///
     /// Where the peer can still be spoken to, what waits for it goes out first, then the close.
     pub(super) fn end(self: &Arc<Self>, reason: CloseReason) {
-        let parting = match reason {
-            CloseReason::TransportError
-            | CloseReason::TransportClose
-            | CloseReason::PingTimeout
-            | CloseReason::SlowConsumer => Parting::Cut,
-            _ => Parting::Close(None),
-        };
-        self.end_with(reason, parting);
+        self.end_with(reason, Parting::after(reason));
     }
 
     /// As [`end`](Self::end), with a manner of its own.
@@ -287,12 +294,11 @@ impl Session {
         self.outbox.abort();
     }
 
-    /// Closes behind what waits: with a close frame, or with the packet `1` for the next GET.
+    /// Closes behind what waits: with a close frame, or with a packet for the next GET.
     pub(super) fn finish(self: &Arc<Self>, code: Option<u16>) {
-        const CLOSE_PACKET: &[u8] = &[0x81, 1, b'1'];
         let finished = match code.map(u16::to_be_bytes) {
-            None => self.outbox.finish(&[0x88, 0], CLOSE_PACKET),
-            Some([high, low]) => self.outbox.finish(&[0x88, 2, high, low], CLOSE_PACKET),
+            None => self.outbox.finish(CLOSE_FRAME),
+            Some([high, low]) => self.outbox.finish(&[0x88, 2, high, low]),
         };
         // It ends already, so there is nobody to tell about a failure.
         let _ = self.settle(finished);
@@ -308,6 +314,19 @@ pub(super) enum Parting {
     Close(Option<u16>),
 }
 
+impl Parting {
+    /// The usual one for this reason.
+    pub(super) fn after(reason: CloseReason) -> Self {
+        match reason {
+            CloseReason::TransportError
+            | CloseReason::TransportClose
+            | CloseReason::PingTimeout
+            | CloseReason::SlowConsumer => Self::Cut,
+            _ => Self::Close(None),
+        }
+    }
+}
+
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Session").field("id", &self.id).finish_non_exhaustive()
@@ -318,6 +337,24 @@ impl fmt::Debug for Session {
 pub(super) struct Turn<'s> {
     session: &'s Arc<Session>,
     inbound: Option<Box<Inbound>>,
+    before: Option<Unfinished>,
+}
+
+impl Turn<'_> {
+    fn begin(mut self, todo: Vec<Todo>) -> Self {
+        if self.before.take().is_some_and(|before| before.is_of_another()) {
+            // A polling client's handlers run on several threads, and what one emitted comes before what the next one does.
+            self.session.core.hub.fence();
+        }
+        self.work_off(todo);
+        self
+    }
+
+    fn work_off(&mut self, todo: Vec<Todo>) {
+        for todo in todo {
+            self.inbound.as_mut().expect("only drop takes it").work_off(self.session, todo);
+        }
+    }
 }
 
 impl Deref for Turn<'_> {
@@ -339,6 +376,7 @@ impl Drop for Turn<'_> {
             let mut gate = self.session.gate.lock();
             if gate.todo.is_empty() {
                 gate.inbound = self.inbound.take();
+                gate.unfinished = hub::unfinished();
                 self.session.signs.fetch_and(!BUSY, Relaxed);
                 drop(gate);
                 self.session.gate_free.notify_one();
@@ -346,9 +384,7 @@ impl Drop for Turn<'_> {
             }
             let todo = std::mem::take(&mut gate.todo);
             drop(gate);
-            for todo in todo {
-                self.inbound.as_mut().expect("taken above only").work_off(self.session, todo);
-            }
+            self.work_off(todo);
         }
     }
 }

@@ -34,7 +34,7 @@ use super::{
 use crate::proto::{
     CloseReason,
     engine::TransportKind,
-    socket::{Arg, Args, EncodeError, Outgoing, OwnedArgs},
+    socket::{Arg, Args, EncodeError, Encoded, Outgoing, OwnedArgs},
 };
 
 /// A connected client in one namespace: the official `Socket`. Cheap to clone; every method may be called from any
@@ -148,16 +148,16 @@ impl Socket {
     ///
     /// # Errors
     /// [`EmitError`]: each variant says whether something was sent.
-    pub fn emit<T: Serialize + ?Sized>(&self, event: &str, args: &T) -> Result<(), EmitError> {
-        self.send_event(event, None, args, false)
+    pub fn emit(&self, event: &str, args: impl Serialize) -> Result<(), EmitError> {
+        self.send_event(event, None, &args, false)
     }
 
     /// Official `socket.volatile.emit`: dropped ([`EmitError::Dropped`]) if it could not leave at once.
     ///
     /// # Errors
     /// [`EmitError`].
-    pub fn emit_volatile<T: Serialize + ?Sized>(&self, event: &str, args: &T) -> Result<(), EmitError> {
-        self.send_event(event, None, args, true)
+    pub fn emit_volatile(&self, event: &str, args: impl Serialize) -> Result<(), EmitError> {
+        self.send_event(event, None, &args, true)
     }
 
     /// Official `socket.timeout(t).emitWithAck`: emits, and waits for the client's acknowledgement.
@@ -165,18 +165,19 @@ impl Socket {
     /// # Errors
     /// [`AckError`]. Inside a handler of the same client it is [`AckError::WouldDeadlock`] at once, because that
     /// handler runs on the thread that must read the answer.
-    pub fn emit_with_ack<T: Serialize + ?Sized>(
+    pub fn emit_with_ack(
         &self,
         event: &str,
-        args: &T,
+        args: impl Serialize,
         timeout: Duration,
     ) -> Result<OwnedArgs, AckError> {
         if dispatch::is_dispatching(&self.0.session) {
             return Err(AckError::WouldDeadlock);
         }
         let (answer, wait) = bounded(1);
-        let id = self.await_ack(Waiting::Thread(answer))?;
-        self.send_awaited(event, id, args)?;
+        let id = self.0.namespace.next_ack_id();
+        self.await_ack(id, Waiting::Thread(answer))?;
+        self.send_awaited(event, id, &args)?;
         match wait.recv_timeout(timeout) {
             Ok(result) => result,
             Err(RecvTimeoutError::Timeout) => {
@@ -194,17 +195,41 @@ impl Socket {
     ///
     /// # Errors
     /// [`AckError::TooMany`] or [`AckError::Emit`]; `callback` is not called then.
-    pub fn emit_with_callback<T: Serialize + ?Sized>(
+    pub fn emit_with_callback(
         &self,
         event: &str,
-        args: &T,
+        args: impl Serialize,
         timeout: Duration,
         callback: impl FnOnce(&Self, Result<OwnedArgs, AckError>) + Send + 'static,
     ) -> Result<(), AckError> {
-        let id = self.await_ack(Waiting::Callback(Box::new(callback)))?;
-        let deadline = Instant::now() + timeout;
-        self.0.namespace.0.hub.send(Command::AckDeadline(Arc::downgrade(&self.0), id, deadline));
-        self.send_awaited(event, id, args)
+        let id = self.0.namespace.next_ack_id();
+        self.await_ack(id, Waiting::Callback(Box::new(callback)))?;
+        self.limit_ack(id, Instant::now() + timeout);
+        self.send_awaited(event, id, &args)
+    }
+
+    /// One recipient's part of a broadcast that wants acknowledgements: `packet` carries `id`, and `callback` is
+    /// called as in [`emit_with_callback`](Self::emit_with_callback), also when nothing could be sent.
+    pub(super) fn send_asking(
+        &self,
+        packet: &Encoded,
+        id: u64,
+        deadline: Instant,
+        callback: impl FnOnce(&Self, Result<OwnedArgs, AckError>) + Send + 'static,
+    ) {
+        let asked = self.await_ack(id, Waiting::Callback(Box::new(callback)));
+        if let Err(error) = asked {
+            return log::warn!("socket {}: {error}", self.id());
+        }
+        self.limit_ack(id, deadline);
+        let sent = if self.is_connected() {
+            self.0.session.send_ordered(packet.clone())
+        } else {
+            Err(EmitError::Disconnected)
+        };
+        if let Err(error) = sent {
+            self.settle_ack(id, || Err(error.into()));
+        }
     }
 
     /// Official `socket.join`. In effect for every emit that this thread makes afterwards.
@@ -221,14 +246,14 @@ impl Socket {
     /// [`to`](Namespace::to) takes it. In no particular order.
     #[must_use]
     pub fn rooms(&self) -> Vec<Arc<str>> {
-        let slot = self.slot();
         let index = self.namespace_index();
-        self.0.namespace.0.hub.ask(index, |reply| Question::RoomsOf(slot, reply)).unwrap_or_default()
+        let question = |reply| Question::RoomsOf(self.clone(), reply);
+        self.0.namespace.0.hub.ask(index, question).unwrap_or_default()
     }
 
     /// Official `socket.broadcast`: everybody in the namespace but this socket.
     pub fn broadcast(&self) -> Broadcast {
-        self.0.namespace.broadcast(Selection { skip: Some(self.slot()), ..Selection::default() })
+        self.0.namespace.broadcast(Selection { skip: Some(self.shared_id()), ..Selection::default() })
     }
 
     /// Official `socket.to(room)`: whoever is in the room but this socket.
@@ -297,12 +322,13 @@ impl Socket {
         if !self.set_disconnected() {
             return;
         }
+        // Before the packet: when its client joins again at once, this socket must not be there any more.
+        let reason = CloseReason::ServerNamespaceDisconnect;
+        self.0.session.leave_todo(Todo::Left(self.clone(), reason));
         // `()` always encodes; a failed send means that the session has ended by itself.
         if let Ok(packet) = Outgoing::disconnect(self.0.namespace.name()).encode(&()) {
             let _ = self.0.session.send_ordered(packet);
         }
-        let reason = CloseReason::ServerNamespaceDisconnect;
-        self.0.session.leave_todo(Todo::Left(self.clone(), reason));
     }
 
     fn send_event<T: Serialize + ?Sized>(
@@ -341,14 +367,17 @@ impl Socket {
         sent
     }
 
-    fn await_ack(&self, waiting: Waiting) -> Result<u64, AckError> {
+    fn await_ack(&self, id: u64, waiting: Waiting) -> Result<(), AckError> {
         let mut acks = self.0.acks.lock();
         if acks.len() >= self.0.session.core.config.max_pending_acks {
             return Err(AckError::TooMany);
         }
-        let id = self.0.namespace.next_ack_id();
         acks.insert(id, waiting);
-        Ok(id)
+        Ok(())
+    }
+
+    fn limit_ack(&self, id: u64, deadline: Instant) {
+        self.0.namespace.0.hub.send(Command::AckDeadline(Arc::downgrade(&self.0), id, deadline));
     }
 
     fn send_awaited<T: Serialize + ?Sized>(&self, event: &str, id: u64, args: &T) -> Result<(), AckError> {
@@ -460,7 +489,7 @@ impl<'a> Event<'a> {
     ///
     /// # Errors
     /// [`EmitError`].
-    pub fn ack<T: Serialize + ?Sized>(&self, args: &T) -> Result<(), EmitError> {
+    pub fn ack(&self, args: impl Serialize) -> Result<(), EmitError> {
         match self.take_ack() {
             Some(ack) => ack.send(args),
             None => Ok(()),
@@ -486,7 +515,7 @@ impl Ack {
     ///
     /// # Errors
     /// [`EmitError`].
-    pub fn send<T: Serialize + ?Sized>(self, args: &T) -> Result<(), EmitError> {
-        self.socket.send(&Outgoing::ack(self.socket.namespace().name(), self.id), args, false)
+    pub fn send(self, args: impl Serialize) -> Result<(), EmitError> {
+        self.socket.send(&Outgoing::ack(self.socket.namespace().name(), self.id), &args, false)
     }
 }

@@ -32,7 +32,7 @@ use super::{
 };
 use crate::proto::{
     CloseReason,
-    engine::{Data, Packet, ProbeStep, UpgradeProbe},
+    engine::{Data, Packet, ProbeStep, TransportKind, UpgradeProbe},
     socket::Encoded,
 };
 
@@ -75,24 +75,38 @@ pub(super) fn serve(connection: &mut Connection, response: Vec<u8>, session: &Ar
 
 /// A WebSocket that wants to take over a polling session (EIO "Upgrade"). Its failure costs the session nothing.
 pub(super) fn upgrade(connection: &mut Connection, response: &[u8], session: &Arc<Session>) {
+    // Before the answer is out, because a client that has it may count on this.
+    let alone = !session.upgrading.swap(true, AcqRel);
+    let upgraded = try_upgrade(connection, response, session, alone);
+    if alone {
+        session.outbox.begin_upgrade(false);
+        session.upgrading.store(false, Release);
+    }
+    if let Some(mut socket) = upgraded {
+        socket.run();
+    }
+}
+
+/// `None`: the WebSocket is of no use, and closed. `alone`: no other one is upgrading the session.
+fn try_upgrade<'s>(
+    connection: &mut Connection,
+    response: &[u8],
+    session: &'s Arc<Session>,
+    alone: bool,
+) -> Option<WebSocket<'s>> {
     let deadline = Instant::now() + session.core.config.upgrade_timeout;
-    if connection.stream.send_all(response, deadline).is_err() {
-        return;
-    }
+    connection.stream.send_all(response, deadline).ok()?;
     let mut socket = WebSocket::new(connection, session);
-    if session.upgrading.swap(true, AcqRel) {
-        return socket.close_unused();
-    }
     socket.io.deadline = Some(deadline);
     connection.place.set_waiting(true);
-    let upgraded = !session.core.is_closed() && socket.probe();
+    let upgraded =
+        alone && !session.core.is_closed() && session.transport() == TransportKind::Polling && socket.probe();
     connection.place.set_waiting(false);
-    session.outbox.begin_upgrade(false);
-    session.upgrading.store(false, Release);
-    if !upgraded {
-        return socket.close_unused();
+    if upgraded {
+        return Some(socket);
     }
-    socket.run();
+    socket.close_unused();
+    None
 }
 
 struct WebSocket<'s> {
@@ -197,7 +211,7 @@ impl<'s> WebSocket<'s> {
                 corked = true;
             }
             let handled = message.map_err(Fault::from).and_then(|message| self.handle(message));
-            if corked && next.is_none() {
+            if corked && (next.is_none() || handled.is_err()) {
                 corked = false;
                 let uncorked = self.session.outbox.uncork();
                 // Its failure has ended the session by itself.
@@ -230,10 +244,7 @@ impl<'s> WebSocket<'s> {
             }
         };
         let done = self.session.enter().packet(self.session, packet);
-        done.map_err(|reason| match reason {
-            CloseReason::TransportClose => Fault::abrupt(reason),
-            reason => Fault::polite(reason),
-        })
+        done.map_err(Fault::polite)
     }
 
     /// Keeps reading, and forgetting, until the peer has seen the close; the hub cuts who takes too long.
@@ -277,7 +288,8 @@ impl<'s> WebSocket<'s> {
     fn take_over(&mut self) -> bool {
         // A POST that is still being handled comes first: its packets are older.
         let turn = self.session.enter();
-        // Said first, so that no request still takes the session for a polling one.
+        // Said first: a request that is on its way must not take the session for a polling one, and a GET that the move
+        // wakes asks where the session is.
         self.session.set_websocket();
         let Some(attached) = self.session.outbox.attach(&self.io.stream) else { return false };
         self.io.bound = true;
@@ -287,11 +299,10 @@ impl<'s> WebSocket<'s> {
         true
     }
 
-    /// Closes a WebSocket that no session is on.
+    /// Closes a WebSocket that no session is on; the connection's thread waits a moment for the peer to see it.
     fn close_unused(&mut self) {
         // The peer may be gone already.
         let _ = self.codec.close(&mut self.io, None);
-        self.io.stream.shutdown(std::net::Shutdown::Both);
     }
 }
 

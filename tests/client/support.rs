@@ -221,7 +221,7 @@ pub(crate) fn own_server(address: &str) -> tinysio::Server {
                 .on("kick", |socket, _| socket.disconnect(false))
                 .on("flood", |socket, event| {
                     for n in 0..event.arg(0).unwrap_or(0) {
-                        let _ = socket.emit("n", &n);
+                        let _ = socket.emit("n", n);
                     }
                 });
         })

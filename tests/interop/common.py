@@ -18,9 +18,9 @@ import socketio
 from engineio.packet import MESSAGE, PONG
 
 HERE = pathlib.Path(__file__).parent
-PATIENCE = 10
+PATIENCE = 20
 """Bound of every wait, in seconds. It is only used up by a failure, so it is generous to a busy machine."""
-CONCURRENCY = 6
+CONCURRENCY = 4
 """Scenarios under way at once. Each has a server of its own, so they cannot see each other."""
 ROADS = {"polling": ["polling"], "websocket": ["websocket"], "upgrade": None}
 

@@ -99,17 +99,12 @@ mod tests {
 
     fn line(client: Option<&str>, message: &str, write: impl Fn(&Line<'_>, &mut Vec<u8>)) -> String {
         let pairs: Vec<(&str, &str)> = client.map(|client| ("client", client)).into_iter().collect();
+        let pairs = pairs.as_slice();
+        let args = format_args!("{message}");
+        let mut record = Record::builder();
+        record.level(Level::Info).target("tinysio::chat::app").key_values(&pairs);
         let mut out = Vec::new();
-        let line = Line::new(
-            &Record::builder()
-                .args(format_args!("{message}"))
-                .level(Level::Info)
-                .target("tinysio::chat::app")
-                .key_values(&pairs.as_slice())
-                .build(),
-            UNIX_EPOCH,
-        );
-        write(&line, &mut out);
+        write(&Line::new(&record.args(args).build(), UNIX_EPOCH), &mut out);
         String::from_utf8(out).unwrap()
     }
 

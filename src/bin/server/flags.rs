@@ -1,5 +1,7 @@
 //! What the `server` program is told: flags, environment variables, and what they mean.
 
+#![allow(rustdoc::bare_urls, reason = "the comments on the flags are the text of --help")]
+
 use std::{fs, net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Parser;
@@ -16,7 +18,7 @@ use crate::common::{exit::Failure, logging::Format};
 /// Any Socket.IO client may connect: it is greeted, sends messages to everybody or to rooms, and is told who comes and
 /// goes. Each flag can also be given by the environment variable named beside it.
 #[derive(Debug, Parser)]
-#[command(name = "server", version, max_term_width = 100)]
+#[command(name = "server", version, max_term_width = 100, args_override_self = true)]
 pub(crate) struct Flags {
     /// Address to listen on. The default is reachable from the network; 127.0.0.1 is for this machine only
     #[arg(long, env = "TINYSIO_HOST", default_value = "0.0.0.0", value_name = "ADDRESS")]

@@ -9,6 +9,7 @@ use serde::{
 use serde_json::{Error, ser::Formatter};
 
 use super::encoded::{self, Opcode};
+use crate::proto::limits;
 
 /// The attachments of a packet that is being written, as WebSocket frames that will follow its text.
 #[derive(Debug, Default)]
@@ -26,7 +27,11 @@ impl Formatter for BinaryFormatter<'_> {
     fn write_byte_array<W: ?Sized + io::Write>(&mut self, writer: &mut W, value: &[u8]) -> io::Result<()> {
         let num = self.attachments.count;
         self.attachments.count += 1;
-        encoded::push_frame(&mut self.attachments.frames, Opcode::Binary, value);
+        // More are refused at the end. They are not copied until then: a few kilobytes of placeholders that all name one
+        // large attachment would take all memory.
+        if num < limits::MAX_ATTACHMENTS {
+            encoded::push_frame(&mut self.attachments.frames, Opcode::Binary, value);
+        }
         write!(writer, r#"{{"_placeholder":true,"num":{num}}}"#)
     }
 }

@@ -1,0 +1,273 @@
+//! The `server` program from outside: flags, exit codes, first lines, listeners, signals.
+
+use std::{
+    fs,
+    net::{TcpListener, TcpStream},
+    os::unix::net::UnixStream,
+    path::PathBuf,
+    time::Duration,
+};
+
+use rstest::rstest;
+
+use crate::support::{PATIENCE, Peer, Program, exchange, request};
+
+/// The contract's bound of a shutdown.
+const SHUTDOWN_MAX: Duration = Duration::from_secs(5);
+
+#[test]
+fn a_taken_port_is_named() {
+    let holder = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = holder.local_addr().unwrap().port().to_string();
+    let (code, out, err) = Program::run(&["--host", "127.0.0.1", "--port", &port]);
+    assert_eq!(code, Some(1));
+    assert_eq!(err, format!("Port {port} is already in use. Try a different port.\n"));
+    assert_eq!(out, "");
+}
+
+#[rstest]
+#[case(&["--prot", "5000"], "'--prot'")]
+#[case(&["--port", "http"], "'http' for '--port")]
+#[case(&["--port", "65536"], "65536")]
+#[case(&["--ping-interval", "5"], "time unit")]
+#[case(&["--ping-interval", "0s"], "ping_interval must be longer than 0")]
+#[case(&["--rate-burst", "0"], "--rate-burst")]
+#[case(&["--max-connections", "0"], "--max-connections")]
+#[case(&["--max-payload", "1"], "--max-payload")]
+#[case(&["--trust-proxy", "10.0.0.0/33"], "range like 10.0.0.0/8")]
+#[case(&["--log-level", "loud"], "'loud'")]
+#[case(&["--log-format", "xml"], "'xml'")]
+#[case(&["--auth-token", ""], "token of --auth-token is empty")]
+#[case(&["--auth-token", "a", "--auth-token-file", "b"], "cannot be used with")]
+#[case(&["--auth-token-file", "/no/such/file"], "/no/such/file")]
+#[case(&["--operator", "nowhere"], "--operator")]
+#[case(&["surplus"], "'surplus'")]
+fn a_bad_flag_is_explained(#[case] flags: &[&str], #[case] why: &str) {
+    let (code, out, err) = Program::run(&[&["--host", "127.0.0.1", "--port", "0"], flags].concat());
+    assert_eq!(code, Some(2), "{err}");
+    assert!(err.contains(why), "{err}");
+    assert_eq!(out, "");
+}
+
+#[test]
+fn an_address_that_is_not_ours_is_a_failure() {
+    let (code, _, err) = Program::run(&["--host", "203.0.113.1", "--port", "0"]);
+    assert_eq!(code, Some(1));
+    assert!(err.contains("cannot listen on 203.0.113.1:0"), "{err}");
+}
+
+#[test]
+fn help_names_every_flag_and_its_variable() {
+    let (code, help, err) = Program::run(&["--help"]);
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    for flag in [
+        "--host",
+        "--port",
+        "--unix",
+        "--operator",
+        "--max-connections",
+        "--rate-limit",
+        "--rate-burst",
+        "--max-message",
+        "--max-custom-event",
+        "--max-rooms",
+        "--max-payload",
+        "--ping-interval",
+        "--ping-timeout",
+        "--cors",
+        "--auth-token",
+        "--auth-token-file",
+        "--log-level",
+        "--log-format",
+        "--test-events",
+    ] {
+        let variable = format!("TINYSIO_{}", flag[2..].to_uppercase().replace('-', "_"));
+        assert!(help.contains(flag) && help.contains(&variable), "no {flag} with {variable} in {help}");
+    }
+}
+
+#[test]
+fn version_is_the_package() {
+    let (code, out, _) = Program::run(&["--version"]);
+    assert_eq!((code, out), (Some(0), format!("server {}\n", env!("CARGO_PKG_VERSION"))));
+}
+
+#[test]
+fn the_first_lines_say_where() {
+    let program = Program::start(&[]);
+    let url = format!("http://{}", program.address());
+    assert_ne!(program.address().port(), 0);
+    assert_eq!(
+        program.banner,
+        format!(
+            "Starting Socket.IO server on {url}\nHealth check: {url}/health\nPress Ctrl+C to stop the server\n"
+        )
+    );
+    let (head, body) = request(program.address(), "GET", "/health");
+    assert!(head.starts_with("HTTP/1.1 200") && body.contains("\"healthy\""), "{head} {body}");
+}
+
+#[test]
+fn all_interfaces_are_reached_by_name() {
+    let program = Program::spawn(Program::command(&["--port", "0"]));
+    let port = program.address().port();
+    assert!(program.banner.starts_with("Starting Socket.IO server on http://0.0.0.0:"), "{}", program.banner);
+    assert!(program.banner.contains(&format!("Health check: http://localhost:{port}/health\n")));
+}
+
+#[rstest]
+fn a_signal_ends_it_whatever_the_clients_do(#[values("TERM", "INT")] signal: &str) {
+    let mut program = Program::start(&["--rate-limit", "0", "--log-level", "warn"]);
+    let address = program.address();
+    let mut alice = Peer::connect(address);
+    let deaf = Peer::connect(address).never_read_again();
+    let half = TcpStream::connect(address).unwrap();
+    let silent_poller = request(address, "GET", "/socket.io/?EIO=4&transport=polling").0;
+    assert!(silent_poller.starts_with("HTTP/1.1 200"), "{silent_poller}");
+    // More than the kernel keeps for one connection, less than counts as a slow consumer.
+    let text = format!("\"{}\"", "x".repeat(9_990));
+    for _ in 0..300 {
+        alice.ask("message", &text, "message_received");
+    }
+    program.signal(signal);
+    assert_eq!(alice.value("server_notification")["type"], "server_shutdown");
+    alice.closed();
+    let (code, log) = program.ended(SHUTDOWN_MAX);
+    assert_eq!(code, Some(0), "{log:?}");
+    drop((deaf, half));
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let mut program = Program::start(&[]);
+    // A polling client that does not come for its last packets holds the shutdown up for a while.
+    let (head, _) = request(program.address(), "GET", "/socket.io/?EIO=4&transport=polling");
+    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+    program.signal("TERM");
+    program.logged(&["shutting down"]);
+    program.signal("TERM");
+    assert_eq!(program.ended(PATIENCE).0, Some(130));
+}
+
+#[test]
+fn a_unix_socket_serves_the_same() {
+    let path = temporary("sock");
+    let mut program = Program::spawn(Program::command(&["--unix", path.to_str().unwrap()]));
+    assert!(program.banner.starts_with(&format!("Starting Socket.IO server on unix:{}\n", path.display())));
+    let connect = || {
+        let stream = UnixStream::connect(&path).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream
+    };
+    let (head, _) = exchange(connect(), "GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+    let mut alice = Peer::over(connect(), &[]);
+    alice.join("");
+    program.logged(&["connected from unix"]);
+    let (code, _, err) = Program::run(&["--unix", path.to_str().unwrap()]);
+    assert_eq!(
+        (code, err),
+        (Some(1), format!("{} is already in use. Try a different path.\n", path.display()))
+    );
+    program.signal("TERM");
+    assert_eq!(program.ended(SHUTDOWN_MAX).0, Some(0));
+    assert!(!path.exists(), "the socket file was left behind");
+}
+
+#[test]
+fn a_token_file_guards_the_door() {
+    let path = temporary("token");
+    fs::write(&path, "s3cret\n").unwrap();
+    let program = Program::start(&["--auth-token-file", path.to_str().unwrap()]);
+    let mut alice = Peer::open(program.address());
+    alice.send("40");
+    assert_eq!(alice.packet("the refusal").text, r#"44{"message":"Unauthorized"}"#);
+    program.logged(&["WARN", "refused 127.0.0.1:", "no token"]);
+    alice.join(r#"{"token":"s3cret"}"#);
+    fs::remove_file(path).unwrap();
+}
+
+#[test]
+fn an_empty_token_file_lets_nobody_think_it_is_safe() {
+    let path = temporary("empty");
+    fs::write(&path, "\n").unwrap();
+    let (code, _, err) = Program::run(&["--auth-token-file", path.to_str().unwrap()]);
+    assert_eq!(code, Some(2));
+    assert!(err.contains("is empty"), "{err}");
+    fs::remove_file(path).unwrap();
+}
+
+#[test]
+fn the_environment_speaks_for_flags() {
+    let mut command = Program::command(&["--max-message", "7"]);
+    command.envs([
+        ("TINYSIO_HOST", "127.0.0.1"),
+        ("TINYSIO_PORT", "0"),
+        ("TINYSIO_AUTH_TOKEN", "t"),
+        ("TINYSIO_MAX_MESSAGE", "3"),
+        ("TINYSIO_MAX_ROOMS", "1"),
+        ("TINYSIO_TEST_EVENTS", "true"),
+    ]);
+    let program = Program::spawn(command);
+    let mut alice = Peer::open(program.address());
+    alice.join(r#"{"token":"t"}"#);
+    // A flag goes before the environment.
+    alice.ask("message", "\"1234567\"", "message_received");
+    assert!(alice.ask("message", "\"12345678\"", "error").contains("(max 7 characters)"));
+    alice.ask("join_room", r#"{"room":"a"}"#, "room_joined");
+    assert!(alice.ask("join_room", r#"{"room":"b"}"#, "error").contains("Too many rooms (max 1)"));
+    assert_eq!(alice.call("echo", "1"), "[1]");
+}
+
+#[test]
+fn the_token_is_not_in_the_help() {
+    let mut command = Program::command(&["--help"]);
+    let help = command.env("TINYSIO_AUTH_TOKEN", "hunter2").output().unwrap();
+    assert!(!String::from_utf8_lossy(&help.stdout).contains("hunter2"));
+}
+
+#[rstest]
+#[case(&[], "https://anywhere.example", true)]
+#[case(&["--cors", "https://a.example", "https://b.example"], "https://b.example", true)]
+#[case(&["--cors", "https://a.example"], "https://b.example", false)]
+fn origins_are_checked(#[case] flags: &[&str], #[case] origin: &str, #[case] welcome: bool) {
+    let program = Program::start(flags);
+    let stream = TcpStream::connect(program.address()).unwrap();
+    let (head, _) = exchange(
+        stream,
+        &format!(
+            "GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nHost: x\r\nOrigin: {origin}\r\nConnection: close\r\n\r\n"
+        ),
+    );
+    assert_eq!(head.starts_with("HTTP/1.1 200"), welcome, "{head}");
+    assert_eq!(head.contains(&format!("Access-Control-Allow-Origin: {origin}")), welcome, "{head}");
+}
+
+#[test]
+fn the_operator_has_a_listener_of_its_own() {
+    let mut program = Program::start(&["--operator", "127.0.0.1:0"]);
+    let line = program.banner.lines().find(|line| line.starts_with("Operator: ")).unwrap();
+    let address = line.strip_prefix("Operator: http://").and_then(|rest| rest.strip_suffix("/metrics"));
+    let operator = address.unwrap().parse().unwrap();
+    let mut alice = Peer::connect(program.address());
+    alice.ask("message", "null", "error");
+    let (head, metrics) = request(operator, "GET", "/metrics");
+    assert!(head.starts_with("HTTP/1.1 200") && head.contains("version=0.0.4"), "{head}");
+    for figure in ["tinysio_clients 1\n", "tinysio_connects_total 1\n", "tinysio_refusals_total 1\n"] {
+        assert!(metrics.contains(figure), "{figure} in {metrics}");
+    }
+    assert!(request(operator, "GET", "/health").1.contains("\"healthy\""));
+    assert!(request(operator, "POST", "/metrics").0.starts_with("HTTP/1.1 405"));
+    assert!(request(operator, "GET", "/").0.starts_with("HTTP/1.1 404"));
+    assert!(request(program.address(), "GET", "/metrics").0.starts_with("HTTP/1.1 404"));
+    program.signal("TERM");
+    assert_eq!(program.ended(SHUTDOWN_MAX).0, Some(0));
+}
+
+/// A path of our own, where nothing is yet.
+fn temporary(name: &str) -> PathBuf {
+    let path = std::env::temp_dir().join(format!("tinysio-{}-{name}", std::process::id()));
+    // It may not be there.
+    let _ = fs::remove_file(&path);
+    path
+}

@@ -1,0 +1,86 @@
+//! What the tests stand on: servers on port 0, raw HTTP and WebSocket peers, a client that takes any of the three roads, and
+//! waits that say what they waited for.
+
+mod client;
+mod http;
+mod ws;
+
+use std::{
+    net::SocketAddr,
+    sync::mpsc::Receiver,
+    time::{Duration, Instant},
+};
+
+use serde_json::json;
+use tinysio::server::{Builder, Cors, Message, NamespaceBuilder, Server};
+
+pub(crate) use client::{Client, Road};
+pub(crate) use http::{Http, Response};
+pub(crate) use ws::{Frame, Ws};
+
+/// How long anything may take. Never reached but by a failure, so it is generous.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A server on a free port.
+pub(crate) fn serve(set_up: impl FnOnce(Builder) -> Builder) -> Server {
+    set_up(Server::builder()).listen("127.0.0.1:0").expect("the server starts")
+}
+
+/// A server whose namespace `/` is set up like this, and nothing else.
+pub(crate) fn serve_root(set_up: impl FnOnce(&mut NamespaceBuilder)) -> Server {
+    serve(|builder| builder.namespace("/", set_up))
+}
+
+pub(crate) fn addr(server: &Server) -> SocketAddr {
+    server.local_addr().expect("a TCP server")
+}
+
+/// The server of `examples/conformance.rs`.
+pub(crate) fn conformance() -> Server {
+    serve(|builder| {
+        builder
+            .ping_interval(Duration::from_millis(300))
+            .ping_timeout(Duration::from_millis(200))
+            .connect_timeout(Duration::from_secs(1))
+            .max_http_buffer_size(1_000_000)
+            .cors(Cors::Any)
+            .engine("/engine.io/", |engine| {
+                engine.on_message(|session, message: Message<'_>| {
+                    // A session that is closed meanwhile needs no echo.
+                    let _ = session.send(&message);
+                });
+            })
+            .namespace("/", |ns| {
+                greet(ns);
+                ns.on("message", |socket, event| socket.emit("message-back", event.args()));
+                ns.on("message-with-ack", |_, event| event.ack(event.args()));
+            })
+            .namespace("/custom", greet)
+    })
+}
+
+fn greet(ns: &mut NamespaceBuilder) {
+    ns.on_connect(|socket| match socket.auth() {
+        Some(auth) => socket.emit("auth", auth),
+        None => socket.emit("auth", json!({})),
+    });
+}
+
+/// Waits until `check` holds.
+pub(crate) fn eventually(what: &str, mut check: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !check() {
+        assert!(Instant::now() < deadline, "waited in vain until {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// The next thing that a handler reports.
+pub(crate) fn next<T>(reports: &Receiver<T>, what: &str) -> T {
+    reports.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("waited in vain for {what}"))
+}
+
+/// Waits until the server has nothing left of any session.
+pub(crate) fn all_gone(server: &Server) {
+    eventually("no session is left", || server.clients_count() == 0);
+}
