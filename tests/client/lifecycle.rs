@@ -11,7 +11,7 @@ use std::{
 };
 
 use rstest::rstest;
-use tinysio::client::{Client, CloseReason, ConnectionState, Delivery, Error, Handle, Socket};
+use tinysio::client::{Client, CloseReason, ConnectionState, Delivery, Error, Handle, Socket, TransportKind};
 
 use crate::{
     hostile::{opens_only, silent},
@@ -360,6 +360,28 @@ fn a_slow_handler_costs_no_processor_time_either() {
     let spent = crate::support::cpu_of_threads("sio-") - before;
     assert!(spent < Duration::from_millis(20), "{spent:?} after the server went");
     drop(go);
+}
+
+#[rstest]
+fn a_unix_socket_carries_everything(#[values(Way::Polling, Way::Websocket, Way::Upgrade)] way: Way) {
+    let path = std::env::temp_dir().join(format!("tinysio-{}-{way:?}.sock", std::process::id()));
+    let server = tinysio::Server::builder()
+        .namespace("/chat", |ns| {
+            ns.on("echo", |_, event| event.ack(event.args()));
+        })
+        .listen_unix(&path)
+        .unwrap();
+    let client = way.set(quick(&format!("unix://{}", path.display()))).build().unwrap();
+    let socket = client.socket("/chat");
+    client.connect().unwrap();
+    if way == Way::Upgrade {
+        until("the upgrade", || client.status().transport == Some(TransportKind::Websocket));
+    }
+    let answer = socket.emit_with_ack("echo", ("text", tinysio::Bytes::from_static(b"bytes")), LONG).unwrap();
+    assert_eq!(answer.args().attachments().len(), 1);
+    assert_eq!(client.http_get("/nothing/here", LONG).unwrap().status, 404);
+    assert!(matches!(client.http_get("no path", LONG), Err(Error::Invalid(_))));
+    drop(server);
 }
 
 #[test]

@@ -292,7 +292,8 @@ fn fill(value: &mut Value, attachments: &[Bytes]) {
 
 /// Asks for the server's health.
 pub(crate) fn health(flags: &Flags) -> Result<ExitCode, Failure> {
-    let answer = flags.connection.builder(&flags.url)?.fetch("/health", flags.connection.timeout);
+    let client = build(flags.connection.builder(&flags.url)?)?;
+    let answer = client.http_get("/health", flags.connection.timeout);
     let answer = match answer {
         Ok(answer) => answer,
         Err(error) => return Ok(explain(&error)),

@@ -14,10 +14,9 @@ use crate::clients::{
 /// Talks, disconnects, reconnects, talks. When no URL is given and nobody is where a server usually is, we start one.
 pub(crate) fn run(flags: &Flags, url: Option<&str>, stage: &Stage) -> Result<Verdicts, Failure> {
     let mut world = World::own(&stage.stop)?;
-    let builder = flags.connection.builder(url.unwrap_or(DEFAULT_URL))?;
     let url = match url {
         Some(url) => url.to_owned(),
-        None if builder.fetch("/health", flags.connection.timeout).is_ok() => DEFAULT_URL.to_owned(),
+        None if is_usual_one_up(flags)? => DEFAULT_URL.to_owned(),
         None => {
             stage.warning(format!("Nobody listens at {DEFAULT_URL}: starting a server"));
             world.up().map_err(Failure::Failed)?;
@@ -48,4 +47,10 @@ pub(crate) fn run(flags: &Flags, url: Option<&str>, stage: &Stage) -> Result<Ver
     verdicts.check(stage, "Message after it", || confirm("Message after the reconnection"));
     session.leave();
     Ok(verdicts)
+}
+
+fn is_usual_one_up(flags: &Flags) -> Result<bool, Failure> {
+    let client = flags.connection.builder(DEFAULT_URL)?.build();
+    let client = client.map_err(|error| Failure::Usage(error.to_string()))?;
+    Ok(client.http_get("/health", flags.connection.timeout).is_ok())
 }
