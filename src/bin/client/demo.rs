@@ -63,7 +63,7 @@ pub(crate) fn stage(flags: &Flags) -> Result<Stage, Failure> {
 
 /// A session that shows everything.
 pub(crate) fn session(flags: &Flags, url: &str, stage: &Stage) -> Result<Session, Failure> {
-    let builder = flags.connection.builder(url)?;
+    let builder = flags.builder(url)?;
     let its = stage.clone();
     let show: Show = Box::new(move |notice| notice.lines().iter().for_each(|line| its.say_signed(line)));
     Session::new(builder, url, flags.max_attempts(), &stage.stop, show)

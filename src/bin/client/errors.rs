@@ -79,7 +79,7 @@ pub(crate) fn run(flags: &Flags, errors: &Errors) -> Result<ExitCode, Failure> {
 
 /// A session that shows nothing.
 fn quiet_session(flags: &Flags, stage: &Stage) -> Result<Session, Failure> {
-    let builder = flags.connection.builder(&flags.url)?;
+    let builder = flags.builder(&flags.url)?;
     Session::new(builder, &flags.url, flags.max_attempts(), &stage.stop, Box::new(|_| ()))
         .map_err(|error| Failure::Usage(error.to_string()))
 }

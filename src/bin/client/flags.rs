@@ -1,10 +1,14 @@
 //! What the `client` program is told.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
+use tinysio::client::Builder;
 
-use crate::clients::flags::{Connection, DEFAULT_URL, parse_speed, parse_url};
+use crate::clients::{
+    common::exit::Failure,
+    flags::{Connection, DEFAULT_URL, parse_speed, parse_url},
+};
 
 /// A Socket.IO client for people and for scripts.
 ///
@@ -25,7 +29,7 @@ pub(crate) struct Flags {
     #[arg(long, global = true, value_name = "N", default_value_t = 5, help_heading = "Connection")]
     max_attempts: u32,
 
-    /// Shorten the pauses of demonstrations
+    /// Shorten all pauses
     #[arg(long, global = true, hide = true, default_value_t = 1.0, value_parser = parse_speed)]
     pub(crate) speed: f64,
 
@@ -107,6 +111,14 @@ pub(crate) struct Errors {
 }
 
 impl Flags {
+    /// A client of the server at `url`, set up as the flags want it.
+    pub(crate) fn builder(&self, url: &str) -> Result<Builder, Failure> {
+        let paced = |seconds: f64| Duration::from_secs_f64(seconds / self.speed);
+        let builder = self.connection.builder(url)?;
+        // The official defaults, unless the pauses are shortened.
+        Ok(builder.reconnection_delay(paced(1.0)).reconnection_delay_max(paced(5.0)))
+    }
+
     /// Reconnections before it gives up; `None`: it never does.
     pub(crate) fn max_attempts(&self) -> Option<u32> {
         (self.max_attempts > 0).then_some(self.max_attempts)

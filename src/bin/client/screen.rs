@@ -7,7 +7,7 @@
 //! ```
 //! rustyline draws a prompt that it was given at the start of an edit, and knows no way to exchange it. So when the
 //! connection comes or goes, the edit is interrupted, wiped away, and begun again with the new prompt, the text and the
-//! cursor where they were.
+//! cursor where they were. Locks: `handing` before `inner`, `typed` alone.
 
 use std::{
     borrow::Cow,
@@ -40,6 +40,9 @@ const MAX_QUEUE: usize = 1_000;
 /// How often a signal is repeated that met a moment in which no edit could take it.
 const REPEAT: Duration = Duration::from_millis(20);
 
+/// How long handing a line to rustyline can take, unless its own queue is full.
+const HANDING_TIME: Duration = Duration::from_millis(50);
+
 /// What a line of input is.
 #[derive(Debug)]
 pub(crate) enum Input {
@@ -53,6 +56,9 @@ pub(crate) struct Screen {
     palette: Palette,
     inner: Mutex<Inner>,
     changed: Condvar,
+    /// Held while a line is handed to rustyline. Outside of an edit that prints at once, which must not happen between
+    /// an edit's interruption and its wiping.
+    handing: Mutex<()>,
     /// The line being edited and the cursor in it, as of the last key.
     typed: Mutex<(String, usize)>,
 }
@@ -70,7 +76,13 @@ struct Inner {
 
 impl Screen {
     pub(crate) fn new(palette: Palette) -> Arc<Self> {
-        Arc::new(Self { palette, inner: Mutex::default(), changed: Condvar::new(), typed: Mutex::default() })
+        Arc::new(Self {
+            palette,
+            inner: Mutex::default(),
+            changed: Condvar::new(),
+            handing: Mutex::default(),
+            typed: Mutex::default(),
+        })
     }
 
     /// Prints a line, above the one being edited if there is one.
@@ -89,6 +101,9 @@ impl Screen {
 
     /// The connection has come or gone: the prompt follows.
     pub(crate) fn set_connected(&self, connected: bool) {
+        // The printer thread may hold it because rustyline's own queue is full. Then it prints nothing outside of an
+        // edit either, and need not be waited for.
+        let _handing = self.handing.try_lock_for(HANDING_TIME);
         let mut inner = self.inner.lock();
         let changed = inner.connected != connected;
         inner.connected = connected;
@@ -104,8 +119,8 @@ impl Screen {
         let (screen, wish) = (self.clone(), stop.clone());
         crate::clients::stop::handle_signals(move || {
             if !screen.wants_interruption() {
-                wish.set();
                 screen.inner.lock().stopping = true;
+                wish.set();
             }
             while screen.wants_interruption() {
                 interrupt_ourselves();
@@ -128,19 +143,34 @@ impl Screen {
         }
     }
 
-    /// Gives the printer thread what waits, as soon as somebody edits.
-    fn next_batch(&self) -> String {
-        let mut inner = self.inner.lock();
-        while !(inner.editing && !inner.queue.is_empty()) {
-            self.changed.wait(&mut inner);
+    /// The printer thread: hands to rustyline what waits, as long as it lasts.
+    fn hand_over(&self, mut printer: impl ExternalPrinter) {
+        loop {
+            let mut inner = self.inner.lock();
+            while !inner.wants_handing() {
+                self.changed.wait(&mut inner);
+            }
+            drop(inner);
+            let _handing = self.handing.lock();
+            let mut inner = self.inner.lock();
+            if !inner.wants_handing() {
+                continue;
+            }
+            let batch: String = inner.queue.drain(..).flat_map(|line| [line, "\n".to_owned()]).collect();
+            self.changed.notify_all();
+            drop(inner);
+            if printer.print(batch).is_err() {
+                return;
+            }
         }
-        let batch = inner.queue.drain(..).collect::<Vec<_>>().join("\n");
-        self.changed.notify_all();
-        batch
     }
 }
 
 impl Inner {
+    fn wants_handing(&self) -> bool {
+        self.editing && !self.stale && !self.queue.is_empty()
+    }
+
     /// Nobody may be reading; then nothing more can be done about it.
     fn write_out(&mut self) {
         let mut out = io::stdout().lock();
@@ -170,12 +200,9 @@ impl Terminal {
         let history = MemHistory::with_config(&config);
         let mut editor = Editor::with_history(config, history).ok()?;
         editor.set_helper(Some(Typed(screen.clone())));
-        let mut printer = editor.create_external_printer().ok()?;
+        let printer = editor.create_external_printer().ok()?;
         let its = screen.clone();
-        std::thread::Builder::new()
-            .name("printer".into())
-            .spawn(move || while printer.print(its.next_batch()).is_ok() {})
-            .ok()?;
+        std::thread::Builder::new().name("printer".into()).spawn(move || its.hand_over(printer)).ok()?;
         Some(Self { screen: screen.clone(), editor })
     }
 
@@ -183,7 +210,7 @@ impl Terminal {
     pub(crate) fn read(&mut self) -> Input {
         let mut typed = (String::new(), 0);
         loop {
-            let (raw, styled) = self.begin_edit(&typed);
+            let Some((raw, styled)) = self.begin_edit(&typed) else { return Input::End };
             let (left, right) = typed.0.split_at(typed.1);
             let result = self.editor.readline_with_initial(&(raw, styled), (left, right));
             let again = self.end_edit(raw, matches!(result, Err(ReadlineError::Interrupted)));
@@ -198,12 +225,16 @@ impl Terminal {
         }
     }
 
-    fn begin_edit(&self, typed: &(String, usize)) -> (&'static str, String) {
+    /// The prompt to edit with. `None`: the program is to end.
+    fn begin_edit(&self, typed: &(String, usize)) -> Option<(&'static str, String)> {
         self.screen.typed.lock().clone_from(typed);
         let mut inner = self.screen.inner.lock();
         inner.write_out();
+        if inner.stopping {
+            return None;
+        }
         (inner.editing, inner.stale) = (true, false);
-        self.screen.prompt(inner.connected)
+        Some(self.screen.prompt(inner.connected))
     }
 
     /// Wipes away an edit that was interrupted for the sake of its prompt, and gives what was typed.

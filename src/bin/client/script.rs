@@ -102,7 +102,7 @@ fn bytes_of(path: &PathBuf) -> Result<Vec<u8>, Failure> {
 /// Emits one event.
 pub(crate) fn emit(flags: &Flags, emit: &Emit) -> Result<ExitCode, Failure> {
     let arguments = emit.arguments()?;
-    let client = build(flags.connection.builder(&flags.url)?.reconnection(false))?;
+    let client = build(flags.builder(&flags.url)?.reconnection(false))?;
     let socket = client.socket(client.namespace());
     let refusal = Arc::new(Mutex::new(None));
     let its = refusal.clone();
@@ -169,7 +169,7 @@ fn build(builder: Builder) -> Result<Client, Failure> {
 
 /// Prints what comes.
 pub(crate) fn listen(flags: &Flags, listen: &Listen) -> Result<ExitCode, Failure> {
-    let builder = flags.connection.builder(&flags.url)?;
+    let builder = flags.builder(&flags.url)?;
     let client = build(builder.reconnection_attempts(flags.max_attempts()))?;
     let socket = client.socket(client.namespace());
     let (end, ended) = ends(&client, &socket)?;
@@ -292,7 +292,7 @@ fn fill(value: &mut Value, attachments: &[Bytes]) {
 
 /// Asks for the server's health.
 pub(crate) fn health(flags: &Flags) -> Result<ExitCode, Failure> {
-    let client = build(flags.connection.builder(&flags.url)?)?;
+    let client = build(flags.builder(&flags.url)?)?;
     let answer = client.http_get("/health", flags.connection.timeout);
     let answer = match answer {
         Ok(answer) => answer,

@@ -50,7 +50,10 @@ impl Host {
     }
 }
 
-/// A port where nobody listens.
+/// A port where nobody listens, and that the system gives to nobody's outgoing connection either, which port 0 would be:
+/// while the server is away, such a connection could keep it from coming back.
 pub(crate) fn free_port() -> io::Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+    let first = 20_000 + (std::process::id() % 10_000) as u16;
+    let mut tried = (first..=u16::MAX).map(|port| TcpListener::bind(("127.0.0.1", port)).map(|_| port));
+    tried.find(Result::is_ok).unwrap_or_else(|| Err(io::ErrorKind::AddrNotAvailable.into()))
 }

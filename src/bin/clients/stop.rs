@@ -46,9 +46,15 @@ impl Stop {
         *self.0.set.lock()
     }
 
-    /// Has `hook` called when the wish comes.
+    /// Has `hook` called when the wish comes, or at once when it has come already.
     pub(crate) fn on_set(&self, hook: impl Fn() + Send + 'static) {
-        self.0.hooks.lock().push(Box::new(hook));
+        let set = self.0.set.lock();
+        if *set {
+            drop(set);
+            hook();
+        } else {
+            self.0.hooks.lock().push(Box::new(hook));
+        }
     }
 
     /// Waits so long, or until the wish comes. `false`: it came.

@@ -32,9 +32,12 @@ struct Step<'a> {
     pause: Duration,
 }
 
+/// A scene's title, and what is done in it.
+type Scene = (&'static str, fn(&[Actor]) -> Vec<Step<'_>>);
+
 /// Plays one after the other. What goes wrong in one does not end it.
 pub(crate) fn play_all(cast: &[Actor], stage: &Stage, timeout: Duration) -> Vec<Played> {
-    let scenes: [(&'static str, fn(&[Actor]) -> Vec<Step<'_>>); 3] = [
+    let scenes: [Scene; 3] = [
         ("Demo 1: Basic messaging", messaging),
         ("Demo 2: Room-based communication", two_rooms),
         ("Demo 3: All clients in one room", one_room),
