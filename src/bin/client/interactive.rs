@@ -28,6 +28,9 @@ use crate::clients::{
 /// How long what was sent may take to be confirmed when somebody leaves.
 const LEAVE_TIME: Duration = Duration::from_secs(2);
 
+/// How long the server's welcome may take to come before the first prompt.
+const WELCOME_TIME: Duration = Duration::from_millis(300);
+
 /// Lines of piped input that are read ahead. Full: the pipe waits.
 const READ_AHEAD: usize = 16;
 
@@ -69,6 +72,7 @@ fn show(screen: &Arc<Screen>, palette: Palette, interactive: bool) -> Show {
 /// The prompt.
 fn converse(talk: &mut Talk, mut terminal: Terminal, stop: &Stop) {
     if talk.session.first_connect() {
+        talk.session.expect(0, WELCOME_TIME, |_| true);
         talk.session.say(&Line::info("Type 'help' to see available commands"));
     } else if !stop.is_set() {
         talk.hint();

@@ -81,14 +81,9 @@ impl Arrival {
         if self.field("data").is_null() {
             return text(&self.value);
         }
-        let about = [("client_id", "you are "), ("total_clients", "clients: ")]
-            .into_iter()
-            .filter(|(name, _)| !self.field(name).is_null())
-            .map(|(name, words)| format!("{words}{}", self.text(name)))
-            .collect::<Vec<_>>();
-        match about.is_empty() {
-            true => self.text("data"),
-            false => format!("{} ({})", self.text("data"), about.join(", ")),
+        match self.field("client_id") {
+            Value::Null => self.text("data"),
+            id => format!("{} (your id: {})", self.text("data"), text(id)),
         }
     }
 
@@ -226,7 +221,7 @@ mod tests {
     fn the_welcome_says_who_one_is() {
         let welcome = json!({"data": "Welcome!", "server_time": 1.0, "client_id": "abc", "total_clients": 3});
         let lines = arrival("message", welcome).lines();
-        assert_eq!(lines[0].text, "Server message: Welcome! (you are abc, clients: 3)");
+        assert_eq!(lines[0].text, "Server message: Welcome! (your id: abc)");
     }
 
     #[test]

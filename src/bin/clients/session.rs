@@ -235,7 +235,7 @@ impl Session {
         let line = match self.emit(&ready) {
             Ok(Delivery::Buffered) => Line::warning(format!(
                 "Not connected to server: queued, to be sent when the connection is back ({} waiting)",
-                self.client.status().buffered
+                self.outstanding()
             )),
             Ok(_) => ready.sent,
             Err(Error::NotConnected) => Line::bad("Not connected to server"),
