@@ -39,3 +39,4 @@ pub use counters::Counters;
 pub use limits::{Limits, Rate};
 pub use refusal::Refusal;
 pub use rules::{RoomNameError, room_name};
+pub use text::Excerpt;

@@ -63,7 +63,8 @@ pub(super) fn binary_bytes(arg: Arg<'_>) -> Result<Option<usize>, EncodeError> {
 }
 
 /// The first characters of a text, and `...` if there are more.
-pub(super) struct Excerpt<'a>(pub(super) &'a str, pub(super) usize);
+#[derive(Debug, Clone, Copy)]
+pub struct Excerpt<'a>(pub &'a str, pub usize);
 
 impl fmt::Display for Excerpt<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

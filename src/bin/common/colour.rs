@@ -6,6 +6,19 @@ use std::{
 };
 
 use ansi_term::Colour;
+use clap::ValueEnum;
+
+/// When a program colours what it prints.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum When {
+    /// On a terminal, and unless `NO_COLOR` is set.
+    #[default]
+    Auto,
+    /// Also in files and pipes.
+    Always,
+    /// Not at all.
+    Never,
+}
 
 /// Whether one of the standard streams is coloured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +30,16 @@ impl Palette {
     /// For standard error: on a terminal, and unless `NO_COLOR` is set to anything (<https://no-color.org>).
     pub(crate) fn of_stderr() -> Self {
         Self { on: io::stderr().is_terminal() && !is_unwanted() }
+    }
+
+    /// For standard output.
+    pub(crate) fn of_stdout(when: When) -> Self {
+        let on = match when {
+            When::Auto => io::stdout().is_terminal() && !is_unwanted(),
+            When::Always => true,
+            When::Never => false,
+        };
+        Self { on }
     }
 
     #[cfg(test)]
@@ -38,6 +61,14 @@ impl Palette {
 
     pub(crate) fn cyan<T: fmt::Display>(self, text: T) -> impl fmt::Display {
         self.paint(Colour::Cyan, text)
+    }
+
+    pub(crate) fn blue<T: fmt::Display>(self, text: T) -> impl fmt::Display {
+        self.paint(Colour::Blue, text)
+    }
+
+    pub(crate) fn magenta<T: fmt::Display>(self, text: T) -> impl fmt::Display {
+        self.paint(Colour::Purple, text)
     }
 
     pub(crate) fn grey<T: fmt::Display>(self, text: T) -> impl fmt::Display {

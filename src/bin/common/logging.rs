@@ -8,7 +8,6 @@
 //! character that is not plainly visible is written as an escape.
 
 use std::{
-    fmt,
     io::{self, Write},
     time::SystemTime,
 };
@@ -18,7 +17,7 @@ use env_logger::Logger;
 use log::{Level, LevelFilter, Record, kv::Key};
 use serde::Serialize;
 
-use super::colour::Palette;
+use super::{colour::Palette, visible::Visible};
 
 /// What a line looks like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -90,30 +89,6 @@ impl<'a> Line<'a> {
         serde_json::to_writer(&mut *out, self)?;
         out.write_all(b"\n")
     }
-}
-
-/// A text with an escape for every character that is not plainly visible.
-struct Visible<'a>(&'a str);
-
-impl fmt::Display for Visible<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut rest = self.0;
-        while let Some(at) = rest.find(is_invisible) {
-            f.write_str(&rest[..at])?;
-            rest = &rest[at..];
-            for c in rest.chars().take(1) {
-                write!(f, "{}", c.escape_default())?;
-                rest = &rest[c.len_utf8()..];
-            }
-        }
-        f.write_str(rest)
-    }
-}
-
-/// Control characters, and those of Unicode that break lines or turn the direction of writing.
-fn is_invisible(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }
 
 #[cfg(test)]

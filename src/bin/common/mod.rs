@@ -3,3 +3,4 @@
 pub(crate) mod colour;
 pub(crate) mod exit;
 pub(crate) mod logging;
+pub(crate) mod visible;

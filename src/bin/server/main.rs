@@ -1,5 +1,6 @@
 //! The `server` program: the chat on a TCP port or a Unix-domain socket, with its log, until a signal.
 
+#[allow(dead_code, reason = "each program uses its part of it")]
 #[path = "../common/mod.rs"]
 mod common;
 mod flags;

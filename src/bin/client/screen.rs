@@ -1,0 +1,313 @@
+//! The terminal: one line being edited, and everything else above it.
+//!
+//! ```text
+//!            print, nobody edits ─────────────────────────────► standard output
+//!            print, somebody edits ──► queue ──► printer thread ──► rustyline, above the prompt
+//!   the prompt must change, somebody edits ──► SIGINT to ourselves ──► the edit begins anew with the text so far
+//! ```
+//! rustyline draws a prompt that it was given at the start of an edit, and knows no way to exchange it. So when the
+//! connection comes or goes, the edit is interrupted, wiped away, and begun again with the new prompt, the text and the
+//! cursor where they were. Locks: `handing` before `inner`, `typed` alone.
+
+use std::{
+    borrow::Cow,
+    collections::VecDeque,
+    io::{self, Write},
+    sync::Arc,
+    time::Duration,
+};
+
+use parking_lot::{Condvar, Mutex};
+use rustix::process::{Signal, getpid, kill_process};
+use rustyline::{
+    ColorMode, Config, Context, Editor, ExternalPrinter, Helper,
+    completion::Completer,
+    error::ReadlineError,
+    highlight::{CmdKind, Highlighter},
+    hint::Hinter,
+    history::MemHistory,
+    validate::Validator,
+};
+use unicode_width::UnicodeWidthStr;
+
+use super::command::COMMANDS;
+use crate::clients::{common::colour::Palette, common::exit::Failure, stop::Stop};
+
+/// Lines that may wait for the printer thread. Full: who prints waits, so that a flood of messages is read as fast as
+/// the terminal takes it, and the network pushes back on the server.
+const MAX_QUEUE: usize = 1_000;
+
+/// How often a signal is repeated that met a moment in which no edit could take it.
+const REPEAT: Duration = Duration::from_millis(20);
+
+/// How long handing a line to rustyline can take, unless its own queue is full.
+const HANDING_TIME: Duration = Duration::from_millis(50);
+
+/// What a line of input is.
+#[derive(Debug)]
+pub(crate) enum Input {
+    Line(String),
+    /// Ctrl-C, Ctrl-D, or a signal.
+    End,
+}
+
+/// The terminal's output, shared by everybody who prints.
+pub(crate) struct Screen {
+    palette: Palette,
+    inner: Mutex<Inner>,
+    changed: Condvar,
+    /// Held while a line is handed to rustyline. Outside of an edit that prints at once, which must not happen between
+    /// an edit's interruption and its wiping.
+    handing: Mutex<()>,
+    /// The line being edited and the cursor in it, as of the last key.
+    typed: Mutex<(String, usize)>,
+}
+
+#[derive(Default)]
+struct Inner {
+    editing: bool,
+    connected: bool,
+    /// The prompt on the screen says something else than `connected`.
+    stale: bool,
+    /// The program is to end.
+    stopping: bool,
+    queue: VecDeque<String>,
+}
+
+impl Screen {
+    pub(crate) fn new(palette: Palette) -> Arc<Self> {
+        Arc::new(Self {
+            palette,
+            inner: Mutex::default(),
+            changed: Condvar::new(),
+            handing: Mutex::default(),
+            typed: Mutex::default(),
+        })
+    }
+
+    /// Prints a line, above the one being edited if there is one.
+    pub(crate) fn print(&self, line: String) {
+        let mut inner = self.inner.lock();
+        while inner.editing && inner.queue.len() >= MAX_QUEUE {
+            self.changed.wait(&mut inner);
+        }
+        inner.queue.push_back(line);
+        if inner.editing {
+            self.changed.notify_all();
+        } else {
+            inner.write_out();
+        }
+    }
+
+    /// The connection has come or gone: the prompt follows.
+    pub(crate) fn set_connected(&self, connected: bool) {
+        // The printer thread may hold it because rustyline's own queue is full. Then it prints nothing outside of an
+        // edit either, and need not be waited for.
+        let _handing = self.handing.try_lock_for(HANDING_TIME);
+        let mut inner = self.inner.lock();
+        let changed = inner.connected != connected;
+        inner.connected = connected;
+        if changed && inner.editing {
+            inner.stale = true;
+            drop(inner);
+            interrupt_ourselves();
+        }
+    }
+
+    /// Ends an edit when `stop` says so, and repeats our own signals that came between two edits.
+    pub(crate) fn heed_signals(self: &Arc<Self>, stop: &Stop) -> Result<(), Failure> {
+        let (screen, wish) = (self.clone(), stop.clone());
+        crate::clients::stop::handle_signals(move || {
+            if !screen.wants_interruption() {
+                screen.inner.lock().stopping = true;
+                wish.set();
+            }
+            while screen.wants_interruption() {
+                interrupt_ourselves();
+                std::thread::sleep(REPEAT);
+            }
+        })
+    }
+
+    fn wants_interruption(&self) -> bool {
+        let inner = self.inner.lock();
+        inner.editing && (inner.stale || inner.stopping)
+    }
+
+    fn prompt(&self, connected: bool) -> (&'static str, String) {
+        const CONNECTED: &str = ">>> ";
+        const DISCONNECTED: &str = "DISCONNECTED >>> ";
+        match connected {
+            true => (CONNECTED, self.palette.green(CONNECTED).to_string()),
+            false => (DISCONNECTED, self.palette.red(DISCONNECTED).to_string()),
+        }
+    }
+
+    /// The printer thread: hands to rustyline what waits, as long as it lasts.
+    fn hand_over(&self, mut printer: impl ExternalPrinter) {
+        loop {
+            let mut inner = self.inner.lock();
+            while !inner.wants_handing() {
+                self.changed.wait(&mut inner);
+            }
+            drop(inner);
+            let _handing = self.handing.lock();
+            let mut inner = self.inner.lock();
+            if !inner.wants_handing() {
+                continue;
+            }
+            let batch: String = inner.queue.drain(..).flat_map(|line| [line, "\n".to_owned()]).collect();
+            self.changed.notify_all();
+            drop(inner);
+            if printer.print(batch).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+impl Inner {
+    fn wants_handing(&self) -> bool {
+        self.editing && !self.stale && !self.queue.is_empty()
+    }
+
+    /// Nobody may be reading; then nothing more can be done about it.
+    fn write_out(&mut self) {
+        let mut out = io::stdout().lock();
+        for line in self.queue.drain(..) {
+            let _ = writeln!(out, "{line}");
+        }
+        let _ = out.flush();
+    }
+}
+
+/// The signal that rustyline ends an edit for.
+fn interrupt_ourselves() {
+    // A process may always signal itself.
+    let _ = kill_process(getpid(), Signal::INT);
+}
+
+/// The line editor.
+pub(crate) struct Terminal {
+    screen: Arc<Screen>,
+    editor: Editor<Typed, MemHistory>,
+}
+
+impl Terminal {
+    /// `None`: this terminal is too simple for editing, or there is none.
+    pub(crate) fn new(screen: &Arc<Screen>) -> Option<Self> {
+        let config = Config::builder().color_mode(ColorMode::Forced).auto_add_history(false).build();
+        let history = MemHistory::with_config(&config);
+        let mut editor = Editor::with_history(config, history).ok()?;
+        editor.set_helper(Some(Typed(screen.clone())));
+        let printer = editor.create_external_printer().ok()?;
+        let its = screen.clone();
+        std::thread::Builder::new().name("printer".into()).spawn(move || its.hand_over(printer)).ok()?;
+        Some(Self { screen: screen.clone(), editor })
+    }
+
+    /// Reads a line.
+    pub(crate) fn read(&mut self) -> Input {
+        let mut typed = (String::new(), 0);
+        loop {
+            let Some((raw, styled)) = self.begin_edit(&typed) else { return Input::End };
+            let (left, right) = typed.0.split_at(typed.1);
+            let result = self.editor.readline_with_initial(&(raw, styled), (left, right));
+            let again = self.end_edit(raw, matches!(result, Err(ReadlineError::Interrupted)));
+            match (again, result) {
+                (Some(so_far), _) => typed = so_far,
+                (None, Ok(line)) => {
+                    let _ = self.editor.add_history_entry(&line);
+                    return Input::Line(line);
+                }
+                (None, Err(_)) => return Input::End,
+            }
+        }
+    }
+
+    /// The prompt to edit with. `None`: the program is to end.
+    fn begin_edit(&self, typed: &(String, usize)) -> Option<(&'static str, String)> {
+        self.screen.typed.lock().clone_from(typed);
+        let mut inner = self.screen.inner.lock();
+        inner.write_out();
+        if inner.stopping {
+            return None;
+        }
+        (inner.editing, inner.stale) = (true, false);
+        Some(self.screen.prompt(inner.connected))
+    }
+
+    /// Wipes away an edit that was interrupted for the sake of its prompt, and gives what was typed.
+    fn end_edit(&mut self, prompt: &str, interrupted: bool) -> Option<(String, usize)> {
+        let columns = self.editor.dimensions().map_or(80, |(columns, _)| usize::from(columns.max(1)));
+        let mut inner = self.screen.inner.lock();
+        inner.editing = false;
+        let again = interrupted && inner.stale && !inner.stopping;
+        let typed = again.then(|| self.screen.typed.lock().clone());
+        if let Some((line, _)) = &typed {
+            let rows = (prompt.width() + line.width()) / columns + 1;
+            let _ = write!(io::stdout(), "\x1b[{rows}A\r\x1b[J");
+        }
+        inner.write_out();
+        self.screen.changed.notify_all();
+        typed
+    }
+}
+
+/// Listens to the editor: what is typed so far; and completes the names of commands.
+struct Typed(Arc<Screen>);
+
+impl Typed {
+    fn note(&self, line: &str, cursor: usize) {
+        let mut typed = self.0.typed.lock();
+        line.clone_into(&mut typed.0);
+        typed.1 = cursor;
+    }
+}
+
+impl Helper for Typed {}
+
+impl Validator for Typed {}
+
+impl Hinter for Typed {
+    type Hint = String;
+
+    /// Called whenever the text has changed.
+    fn hint(&self, line: &str, cursor: usize, _: &Context<'_>) -> Option<String> {
+        self.note(line, cursor);
+        None
+    }
+}
+
+impl Highlighter for Typed {
+    /// Called also when only the cursor has moved.
+    fn highlight_char(&self, line: &str, cursor: usize, _: CmdKind) -> bool {
+        self.note(line, cursor);
+        false
+    }
+
+    fn highlight_prompt<'b, 's: 'b, 'p: 'b>(&'s self, prompt: &'p str, _: bool) -> Cow<'b, str> {
+        Cow::Borrowed(prompt)
+    }
+}
+
+impl Completer for Typed {
+    type Candidate = String;
+
+    fn complete(
+        &self,
+        line: &str,
+        cursor: usize,
+        _: &Context<'_>,
+    ) -> rustyline::Result<(usize, Vec<String>)> {
+        let word = line[..cursor].to_lowercase();
+        let fits = COMMANDS.iter().filter(|(name, ..)| name.starts_with(&word));
+        Ok((0, fits.map(|(name, ..)| format!("{name} ")).collect()))
+    }
+}
+
+impl std::fmt::Debug for Screen {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Screen").field("palette", &self.palette).finish_non_exhaustive()
+    }
+}

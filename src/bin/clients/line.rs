@@ -1,0 +1,136 @@
+//! A line of output: its words, its meaning, and how the meaning looks.
+
+use serde_json::Value;
+
+use super::common::{colour::Palette, visible::Visible};
+
+/// What a line means; its colour follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tone {
+    /// Something went well: green.
+    Good,
+    /// Something went wrong: red.
+    Bad,
+    /// Something to be aware of: yellow.
+    Warning,
+    /// For information: cyan.
+    Info,
+    /// The server speaks: blue.
+    Server,
+    /// Other people speak: magenta.
+    People,
+    /// Neither.
+    Plain,
+}
+
+/// The sign before a line of the `client` program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mark {
+    /// We did something.
+    Out,
+    /// Something came.
+    In,
+    /// It is confirmed.
+    Done,
+    /// It failed.
+    Failed,
+    /// It is so.
+    Note,
+    /// A continuation or a heading.
+    None,
+}
+
+/// A line of output, without colours yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Line {
+    pub(crate) mark: Mark,
+    pub(crate) tone: Tone,
+    pub(crate) text: String,
+}
+
+impl Line {
+    pub(crate) fn new(mark: Mark, tone: Tone, text: impl Into<String>) -> Self {
+        Self { mark, tone, text: text.into() }
+    }
+
+    pub(crate) fn good(text: impl Into<String>) -> Self {
+        Self::new(Mark::Done, Tone::Good, text)
+    }
+
+    pub(crate) fn bad(text: impl Into<String>) -> Self {
+        Self::new(Mark::Failed, Tone::Bad, text)
+    }
+
+    pub(crate) fn warning(text: impl Into<String>) -> Self {
+        Self::new(Mark::Note, Tone::Warning, text)
+    }
+
+    pub(crate) fn info(text: impl Into<String>) -> Self {
+        Self::new(Mark::Note, Tone::Info, text)
+    }
+
+    pub(crate) fn plain(text: impl Into<String>) -> Self {
+        Self::new(Mark::None, Tone::Plain, text)
+    }
+
+    /// The same with another sign.
+    pub(crate) fn marked(self, mark: Mark) -> Self {
+        Self { mark, ..self }
+    }
+
+    /// Only the words, in colour.
+    pub(crate) fn words(&self, palette: Palette) -> String {
+        let text = &self.text;
+        match self.tone {
+            Tone::Good => palette.green(text).to_string(),
+            Tone::Bad => palette.red(text).to_string(),
+            Tone::Warning => palette.yellow(text).to_string(),
+            Tone::Info => palette.cyan(text).to_string(),
+            Tone::Server => palette.blue(text).to_string(),
+            Tone::People => palette.magenta(text).to_string(),
+            Tone::Plain => text.clone(),
+        }
+    }
+
+    /// The words behind their sign.
+    pub(crate) fn signed(&self, palette: Palette) -> String {
+        let sign = match self.mark {
+            Mark::Out => "→ ",
+            Mark::In => "← ",
+            Mark::Done => "✓ ",
+            Mark::Failed => "✗ ",
+            Mark::Note => "• ",
+            Mark::None => "",
+        };
+        Self { text: format!("{sign}{}", self.text), ..self.clone() }.words(palette)
+    }
+}
+
+/// A value as people read it: a text without its quotes, anything else as JSON; nothing that plays with the terminal.
+pub(crate) fn text(value: &Value) -> String {
+    match value {
+        Value::String(text) => Visible(text).to_string(),
+        other => Visible(&other.to_string()).to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn signs_and_colours() {
+        let line = Line::good("fine");
+        assert_eq!(line.signed(Palette::new(false)), "✓ fine");
+        assert_eq!(line.signed(Palette::new(true)), "\u{1b}[32m✓ fine\u{1b}[0m");
+        assert_eq!(Line::plain("just so").signed(Palette::new(true)), "just so");
+    }
+
+    #[test]
+    fn texts_of_others_stay_on_their_line() {
+        assert_eq!(text(&json!("a\nb\u{1b}[31mred")), "a\\nb\\u{1b}[31mred");
+        assert_eq!(text(&json!({"a": "ü"})), r#"{"a":"ü"}"#);
+    }
+}

@@ -1,0 +1,26 @@
+//! What the client programs share: connecting, sending, waiting for answers, and the words for all of it.
+//!
+//! ```text
+//!   flags ─► session ─► the library's client
+//!              │  ▲
+//!              │  └── request      what can be sent, when it is refused, what answers it
+//!              ▼
+//!           notice, arrival ─► line      what happened, in words and colours
+//! ```
+
+pub(crate) mod arrival;
+pub(crate) mod figures;
+pub(crate) mod flags;
+pub(crate) mod host;
+pub(crate) mod line;
+pub(crate) mod notice;
+pub(crate) mod pace;
+pub(crate) mod relay;
+pub(crate) mod request;
+pub(crate) mod session;
+pub(crate) mod stage;
+pub(crate) mod stop;
+pub(crate) mod verdict;
+
+#[path = "../common/mod.rs"]
+pub(crate) mod common;

@@ -1,0 +1,82 @@
+//! The wish to stop: Ctrl-C, SIGTERM, SIGHUP, or a reader of our output that has gone.
+
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::common::exit::Failure;
+
+/// Whether somebody wants the program to stop. Cheap to clone.
+#[derive(Clone, Default)]
+pub(crate) struct Stop(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    set: Mutex<bool>,
+    changed: Condvar,
+    /// Who wants to be woken for it.
+    hooks: Mutex<Vec<Box<dyn Fn() + Send>>>,
+}
+
+impl Stop {
+    /// Takes the first signal as the wish to stop in good order, and the second as the order to end at once.
+    pub(crate) fn on_signals() -> Result<Self, Failure> {
+        let stop = Self::default();
+        let wish = stop.clone();
+        handle_signals(move || {
+            if wish.is_set() {
+                std::process::exit(130);
+            }
+            wish.set();
+        })?;
+        Ok(stop)
+    }
+
+    pub(crate) fn set(&self) {
+        *self.0.set.lock() = true;
+        self.0.changed.notify_all();
+        self.0.hooks.lock().iter().for_each(|hook| hook());
+    }
+
+    pub(crate) fn is_set(&self) -> bool {
+        *self.0.set.lock()
+    }
+
+    /// Has `hook` called when the wish comes, or at once when it has come already.
+    pub(crate) fn on_set(&self, hook: impl Fn() + Send + 'static) {
+        let set = self.0.set.lock();
+        if *set {
+            drop(set);
+            hook();
+        } else {
+            self.0.hooks.lock().push(Box::new(hook));
+        }
+    }
+
+    /// Waits so long, or until the wish comes. `false`: it came.
+    pub(crate) fn pause(&self, time: Duration) -> bool {
+        let until = Instant::now() + time;
+        let mut set = self.0.set.lock();
+        while !*set {
+            if self.0.changed.wait_until(&mut set, until).timed_out() {
+                return !*set;
+            }
+        }
+        false
+    }
+}
+
+impl fmt::Debug for Stop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Stop").field(&self.is_set()).finish()
+    }
+}
+
+/// Has `handler` called, on a thread of its own, for SIGINT, SIGTERM and SIGHUP.
+pub(crate) fn handle_signals(handler: impl FnMut() + Send + 'static) -> Result<(), Failure> {
+    ctrlc::set_handler(handler).map_err(|error| Failure::Failed(format!("cannot handle signals: {error}")))
+}

@@ -1,0 +1,87 @@
+//! The `final_reconnect_demo` program: every way to lose a connection, with a verdict on how it came back.
+
+#[allow(dead_code, reason = "each program uses its part of it")]
+#[path = "../clients/mod.rs"]
+mod clients;
+mod scenarios;
+mod success;
+mod world;
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use clap::Parser;
+
+use clients::{
+    common::{colour::Palette, exit::Failure},
+    flags::{Connection, parse_speed, parse_url},
+    stage::Stage,
+    stop::Stop,
+};
+
+/// Plays every scenario of losing and regaining a connection, and says which of them went as they should.
+///
+/// By default it starts, kills and restarts servers of its own. With a URL it loses and regains the way to that server,
+/// which must speak the chat of the `server` program. With `success` it only shows a server that is up: a message, a
+/// disconnection, a manual reconnection, a message; on this machine's port 5000, or at the URL after it.
+///
+/// Exit codes: 0 all passed; 1 not all; 2 called wrongly.
+#[derive(Debug, Parser)]
+#[command(name = "final_reconnect_demo", version, max_term_width = 100)]
+pub(crate) struct Flags {
+    /// `success`, or the server to use
+    #[arg(value_name = "success|URL", value_parser = parse_what)]
+    what: Option<What>,
+
+    /// The server for `success`
+    #[arg(value_name = "URL", value_parser = parse_url)]
+    url: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+
+    /// Shorten the pauses
+    #[arg(long, hide = true, default_value_t = 1.0, value_parser = parse_speed)]
+    speed: f64,
+}
+
+#[derive(Debug, Clone)]
+enum What {
+    Success,
+    Url(String),
+}
+
+fn parse_what(text: &str) -> Result<What, String> {
+    match text {
+        "success" => Ok(What::Success),
+        url => parse_url(url).map(What::Url).map_err(|_| "neither `success` nor a URL".to_owned()),
+    }
+}
+
+fn main() -> ExitCode {
+    let flags = Flags::parse();
+    run(&flags).unwrap_or_else(|failure| {
+        // Nobody may be reading.
+        let _ = writeln!(io::stderr(), "{failure}");
+        failure.code()
+    })
+}
+
+fn run(flags: &Flags) -> Result<ExitCode, Failure> {
+    let stage = Stage {
+        palette: Palette::of_stdout(flags.connection.color),
+        stop: Stop::on_signals()?,
+        speed: flags.speed,
+        quiet: false,
+    };
+    let verdicts = match (&flags.what, &flags.url) {
+        (Some(What::Success), url) => success::run(flags, url.as_deref(), &stage)?,
+        (_, Some(_)) => return Err(Failure::Usage("a second argument belongs to `success` only".into())),
+        (Some(What::Url(url)), None) => scenarios::run(flags, Some(url), &stage)?,
+        (None, None) => scenarios::run(flags, None, &stage)?,
+    };
+    verdicts.print(&stage);
+    Ok(if verdicts.all_passed(&stage) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

@@ -1,0 +1,64 @@
+//! The interactive client with commands from a pipe.
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::{
+    program::{CLIENT, start},
+    served::{Served, free_port},
+};
+
+#[test]
+fn everything_is_confirmed_before_the_end() {
+    let served = Served::new();
+    // More than the chat lets through at once.
+    let messages: String = (1..=210).map(|number| format!("msg number {number}\n")).collect();
+    let ran = start(CLIENT, &[&served.url()], &messages).ends().exits(0);
+    assert_eq!(ran.out.matches("✓ Message confirmed: number").count(), 210, "{ran}");
+    ran.says_not("error").says("Disconnected from server").says_not("\x1b");
+}
+
+#[test]
+fn commands_end_with_quit() {
+    let served = Served::new();
+    let input = "join \"my room\"\nroom \"my room\" hi\nhistory\nquit\nmsg never\n";
+    let ran = start(CLIENT, &[&served.url()], input).ends().exits(0);
+    ran.says("Joined room: my room").says(": hi").says("    3  history").says_not("never");
+}
+
+#[test]
+fn a_last_line_without_an_end_counts() {
+    let served = Served::new();
+    start(CLIENT, &[&served.url()], "msg no newline").ends().exits(0).says("Message confirmed: no newline");
+}
+
+#[test]
+fn colours_when_asked_for() {
+    let served = Served::new();
+    let ran = start(CLIENT, &[&served.url(), "--color", "always"], "msg x\n").ends().exits(0);
+    ran.says("\x1b[32m✓ Message confirmed: x\x1b[0m");
+}
+
+#[test]
+fn without_a_server_it_ends_with_1() {
+    let url = format!("http://127.0.0.1:{}", free_port());
+    let ran = start(CLIENT, &[&url, "--speed", "20"], "msg x\n").ends().exits(1);
+    ran.says("attempt 3/3").says("Is the server running?");
+}
+
+#[test]
+fn a_signal_ends_it_although_the_pipe_is_open() {
+    let served = Served::new();
+    // A client whose input never ends: that of a program that itself never ends.
+    let mut child = std::process::Command::new(CLIENT)
+        .arg(served.url())
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().unwrap()));
+    assert!(lines.any(|line| line.unwrap().contains("Welcome!")));
+    let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+    kill_process(pid, Signal::INT).unwrap();
+    assert!(lines.any(|line| line.unwrap().contains("Disconnected from server")));
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
