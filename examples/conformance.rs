@@ -38,7 +38,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 fn greet(ns: &mut NamespaceBuilder) {
     ns.on_connect(|socket| {
         // The suite listens for one message at a time, and misses the second of two that its WebSocket reads at once.
-        thread::sleep(Duration::from_millis(20));
+        thread::sleep(Duration::from_millis(50));
         match socket.auth() {
             Some(auth) => socket.emit("auth", auth),
             None => socket.emit("auth", json!({})),

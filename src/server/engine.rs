@@ -1,6 +1,11 @@
 //! Engine.IO sessions from their opening on, and the entry for those who want no Socket.IO above them.
 
-use std::{borrow::Cow, fmt, sync::Arc, sync::atomic::Ordering::Release};
+use std::{
+    borrow::Cow,
+    fmt,
+    sync::{Arc, atomic::Ordering::Release},
+    time::Instant,
+};
 
 use bytes::Bytes;
 
@@ -39,7 +44,7 @@ pub(super) fn open(core: &Arc<Core>, endpoint: usize, handshake: Handshake) -> R
     let slot = core.sessions.seat().ok_or(Refused::Full)?;
     let session = Session::new(core, id, slot, endpoint, handshake);
     core.sessions.insert(&session);
-    core.hub.send(Command::Open(Arc::clone(&session)));
+    core.hub.send(Command::Open(Arc::clone(&session), Instant::now()));
     Ok(session)
 }
 
@@ -47,6 +52,7 @@ pub(super) fn open(core: &Arc<Core>, endpoint: usize, handshake: Handshake) -> R
 pub(super) fn opened(session: &Arc<Session>) {
     let core = Arc::clone(&session.core);
     if let Endpoint::Engine(handlers) = core.endpoint(session.endpoint) {
+        let _turn = session.enter();
         session.settled.store(true, Release);
         handlers.opened(session);
     }

@@ -24,6 +24,7 @@ use parking_lot::{Condvar, Mutex};
 use serde::Serialize;
 
 use super::{
+    acks,
     broadcast::Broadcast,
     config::Config,
     cors::Cors,
@@ -64,6 +65,7 @@ pub(super) struct Core {
     endpoints: Vec<(String, Endpoint)>,
     namespaces: Vec<Namespace>,
     routes: HashMap<String, RouteHandler>,
+    born: Instant,
     /// No new session is taken.
     ending: AtomicBool,
     /// No new connection and no new request is taken.
@@ -71,6 +73,11 @@ pub(super) struct Core {
 }
 
 impl Core {
+    /// An instant as microseconds of the server's life.
+    pub(super) fn micros_at(&self, instant: Instant) -> u64 {
+        instant.saturating_duration_since(self.born).as_micros() as u64
+    }
+
     pub(super) fn is_ending(&self) -> bool {
         self.ending.load(SeqCst)
     }
@@ -344,7 +351,8 @@ impl Builder {
             sessions: Registry::new(config.max_connections),
             connections: Arc::new(Connections::new(config.tcp_connections())),
             connection_numbers: AtomicU64::new(0),
-            budget: Arc::new(Budget::new(config.total_outbox_bytes())),
+            budget: Arc::new(Budget::new(config.total_outbox_bytes(), config.max_connections)),
+            born: Instant::now(),
             ending: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             config,
@@ -360,7 +368,7 @@ impl Builder {
         let threads =
             Threads { accept: accept_thread, hub: hub_thread, drain: drain_thread, tend: tend_thread };
         let stage = Mutex::new(Stage::Running(Some(threads)));
-        Ok(Server { core, local_addr, waker, stage, staged: Condvar::new() })
+        Ok(Server(Arc::new(Running { core, local_addr, waker, stage, staged: Condvar::new() })))
     }
 
     fn validate(&self) -> Result<(), StartError> {
@@ -379,7 +387,10 @@ impl Builder {
 }
 
 /// A running server. Dropping it stops it at once, with all its threads.
-pub struct Server {
+pub struct Server(Arc<Running>);
+
+/// What the handle to a running server holds; a thread of its own has a share in it where a handler stops the server.
+struct Running {
     core: Arc<Core>,
     local_addr: Option<SocketAddr>,
     waker: Arc<Waker>,
@@ -389,7 +400,7 @@ pub struct Server {
 
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Server").field("local_addr", &self.local_addr).finish_non_exhaustive()
+        f.debug_struct("Server").field("local_addr", &self.local_addr()).finish_non_exhaustive()
     }
 }
 
@@ -423,13 +434,13 @@ impl Server {
     /// The address it listens on. `None` on a Unix-domain socket.
     #[must_use]
     pub fn local_addr(&self) -> Option<SocketAddr> {
-        self.local_addr
+        self.0.local_addr
     }
 
     /// Official `io.of(name)`. `None`: no such namespace was set up.
     #[must_use]
     pub fn of(&self, namespace: &str) -> Option<Namespace> {
-        self.core.namespace(namespace).cloned()
+        self.0.core.namespace(namespace).cloned()
     }
 
     /// Official `io.emit`: to everybody in the namespace `/`; without that namespace, to nobody.
@@ -449,15 +460,12 @@ impl Server {
     /// Engine.IO sessions at this moment: the official `io.engine.clientsCount`.
     #[must_use]
     pub fn clients_count(&self) -> usize {
-        self.core.sessions.len()
+        self.0.core.sessions.len()
     }
 
-    /// Waits until another thread has shut the server down.
+    /// Waits until the server has been shut down: by another thread, or by a handler.
     pub fn wait(&self) {
-        let mut stage = self.stage.lock();
-        while !matches!(*stage, Stage::Stopped { .. }) {
-            self.staged.wait(&mut stage);
-        }
+        self.0.wait();
     }
 
     /// Stops: takes no more sessions, ends each with reason "server shutting down" behind what waits for its client (a
@@ -465,26 +473,32 @@ impl Server {
     /// still run then are waited for as long as `deadline` once more, at least a second; `false`: some had not returned,
     /// and their threads were left to themselves.
     ///
-    /// From inside a handler, which would wait for itself, it only ends the sessions and returns `false`.
+    /// From inside a handler, which would wait for itself, it has a thread of its own do that, and returns `false` at once;
+    /// [`wait`](Self::wait) tells when it is done.
     pub fn shutdown(&self, deadline: Duration) -> bool {
-        self.core.ending.store(true, SeqCst);
-        for session in self.core.sessions.all() {
-            session.end(CloseReason::ServerShuttingDown);
+        let running = Arc::clone(&self.0);
+        if !dispatch::is_in_handler() {
+            return running.shutdown(deadline);
         }
-        if dispatch::is_in_handler() {
-            return false;
+        let stop = move || {
+            running.shutdown(deadline);
+        };
+        if let Err(error) = std::thread::Builder::new().name("shutdown".into()).spawn(stop) {
+            log::error!("no thread to shut the server down: {error}");
         }
+        false
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.shutdown(Duration::ZERO);
+    }
+}
+
+impl Running {
+    fn wait(&self) -> bool {
         let mut stage = self.stage.lock();
-        if let Stage::Running(threads) = &mut *stage
-            && let Some(threads) = threads.take()
-        {
-            drop(stage);
-            let all_gone =
-                self.stop(threads, Instant::now() + deadline, deadline.max(Duration::from_secs(1)));
-            stage = self.stage.lock();
-            *stage = Stage::Stopped { all_gone };
-            self.staged.notify_all();
-        }
         loop {
             if let Stage::Stopped { all_gone } = *stage {
                 return all_gone;
@@ -493,12 +507,34 @@ impl Server {
         }
     }
 
+    fn shutdown(&self, deadline: Duration) -> bool {
+        self.core.ending.store(true, SeqCst);
+        // What other threads have emitted goes out too.
+        self.core.hub.fence();
+        for session in self.core.sessions.all() {
+            session.end(CloseReason::ServerShuttingDown);
+        }
+        let threads = match &mut *self.stage.lock() {
+            Stage::Running(threads) => threads.take(),
+            Stage::Stopped { .. } => None,
+        };
+        if let Some(threads) = threads {
+            let grace = deadline.max(Duration::from_secs(1));
+            let all_gone = self.stop(threads, acks::deadline(deadline), grace);
+            *self.stage.lock() = Stage::Stopped { all_gone };
+            self.staged.notify_all();
+        }
+        self.wait()
+    }
+
     /// Everything of a stop that waits.
     fn stop(&self, threads: Threads, deadline: Instant, grace: Duration) -> bool {
         let core = &self.core;
         core.sessions.wait_until_none(deadline);
         core.closed.store(true, SeqCst);
         self.waker.wake();
+        // First, so that nobody comes in behind those who are waited for.
+        let mut all_gone = threads.accept.join().is_ok();
         core.connections.interrupt_waiting();
         let in_time = core.connections.wait_until_none(deadline);
         // A polling session has no connection between two requests, so that all may be gone and it still there.
@@ -508,19 +544,23 @@ impl Server {
         if !in_time {
             core.connections.shutdown_all();
         }
-        let grace = Instant::now() + grace;
-        let mut all_gone = core.connections.wait_until_none(grace);
+        let grace = acks::deadline(grace);
+        all_gone &= core.connections.wait_until_none(grace);
         // Tend before hub: the last handlers may still want the hub. What a handler asks of the hub later fails.
         core.tend.stop();
-        all_gone &= join(threads.tend, grace);
+        all_gone &= join(threads.tend, grace.max(Instant::now() + MOMENT));
         core.hub.stop();
         core.drain.stop();
-        for thread in [threads.accept, threads.hub, threads.drain] {
-            all_gone &= join(thread, grace);
+        // These run no handlers, so they end.
+        for thread in [threads.hub, threads.drain] {
+            all_gone &= thread.join().is_ok();
         }
         all_gone
     }
 }
+
+/// What a thread that has nothing to do needs to end.
+const MOMENT: Duration = Duration::from_millis(100);
 
 /// Waits for a thread, which may be inside a handler that does not return. `false`: it was still there at the deadline.
 fn join(thread: JoinHandle<()>, deadline: Instant) -> bool {
@@ -531,10 +571,4 @@ fn join(thread: JoinHandle<()>, deadline: Instant) -> bool {
         std::thread::sleep(Duration::from_millis(1));
     }
     thread.join().is_ok()
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.shutdown(Duration::ZERO);
-    }
 }

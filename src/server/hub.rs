@@ -53,6 +53,9 @@ const BATCH_MAX: usize = 256;
 /// Packets for one recipient are written as one buffer up to this size.
 const GATHER_MAX: usize = 64 << 10;
 
+/// Fewer deadlines are not worth a sweep.
+const SWEEP_MIN: usize = 1_024;
+
 /// Bytes of packets that may be on their way to the hub; emitting threads wait while there are more.
 const INFLIGHT_MAX: usize = 16 << 20;
 
@@ -78,8 +81,8 @@ pub(super) struct Selection {
 }
 
 pub(super) enum Command {
-    /// A session has begun: its heartbeat and its connect deadline run.
-    Open(Arc<Session>),
+    /// A session began then: its heartbeat and its connect deadline run.
+    Open(Arc<Session>, Instant),
     /// A session ends in peace: close it behind what is due, cut it when that takes too long.
     Ending(Arc<Session>, Option<u16>, Order),
     /// The last that is heard of a session; its seat is free again.
@@ -105,13 +108,15 @@ pub(super) enum Command {
     },
     /// Nothing, but what the sending thread emits afterwards comes after everything that is in the queue.
     Fence(Order),
+    /// The deadlines that are due are looked at now; dropping the sender says that they were.
+    Ring(Sender<()>),
     /// A question about rooms; the answer goes to the asking thread.
     Ask {
         namespace: usize,
         question: Question,
     },
-    /// An acknowledgement is awaited until then.
-    AckDeadline(Weak<socket::Inner>, u64, Instant),
+    /// Some acknowledgement is awaited until then.
+    AckDeadline(Weak<socket::Inner>, Instant),
     Stop,
 }
 
@@ -147,6 +152,7 @@ pub(super) fn caught_up() -> bool {
 }
 
 /// The count of a thread's commands that the hub has not finished.
+#[derive(Debug)]
 pub(super) struct Unfinished(Arc<AtomicUsize>);
 
 impl Unfinished {
@@ -224,6 +230,14 @@ impl HubHandle {
         self.send(Command::Fence(order()));
     }
 
+    /// Waits until the hub has looked at every deadline that is due.
+    pub(super) fn ring(&self) {
+        let (done, answer) = bounded(0);
+        self.send(Command::Ring(done));
+        // Nothing is ever sent.
+        let _ = answer.recv();
+    }
+
     /// Ends the session behind what this thread has emitted.
     pub(super) fn ending(&self, session: &Arc<Session>, code: Option<u16>) {
         if caught_up() {
@@ -299,6 +313,7 @@ pub(super) fn start(
         spaces: (0..namespaces).map(|_| Space::default()).collect(),
         deadlines: BinaryHeap::new(),
         serial: 0,
+        sweep_at: SWEEP_MIN,
         due: Vec::new(),
         dirty: Vec::new(),
         orders: Vec::new(),
@@ -314,6 +329,20 @@ struct Seat {
     heartbeat: Heartbeat,
     /// Which of the batch's packets it gets.
     due: Vec<usize>,
+    /// The binary packet that was incomplete when the heartbeat last looked, and since when.
+    assembling: (u64, Instant),
+}
+
+/// Lets go of the threads that wait for the hub when it goes, even if it goes by a bug of ours.
+struct Farewell(Arc<Inflight>);
+
+impl Drop for Farewell {
+    fn drop(&mut self) {
+        self.0.stop();
+        if thread::panicking() {
+            log::error!("the hub has failed; the server delivers nothing more and must be restarted");
+        }
+    }
 }
 
 /// A namespace's members.
@@ -333,7 +362,18 @@ enum Deadline {
     Connect(Weak<Session>),
     /// The ending should be over by now.
     Cut(Weak<Session>),
-    Ack(Weak<socket::Inner>, u64),
+    Ack(Weak<socket::Inner>),
+}
+
+impl Deadline {
+    fn is_alive(&self) -> bool {
+        match self {
+            Self::Heartbeat(_, session) | Self::Connect(session) | Self::Cut(session) => {
+                session.strong_count() > 0
+            }
+            Self::Ack(socket) => socket.strong_count() > 0,
+        }
+    }
 }
 
 /// When, and which of those at the same time; the payload does not take part in the order.
@@ -366,6 +406,8 @@ struct Hub {
     spaces: Vec<Space>,
     deadlines: BinaryHeap<Reverse<Due>>,
     serial: u64,
+    /// At so many deadlines, those of sessions that are gone are swept out.
+    sweep_at: usize,
     /// The packets of this batch, and whether each is volatile.
     due: Vec<(Encoded, bool)>,
     /// The seats that get some of them.
@@ -380,20 +422,21 @@ struct Hub {
 impl Hub {
     fn run(mut self) {
         IS_HUB.set(true);
+        let _farewell = Farewell(Arc::clone(&self.inflight));
         while let Some(first) = self.next() {
             let mut next = first;
             let mut left = BATCH_MAX;
             while let Some(command) = next {
                 if matches!(command, Command::Stop) {
-                    self.flush();
-                    self.inflight.stop();
-                    return;
+                    return self.flush();
                 }
                 self.apply(command);
                 left -= 1;
-                next = OWN
-                    .with_borrow_mut(VecDeque::pop_front)
-                    .or_else(|| if left > 0 { self.queue.try_recv().ok() } else { None });
+                next = if left == 0 {
+                    None
+                } else {
+                    OWN.with_borrow_mut(VecDeque::pop_front).or_else(|| self.queue.try_recv().ok())
+                };
             }
             self.flush();
             self.ring(Instant::now());
@@ -419,7 +462,7 @@ impl Hub {
 
     fn apply(&mut self, command: Command) {
         match command {
-            Command::Open(session) => self.open(session),
+            Command::Open(session, since) => self.open(session, since),
             Command::Ending(session, code, order) => self.ending(&session, code, order),
             Command::Gone(session) => self.gone(&session),
             Command::Enter(socket, consent, order) => {
@@ -441,26 +484,31 @@ impl Hub {
                 self.direct(&session, packet, volatile, order);
             }
             Command::Fence(order) => self.orders.push(order),
+            Command::Ring(done) => {
+                self.ring(Instant::now());
+                drop(done);
+            }
             Command::Ask { namespace, question } => self.answer(namespace, question),
-            Command::AckDeadline(socket, id, at) => self.alarm(at, Deadline::Ack(socket, id)),
+            Command::AckDeadline(socket, at) => self.alarm(at, Deadline::Ack(socket)),
             Command::Stop => {}
         }
     }
 
-    fn open(&mut self, session: Arc<Session>) {
-        let now = Instant::now();
+    fn open(&mut self, session: Arc<Session>, since: Instant) {
         let slot = session.slot as usize;
         if self.seats.len() <= slot {
             self.seats.resize_with(slot + 1, || None);
             self.marks.resize(slot + 1, 0);
         }
         let early = HEARTBEAT_EARLY.min(self.config.ping_interval / 20);
-        let begun = now.checked_sub(early).unwrap_or(now);
+        let begun = since.checked_sub(early).unwrap_or(since);
+        let first_look = begun + self.config.ping_interval;
+        session.set_next_look(first_look);
         let weak = Arc::downgrade(&session);
-        self.alarm(begun + self.config.ping_interval, Deadline::Heartbeat(session.slot, Weak::clone(&weak)));
-        self.alarm(now + self.config.connect_timeout, Deadline::Connect(weak));
+        self.alarm(first_look, Deadline::Heartbeat(session.slot, Weak::clone(&weak)));
+        self.alarm(since + self.config.connect_timeout, Deadline::Connect(weak));
         let heartbeat = Heartbeat::new(begun, self.config.ping_interval, self.config.ping_timeout);
-        self.seats[slot] = Some(Seat { session, heartbeat, due: Vec::new() });
+        self.seats[slot] = Some(Seat { session, heartbeat, due: Vec::new(), assembling: (0, now) });
     }
 
     fn ending(&mut self, session: &Arc<Session>, code: Option<u16>, order: Order) {
@@ -482,7 +530,7 @@ impl Hub {
             self.flush_seat(session.slot);
             self.dirty.retain(|&slot| slot != session.slot);
             self.seats[session.slot as usize] = None;
-            session.core.sessions.vacate(session.slot);
+            session.gone();
         }
     }
 
@@ -558,7 +606,9 @@ impl Hub {
             Question::Sockets(selection, reply) => {
                 let selected = self.select(namespace, &selection);
                 let sockets = &self.spaces[namespace].sockets;
-                reply.send(selected.iter().filter_map(|slot| sockets.get(slot).cloned()).collect()).is_ok()
+                let sockets = selected.iter().filter_map(|slot| sockets.get(slot));
+                // Whoever was disconnected stays in its rooms until its handlers have been told.
+                reply.send(sockets.filter(|socket| socket.is_connected()).cloned().collect()).is_ok()
             }
         };
     }
@@ -614,9 +664,14 @@ impl Hub {
     /// Does what is due by `now`.
     fn ring(&mut self, now: Instant) {
         while self.deadlines.peek().is_some_and(|Reverse(Due((at, ..)))| *at <= now) {
-            let Some(Reverse(Due((_, _, deadline)))) = self.deadlines.pop() else { return };
+            let Some(Reverse(Due((due, _, deadline)))) = self.deadlines.pop() else { return };
             match deadline {
-                Deadline::Heartbeat(slot, session) => self.beat(now, slot, &session),
+                Deadline::Heartbeat(slot, session) => {
+                    // As of the time that was due, so that a busy machine does not make every deadline later; but when that
+                    // is long past, peers are left most of their time.
+                    let late = now.checked_sub(self.config.ping_timeout / 4).unwrap_or(now);
+                    self.beat(due.max(late), slot, &session);
+                }
                 Deadline::Connect(session) => {
                     if let Some(session) = session.upgrade()
                         && !session.settled.load(Acquire)
@@ -629,13 +684,13 @@ impl Hub {
                         session.cut();
                     }
                 }
-                Deadline::Ack(socket, id) => {
+                Deadline::Ack(socket) => {
                     // The end of a session answers what is still awaited in it.
                     if let Some(socket) = socket.upgrade()
                         && socket.session().ended().is_none()
                     {
                         let session = Arc::clone(socket.session());
-                        session.leave_todo(Todo::AckTimeout(Socket::from_inner(socket), id));
+                        session.leave_todo(Todo::AckTimeout(Socket::from_inner(socket)));
                     }
                 }
             }
@@ -650,6 +705,13 @@ impl Hub {
         if !std::ptr::eq(session.as_ptr(), Arc::as_ptr(&seat.session)) || seat.session.ended().is_some() {
             return;
         }
+        let assembling = seat.session.assembling.load(Relaxed);
+        if assembling != seat.assembling.0 {
+            seat.assembling = (assembling, now);
+        } else if assembling != 0 && now > seat.assembling.1 + self.config.body_timeout {
+            log::info!("session {}: the attachments of a packet are overdue", seat.session.id);
+            return seat.session.end(CloseReason::ParseError);
+        }
         let next = match seat.heartbeat.check(now, seat.session.take_signs()) {
             Beat::Wait(at) => at,
             Beat::Ping(at) => {
@@ -659,10 +721,16 @@ impl Hub {
             }
             Beat::Expired => return seat.session.end(CloseReason::PingTimeout),
         };
+        seat.session.set_next_look(next);
         self.alarm(next, Deadline::Heartbeat(slot, session));
     }
 
     fn alarm(&mut self, at: Instant, deadline: Deadline) {
+        if self.deadlines.len() >= self.sweep_at {
+            // A session that is gone leaves its alarms behind; they must not pile up.
+            self.deadlines.retain(|Reverse(Due((.., deadline)))| deadline.is_alive());
+            self.sweep_at = 2 * self.deadlines.len() + SWEEP_MIN;
+        }
         self.serial += 1;
         self.deadlines.push(Reverse(Due((at, self.serial, deadline))));
     }

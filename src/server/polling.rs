@@ -136,7 +136,7 @@ fn hold(stream: &Stream, session: &Arc<Session>, waker: &Waker, late: bool) -> i
 
 /// How long the POST of a client that closes its session waits for the GET that the client may have sent at the same time, so
 /// that the GET finds a session.
-const LEAVE_GRACE: Duration = Duration::from_millis(20);
+const LEAVE_GRACE: Duration = Duration::from_millis(100);
 
 fn post(connection: &mut Connection, head: &Head, session: &Arc<Session>) -> io::Result<Response> {
     if session.posting.swap(true, AcqRel) {

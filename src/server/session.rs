@@ -15,7 +15,7 @@ use std::{
     sync::{
         Arc, OnceLock,
         atomic::{
-            AtomicBool, AtomicU8,
+            AtomicBool, AtomicU8, AtomicU64,
             Ordering::{Acquire, Relaxed, Release},
         },
     },
@@ -108,8 +108,12 @@ pub(super) struct Session {
     pub(super) upgrading: AtomicBool,
     /// A namespace was joined, or the endpoint has none.
     pub(super) settled: AtomicBool,
+    /// The number of the binary packet whose attachments are due, 0 for none.
+    pub(super) assembling: AtomicU64,
     websocket: AtomicBool,
     signs: AtomicU8,
+    /// When the heartbeat looks next, in microseconds of the server's life.
+    next_look: AtomicU64,
     gate: Mutex<Gate>,
     gate_free: Condvar,
     ended: OnceLock<CloseReason>,
@@ -127,6 +131,12 @@ struct Gate {
     todo: Vec<Todo>,
     /// The session is in the tending thread's queue.
     told: bool,
+    /// The hub has forgotten it.
+    gone: bool,
+    /// Requests find it no more, and nothing waits for it.
+    cut: bool,
+    /// Its seat is another's.
+    vacated: bool,
     /// What the hub had not finished of the thread that dispatched last.
     unfinished: Option<Unfinished>,
 }
@@ -150,8 +160,10 @@ impl Session {
             posting: AtomicBool::new(false),
             upgrading: AtomicBool::new(false),
             settled: AtomicBool::new(false),
+            assembling: AtomicU64::new(0),
             websocket: AtomicBool::new(false),
             signs: AtomicU8::new(0),
+            next_look: AtomicU64::new(u64::MAX),
             gate: Mutex::new(Gate { inbound: Some(Box::new(Inbound::new(config))), ..Gate::default() }),
             gate_free: Condvar::new(),
             ended: OnceLock::new(),
@@ -219,6 +231,15 @@ impl Session {
         }
     }
 
+    pub(super) fn set_next_look(&self, at: Instant) {
+        self.next_look.store(self.core.micros_at(at), Relaxed);
+    }
+
+    /// Whether the heartbeat should have looked by now: what this session is, a late hub has not said yet.
+    pub(super) fn is_overdue(&self) -> bool {
+        self.core.micros_at(Instant::now()) >= self.next_look.load(Relaxed)
+    }
+
     /// What the heartbeat learns: signs since the last question.
     pub(super) fn take_signs(&self) -> Heard {
         let signs = self.signs.fetch_and(BUSY, Relaxed);
@@ -248,8 +269,8 @@ impl Session {
     /// The tending thread has taken the session out of its queue, and looks after it: its turn, which works off what was
     /// left, is over when this returns.
     pub(super) fn tend(self: &Arc<Self>) {
+        self.leave_seat(|gate| gate.told = false);
         let mut gate = self.gate.lock();
-        gate.told = false;
         // Whoever has the turn does what is to be done, and may take long; the other sessions must not wait for that.
         let Some(turn) = self.take_turn(&mut gate) else { return };
         drop(gate);
@@ -259,6 +280,9 @@ impl Session {
     /// Leaves something for the thread that dispatches next, or dispatches now; wakes the tending thread if none does.
     pub(super) fn leave_todo(self: &Arc<Self>, todo: Todo) {
         let mut gate = self.gate.lock();
+        if gate.vacated {
+            return;
+        }
         gate.todo.push(todo);
         if gate.inbound.is_some() && !std::mem::replace(&mut gate.told, true) {
             drop(gate);
@@ -292,6 +316,23 @@ impl Session {
     pub(super) fn cut(&self) {
         self.core.sessions.forget(&self.id);
         self.outbox.abort();
+        self.leave_seat(|gate| gate.cut = true);
+    }
+
+    /// The hub has forgotten it.
+    pub(super) fn gone(&self) {
+        self.leave_seat(|gate| gate.gone = true);
+    }
+
+    /// A session keeps its seat while its last packets may still be fetched, and while it is in a queue: so there are
+    /// never more of them, anywhere, than there are seats.
+    fn leave_seat(&self, step: impl FnOnce(&mut Gate)) {
+        let mut gate = self.gate.lock();
+        step(&mut gate);
+        if gate.gone && gate.cut && !gate.told && !std::mem::replace(&mut gate.vacated, true) {
+            drop(gate);
+            self.core.sessions.vacate(self.slot);
+        }
     }
 
     /// Closes behind what waits: with a close frame, or with a packet for the next GET.
@@ -444,7 +485,7 @@ impl Registry {
         while !table.sessions.is_empty() && !self.fewer.wait_until(&mut table, deadline).timed_out() {}
     }
 
-    /// The hub has forgotten the session that sat here.
+    /// Nothing is left of the session that sat here.
     pub(super) fn vacate(&self, seat: u32) {
         let mut table = self.table.lock();
         table.seated -= 1;

@@ -1,6 +1,6 @@
 //! The cases of the two public protocol test suites, Engine.IO v4 (25) and Socket.IO v5 (32), under their names.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use rstest::rstest;
 use serde_json::Value;
@@ -172,7 +172,8 @@ mod heartbeat {
     fn http_long_polling_closes_the_session_upon_ping_timeout(#[values(ENGINE, SOCKET)] path: &str) {
         let server = conformance();
         let target = format!("{path}?EIO=4&transport=polling&sid={}", sid(addr(&server), path));
-        eventually("the session is gone", || server.clients_count() == 0);
+        // As the suite asks: right at the deadline, and it must hold on a busy machine.
+        std::thread::sleep(Duration::from_millis(300 + 200));
         assert_eq!(Http::connect(addr(&server)).get(&target).status, 400);
     }
 

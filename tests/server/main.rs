@@ -1,5 +1,16 @@
 //! The server over real sockets: raw peers against servers in this process.
 #![allow(clippy::unwrap_used, reason = "in a test, an unwrap is an assertion")]
 
+mod acks;
+mod broadcast;
+mod churn;
 mod conformance;
+mod connect;
+mod events;
+mod http;
+mod lifecycle;
+mod limits;
+mod order;
 mod support;
+mod transport;
+mod websocket;

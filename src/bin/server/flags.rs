@@ -39,7 +39,7 @@ pub(crate) struct Flags {
     /// Clients at one time; the next is answered 503
     #[arg(long, env = "TINYSIO_MAX_CONNECTIONS", value_name = "N", default_value_t = limits::CONNECTIONS as u32,
           value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    max_connections: u32,
+    pub(crate) max_connections: u32,
 
     /// Events a second that one client may send in the long run; 0 for no limit
     #[arg(long, env = "TINYSIO_RATE_LIMIT", value_name = "N", default_value_t = Rate::DEFAULT.per_second)]
@@ -153,7 +153,11 @@ impl Flags {
     }
 
     fn cors(&self) -> Cors {
-        if self.cors.iter().any(|origin| origin == "*") { Cors::Any } else { Cors::List(self.cors.clone()) }
+        if self.cors.iter().any(|origin| origin == "*") {
+            Cors::AnyWithCredentials
+        } else {
+            Cors::List(self.cors.clone())
+        }
     }
 
     /// Without the line's end that editors put behind it.

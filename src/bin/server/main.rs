@@ -15,6 +15,7 @@ use std::{
 
 use clap::Parser;
 use crossbeam_channel::{Receiver, RecvTimeoutError, TrySendError, bounded};
+use rustix::process::{Resource, getrlimit, setrlimit};
 use tinysio::{
     chat::Chat,
     server::{Server, StartError},
@@ -44,7 +45,25 @@ fn main() -> ExitCode {
     }
 }
 
+/// A client takes a descriptor, on polling up to three; the usual soft limit is 1,024, the hard one far higher.
+fn raise_descriptor_limit(wanted: u64) {
+    let mut limit = getrlimit(Resource::Nofile);
+    let enough = limit.maximum.map_or(wanted, |maximum| maximum.min(wanted));
+    if limit.current.is_some_and(|current| current < enough) {
+        limit.current = Some(enough);
+        if let Err(error) = setrlimit(Resource::Nofile, limit) {
+            log::warn!("cannot raise the limit of open files: {error}");
+        }
+    }
+    if enough < wanted {
+        log::warn!(
+            "the limit of open files is {enough}; for so many connections it should be {wanted} (ulimit -n)"
+        );
+    }
+}
+
 fn run(flags: &Flags) -> Result<(), Failure> {
+    raise_descriptor_limit(3 * u64::from(flags.max_connections) + 64);
     let chat = Chat::new(flags.options()?);
     let signals = signals()?;
     let server = listen(flags, &chat)?;

@@ -1,6 +1,9 @@
 //! A client that takes any of the three roads: each scenario is written once.
 
-use std::{collections::VecDeque, net::SocketAddr};
+use std::{
+    collections::VecDeque,
+    net::{Shutdown, SocketAddr},
+};
 
 use serde_json::Value;
 use tinysio::proto::engine::{Data, Open, Packet, payload};
@@ -19,11 +22,6 @@ pub(crate) enum Road {
 /// The target of an Engine.IO request at the Socket.IO endpoint; `rest` begins with `&` or is empty.
 pub(crate) fn socket_target(transport: &str, rest: &str) -> String {
     format!("/socket.io/?EIO=4&transport={transport}{rest}")
-}
-
-/// The same at the bare Engine.IO endpoint.
-pub(crate) fn engine_target(transport: &str, rest: &str) -> String {
-    format!("/engine.io/?EIO=4&transport={transport}{rest}")
 }
 
 pub(crate) struct Client {
@@ -175,7 +173,7 @@ impl Client {
         loop {
             if let Some(frame) = self.queue.pop_front() {
                 match frame {
-                    Frame::Text(text) if text == "2" => self.send("3"),
+                    Frame::Text(text) if text == "2" => self.pong(),
                     Frame::Text(text) if text == "6" => {}
                     frame => return frame,
                 }
@@ -188,6 +186,15 @@ impl Client {
                 }
                 Transport::Polling { .. } => self.poll(what),
             }
+        }
+    }
+
+    /// The session may be over by now, and then there is nobody to answer.
+    fn pong(&mut self) {
+        let target = self.target("polling");
+        match &mut self.transport {
+            Transport::WebSocket(ws) => ws.send("3"),
+            Transport::Polling { .. } => drop(Http::connect(self.addr).post(&target, "3")),
         }
     }
 
@@ -224,19 +231,22 @@ impl Client {
         assert_eq!(self.next("a binary message"), Frame::Binary(bytes.to_vec()));
     }
 
-    /// Waits for the end of the session; what else comes is given back.
+    /// Waits for the end of the session, and hangs up; what else comes is given back.
     pub(crate) fn closed(&mut self, what: &str) -> Vec<Frame> {
         let mut before = Vec::new();
         loop {
             match self.next(what) {
-                Frame::Close(_) | Frame::End => return before,
+                Frame::Close(_) | Frame::End => break,
                 frame => before.push(frame),
             }
         }
+        if let Transport::WebSocket(ws) = &mut self.transport {
+            ws.send_close();
+            // The server may have been faster.
+            let _ = ws.http.stream.shutdown(Shutdown::Both);
+        }
+        before
     }
-
-    /// Goes without a word.
-    pub(crate) fn vanish(self) {}
 
     /// Says good-bye below Socket.IO: `1` on polling, a close frame on WebSocket.
     pub(crate) fn leave(&mut self) {
@@ -250,6 +260,13 @@ impl Client {
     pub(crate) fn ws(&mut self) -> &mut Ws {
         match &mut self.transport {
             Transport::WebSocket(ws) => ws,
+            Transport::Polling { .. } => panic!("the client is on polling"),
+        }
+    }
+
+    pub(crate) fn into_ws(self) -> Ws {
+        match self.transport {
+            Transport::WebSocket(ws) => *ws,
             Transport::Polling { .. } => panic!("the client is on polling"),
         }
     }

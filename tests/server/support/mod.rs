@@ -6,7 +6,7 @@ mod http;
 mod ws;
 
 use std::{
-    net::SocketAddr,
+    net::{SocketAddr, TcpStream},
     sync::mpsc::Receiver,
     time::{Duration, Instant},
 };
@@ -14,7 +14,7 @@ use std::{
 use serde_json::json;
 use tinysio::server::{Builder, Cors, Message, NamespaceBuilder, Server};
 
-pub(crate) use client::{Client, Road};
+pub(crate) use client::{Client, Road, socket_target};
 pub(crate) use http::{Http, Response};
 pub(crate) use ws::{Frame, Ws};
 
@@ -83,4 +83,10 @@ pub(crate) fn next<T>(reports: &Receiver<T>, what: &str) -> T {
 /// Waits until the server has nothing left of any session.
 pub(crate) fn all_gone(server: &Server) {
     eventually("no session is left", || server.clients_count() == 0);
+}
+
+/// Ends a connection with a reset.
+pub(crate) fn reset(stream: TcpStream) {
+    rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).unwrap();
+    drop(stream);
 }

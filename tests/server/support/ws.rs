@@ -1,6 +1,6 @@
 //! A raw WebSocket peer: frames by hand, so that it can send bad ones.
 
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr};
 
 use super::{Http, Response};
 
@@ -51,10 +51,6 @@ impl Ws {
 
     pub(crate) fn send(&mut self, text: &str) {
         self.http.send(Self::frame(0x81, text.as_bytes()));
-    }
-
-    pub(crate) fn send_binary(&mut self, bytes: &[u8]) {
-        self.http.send(Self::frame(0x82, bytes));
     }
 
     pub(crate) fn send_close(&mut self) {
@@ -113,13 +109,17 @@ impl Ws {
         assert_eq!(self.text(text), text);
     }
 
-    /// Waits for the end, and tells the code of the close frame: `None` when there was no frame, `Some(None)` when it
-    /// had no code.
+    /// Waits for the end, hangs up, and tells the code of the close frame: `None` when there was no frame, `Some(None)`
+    /// when it had no code.
     pub(crate) fn closed(&mut self, what: &str) -> Option<Option<u16>> {
         let mut close = None;
         loop {
             match self.next(what) {
-                Frame::End => return close,
+                Frame::End => {
+                    // The server may have been faster.
+                    let _ = self.http.stream.shutdown(Shutdown::Both);
+                    return close;
+                }
                 Frame::Close(code) => {
                     close = Some(code);
                     self.send_close();

@@ -1,0 +1,277 @@
+//! Joining and leaving namespaces: auth, middlewares, refusals, and the reason of every ending.
+
+use std::{sync::mpsc, time::Duration};
+
+use Road::{Polling, Upgrade, WebSocket};
+use rstest::rstest;
+use serde::Deserialize;
+use serde_json::json;
+use tinysio::server::{ConnectError, Server};
+
+use crate::support::{Client, Frame, Road, addr, all_gone, next, serve, serve_root};
+
+#[derive(Deserialize)]
+struct Auth {
+    token: Option<String>,
+}
+
+#[rstest]
+fn auth_is_accepted_or_refused_with_message_and_data(#[values(Polling, WebSocket, Upgrade)] road: Road) {
+    let (report, reports) = mpsc::channel();
+    let server = serve_root(|ns| {
+        ns.middleware(|socket| match socket.auth_as::<Auth>() {
+            Ok(Auth { token: Some(token) }) if token == "secret" => Ok(()),
+            Ok(Auth { token: None }) => Err(ConnectError::new("no token")),
+            _ => Err(ConnectError::new("wrong token").with_data(json!({ "code": 7 }))),
+        });
+        ns.on_connect(move |socket| report.send(socket.id().to_owned()).unwrap());
+    });
+    let mut client = Client::new(addr(&server), road);
+    client.send("40");
+    client.expect(r#"44{"message":"no token"}"#);
+    client.send(r#"40{"token":"guess"}"#);
+    client.expect(r#"44{"message":"wrong token","data":{"code":7}}"#);
+    // The session lives on, and may try again.
+    let id = client.join("/", r#"{"token":"secret"}"#);
+    assert_eq!(next(&reports, "the connect handler"), id);
+    assert_ne!(id, client.open.sid, "the session's id is secret");
+    assert!(reports.try_recv().is_err(), "refused clients reached the connect handler");
+}
+
+#[rstest]
+fn middlewares_run_in_their_order_until_one_refuses(#[values(Polling, WebSocket, Upgrade)] road: Road) {
+    let (report, reports) = mpsc::channel();
+    let server = serve_root(|ns| {
+        for (name, verdict) in [("first", true), ("second", false), ("third", true)] {
+            let report = report.clone();
+            ns.middleware(move |socket| {
+                report.send((name, socket.emit("too early", ()).is_err())).unwrap();
+                if verdict { Ok(()) } else { Err(ConnectError::new("stop")) }
+            });
+        }
+    });
+    let mut client = Client::new(addr(&server), road);
+    client.send("40");
+    client.expect(r#"44{"message":"stop"}"#);
+    drop((client, report));
+    drop(server);
+    let seen: Vec<_> = reports.iter().collect();
+    assert_eq!(seen, [("first", true), ("second", true)], "nothing can be sent before the consent");
+}
+
+#[test]
+fn a_panic_in_a_middleware_refuses() {
+    let server = serve_root(|ns| {
+        ns.middleware(|_| panic!("on purpose"));
+    });
+    let mut client = Client::new(addr(&server), WebSocket);
+    client.send("40");
+    client.expect(r#"44{"message":"Internal server error"}"#);
+}
+
+#[rstest]
+fn namespaces_are_apart_and_share_a_session(#[values(Polling, WebSocket, Upgrade)] road: Road) {
+    let server = serve(|builder| {
+        let mut builder = builder;
+        for name in ["/", "/a", "/b"] {
+            builder = builder.namespace(name, |ns| {
+                ns.on("where", |socket, event| event.ack(socket.namespace().name()));
+            });
+        }
+        builder
+    });
+    let mut client = Client::new(addr(&server), road);
+    client.join("/a", "");
+    client.join("/b", "");
+    client.send(r#"42/b,1["where"]"#);
+    client.expect(r#"43/b,1["/b"]"#);
+    server.of("/a").unwrap().emit("news", 1).unwrap();
+    client.expect(r#"42/a,["news",1]"#);
+    client.send("41/a,");
+    client.send(r#"42/b,2["where"]"#);
+    client.expect(r#"43/b,2["/b"]"#);
+    assert_eq!((server.of("/a").unwrap().len(), server.of("/b").unwrap().len()), (0, 1));
+    assert!(server.of("/c").is_none());
+    client.join("/a", "");
+}
+
+/// How a session, or a socket in it, comes to its end.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Way {
+    ClientLeavesNamespace,
+    ServerLeavesNamespace,
+    ServerCloses,
+    ClientCloses,
+    ClientSaysOne,
+    ClientVanishes,
+    Silence,
+    BrokenPacket,
+    BrokenFrame,
+    TooBig,
+    Shutdown,
+}
+
+#[rstest]
+#[case(Way::ClientLeavesNamespace, "client namespace disconnect")]
+#[case(Way::ServerLeavesNamespace, "server namespace disconnect")]
+#[case(Way::ServerCloses, "server namespace disconnect")]
+#[case(Way::ClientCloses, "transport close")]
+#[case(Way::ClientSaysOne, "transport close")]
+#[case(Way::Silence, "ping timeout")]
+#[case(Way::BrokenPacket, "parse error")]
+#[case(Way::Shutdown, "server shutting down")]
+fn every_ending_has_its_reason(
+    #[case] way: Way,
+    #[case] reason: &str,
+    #[values(Polling, WebSocket, Upgrade)] road: Road,
+) {
+    check_ending(way, reason, road);
+}
+
+#[rstest]
+#[case(Way::ClientVanishes, "transport error", Polling)]
+#[case(Way::ClientVanishes, "transport close", WebSocket)]
+#[case(Way::ClientVanishes, "transport close", Upgrade)]
+#[case(Way::BrokenFrame, "transport error", WebSocket)]
+#[case(Way::BrokenFrame, "transport error", Upgrade)]
+#[case(Way::TooBig, "message too big", WebSocket)]
+#[case(Way::TooBig, "message too big", Upgrade)]
+fn every_ending_of_a_transport_has_its_reason(#[case] way: Way, #[case] reason: &str, #[case] road: Road) {
+    check_ending(way, reason, road);
+}
+
+fn check_ending(way: Way, reason: &str, road: Road) {
+    let (report, reports) = mpsc::channel();
+    let report_leaving = report.clone();
+    let server = serve(|builder| {
+        let silence = way == Way::Silence;
+        builder
+            .ping_interval(Duration::from_millis(if silence { 50 } else { 25_000 }))
+            .ping_timeout(Duration::from_millis(if silence { 50 } else { 20_000 }))
+            .namespace("/", |ns| {
+                ns.on("join", |socket, event| {
+                    socket.join("lobby");
+                    event.ack(())
+                });
+                ns.on("bye", |socket, event| socket.disconnect(event.arg(0).unwrap()));
+                ns.on_disconnecting(move |socket, reason| {
+                    report_leaving.send(("leaving", reason.as_str(), socket.rooms().len())).unwrap();
+                });
+                ns.on_disconnect(move |socket, reason| {
+                    assert!(socket.emit("too late", ()).is_err());
+                    report.send(("left", reason.as_str(), socket.rooms().len())).unwrap();
+                });
+            })
+    });
+    let mut client = Client::connected(addr(&server), road);
+    client.send(r#"421["join"]"#);
+    client.expect("431[]");
+    if way == Way::ClientVanishes {
+        client.ask();
+        drop(client);
+    } else if end(&server, &mut client, way) {
+        client.join("/", "");
+        client.leave();
+    }
+    assert_eq!(next(&reports, "on_disconnecting"), ("leaving", reason, 1));
+    assert_eq!(next(&reports, "on_disconnect"), ("left", reason, 0));
+    if way != Way::Shutdown {
+        all_gone(&server);
+        assert_eq!(server.of("/").unwrap().len(), 0);
+    }
+}
+
+/// Ends the client's session, or its socket, that way; `true`: the session lives on.
+fn end(server: &Server, client: &mut Client, way: Way) -> bool {
+    match way {
+        Way::ClientLeavesNamespace => {
+            client.send("41");
+            return true;
+        }
+        Way::ServerLeavesNamespace => {
+            client.send(r#"42["bye",false]"#);
+            client.expect("41");
+            return true;
+        }
+        Way::ServerCloses => {
+            client.send(r#"42["bye",true]"#);
+            client.expect("41");
+            assert_eq!(client.closed("the close by the server"), []);
+        }
+        Way::ClientCloses => {
+            client.leave();
+            if !client.is_polling() {
+                assert_eq!(client.next("the answer to the close"), Frame::Close(Some(1000)));
+            }
+        }
+        Way::ClientSaysOne => {
+            client.send("1");
+            client.closed("the close that was asked for");
+        }
+        // Nothing is read, so no ping is answered.
+        Way::Silence | Way::ClientVanishes => {}
+        Way::BrokenPacket => {
+            client.send("42{}");
+            client.closed("the close after a broken packet");
+        }
+        Way::BrokenFrame => {
+            // A text frame with a reserved bit.
+            client.ws().send_raw(&[0xc1, 0x80, 0, 0, 0, 0]);
+            assert_eq!(client.ws().closed("the close after a broken frame"), Some(Some(1002)));
+        }
+        Way::TooBig => {
+            let text = "x".repeat(1_000_001);
+            client.ws().send(&text);
+            assert_eq!(client.ws().closed("the close after too large a message"), Some(Some(1009)));
+        }
+        Way::Shutdown => {
+            std::thread::scope(|scope| {
+                scope.spawn(|| client.closed("the close by the server"));
+                server.shutdown(Duration::from_secs(20));
+            });
+        }
+    }
+    false
+}
+
+#[rstest]
+fn a_client_that_joins_again_at_once_is_not_connected_twice(
+    #[values(Polling, WebSocket, Upgrade)] road: Road,
+) {
+    let server = serve_root(|_| {});
+    let mut client = Client::new(addr(&server), road);
+    for round in 0..50 {
+        client.join("/", "");
+        let [socket] = &server.of("/").unwrap().sockets()[..] else {
+            panic!("round {round}: not one socket")
+        };
+        // By another thread than the one that reads the client's packets.
+        socket.disconnect(false);
+        client.expect("41");
+    }
+}
+
+#[rstest]
+fn who_was_told_of_a_socket_finds_it(#[values(Polling, WebSocket, Upgrade)] road: Road) {
+    let server = serve_root(|_| {});
+    let mut clients: Vec<Client> = (0..20).map(|_| Client::new(addr(&server), road)).collect();
+    for (index, client) in clients.iter_mut().enumerate() {
+        let id = client.join("/", "");
+        server.to(&id).unwrap().emit("hello", index).unwrap();
+        client.expect(&format!(r#"42["hello",{index}]"#));
+    }
+}
+
+#[rstest]
+fn who_joins_no_namespace_in_time_is_closed(#[values(Polling, WebSocket, Upgrade)] road: Road) {
+    let server = serve(|builder| {
+        builder.connect_timeout(Duration::from_millis(100)).namespace("/", |ns| {
+            ns.middleware(|_| Err(ConnectError::new("no")));
+        })
+    });
+    let mut client = Client::new(addr(&server), road);
+    client.send("40");
+    client.expect(r#"44{"message":"no"}"#);
+    assert_eq!(client.closed("the close without a namespace"), []);
+    all_gone(&server);
+}

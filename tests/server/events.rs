@@ -1,0 +1,230 @@
+//! Events both ways: typed and raw arguments, binary, catch-all handlers, data of a socket, panics.
+
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+    mpsc,
+};
+
+use Road::{Polling, Upgrade, WebSocket};
+use rstest::rstest;
+use serde::{Deserialize, Serialize};
+use tinysio::{Bytes, server::EmitError};
+
+use crate::support::{Client, Frame, Road, addr, eventually, next, serve_root};
+
+#[derive(Debug, Serialize, Deserialize, PartialEq)]
+struct Point {
+    x: i32,
+    name: Option<String>,
+}
+
+#[rstest]
+fn arguments_are_typed_or_raw(#[values(Polling, WebSocket, Upgrade)] road: Road) {
+    let server = serve_root(|ns| {
+        ns.on("typed", |socket, event| {
+            let (point, rest): (Point, Option<String>) = event.parse().unwrap();
+            assert_eq!(event.arg::<Point>(0).unwrap(), point);
+            socket.emit("typed", &(point, rest.is_none(), event.args().len()))
+        });
+        ns.on("raw", |socket, event| {
+            let raw = event.raw(0).unwrap();
+            assert!(event.raw(1).is_none() && event.arg::<u8>(0).is_err());
+            socket.emit("raw", (raw, raw.json().len()))
+        });
+    });
+    let mut client = Client::connected(addr(&server), road);
+    client.send(r#"42["typed",{"x":-1,"name":"ü\n\u2028"}]"#);
+    client.expect("42[\"typed\",{\"x\":-1,\"name\":\"ü\\n\u{2028}\"},true,1]");
+    client.send(r#"42["raw",{"b" : [1.50, true]}]"#);
+    client.expect(r#"42["raw",{"b" : [1.50, true]},20]"#);
+}
+
+#[rstest]
+fn arguments_of_every_shape_are_sent(#[values(Polling, WebSocket, Upgrade)] road: Road) {
+    let server = serve_root(|_| {});
+    let mut client = Client::connected(addr(&server), road);
+    let io = server.of("/").unwrap();
+    io.emit("none", ()).unwrap();
+    io.emit("one", "text").unwrap();
+    io.emit("two", (1, "b")).unwrap();
+    io.emit("list", vec![1, 2]).unwrap();
+    client.expect(r#"42["none"]"#);
+    client.expect(r#"42["one","text"]"#);
+    client.expect(r#"42["two",1,"b"]"#);
+    client.expect(r#"42["list",[1,2]]"#);
+    assert!(matches!(io.emit("disconnect", ()), Err(EmitError::Encode(_))), "a reserved name");
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Picture {
+    title: String,
+    parts: Vec<Bytes>,
+}
+
+#[rstest]
+fn binary_goes_both_ways(#[values(Polling, WebSocket, Upgrade)] road: Road) {
+    let server = serve_root(|ns| {
+        ns.on("picture", |socket, event| {
+            let (mut picture, last): (Picture, Bytes) = event.parse().unwrap();
+            picture.parts.push(last);
+            picture.parts.reverse();
+            socket.emit("back", (&picture, "end"))?;
+            event.ack(&picture.parts[0])
+        });
+    });
+    let mut client = Client::connected(addr(&server), road);
+    client.send_burst(&[
+        Frame::text(concat!(
+            r#"453-9["picture",{"title":"t","parts":[{"_placeholder":true,"num":0},"#,
+            r#"{"_placeholder":true,"num":1}]},{"_placeholder":true,"num":2}]"#
+        )),
+        Frame::Binary(vec![]),
+        Frame::Binary(vec![0, 255, 30]),
+        Frame::Binary(vec![7; 70_000]),
+    ]);
+    client.expect(concat!(
+        r#"453-["back",{"title":"t","parts":[{"_placeholder":true,"num":0},"#,
+        r#"{"_placeholder":true,"num":1},{"_placeholder":true,"num":2}]},"end"]"#
+    ));
+    client.expect_binary(&[7; 70_000]);
+    client.expect_binary(&[0, 255, 30]);
+    client.expect_binary(&[]);
+    client.expect(r#"461-9[{"_placeholder":true,"num":0}]"#);
+    client.expect_binary(&[7; 70_000]);
+}
+
+#[rstest]
+fn binary_packets_of_many_threads_do_not_mix(#[values(Polling, WebSocket, Upgrade)] road: Road) {
+    const EACH: usize = 40;
+    let server = serve_root(|_| {});
+    let mut client = Client::connected(addr(&server), road);
+    let io = server.of("/").unwrap();
+    let socket = io.sockets().pop().unwrap();
+    std::thread::scope(|scope| {
+        for thread in 0..4u8 {
+            let (io, socket) = (&io, &socket);
+            scope.spawn(move || {
+                for round in 0..EACH {
+                    let parts = (Bytes::from(vec![thread; 3000]), Bytes::from(vec![thread; 2]));
+                    // By the hub and past it.
+                    if round % 2 == 0 {
+                        io.emit("b", &parts).unwrap();
+                    } else {
+                        socket.emit("b", &parts).unwrap();
+                    }
+                }
+            });
+        }
+        for _ in 0..4 * EACH {
+            client.expect(r#"452-["b",{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}]"#);
+            let Frame::Binary(large) = client.next("the large part") else { panic!("no binary") };
+            client.expect_binary(&large[..2]);
+        }
+    });
+}
+
+#[rstest]
+fn catch_all_handlers_see_what_they_should(#[values(Polling, WebSocket, Upgrade)] road: Road) {
+    let (report, reports) = mpsc::channel();
+    let (any, unhandled) = (report.clone(), report.clone());
+    let server = serve_root(|ns| {
+        ns.on_any(move |_, event| any.send(("any", event.name().to_owned())).unwrap());
+        ns.on("known", move |_, event| report.send(("known", event.name().to_owned())).unwrap());
+        ns.on_unhandled(move |_, event| unhandled.send(("unhandled", event.name().to_owned())).unwrap());
+    });
+    let mut client = Client::connected(addr(&server), road);
+    client.send_texts(&[r#"42["known"]"#, r#"42["error","x"]"#, r#"42["__proto__"]"#]);
+    let seen: Vec<_> = (0..6).map(|_| next(&reports, "a handler")).collect();
+    let seen: Vec<_> = seen.iter().map(|(who, what)| (*who, &**what)).collect();
+    assert_eq!(
+        seen,
+        [
+            ("any", "known"),
+            ("known", "known"),
+            ("any", "error"),
+            ("unhandled", "error"),
+            ("any", "__proto__"),
+            ("unhandled", "__proto__"),
+        ]
+    );
+}
+
+#[rstest]
+fn a_socket_keeps_data(#[values(Polling, WebSocket, Upgrade)] road: Road) {
+    let server = serve_root(|ns| {
+        ns.on_connect(|socket| socket.set_data(Mutex::new(0u32)));
+        ns.on("count", |socket, event| {
+            let data = socket.data::<Mutex<u32>>().unwrap();
+            *data.lock().unwrap() += 1;
+            assert!(socket.data::<String>().is_none());
+            event.ack(*data.lock().unwrap())
+        });
+    });
+    let mut clients = [Client::connected(addr(&server), road), Client::connected(addr(&server), road)];
+    for round in 1..4 {
+        for client in &mut clients {
+            client.send(r#"420["count"]"#);
+            client.expect(&format!("430[{round}]"));
+        }
+    }
+}
+
+#[rstest]
+fn a_panic_in_a_handler_costs_that_event(#[values(Polling, WebSocket, Upgrade)] road: Road) {
+    let server = serve_root(|ns| {
+        ns.on("bad", |_, _| -> Result<(), EmitError> { panic!("on purpose") });
+        ns.on("failing", |_, _| Err("on purpose"));
+        ns.on("good", |_, event| event.ack(()));
+    });
+    let mut client = Client::connected(addr(&server), road);
+    client.send_texts(&[r#"421["good"]"#, r#"422["bad"]"#, r#"423["failing"]"#, r#"424["good"]"#]);
+    client.expect("431[]");
+    client.expect("434[]");
+}
+
+/// Notices when two handlers run at the same time.
+#[derive(Default)]
+struct Alone {
+    running: AtomicBool,
+    runs: AtomicUsize,
+}
+
+impl Alone {
+    fn run(&self) {
+        assert!(!self.running.swap(true, SeqCst), "two handlers of one client at the same time");
+        std::thread::yield_now();
+        self.running.store(false, SeqCst);
+        self.runs.fetch_add(1, SeqCst);
+    }
+}
+
+#[rstest]
+fn handlers_of_one_client_never_run_at_the_same_time(#[values(Polling, WebSocket, Upgrade)] road: Road) {
+    const EVENTS: usize = 200;
+    let (done, waits) = mpsc::channel();
+    let alone = Arc::new(Alone::default());
+    let (in_handler, in_end) = (Arc::clone(&alone), Arc::clone(&alone));
+    let server = serve_root(|ns| {
+        ns.on("work", move |socket, _| {
+            in_handler.run();
+            // Comes due on the hub's clock, while further events are read.
+            let in_callback = Arc::clone(&in_handler);
+            socket.emit_with_callback("ask", (), std::time::Duration::from_millis(1), move |_, _| {
+                in_callback.run();
+            })
+        });
+        ns.on_disconnect(move |_, _| {
+            in_end.run();
+            done.send(()).unwrap();
+        });
+    });
+    let mut client = Client::connected(addr(&server), road);
+    for _ in 0..EVENTS / 20 {
+        client.send_texts(&[r#"42["work"]"#; 20]);
+    }
+    // In the midst of it.
+    eventually("half of the handlers ran", || alone.runs.load(SeqCst) > EVENTS / 2);
+    server.of("/").unwrap().sockets()[0].disconnect(true);
+    next(&waits, "the disconnect handler");
+}

@@ -1,0 +1,255 @@
+//! Starting and stopping.
+
+use std::{
+    io::{Read, Write},
+    os::unix::net::{UnixListener, UnixStream},
+    path::PathBuf,
+    sync::{Mutex, mpsc},
+    time::Duration,
+};
+
+use Road::{Polling, Upgrade, WebSocket};
+use rstest::rstest;
+use tinysio::server::{Builder, Config, Server, StartError};
+
+use crate::support::{
+    Client, Http, PATIENCE, Road, Ws, addr, eventually, next, serve, serve_root, socket_target,
+};
+
+#[rstest]
+fn a_stop_lets_out_what_waits_and_says_goodbye(#[values(Polling, WebSocket, Upgrade)] road: Road) {
+    let (report, reports) = mpsc::channel();
+    let server = serve_root(|ns| {
+        ns.on_disconnect(move |_, reason| report.send(reason.as_str()).unwrap());
+    });
+    let mut clients: Vec<Client> = (0..5).map(|_| Client::connected(addr(&server), road)).collect();
+    for n in 0..40 {
+        server.emit("n", n).unwrap();
+    }
+    std::thread::scope(|scope| {
+        let stop = scope.spawn(|| server.shutdown(PATIENCE));
+        for client in &mut clients {
+            let last: Vec<String> =
+                client.closed("the goodbye").into_iter().map(|frame| format!("{frame:?}")).collect();
+            assert_eq!(last.len(), 40, "{last:?}");
+        }
+        drop(clients);
+        assert!(stop.join().unwrap(), "some thread was left");
+    });
+    for _ in 0..5 {
+        assert_eq!(next(&reports, "a disconnect handler"), "server shutting down");
+    }
+    assert!(server.emit("late", ()).is_err());
+    assert_eq!(server.of("/").unwrap().sockets().len(), 0);
+    assert!(server.shutdown(PATIENCE), "a second stop says the same");
+    server.wait();
+}
+
+#[test]
+fn a_stop_does_not_wait_for_connections_without_a_request() {
+    let server = serve_root(|_| {});
+    let mut resting = Http::connect(addr(&server));
+    resting.get("/nowhere-to-go-but-kept-alive");
+    let mut silent = Http::connect(addr(&server));
+    let client = Client::connected(addr(&server), Polling);
+    let mut probing = Ws::open(client.addr, &client.target("websocket"));
+    probing.send("2probe");
+    probing.expect("3probe");
+    let mut client = client;
+    std::thread::scope(|scope| {
+        // As long as the patience of a test: a wait for the deadline would fail it.
+        let stop = scope.spawn(|| server.shutdown(10 * PATIENCE));
+        client.closed("the goodbye");
+        drop(client);
+        resting.ends("a resting connection");
+        silent.ends("a silent connection");
+        probing.closed("a probing WebSocket");
+        assert!(stop.join().unwrap());
+    });
+}
+
+#[rstest]
+fn what_is_left_at_the_deadline_is_cut(#[values(Polling, WebSocket)] road: Road) {
+    let (report, reports) = mpsc::channel();
+    let server = serve_root(|ns| {
+        ns.on_disconnect(move |_, reason| report.send(reason.as_str()).unwrap());
+    });
+    // Reads nothing, so it never learns of the stop.
+    let client = Client::connected(addr(&server), road);
+    assert!(server.shutdown(Duration::from_millis(50)));
+    assert_eq!(next(&reports, "the disconnect handler"), "server shutting down");
+    drop(client);
+}
+
+#[test]
+fn a_handler_that_does_not_return_is_left_to_itself() {
+    let (release, blocked) = mpsc::channel::<()>();
+    let blocked = Mutex::new(blocked);
+    let (report, reports) = mpsc::channel();
+    let server = serve_root(|ns| {
+        ns.on("block", move |socket, _| {
+            report.send("in").unwrap();
+            next(&blocked.lock().unwrap(), "the release");
+            // The server is gone by now, and says so.
+            assert!(socket.namespace().emit("x", ()).is_err() && socket.emit("x", ()).is_err());
+            socket.join("x");
+            assert_eq!(socket.rooms(), []);
+            socket.disconnect(true);
+            report.send("out").unwrap();
+        });
+    });
+    let mut client = Client::connected(addr(&server), WebSocket);
+    client.send(r#"42["block"]"#);
+    next(&reports, "the handler's begin");
+    assert!(!server.shutdown(Duration::from_millis(10)));
+    client.closed("the close by the server");
+    drop(server);
+    release.send(()).unwrap();
+    assert_eq!(next(&reports, "the handler's end"), "out");
+}
+
+#[test]
+fn a_disconnect_handler_that_blocks_holds_up_neither_the_server_nor_its_stop() {
+    let (release, blocked) = mpsc::channel::<()>();
+    let blocked = Mutex::new(blocked);
+    let (report, reports) = mpsc::channel();
+    let server = serve(|builder| {
+        builder.max_connections(2).hub_queue(1).namespace("/", |ns| {
+            ns.on("echo", |_, event| event.ack(()));
+            ns.on_disconnect(move |_, _| {
+                report.send(()).unwrap();
+                // Goes when the test does.
+                let _ = blocked.lock().unwrap().recv();
+            });
+        })
+    });
+    let io = server.of("/").unwrap();
+    let mut stuck = Client::connected(addr(&server), Polling);
+    io.disconnect_sockets(false);
+    next(&reports, "the disconnect handler");
+    stuck.expect("41");
+    // Deadlines, emits and acknowledgements of others still work.
+    let mut client = Client::connected(addr(&server), Polling);
+    for round in 0..20 {
+        let socket = io.sockets().pop().unwrap();
+        let (report, answers) = mpsc::channel();
+        socket
+            .emit_with_callback("q", round, Duration::from_millis(1), move |_, _| report.send(()).unwrap())
+            .unwrap();
+        client.expect(&format!(r#"42{round}["q",{round}]"#));
+        client.send(r#"421["echo"]"#);
+        client.expect("431[]");
+        // The overdue one is told by whoever is there: here the client's next request.
+        eventually("the callback was called", || {
+            client.send(r#"421["echo"]"#);
+            client.expect("431[]");
+            answers.try_recv().is_ok()
+        });
+    }
+    drop((client, stuck));
+    assert!(!server.shutdown(Duration::from_millis(10)));
+    drop(release);
+}
+
+#[test]
+fn a_handler_may_begin_the_stop() {
+    let (handle, given) = mpsc::channel::<std::sync::Weak<Server>>();
+    let given = Mutex::new(given);
+    let (report, reports) = mpsc::channel();
+    let server = std::sync::Arc::new(serve_root(|ns| {
+        ns.on("stop", move |_, _| {
+            let server = given.lock().unwrap().recv().unwrap().upgrade().unwrap();
+            report.send(server.shutdown(PATIENCE)).unwrap();
+        });
+    }));
+    handle.send(std::sync::Arc::downgrade(&server)).unwrap();
+    let mut client = Client::connected(addr(&server), WebSocket);
+    client.send(r#"42["stop"]"#);
+    client.closed("the close by the server");
+    assert!(!next(&reports, "the stop's answer"), "the handler's thread cannot wait for itself");
+    assert!(server.shutdown(PATIENCE));
+}
+
+fn socket_path(name: &str) -> PathBuf {
+    std::env::temp_dir().join(format!("tinysio-test-{}-{name}", std::process::id()))
+}
+
+fn unix_get(path: &PathBuf) -> String {
+    let mut stream = UnixStream::connect(path).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let target = socket_target("polling", "");
+    write!(stream, "GET {target} HTTP/1.1\r\nConnection: close\r\n\r\n").unwrap();
+    let mut response = String::new();
+    stream.read_to_string(&mut response).unwrap();
+    response
+}
+
+#[test]
+fn a_unix_domain_socket_is_served_and_removed() {
+    let path = socket_path("served");
+    let listen = || Server::builder().namespace("/", |_| {}).listen_unix(&path);
+    let server = listen().unwrap();
+    assert_eq!(server.local_addr(), None);
+    assert!(unix_get(&path).contains("\"sid\""));
+    let taken = listen().err().unwrap();
+    assert!(matches!(taken, StartError::Bind { .. }), "{taken}");
+    assert!(unix_get(&path).contains("\"sid\""), "the first server was disturbed");
+    drop(server);
+    assert!(!path.exists());
+    // What a dead server left.
+    drop(UnixListener::bind(&path).unwrap());
+    assert!(path.exists());
+    let server = listen().unwrap();
+    assert!(unix_get(&path).contains("\"sid\""));
+    drop(server);
+    // Somebody's file.
+    std::fs::write(&path, "precious").unwrap();
+    assert!(listen().is_err());
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
+    std::fs::remove_file(&path).unwrap();
+}
+
+#[test]
+fn a_taken_port_is_an_error_with_its_address() {
+    let server = serve_root(|_| {});
+    let error = Server::builder().listen(addr(&server)).err().unwrap();
+    assert!(error.to_string().contains(&addr(&server).to_string()), "{error}");
+    let StartError::Bind { source, .. } = error else { panic!("{error}") };
+    assert_eq!(source.kind(), std::io::ErrorKind::AddrInUse);
+}
+
+#[rstest]
+#[case("path", |builder: Builder| builder.path("socket.io"))]
+#[case("ping_interval", |builder: Builder| builder.ping_interval(Duration::ZERO))]
+#[case("ping_timeout", |builder: Builder| builder.ping_timeout(Duration::MAX))]
+#[case("transports", |builder: Builder| builder.transports([]))]
+#[case("max_http_buffer_size", |builder: Builder| builder.max_http_buffer_size(0))]
+#[case("max_packet_size", |builder: Builder| builder.max_packet_size(1))]
+#[case("max_attachments", |builder: Builder| builder.max_attachments(11))]
+#[case("max_connections", |builder: Builder| builder.max_connections(0))]
+#[case("outbox_bytes_max", |builder: Builder| builder.outbox_bytes_max(1_000_000))]
+#[case("outbox_bytes_total", |builder: Builder| builder.outbox_bytes_total(1))]
+#[case("hub_queue", |builder: Builder| builder.hub_queue(0))]
+#[case("max_head_size", |builder: Builder| builder.max_head_size(10))]
+#[case("stack_size", |builder: Builder| builder.stack_size(10))]
+#[case("namespace", |builder: Builder| builder.namespace("chat", |_| {}))]
+#[case("namespace", |builder: Builder| builder.namespace("/a,b", |_| {}))]
+fn an_option_that_cannot_work_is_refused_by_name(
+    #[case] name: &str,
+    #[case] set: impl FnOnce(Builder) -> Builder,
+) {
+    let error = set(Server::builder()).listen("127.0.0.1:0").err().unwrap();
+    assert!(matches!(&error, StartError::Config(text) if text.contains(name)), "{error}");
+}
+
+#[test]
+fn the_defaults_work() {
+    let server = Server::builder().config(Config::default()).listen("127.0.0.1:0").unwrap();
+    assert_ne!(addr(&server).port(), 0);
+    // No namespace is served, so nobody is refused or let in.
+    let mut client = Client::new(addr(&server), WebSocket);
+    client.send("40");
+    client.expect(r#"44{"message":"Invalid namespace"}"#);
+    assert!(server.to("x").is_none());
+    server.emit("to nobody", ()).unwrap();
+}

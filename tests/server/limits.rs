@@ -1,0 +1,167 @@
+//! Bounds: how many clients, and how much may wait for them.
+
+use std::sync::mpsc;
+
+use Road::{Polling, WebSocket};
+use rstest::rstest;
+use tinysio::{
+    proto::CloseReason,
+    server::{Builder, EmitError, Server},
+};
+
+use crate::support::{Client, Frame, Http, Road, Ws, addr, all_gone, eventually, next, serve, socket_target};
+
+#[test]
+fn no_more_sessions_than_max_connections() {
+    let server = serve(|builder| builder.max_connections(1).namespace("/", |_| {}));
+    let mut only = Client::connected(addr(&server), WebSocket);
+    let refused = Http::connect(addr(&server)).get(&socket_target("polling", ""));
+    assert_eq!((refused.status, refused.header("retry-after").is_some()), (503, true));
+    let refused = Ws::try_open(addr(&server), &socket_target("websocket", ""), "").err().unwrap();
+    assert_eq!((refused.status, refused.header("retry-after").is_some()), (503, true));
+    only.leave();
+    all_gone(&server);
+    Client::connected(addr(&server), Polling);
+}
+
+#[test]
+fn no_more_connections_than_max_tcp_connections() {
+    let server = serve(|builder| builder.max_tcp_connections(2).namespace("/", |_| {}));
+    let mut kept = [Http::connect(addr(&server)), Http::connect(addr(&server))];
+    for http in &mut kept {
+        assert_eq!(http.get(&socket_target("polling", "")).status, 200);
+    }
+    let mut refused = Http::connect(addr(&server));
+    let response = refused.response("the refusal");
+    assert_eq!((response.status, response.header("retry-after").is_some()), (503, true));
+    refused.ends("a refused connection");
+    assert_eq!(kept[0].get("/nowhere").status, 404);
+    drop(kept);
+    eventually("there is room again", || Http::connect(addr(&server)).get("/nowhere").status == 404);
+}
+
+/// A server whose clients may let 200 kB wait, and whose disconnects are reported.
+fn small(set_up: impl FnOnce(Builder) -> Builder) -> (Server, mpsc::Receiver<(String, CloseReason)>) {
+    let (report, reports) = mpsc::channel();
+    let server = serve(|builder| {
+        set_up(builder.max_http_buffer_size(100_000).outbox_bytes_max(200_000)).namespace("/", |ns| {
+            ns.on_disconnect(move |socket, reason| report.send((socket.id().to_owned(), reason)).unwrap());
+        })
+    });
+    (server, reports)
+}
+
+const CHUNK: usize = 20_000;
+
+#[rstest]
+fn a_slow_consumer_is_closed_while_others_are_served(#[values(Polling, WebSocket)] road: Road) {
+    let (server, reports) = small(|builder| builder);
+    let mut slow = Client::new(addr(&server), road);
+    let id = slow.join("/", "");
+    let mut quick = Client::connected(addr(&server), road);
+    let io = server.of("/").unwrap();
+    let payload = "x".repeat(CHUNK);
+    let mut emitted = 0;
+    let ended = loop {
+        io.emit("n", (emitted, &payload)).unwrap();
+        let packet = quick.text("the quick client's packet");
+        assert!(packet.starts_with(&format!(r#"42["n",{emitted},"#)));
+        emitted += 1;
+        match reports.try_recv() {
+            Ok(ended) => break ended,
+            Err(_) => assert!(emitted < 5_000, "100 MB wait for a client"),
+        }
+    };
+    assert_eq!(ended, (id, CloseReason::SlowConsumer));
+    assert_eq!(ended.1.as_str(), "slow consumer");
+    assert_eq!(io.len(), 1);
+    eventually("the slow one is gone", || server.clients_count() == 1);
+    io.emit("bye", ()).unwrap();
+    quick.expect(r#"42["bye"]"#);
+}
+
+#[test]
+fn a_slow_consumer_gets_what_was_promised_and_no_volatile_packets() {
+    let (server, reports) = small(|builder| builder);
+    let mut slow = Client::connected(addr(&server), WebSocket);
+    let io = server.of("/").unwrap();
+    let socket = io.sockets().pop().unwrap();
+    let payload = "x".repeat(CHUNK);
+    // Until the kernel takes no more, and a backlog is there.
+    let mut sent = 0;
+    loop {
+        match socket.emit_volatile("n", (sent, &payload)) {
+            Ok(()) => sent += 1,
+            Err(EmitError::Dropped) => break,
+            Err(error) => panic!("{error}"),
+        }
+        assert!(sent < 5_000, "the kernel takes 100 MB");
+    }
+    io.volatile().emit("n", "maybe dropped").unwrap();
+    io.volatile().emit("n", "maybe dropped").unwrap();
+    socket.emit("last", ()).unwrap();
+    for n in 0..sent {
+        assert!(slow.text("what was accepted").starts_with(&format!(r#"42["n",{n},"#)));
+    }
+    // The kernel may have taken more meanwhile, and with it the volatile packets too.
+    while slow.text("the last packet") != r#"42["last"]"# {}
+    assert!(reports.try_recv().is_err());
+    eventually("the backlog is gone", || socket.emit_volatile("again", ()).is_ok());
+    slow.expect(r#"42["again"]"#);
+}
+
+#[test]
+fn all_outboxes_together_have_a_budget() {
+    let (server, reports) = small(|builder| builder.outbox_bytes_total(200_000));
+    let payload = "x".repeat(CHUNK);
+    for round in 0..3 {
+        let mut clients: Vec<Client> = (0..3).map(|_| Client::new(addr(&server), Polling)).collect();
+        let ids: Vec<String> = clients.iter_mut().map(|client| client.join("/", "")).collect();
+        for id in &ids[..2] {
+            for _ in 0..4 {
+                server.to(id).unwrap().emit("n", &payload).unwrap();
+            }
+        }
+        // 160 kB wait; the third client's 60 kB are too much, although few for one.
+        for _ in 0..3 {
+            server.to(&ids[2]).unwrap().emit("n", &payload).unwrap();
+        }
+        let ended = next(&reports, "the end of who passed the budget");
+        assert_eq!(ended, (ids[2].clone(), CloseReason::SlowConsumer), "round {round}");
+        for client in &mut clients[..2] {
+            for _ in 0..4 {
+                client.text("what waited for who did not pass it");
+            }
+            client.leave();
+            assert_eq!(next(&reports, "the end of the others").1, CloseReason::TransportClose);
+        }
+        // Everything is given back, or the next round would fail.
+        all_gone(&server);
+    }
+}
+
+#[test]
+fn packets_larger_than_the_sockets_buffers_arrive_whole() {
+    let server = serve(|builder| builder.outbox_bytes_max(64 << 20).namespace("/", |_| {}));
+    let mut client = Client::connected(addr(&server), WebSocket);
+    let io = server.of("/").unwrap();
+    let bytes: Vec<u8> = (0..20 << 20).map(|at: u32| (at / 1000) as u8).collect();
+    io.emit("b", tinysio::Bytes::from(bytes.clone())).unwrap();
+    io.emit("after", ()).unwrap();
+    client.expect(r#"451-["b",{"_placeholder":true,"num":0}]"#);
+    assert!(client.next("the bytes") == Frame::Binary(bytes));
+    client.expect(r#"42["after"]"#);
+}
+
+/// A polling session whose last packets nobody fetches must not make room for another one, or there is no bound.
+#[test]
+fn a_session_that_nobody_fetches_the_end_of_keeps_its_seat() {
+    let server = serve(|builder| builder.max_connections(1).namespace("/", |_| {}));
+    let mut client = Client::connected(addr(&server), Polling);
+    client.send("42{}");
+    eventually("the socket is gone", || server.of("/").unwrap().is_empty());
+    assert_eq!(Http::connect(addr(&server)).get(&socket_target("polling", "")).status, 503);
+    client.closed("the close after a broken packet");
+    all_gone(&server);
+    Client::connected(addr(&server), Polling);
+}
