@@ -508,7 +508,7 @@ impl Hub {
         self.alarm(first_look, Deadline::Heartbeat(session.slot, Weak::clone(&weak)));
         self.alarm(since + self.config.connect_timeout, Deadline::Connect(weak));
         let heartbeat = Heartbeat::new(begun, self.config.ping_interval, self.config.ping_timeout);
-        self.seats[slot] = Some(Seat { session, heartbeat, due: Vec::new(), assembling: (0, now) });
+        self.seats[slot] = Some(Seat { session, heartbeat, due: Vec::new(), assembling: (0, since) });
     }
 
     fn ending(&mut self, session: &Arc<Session>, code: Option<u16>, order: Order) {
