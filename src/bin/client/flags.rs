@@ -71,7 +71,7 @@ pub(crate) struct Emit {
     /// Its name
     pub(crate) event: String,
     /// Its arguments: JSON, or plain text, which may not begin with { [ or "
-    #[arg(value_name = "JSON")]
+    #[arg(value_name = "JSON", allow_negative_numbers = true)]
     pub(crate) args: Vec<String>,
     /// Wait for the server's acknowledgement and print it
     #[arg(long)]

@@ -83,6 +83,7 @@ fn converse(talk: &mut Talk, mut terminal: Terminal, stop: &Stop) {
             Input::Line(_) | Input::End => break,
         }
     }
+    terminal.finish();
     if talk.session.is_connected() {
         talk.session.settle(LEAVE_TIME);
     }

@@ -14,7 +14,7 @@ use std::{
     collections::VecDeque,
     io::{self, Write},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use parking_lot::{Condvar, Mutex};
@@ -42,6 +42,9 @@ const REPEAT: Duration = Duration::from_millis(20);
 
 /// How long handing a line to rustyline can take, unless its own queue is full.
 const HANDING_TIME: Duration = Duration::from_millis(50);
+
+/// A line that leaves the screen as it is: up to the line that was just printed, and down again.
+const NOTHING: &str = "\x1b[A\n";
 
 /// What a line of input is.
 #[derive(Debug)]
@@ -72,6 +75,8 @@ struct Inner {
     /// The program is to end.
     stopping: bool,
     queue: VecDeque<String>,
+    /// Handed to rustyline, and perhaps not taken yet.
+    in_flight: Option<String>,
 }
 
 impl Screen {
@@ -158,11 +163,31 @@ impl Screen {
             }
             let batch: String = inner.queue.drain(..).flat_map(|line| [line, "\n".to_owned()]).collect();
             self.changed.notify_all();
+            inner.in_flight = Some(batch.clone());
             drop(inner);
-            if printer.print(batch).is_err() {
+            // The second returns once rustyline has taken the first, because its queue has room for one.
+            if printer.print(batch).and_then(|()| printer.print(NOTHING.into())).is_err() {
                 return;
             }
+            self.inner.lock().in_flight = None;
+            self.changed.notify_all();
         }
+    }
+
+    /// No edit follows: prints what rustyline was handed in the last moment and has not taken.
+    pub(crate) fn finish(&self) {
+        let mut inner = self.inner.lock();
+        let deadline = Instant::now() + HANDING_TIME;
+        while inner.in_flight.is_some() {
+            if self.changed.wait_until(&mut inner, deadline).timed_out() {
+                break;
+            }
+        }
+        if let Some(batch) = inner.in_flight.take() {
+            let line = batch.trim_end_matches('\n').to_owned();
+            inner.queue.push_front(line);
+        }
+        inner.write_out();
     }
 }
 
@@ -223,6 +248,11 @@ impl Terminal {
                 (None, Err(_)) => return Input::End,
             }
         }
+    }
+
+    /// Nothing more is read.
+    pub(crate) fn finish(self) {
+        self.screen.finish();
     }
 
     /// The prompt to edit with. `None`: the program is to end.

@@ -35,6 +35,9 @@ pub(crate) fn run(flags: &Flags, url: Option<&str>, stage: &Stage) -> Result<Ver
     };
     let mut verdicts = Verdicts::default();
     verdicts.check(stage, "Connect", connect);
+    if !session.is_connected() {
+        return Ok(verdicts);
+    }
     verdicts.check(stage, "Message", || confirm("Message before the disconnection"));
     verdicts.check(stage, "Disconnect", || {
         session.client().disconnect();
