@@ -116,9 +116,9 @@ pub enum Error {
         /// How long.
         after: Duration,
     },
-    /// The connection was lost, or the namespace left, before the answer came. The server may have handled the
-    /// event all the same.
-    #[error("disconnected ({0}) before the acknowledgement came")]
+    /// The connection was lost, or the namespace left, before what was waited for came. The server may have handled
+    /// the event all the same.
+    #[error("disconnected: {0}")]
     Disconnected(CloseReason),
 
     /// The client was dropped, or could not start its threads.
@@ -166,8 +166,6 @@ pub enum Step {
     Tls,
     /// The HTTP exchange, or the WebSocket's opening.
     Http,
-    /// The Engine.IO handshake.
-    Open,
     /// An open connection that broke.
     Transfer,
 }
@@ -179,7 +177,6 @@ impl std::fmt::Display for Step {
             Self::Connect => "connecting",
             Self::Tls => "TLS handshake",
             Self::Http => "HTTP request",
-            Self::Open => "Socket.IO handshake",
             Self::Transfer => "transfer",
         })
     }

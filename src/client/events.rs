@@ -23,7 +23,7 @@ use crate::proto::{CloseReason, socket::OwnedArgs};
 const MAX_BYTES: usize = 16 << 20;
 
 /// By how much the bounds grow while a handler waits for an acknowledgement, which may be behind the events.
-const GENEROSITY: usize = 8;
+const GENEROSITY: usize = 4;
 
 /// Something that a handler is to hear of.
 pub(super) enum Item {
@@ -157,13 +157,14 @@ impl Queue {
         inner.events < self.limit * factor && inner.bytes < MAX_BYTES * factor
     }
 
+    /// Wakes the readers if they may go on. `true`: one that sleeps in `poll(2)` is to be rung, too.
     fn resume(&self, inner: &mut Inner) -> bool {
-        let resume = inner.paused && self.fits(inner);
-        if resume {
-            inner.paused = false;
-            self.room.notify_all();
+        if !self.fits(inner) {
+            return false;
         }
-        resume
+        // Whether or not one is known to wait: `link` asks for room as well while `poll` waits for it.
+        self.room.notify_all();
+        std::mem::take(&mut inner.paused)
     }
 
     /// The next thing to do, and whether a reader is to be woken.

@@ -8,14 +8,17 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
+
 use super::{
     Builder, Error, Socket, Stats, Status, backoff,
     core::{Core, Phase, State, Target, spawn},
     dial::Dialer,
     events::{self, Hooks},
+    http::Lane,
     link, polling,
     url::Endpoint,
-    wake::from_now,
+    wake::{Lifeline, from_now},
 };
 use crate::proto::{CloseReason, engine::TransportKind};
 
@@ -132,6 +135,18 @@ pub fn connect(url: &str) -> Result<Client, Error> {
     Ok(client)
 }
 
+/// The answer to [`Handle::http_get`], whatever its status.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct HttpAnswer {
+    /// The HTTP status.
+    pub status: u16,
+    /// The `content-type`, empty when there was none.
+    pub content_type: String,
+    /// The body, at most `max_message` bytes.
+    pub body: Bytes,
+}
+
 /// What can be done with a [`Client`], from any thread and inside any handler. Cheap to clone. After the client is
 /// dropped every call returns at once, with [`Error::Closed`] where it can fail.
 #[derive(Clone)]
@@ -202,7 +217,7 @@ impl Handle {
     }
 
     /// Leaves every namespace and closes the connection; no reconnection follows, and one that is under way ends. What
-    /// was emitted before is written first, for at most 0.8 s. Handlers see `io client disconnect`.
+    /// was emitted before is written first, for at most 0.7 s. Handlers see `io client disconnect`.
     /// [`start`](Self::start) or [`connect`](Self::connect) connect again.
     pub fn disconnect(&self) {
         let _ = self.disconnect_within(super::DISCONNECT_TIME);
@@ -242,6 +257,25 @@ impl Handle {
     pub fn wait_timeout(&self, timeout: Duration) -> Result<Option<CloseReason>, Error> {
         let ended = self.core.wait_for(Some(from_now(timeout)), |state| state.ended());
         ended.ok_or(Error::Timeout { what: "end of the client", after: timeout })
+    }
+
+    /// A plain HTTP GET of `target` (path and query, `/health`) at the server's address, with the client's headers and
+    /// authorities, over TCP, TLS or the Unix socket alike. Independent of the connection; no redirect is followed.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`], [`Error::Handshake`] when the answer is no HTTP, [`Error::Invalid`] when `target` does
+    /// not begin with a slash, [`Error::Closed`].
+    pub fn http_get(&self, target: &str, timeout: Duration) -> Result<HttpAnswer, Error> {
+        if !target.starts_with('/') || target.parse::<::http::Uri>().is_err() {
+            return Err(Error::Invalid(format!("{target:?} is no path of a URL")));
+        }
+        if self.core.state.lock().target == Target::Gone {
+            return Err(Error::Closed);
+        }
+        let lifeline = Lifeline::new().map(Arc::new).map_err(no_resources)?;
+        let lane = Lane::new(&self.core.dialer, &self.core.config, &lifeline, false);
+        let reply = lane.get(target, Some(from_now(timeout)))?;
+        Ok(HttpAnswer { status: reply.status, content_type: reply.content_type, body: reply.body })
     }
 
     /// The state now.

@@ -9,6 +9,7 @@ use super::{
     core::{Core, Membership, State},
     events::{Incoming, Item},
     link::Broken,
+    wake::Lifeline,
 };
 use crate::proto::{
     self, CloseReason,
@@ -42,13 +43,16 @@ impl Inbound {
         self.engine(engine::Packet::Message(Data::Binary(bytes)), size)
     }
 
-    /// The body of a polling answer.
-    pub(super) fn payload(&mut self, payload: &str) -> Result<(), Broken> {
+    /// The body of a polling answer. It may have any number of packets, so it waits for room before each.
+    pub(super) fn payload(&mut self, payload: &str, lifeline: &Lifeline) -> Result<(), Broken> {
         if payload.is_empty() {
             return Ok(());
         }
         for packet in engine::payload::decode(payload) {
             let packet = packet?;
+            if !self.core.events.wait_room(lifeline) {
+                return Err(Broken { reason: CloseReason::TransportClose, detail: "given up".into() });
+            }
             let size = match &packet {
                 engine::Packet::Message(Data::Text(text)) => text.len(),
                 engine::Packet::Message(Data::Binary(bytes)) => bytes.len(),

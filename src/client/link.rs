@@ -262,8 +262,8 @@ impl<'c> Link<'c> {
     }
 
     fn carry(&mut self, job: Job, polls: Option<&Sender<PollJob>>) -> End {
-        let carried = match (job.transport, polls) {
-            (Transport::WebSocket(websocket), _) => self.websocket(*websocket, job.inbound),
+        let websocket = match (job.transport, polls) {
+            (Transport::WebSocket(websocket), _) => Ok(Some((websocket, job.inbound))),
             (Transport::Polling(lane, early), Some(polls)) => {
                 let post = Lane::new(&self.core.dialer, &self.core.config, &self.lifeline, true);
                 let target = self.core.dialer.endpoint.target(TransportKind::Polling, Some(&job.sid));
@@ -283,6 +283,11 @@ impl<'c> Link<'c> {
                 Err(self.end(CloseReason::TransportError, "no thread for polling"))
             }
         };
+        // By here the polling connections are closed.
+        let carried = websocket.and_then(|taken| match taken {
+            Some((websocket, inbound)) => self.websocket(*websocket, inbound),
+            None => Ok(()),
+        });
         carried.map_or_else(|end| end, |()| End { reason: CloseReason::TransportClose, error: None })
     }
 
@@ -315,21 +320,20 @@ impl<'c> Link<'c> {
         }
     }
 
-    /// Carries a polling session, until its end or until a WebSocket takes over.
-    fn polling(&mut self, lane: &Lane, target: &str) -> Result<(), End> {
+    /// Carries a polling session until its end, or until a WebSocket takes over.
+    fn polling(&mut self, lane: &Lane, target: &str) -> Result<Option<(Box<WebSocket>, Inbound)>, End> {
         loop {
             let work = self.take_work()?;
             let farewell = work.closing.is_some();
             match work.poll_end {
                 Some(PollEnd { inbound, result: Ok(()) }) => {
-                    let Some(mut websocket) = self.core.take_upgrade(self.epoch) else {
+                    let Some(websocket) = self.core.take_upgrade(self.epoch) else {
                         return Err(self.end(CloseReason::TransportError, "polling stopped"));
                     };
                     // The first packet on the new transport (EIO "Upgrade"); nothing else is written before it.
                     let upgrade = Frame { opcode: Opcode::Text, data: Bytes::from_static(b"5") };
                     self.pending.push_front(upgrade);
-                    websocket.flush().map_err(|broken| self.broken(broken))?;
-                    return self.websocket(*websocket, inbound);
+                    return Ok(Some((websocket, inbound)));
                 }
                 Some(PollEnd { result: Err(broken), .. }) => return Err(self.broken(broken)),
                 None => {}
@@ -344,7 +348,7 @@ impl<'c> Link<'c> {
                 self.pending.push_back(Frame { opcode: Opcode::Text, data: Bytes::from_static(b"1") });
                 self.post(lane, target)?;
                 self.core.flushed(self.epoch);
-                return Ok(());
+                return Ok(None);
             }
             let deadline = self.next_deadline(work.deadline, self.core.events.has_room())?;
             if work.idle || hold {

@@ -13,6 +13,33 @@
 //! client.disconnect();
 //! # Ok::<(), tinysio::client::Error>(())
 //! ```
+//!
+//! ```text
+//!   emit ──► outbox ──► link ──────────► server          one lock over the state ([`core`]): what is, what is wanted
+//!      └──► offline buffer ─┘ joined      │
+//!                                         ▼
+//!   handlers ◄── events ◄── queue ◄── link (WebSocket) or poll (held GET)
+//!
+//!   backoff   makes each connection, waits between the attempts, joins namespaces, probes the upgrade
+//! ```
+//!
+//! | thread | owns | waits on | ends |
+//! |---|---|---|---|
+//! | `sio-backoff` | attempts and delays, the auth function | the state's condition, or the attempt's sockets | client dropped |
+//! | `sio-link` | the transport of the open session; all writes | `poll(2)`: socket, eventfd, lifeline, next deadline | after `backoff` |
+//! | `sio-poll` | the held GET; only there when polling is allowed | its socket and lifeline | after `link` |
+//! | `sio-events` | the user's handlers, in order | its queue, or the next acknowledgement's deadline | client dropped |
+//!
+//! | queue | bound | when it is full |
+//! |---|---|---|
+//! | outbox | [`Builder::send_queue`] bytes | the emit is refused, a volatile one dropped |
+//! | offline buffer, queue of retries | [`Builder::offline_buffer`] packets and bytes | the emit is refused |
+//! | acknowledgements waited for | 10,000 a namespace | the emit is refused |
+//! | events for handlers | [`Builder::event_queue`] events, 16 MiB | nothing more is read, the network pushes back |
+//! | sessions for `link`, for `poll` | 1 each | cannot be: one session ends before the next begins |
+//!
+//! What is left out: HTTP proxies, cookies, WebTransport, and the official `forceBase64`, `withCredentials` and
+//! `transportOptions`, which are the browser's.
 
 mod backoff;
 mod config;
@@ -46,11 +73,11 @@ use std::time::Duration;
 pub use config::Builder;
 pub use error::{Error, Step};
 pub use event::{Ack, Event, Outcome};
-pub use handle::{Client, Handle, connect};
+pub use handle::{Client, Handle, HttpAnswer, connect};
 pub use socket::{Delivery, Socket};
 pub use stats::{ConnectionState, Stats, Status};
 
 pub use crate::proto::{CloseReason, engine::TransportKind, socket::OwnedArgs};
 
 /// How long [`Handle::disconnect`] writes what was emitted before it.
-const DISCONNECT_TIME: Duration = Duration::from_millis(800);
+const DISCONNECT_TIME: Duration = Duration::from_millis(700);

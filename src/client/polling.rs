@@ -35,7 +35,7 @@ pub(super) fn run(core: &Arc<Core>, jobs: &Receiver<PollJob>) {
 
 /// Polls until the session breaks, or is to be upgraded.
 fn fetch(core: &Arc<Core>, job: &mut PollJob) -> Result<(), Broken> {
-    job.inbound.payload(&std::mem::take(&mut job.early))?;
+    job.inbound.payload(&std::mem::take(&mut job.early), &job.lifeline)?;
     loop {
         if core.is_upgrading(job.epoch) {
             return Ok(());
@@ -48,7 +48,7 @@ fn fetch(core: &Arc<Core>, job: &mut PollJob) -> Result<(), Broken> {
             .get(&job.target, None)
             .and_then(open::text)
             .map_err(|error| Broken { reason: CloseReason::TransportError, detail: error.to_string() })?;
-        job.inbound.payload(&body)?;
+        job.inbound.payload(&body, &job.lifeline)?;
     }
 }
 

@@ -78,6 +78,7 @@ impl Stream {
     #[cfg(feature = "tls")]
     pub(super) fn shake_hands(&mut self) -> io::Result<()> {
         loop {
+            self.check_patience()?;
             let Layer::Tls(tls) = &mut self.layer else { return Ok(()) };
             match tls.step() {
                 Ok(true) => return Ok(()),
@@ -141,6 +142,18 @@ impl Stream {
         Ok(())
     }
 
+    /// Whether there is any patience left. A peer that sends a byte now and then never blocks for long, so this is asked
+    /// before each step.
+    fn check_patience(&self) -> io::Result<()> {
+        match self.patience {
+            Patience::None => Ok(()),
+            Patience::Until(deadline) if deadline <= Instant::now() => {
+                Err(io::Error::new(io::ErrorKind::TimedOut, "timed out"))
+            }
+            Patience::Until(_) | Patience::Endless => self.lifeline.check(),
+        }
+    }
+
     /// Runs `attempt` until it does not block, as patience allows.
     fn patiently<T>(
         &mut self,
@@ -148,13 +161,7 @@ impl Stream {
         mut attempt: impl FnMut(&mut Layer) -> io::Result<T>,
     ) -> io::Result<T> {
         loop {
-            if self.patience != Patience::None {
-                self.lifeline.check()?;
-                // A peer that sends a byte now and then never blocks for long, so the deadline is looked at each time.
-                if matches!(self.patience, Patience::Until(deadline) if deadline <= Instant::now()) {
-                    return Err(io::Error::new(io::ErrorKind::TimedOut, "timed out"));
-                }
-            }
+            self.check_patience()?;
             match attempt(&mut self.layer) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.wait(interest)?,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

@@ -1,15 +1,12 @@
 //! One packet for many sockets.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use crossbeam_channel::bounded;
 use serde::Serialize;
 
 use super::{
-    dispatch,
+    acks, dispatch,
     error::{AckError, EmitError},
     hub::{Question, Selection},
     namespace::Namespace,
@@ -87,7 +84,7 @@ impl Broadcast {
         let id = self.namespace.next_ack_id();
         let packet =
             Outgoing::event(self.namespace.name(), event, Some(id)).encode(&args).map_err(EmitError::from)?;
-        let deadline = Instant::now() + timeout;
+        let deadline = acks::deadline(timeout);
         let sockets = self.sockets();
         let (answers, results) = bounded(sockets.len());
         for socket in sockets {

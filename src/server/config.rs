@@ -57,7 +57,8 @@ pub struct Config {
     /// with reason "slow consumer".
     pub outbox_bytes_max: Option<usize>,
     /// Bytes that may wait for all clients together. Default 64 MiB, or `outbox_bytes_max` if that is more, which it must
-    /// reach. Who would pass it is disconnected with reason "slow consumer".
+    /// reach. Who would pass it is disconnected with reason "slow consumer", unless it has less waiting than half of an even
+    /// share; so one and a half times as much may wait at worst.
     pub outbox_bytes_total: Option<usize>,
     /// Commands that may wait for the hub. Default 1,024. Emitting threads wait when it is full, so TCP pushes back on
     /// the senders.
@@ -77,7 +78,8 @@ pub struct Config {
     pub keep_alive_timeout: Duration,
     /// How long a closing connection may take to let its last packets out. Default 5 s.
     pub close_timeout: Duration,
-    /// Stack of a connection's thread in bytes, reserved, not resident. Default 256 KiB. Handlers run on it.
+    /// Stack of a connection's thread in bytes, reserved, not resident. Default 512 KiB, at least 256 KiB. Handlers run on
+    /// it: reading JSON of the depth that `serde_json` allows into a `Value` takes up to 200 KiB in a debug build.
     pub stack_size: usize,
 }
 
@@ -108,7 +110,7 @@ impl Default for Config {
             body_timeout: Duration::from_secs(120),
             keep_alive_timeout: Duration::from_secs(65),
             close_timeout: Duration::from_secs(5),
-            stack_size: 256 << 10,
+            stack_size: 512 << 10,
         }
     }
 }
@@ -192,6 +194,6 @@ impl Config {
         )?;
         check(self.hub_queue > 0, "hub_queue must be at least 1")?;
         check(self.max_head_size >= 1 << 10, "max_head_size must be at least 1 KiB")?;
-        check(self.stack_size >= 128 << 10, "stack_size must be at least 128 KiB")
+        check(self.stack_size >= 256 << 10, "stack_size must be at least 256 KiB")
     }
 }

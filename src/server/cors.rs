@@ -2,30 +2,42 @@
 
 /// The origins that may use the server from a browser.
 ///
-/// Programs that are no browser send no `Origin` and are not concerned.
+/// Programs that are no browser send no `Origin` and are not concerned. Refused is 403 on polling, and 400 on WebSocket,
+/// where the official server answers every refusal so.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Cors {
     /// The default. No CORS header is sent, so browsers keep pages of other origins from polling; a WebSocket is
-    /// refused (400, as the official server answers all refusals there) when its `Origin` is not the host it was sent to. The official server takes WebSockets from every
-    /// page here.
+    /// refused when its `Origin` is not the host it was sent to (behind a proxy: `X-Forwarded-Host`, or else the same name
+    /// with any port). The official server takes WebSockets from every page here.
     #[default]
     SameOrigin,
-    /// Every origin, the official `origin: "*"`.
+    /// Every origin, the official `origin: "*"`: any page may talk to the server, without the user's cookies.
     Any,
-    /// These origins, each as browsers write it: `https://example.org`, `http://localhost:3000`. A request from another
-    /// one is refused (403) on both transports.
+    /// Every origin, with the user's cookies: the official `origin: true, credentials: true`, and what python-socketio
+    /// makes of `*`. Only for servers that tell their users by something else than cookies.
+    AnyWithCredentials,
+    /// These origins, each as browsers write it: `https://example.org`, `http://localhost:3000`; with the user's
+    /// cookies. A request from another one is refused on both transports.
     List(Vec<String>),
 }
 
+/// Where a request was sent, as its headers tell.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Target<'a> {
+    pub(super) host: Option<&'a str>,
+    /// It came through a proxy, which may have taken the port off the host.
+    pub(super) proxied: bool,
+}
+
 impl Cors {
-    /// Whether a request with this `Origin`, sent to this host, may be served. `websocket`: the same-origin rule
-    /// is ours to keep, because browsers do not keep it for WebSockets.
-    pub(super) fn allows(&self, origin: Option<&str>, host: Option<&str>, websocket: bool) -> bool {
+    /// Whether a request with this `Origin`, sent there, may be served. `websocket`: the same-origin rule is ours to
+    /// keep, because browsers do not keep it for WebSockets.
+    pub(super) fn allows(&self, origin: Option<&str>, target: Target<'_>, websocket: bool) -> bool {
         let Some(origin) = origin else { return true };
         match self {
-            Self::Any => true,
+            Self::Any | Self::AnyWithCredentials => true,
             Self::List(origins) => origins.iter().any(|allowed| allowed == origin),
-            Self::SameOrigin => !websocket || host.is_some_and(|host| authority(origin) == Some(host)),
+            Self::SameOrigin => !websocket || is_same(origin, target),
         }
     }
 
@@ -33,13 +45,23 @@ impl Cors {
     pub(super) fn allow_origin<'a>(&self, origin: Option<&'a str>) -> Option<&'a str> {
         match self {
             Self::SameOrigin => None,
-            Self::Any => Some(origin.unwrap_or("*")),
+            Self::Any => Some("*"),
+            Self::AnyWithCredentials => Some(origin.unwrap_or("*")),
             Self::List(origins) => origin.filter(|origin| origins.iter().any(|allowed| allowed == origin)),
         }
     }
 }
 
-/// `example.org:8080` of `http://example.org:8080`.
-fn authority(origin: &str) -> Option<&str> {
-    origin.split_once("://").map(|(_, authority)| authority)
+fn is_same(origin: &str, target: Target<'_>) -> bool {
+    let authority = origin.split_once("://").map(|(_, authority)| authority);
+    let (Some(authority), Some(host)) = (authority, target.host) else { return false };
+    authority == host || (target.proxied && name(authority) == host)
+}
+
+/// `example.org` of `example.org:8080`.
+fn name(authority: &str) -> &str {
+    match authority.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => authority,
+    }
 }

@@ -10,7 +10,10 @@
 use std::{
     cell::Cell,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, atomic::Ordering::Release},
+    sync::{
+        Arc,
+        atomic::Ordering::{Acquire, Relaxed, Release},
+    },
 };
 
 use bytes::Bytes;
@@ -21,9 +24,9 @@ use smallvec::SmallVec;
 use super::{
     config::Config,
     engine::Message,
-    error::{AckError, ConnectError},
+    error::ConnectError,
     handle::Endpoint,
-    hub::Command,
+    hub::{Command, Unfinished},
     session::{self, Session},
     socket::{Event, Socket},
 };
@@ -37,6 +40,8 @@ use crate::proto::{
 #[derive(Debug)]
 pub(super) struct Inbound {
     assembler: Assembler,
+    /// Binary packets begun: tells the heartbeat one that stays incomplete from one after the other.
+    assembled: u64,
     sockets: SmallVec<[Socket; 1]>,
 }
 
@@ -47,13 +52,18 @@ pub(super) enum Todo {
     End(CloseReason),
     /// The server has removed a socket: tell its handlers.
     Left(Socket, CloseReason),
-    /// An acknowledgement is overdue.
-    AckTimeout(Socket, u64),
+    /// The server hangs up, in good order: as `disconnect` of all sockets, then the end. With what the hub has not
+    /// finished for the thread that wants it.
+    HangUp(Option<Unfinished>),
+    /// Some acknowledgement is overdue.
+    AckTimeout(Socket),
 }
 
 thread_local! {
     /// The session whose handler runs on this thread.
     static DISPATCHING: Cell<*const Session> = const { Cell::new(std::ptr::null()) };
+    /// User code that answers a plain request runs on this thread.
+    static ANSWERING: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Whether this thread is inside a handler of the session.
@@ -63,7 +73,18 @@ pub(super) fn is_dispatching(session: &Arc<Session>) -> bool {
 
 /// Whether this thread is inside any handler.
 pub(super) fn is_in_handler() -> bool {
-    !DISPATCHING.get().is_null()
+    !DISPATCHING.get().is_null() || ANSWERING.get()
+}
+
+/// Calls user code that belongs to no session: a route, or a check of requests. `None`: it panicked.
+pub(super) fn guard_request<T>(path: &str, call: impl FnOnce() -> T) -> Option<T> {
+    ANSWERING.set(true);
+    let answer = catch_unwind(AssertUnwindSafe(call)).ok();
+    ANSWERING.set(false);
+    if answer.is_none() {
+        log::error!("a handler panicked: request for {path:?}");
+    }
+    answer
 }
 
 /// Calls user code: a panic in it costs what it was doing and nothing else.
@@ -85,6 +106,7 @@ impl Inbound {
     pub(super) fn new(config: &Config) -> Self {
         Self {
             assembler: Assembler::new(config.max_attachments, config.packet_size()),
+            assembled: 0,
             sockets: SmallVec::new(),
         }
     }
@@ -140,13 +162,18 @@ impl Inbound {
             Some(packet) => self.on_packet(session, packet.namespace, packet.body),
             // Stricter than the official server: nobody announces attachments before a namespace is joined.
             None if self.sockets.is_empty() => Err(Error::NotConnected),
-            None => Ok(()),
+            None => {
+                self.assembled += 1;
+                session.assembling.store(self.assembled, Relaxed);
+                Ok(())
+            }
         }
     }
 
     fn binary(&mut self, session: &Arc<Session>, bytes: Bytes) -> Result<(), Error> {
         match self.assembler.binary(bytes)? {
             Some(complete) => {
+                session.assembling.store(0, Relaxed);
                 let packet = complete.packet()?;
                 self.on_packet(session, packet.namespace, packet.body)
             }
@@ -208,6 +235,7 @@ impl Inbound {
         if let Ok(consent) = Outgoing::connect(name).encode(&json!({ "sid": socket.id() })) {
             namespace.0.hub.enter(socket.clone(), consent);
         }
+        socket.join_early_rooms();
         if let Some(handler) = &namespace.0.handlers.connect {
             guard(&socket, "on_connect", || handler(&socket));
         }
@@ -216,10 +244,21 @@ impl Inbound {
     /// Does what was left at the gate.
     pub(super) fn work_off(&mut self, session: &Arc<Session>, todo: Todo) {
         match todo {
-            Todo::AckTimeout(socket, id) => socket.settle_ack(id, || Err(AckError::Timeout)),
+            Todo::AckTimeout(socket) => socket.fail_overdue_acks(),
             Todo::Left(socket, reason) => {
                 self.sockets.retain(|other| !other.is_same(&socket));
                 leave(&socket, reason);
+            }
+            Todo::HangUp(unfinished) => {
+                if unfinished.is_some_and(|unfinished| unfinished.is_of_another()) {
+                    session.core.hub.fence();
+                }
+                for socket in std::mem::take(&mut self.sockets) {
+                    if socket.say_goodbye() {
+                        leave(&socket, CloseReason::ServerNamespaceDisconnect);
+                    }
+                }
+                session.end(CloseReason::ForcedServerClose);
             }
             Todo::End(reason) => {
                 for socket in std::mem::take(&mut self.sockets) {
@@ -227,7 +266,10 @@ impl Inbound {
                         leave(&socket, reason);
                     }
                 }
-                if let Endpoint::Engine(handlers) = session.core.endpoint(session.endpoint) {
+                // Where nobody was told of the beginning, nobody is told of the end.
+                if let Endpoint::Engine(handlers) = session.core.endpoint(session.endpoint)
+                    && session.settled.load(Acquire)
+                {
                     handlers.closed(session, reason);
                 }
                 session.core.hub.send(Command::Gone(Arc::clone(session)));

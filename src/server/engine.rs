@@ -52,6 +52,7 @@ pub(super) fn open(core: &Arc<Core>, endpoint: usize, handshake: Handshake) -> R
 pub(super) fn opened(session: &Arc<Session>) {
     let core = Arc::clone(&session.core);
     if let Endpoint::Engine(handlers) = core.endpoint(session.endpoint) {
+        let _turn = session.enter();
         session.settled.store(true, Release);
         handlers.opened(session);
     }

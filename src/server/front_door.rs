@@ -22,7 +22,8 @@ use std::{
 use rustix::event::{PollFd, PollFlags};
 
 use super::{
-    cors::Cors,
+    cors::{Cors, Target},
+    dispatch,
     engine::{self, Refused},
     handle::Core,
     http::{self, Connection, Head, Method, Request, Response, header},
@@ -31,7 +32,10 @@ use super::{
     stream::{self, Peer, Stream, Waker},
     websocket,
 };
-use crate::proto::engine::{HandshakeError, Query, TransportKind};
+use crate::proto::{
+    CloseReason,
+    engine::{HandshakeError, Query, TransportKind},
+};
 
 /// How long accepting rests when the system has no descriptors or memory for another connection.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
@@ -229,7 +233,9 @@ fn route(
             if !matches!(head.method(), Method::Get | Method::Head) {
                 connection.end_after_response();
             }
-            handler(&Request::new(&head, connection.peer))
+            let request = Request::new(&head, connection.peer);
+            dispatch::guard_request(head.path(), || handler(&request))
+                .unwrap_or_else(|| http::text(500, "text/plain; charset=UTF-8", "Internal Server Error\n"))
         }
         None => {
             connection.end_after_response();
@@ -257,7 +263,9 @@ fn check(core: &Core, peer: Peer, endpoint: usize, head: &Head, websocket: bool)
         return Err(HandshakeError::BadRequest.into());
     }
     let origin = head.header("origin");
-    if !core.config.cors.allows(origin, forwarded_host(head), websocket) {
+    let target = target(head);
+    if !core.config.cors.allows(origin, target, websocket) {
+        log::info!("{peer}: refused the origin {origin:?} for the host {:?}", target.host);
         return Err(HandshakeError::Forbidden.into());
     }
     let Some(sid) = query.sid() else {
@@ -268,7 +276,10 @@ fn check(core: &Core, peer: Peer, endpoint: usize, head: &Head, websocket: bool)
             return Err(HandshakeError::BadRequest.into());
         }
         if let Some(allow) = &core.config.allow_request {
-            allow(&Request::new(head, peer)).map_err(Refusal::Message)?;
+            let request = Request::new(head, peer);
+            dispatch::guard_request(head.path(), || allow(&request))
+                .unwrap_or_else(|| Err("Internal server error".into()))
+                .map_err(Refusal::Message)?;
         }
         query.version()?;
         return Ok(Wanted::NewSession);
@@ -297,9 +308,15 @@ fn check(core: &Core, peer: Peer, endpoint: usize, head: &Head, websocket: bool)
 }
 
 /// The host that the browser meant: a proxy's word for it, if there is one. A page of another origin cannot make a
-/// browser send that header on a WebSocket.
-fn forwarded_host(head: &Head) -> Option<&str> {
-    head.header("x-forwarded-host").or_else(|| head.header("host"))
+/// browser send these headers on a WebSocket.
+fn target(head: &Head) -> Target<'_> {
+    // Several proxies make a list; the first is what the browser asked for.
+    let forwarded = head.header("x-forwarded-host").and_then(|list| list.split(',').next()).map(str::trim);
+    let proxied = ["x-forwarded-for", "x-forwarded-proto", "x-real-ip", "forwarded", "via"];
+    Target {
+        host: forwarded.or_else(|| head.header("host")),
+        proxied: proxied.iter().any(|name| head.header(name).is_some()),
+    }
 }
 
 enum Refusal {
@@ -354,11 +371,12 @@ fn polling_request(
     }
     let checked = check(core, connection.peer, endpoint, &head, false);
     let persistent_head;
-    let mut posted_to = None;
+    let mut served = None;
+    let is_post = *head.method() == Method::Post;
     let response = match checked {
         Ok(Wanted::Session(session)) => {
             let response = polling.serve(connection, &head, &session)?;
-            posted_to = (*head.method() == Method::Post).then_some(session);
+            served = Some(session);
             persistent_head = Some(head);
             response
         }
@@ -380,8 +398,11 @@ fn polling_request(
     };
     let response = with_cors(&core.config.cors, origin.as_deref(), response);
     let responded = connection.respond(response, persistent_head.as_ref());
-    if let Some(session) = posted_to {
-        polling::answered(&session);
+    match served {
+        Some(session) if is_post => polling::answered(&session),
+        // The packets in the answer are lost (the official "poll connection closed prematurely").
+        Some(session) if responded.is_err() => session.end(CloseReason::TransportError),
+        _ => {}
     }
     responded.map(|()| Next::Request)
 }

@@ -24,6 +24,7 @@ use parking_lot::{Condvar, Mutex};
 use serde::Serialize;
 
 use super::{
+    acks,
     broadcast::Broadcast,
     config::Config,
     cors::Cors,
@@ -350,7 +351,7 @@ impl Builder {
             sessions: Registry::new(config.max_connections),
             connections: Arc::new(Connections::new(config.tcp_connections())),
             connection_numbers: AtomicU64::new(0),
-            budget: Arc::new(Budget::new(config.total_outbox_bytes())),
+            budget: Arc::new(Budget::new(config.total_outbox_bytes(), config.max_connections)),
             born: Instant::now(),
             ending: AtomicBool::new(false),
             closed: AtomicBool::new(false),
@@ -367,7 +368,7 @@ impl Builder {
         let threads =
             Threads { accept: accept_thread, hub: hub_thread, drain: drain_thread, tend: tend_thread };
         let stage = Mutex::new(Stage::Running(Some(threads)));
-        Ok(Server { core, local_addr, waker, stage, staged: Condvar::new() })
+        Ok(Server(Arc::new(Running { core, local_addr, waker, stage, staged: Condvar::new() })))
     }
 
     fn validate(&self) -> Result<(), StartError> {
@@ -386,7 +387,10 @@ impl Builder {
 }
 
 /// A running server. Dropping it stops it at once, with all its threads.
-pub struct Server {
+pub struct Server(Arc<Running>);
+
+/// What the handle to a running server holds; a thread of its own has a share in it where a handler stops the server.
+struct Running {
     core: Arc<Core>,
     local_addr: Option<SocketAddr>,
     waker: Arc<Waker>,
@@ -396,7 +400,7 @@ pub struct Server {
 
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Server").field("local_addr", &self.local_addr).finish_non_exhaustive()
+        f.debug_struct("Server").field("local_addr", &self.local_addr()).finish_non_exhaustive()
     }
 }
 
@@ -430,13 +434,13 @@ impl Server {
     /// The address it listens on. `None` on a Unix-domain socket.
     #[must_use]
     pub fn local_addr(&self) -> Option<SocketAddr> {
-        self.local_addr
+        self.0.local_addr
     }
 
     /// Official `io.of(name)`. `None`: no such namespace was set up.
     #[must_use]
     pub fn of(&self, namespace: &str) -> Option<Namespace> {
-        self.core.namespace(namespace).cloned()
+        self.0.core.namespace(namespace).cloned()
     }
 
     /// Official `io.emit`: to everybody in the namespace `/`; without that namespace, to nobody.
@@ -456,15 +460,12 @@ impl Server {
     /// Engine.IO sessions at this moment: the official `io.engine.clientsCount`.
     #[must_use]
     pub fn clients_count(&self) -> usize {
-        self.core.sessions.len()
+        self.0.core.sessions.len()
     }
 
-    /// Waits until another thread has shut the server down.
+    /// Waits until the server has been shut down: by another thread, or by a handler.
     pub fn wait(&self) {
-        let mut stage = self.stage.lock();
-        while !matches!(*stage, Stage::Stopped { .. }) {
-            self.staged.wait(&mut stage);
-        }
+        self.0.wait();
     }
 
     /// Stops: takes no more sessions, ends each with reason "server shutting down" behind what waits for its client (a
@@ -472,34 +473,58 @@ impl Server {
     /// still run then are waited for as long as `deadline` once more, at least a second; `false`: some had not returned,
     /// and their threads were left to themselves.
     ///
-    /// From inside a handler, which would wait for itself, it only ends the sessions and returns `false`.
+    /// From inside a handler, which would wait for itself, it has a thread of its own do that, and returns `false` at once;
+    /// [`wait`](Self::wait) tells when it is done.
     pub fn shutdown(&self, deadline: Duration) -> bool {
-        self.core.ending.store(true, SeqCst);
-        // What other threads have emitted goes out too.
-        self.core.hub.fence();
-        for session in self.core.sessions.all() {
-            session.end(CloseReason::ServerShuttingDown);
+        let running = Arc::clone(&self.0);
+        if !dispatch::is_in_handler() {
+            return running.shutdown(deadline);
         }
-        if dispatch::is_in_handler() {
-            return false;
+        let stop = move || {
+            running.shutdown(deadline);
+        };
+        if let Err(error) = std::thread::Builder::new().name("shutdown".into()).spawn(stop) {
+            log::error!("no thread to shut the server down: {error}");
         }
+        false
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.shutdown(Duration::ZERO);
+    }
+}
+
+impl Running {
+    fn wait(&self) -> bool {
         let mut stage = self.stage.lock();
-        if let Stage::Running(threads) = &mut *stage
-            && let Some(threads) = threads.take()
-        {
-            drop(stage);
-            let all_gone =
-                self.stop(threads, Instant::now() + deadline, deadline.max(Duration::from_secs(1)));
-            stage = self.stage.lock();
-            *stage = Stage::Stopped { all_gone };
-            self.staged.notify_all();
-        }
         loop {
             if let Stage::Stopped { all_gone } = *stage {
                 return all_gone;
             }
             self.staged.wait(&mut stage);
         }
+    }
+
+    fn shutdown(&self, deadline: Duration) -> bool {
+        self.core.ending.store(true, SeqCst);
+        // What other threads have emitted goes out too.
+        self.core.hub.fence();
+        for session in self.core.sessions.all() {
+            session.end(CloseReason::ServerShuttingDown);
+        }
+        let threads = match &mut *self.stage.lock() {
+            Stage::Running(threads) => threads.take(),
+            Stage::Stopped { .. } => None,
+        };
+        if let Some(threads) = threads {
+            let grace = deadline.max(Duration::from_secs(1));
+            let all_gone = self.stop(threads, acks::deadline(deadline), grace);
+            *self.stage.lock() = Stage::Stopped { all_gone };
+            self.staged.notify_all();
+        }
+        self.wait()
     }
 
     /// Everything of a stop that waits.
@@ -519,7 +544,7 @@ impl Server {
         if !in_time {
             core.connections.shutdown_all();
         }
-        let grace = Instant::now() + grace;
+        let grace = acks::deadline(grace);
         all_gone &= core.connections.wait_until_none(grace);
         // Tend before hub: the last handlers may still want the hub. What a handler asks of the hub later fails.
         core.tend.stop();
@@ -546,10 +571,4 @@ fn join(thread: JoinHandle<()>, deadline: Instant) -> bool {
         std::thread::sleep(Duration::from_millis(1));
     }
     thread.join().is_ok()
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.shutdown(Duration::ZERO);
-    }
 }

@@ -234,7 +234,7 @@ impl Connection {
             return Err(HttpError::BodyTooLarge);
         }
         if head.has_token("expect", "100-continue") {
-            self.stream.send_all(b"HTTP/1.1 100 Continue\r\n\r\n", deadline)?;
+            self.stream.send_all(b"HTTP/1.1 100 Continue\r\n\r\n", WRITE_PATIENCE)?;
         }
         match framing {
             Framing::Length(length) => self.read_exact(length as usize, deadline),
@@ -279,7 +279,7 @@ impl Connection {
         {
             bytes.splice(line + 1..line + 1, *b"Connection: close\r\n");
         }
-        self.stream.send_all(&bytes, Instant::now() + WRITE_PATIENCE)
+        self.stream.send_all(&bytes, WRITE_PATIENCE)
     }
 }
 

@@ -53,6 +53,9 @@ const BATCH_MAX: usize = 256;
 /// Packets for one recipient are written as one buffer up to this size.
 const GATHER_MAX: usize = 64 << 10;
 
+/// Fewer deadlines are not worth a sweep.
+const SWEEP_MIN: usize = 1_024;
+
 /// Bytes of packets that may be on their way to the hub; emitting threads wait while there are more.
 const INFLIGHT_MAX: usize = 16 << 20;
 
@@ -112,8 +115,8 @@ pub(super) enum Command {
         namespace: usize,
         question: Question,
     },
-    /// An acknowledgement is awaited until then.
-    AckDeadline(Weak<socket::Inner>, u64, Instant),
+    /// Some acknowledgement is awaited until then.
+    AckDeadline(Weak<socket::Inner>, Instant),
     Stop,
 }
 
@@ -149,6 +152,7 @@ pub(super) fn caught_up() -> bool {
 }
 
 /// The count of a thread's commands that the hub has not finished.
+#[derive(Debug)]
 pub(super) struct Unfinished(Arc<AtomicUsize>);
 
 impl Unfinished {
@@ -309,6 +313,7 @@ pub(super) fn start(
         spaces: (0..namespaces).map(|_| Space::default()).collect(),
         deadlines: BinaryHeap::new(),
         serial: 0,
+        sweep_at: SWEEP_MIN,
         due: Vec::new(),
         dirty: Vec::new(),
         orders: Vec::new(),
@@ -324,6 +329,20 @@ struct Seat {
     heartbeat: Heartbeat,
     /// Which of the batch's packets it gets.
     due: Vec<usize>,
+    /// The binary packet that was incomplete when the heartbeat last looked, and since when.
+    assembling: (u64, Instant),
+}
+
+/// Lets go of the threads that wait for the hub when it goes, even if it goes by a bug of ours.
+struct Farewell(Arc<Inflight>);
+
+impl Drop for Farewell {
+    fn drop(&mut self) {
+        self.0.stop();
+        if thread::panicking() {
+            log::error!("the hub has failed; the server delivers nothing more and must be restarted");
+        }
+    }
 }
 
 /// A namespace's members.
@@ -343,7 +362,18 @@ enum Deadline {
     Connect(Weak<Session>),
     /// The ending should be over by now.
     Cut(Weak<Session>),
-    Ack(Weak<socket::Inner>, u64),
+    Ack(Weak<socket::Inner>),
+}
+
+impl Deadline {
+    fn is_alive(&self) -> bool {
+        match self {
+            Self::Heartbeat(_, session) | Self::Connect(session) | Self::Cut(session) => {
+                session.strong_count() > 0
+            }
+            Self::Ack(socket) => socket.strong_count() > 0,
+        }
+    }
 }
 
 /// When, and which of those at the same time; the payload does not take part in the order.
@@ -376,6 +406,8 @@ struct Hub {
     spaces: Vec<Space>,
     deadlines: BinaryHeap<Reverse<Due>>,
     serial: u64,
+    /// At so many deadlines, those of sessions that are gone are swept out.
+    sweep_at: usize,
     /// The packets of this batch, and whether each is volatile.
     due: Vec<(Encoded, bool)>,
     /// The seats that get some of them.
@@ -390,20 +422,21 @@ struct Hub {
 impl Hub {
     fn run(mut self) {
         IS_HUB.set(true);
+        let _farewell = Farewell(Arc::clone(&self.inflight));
         while let Some(first) = self.next() {
             let mut next = first;
             let mut left = BATCH_MAX;
             while let Some(command) = next {
                 if matches!(command, Command::Stop) {
-                    self.flush();
-                    self.inflight.stop();
-                    return;
+                    return self.flush();
                 }
                 self.apply(command);
                 left -= 1;
-                next = OWN
-                    .with_borrow_mut(VecDeque::pop_front)
-                    .or_else(|| if left > 0 { self.queue.try_recv().ok() } else { None });
+                next = if left == 0 {
+                    None
+                } else {
+                    OWN.with_borrow_mut(VecDeque::pop_front).or_else(|| self.queue.try_recv().ok())
+                };
             }
             self.flush();
             self.ring(Instant::now());
@@ -456,7 +489,7 @@ impl Hub {
                 drop(done);
             }
             Command::Ask { namespace, question } => self.answer(namespace, question),
-            Command::AckDeadline(socket, id, at) => self.alarm(at, Deadline::Ack(socket, id)),
+            Command::AckDeadline(socket, at) => self.alarm(at, Deadline::Ack(socket)),
             Command::Stop => {}
         }
     }
@@ -475,7 +508,7 @@ impl Hub {
         self.alarm(first_look, Deadline::Heartbeat(session.slot, Weak::clone(&weak)));
         self.alarm(since + self.config.connect_timeout, Deadline::Connect(weak));
         let heartbeat = Heartbeat::new(begun, self.config.ping_interval, self.config.ping_timeout);
-        self.seats[slot] = Some(Seat { session, heartbeat, due: Vec::new() });
+        self.seats[slot] = Some(Seat { session, heartbeat, due: Vec::new(), assembling: (0, since) });
     }
 
     fn ending(&mut self, session: &Arc<Session>, code: Option<u16>, order: Order) {
@@ -651,13 +684,13 @@ impl Hub {
                         session.cut();
                     }
                 }
-                Deadline::Ack(socket, id) => {
+                Deadline::Ack(socket) => {
                     // The end of a session answers what is still awaited in it.
                     if let Some(socket) = socket.upgrade()
                         && socket.session().ended().is_none()
                     {
                         let session = Arc::clone(socket.session());
-                        session.leave_todo(Todo::AckTimeout(Socket::from_inner(socket), id));
+                        session.leave_todo(Todo::AckTimeout(Socket::from_inner(socket)));
                     }
                 }
             }
@@ -671,6 +704,13 @@ impl Hub {
         // The seat may be another session's by now, with an alarm of its own.
         if !std::ptr::eq(session.as_ptr(), Arc::as_ptr(&seat.session)) || seat.session.ended().is_some() {
             return;
+        }
+        let assembling = seat.session.assembling.load(Relaxed);
+        if assembling != seat.assembling.0 {
+            seat.assembling = (assembling, now);
+        } else if assembling != 0 && now > seat.assembling.1 + self.config.body_timeout {
+            log::info!("session {}: the attachments of a packet are overdue", seat.session.id);
+            return seat.session.end(CloseReason::ParseError);
         }
         let next = match seat.heartbeat.check(now, seat.session.take_signs()) {
             Beat::Wait(at) => at,
@@ -686,6 +726,11 @@ impl Hub {
     }
 
     fn alarm(&mut self, at: Instant, deadline: Deadline) {
+        if self.deadlines.len() >= self.sweep_at {
+            // A session that is gone leaves its alarms behind; they must not pile up.
+            self.deadlines.retain(|Reverse(Due((.., deadline)))| deadline.is_alive());
+            self.sweep_at = 2 * self.deadlines.len() + SWEEP_MIN;
+        }
         self.serial += 1;
         self.deadlines.push(Reverse(Due((at, self.serial, deadline))));
     }

@@ -9,6 +9,7 @@
 //! ```
 //! `docs/ARCHITECTURE.md` follows a byte through all of it, and lists the threads, locks and queues.
 
+mod acks;
 mod broadcast;
 mod config;
 mod cors;

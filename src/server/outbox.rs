@@ -39,16 +39,27 @@ const GATHER_MAX: usize = 64 << 10;
 /// A WebSocket close without a code (RFC 6455 5.5.1), as the official server sends it.
 pub(super) const CLOSE_FRAME: &[u8] = &[0x88, 0];
 
+/// A polling payload that has reached this size takes no further packet.
+const PAYLOAD_FULL: usize = 256 << 10;
+
 /// The bytes that wait in all outboxes together.
 #[derive(Debug)]
 pub(super) struct Budget {
     used: AtomicUsize,
     max: usize,
+    /// Who has no more than this waiting is no cause of the shortage, and does not pay for it.
+    share: usize,
 }
 
 impl Budget {
-    pub(super) fn new(max: usize) -> Self {
-        Self { used: AtomicUsize::new(0), max }
+    /// `max` bytes for `sessions`. With each of them at half of its even share beside those who use it up, half as much
+    /// again may wait.
+    pub(super) fn new(max: usize, sessions: usize) -> Self {
+        Self { used: AtomicUsize::new(0), max, share: max / sessions / 2 }
+    }
+
+    fn is_exceeded_by(&self, waiting: usize) -> bool {
+        waiting > self.share && self.used.load(Relaxed) > self.max
     }
 }
 
@@ -189,7 +200,7 @@ impl Outbox {
     /// no watching any more.
     pub(super) fn watch(&self) -> (Pushed, bool) {
         let mut state = self.state.lock();
-        if state.backlog.is_empty() || state.closing || state.draining {
+        if !state.corked || !state.is_writable() || state.backlog.is_empty() || state.closing {
             state.watched = false;
             return (Pushed::Done, false);
         }
@@ -350,7 +361,7 @@ impl Outbox {
         }
         self.settle(state, before);
         let over = state.backlog.len > self.max
-            || (state.backlog.len > before && self.budget.used.load(Relaxed) > self.budget.max);
+            || (state.backlog.len > before && self.budget.is_exceeded_by(state.backlog.len));
         if over { Pushed::Overflow } else { pushed }
     }
 
@@ -548,7 +559,7 @@ impl Backlog {
 
     /// Moves whole packets into a payload, as many as every client takes.
     fn take_packets(&mut self, body: &mut payload::Builder) {
-        while body.packets() < limits::MAX_SENT_PACKETS {
+        while body.packets() < limits::MAX_SENT_PACKETS && body.len() < PAYLOAD_FULL {
             let Some(frame) = self.front().and_then(|chunk| Frames::new(chunk).next()) else {
                 return;
             };

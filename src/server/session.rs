@@ -16,7 +16,7 @@ use std::{
         Arc, OnceLock,
         atomic::{
             AtomicBool, AtomicU8, AtomicU64,
-            Ordering::{AcqRel, Acquire, Relaxed, Release},
+            Ordering::{Acquire, Relaxed, Release},
         },
     },
     time::{Instant, SystemTime},
@@ -108,12 +108,12 @@ pub(super) struct Session {
     pub(super) upgrading: AtomicBool,
     /// A namespace was joined, or the endpoint has none.
     pub(super) settled: AtomicBool,
+    /// The number of the binary packet whose attachments are due, 0 for none.
+    pub(super) assembling: AtomicU64,
     websocket: AtomicBool,
     signs: AtomicU8,
     /// When the heartbeat looks next, in microseconds of the server's life.
     next_look: AtomicU64,
-    /// Which of [`GONE`] and [`CUT`] it is.
-    left: AtomicU8,
     gate: Mutex<Gate>,
     gate_free: Condvar,
     ended: OnceLock<CloseReason>,
@@ -124,10 +124,6 @@ const PONG: u8 = 1;
 const PACKET: u8 = 2;
 const BUSY: u8 = 4;
 
-/// Bits of `left`: the hub has forgotten it, and requests find it no more. With both, its seat is free.
-const GONE: u8 = 1;
-const CUT: u8 = 2;
-
 #[derive(Default)]
 struct Gate {
     /// `None` while a thread dispatches.
@@ -135,6 +131,12 @@ struct Gate {
     todo: Vec<Todo>,
     /// The session is in the tending thread's queue.
     told: bool,
+    /// The hub has forgotten it.
+    gone: bool,
+    /// Requests find it no more, and nothing waits for it.
+    cut: bool,
+    /// Its seat is another's.
+    vacated: bool,
     /// What the hub had not finished of the thread that dispatched last.
     unfinished: Option<Unfinished>,
 }
@@ -158,10 +160,10 @@ impl Session {
             posting: AtomicBool::new(false),
             upgrading: AtomicBool::new(false),
             settled: AtomicBool::new(false),
+            assembling: AtomicU64::new(0),
             websocket: AtomicBool::new(false),
             signs: AtomicU8::new(0),
             next_look: AtomicU64::new(u64::MAX),
-            left: AtomicU8::new(0),
             gate: Mutex::new(Gate { inbound: Some(Box::new(Inbound::new(config))), ..Gate::default() }),
             gate_free: Condvar::new(),
             ended: OnceLock::new(),
@@ -267,8 +269,8 @@ impl Session {
     /// The tending thread has taken the session out of its queue, and looks after it: its turn, which works off what was
     /// left, is over when this returns.
     pub(super) fn tend(self: &Arc<Self>) {
+        self.leave_seat(|gate| gate.told = false);
         let mut gate = self.gate.lock();
-        gate.told = false;
         // Whoever has the turn does what is to be done, and may take long; the other sessions must not wait for that.
         let Some(turn) = self.take_turn(&mut gate) else { return };
         drop(gate);
@@ -278,6 +280,9 @@ impl Session {
     /// Leaves something for the thread that dispatches next, or dispatches now; wakes the tending thread if none does.
     pub(super) fn leave_todo(self: &Arc<Self>, todo: Todo) {
         let mut gate = self.gate.lock();
+        if gate.vacated {
+            return;
+        }
         gate.todo.push(todo);
         if gate.inbound.is_some() && !std::mem::replace(&mut gate.told, true) {
             drop(gate);
@@ -311,18 +316,21 @@ impl Session {
     pub(super) fn cut(&self) {
         self.core.sessions.forget(&self.id);
         self.outbox.abort();
-        self.leave_seat(CUT);
+        self.leave_seat(|gate| gate.cut = true);
     }
 
     /// The hub has forgotten it.
     pub(super) fn gone(&self) {
-        self.leave_seat(GONE);
+        self.leave_seat(|gate| gate.gone = true);
     }
 
-    /// A session whose last packets may still be fetched keeps its seat, so that there are never more of them than seats.
-    fn leave_seat(&self, part: u8) {
-        let before = self.left.fetch_or(part, AcqRel);
-        if before != before | part && before | part == GONE | CUT {
+    /// A session keeps its seat while its last packets may still be fetched, and while it is in a queue: so there are
+    /// never more of them, anywhere, than there are seats.
+    fn leave_seat(&self, step: impl FnOnce(&mut Gate)) {
+        let mut gate = self.gate.lock();
+        step(&mut gate);
+        if gate.gone && gate.cut && !gate.told && !std::mem::replace(&mut gate.vacated, true) {
+            drop(gate);
             self.core.sessions.vacate(self.slot);
         }
     }

@@ -4,7 +4,6 @@ use std::{
     any::Any,
     borrow::Cow,
     cell::Cell,
-    collections::HashMap,
     fmt,
     sync::{
         Arc,
@@ -16,13 +15,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{RecvTimeoutError, bounded};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 use smallvec::smallvec;
 
 use super::{
+    acks::{self, Acks, Waiting},
     broadcast::Broadcast,
     dispatch::{self, Todo},
     error::{AckError, EmitError},
@@ -48,7 +48,9 @@ pub(super) struct Inner {
     session: Arc<Session>,
     auth: Option<Box<RawValue>>,
     state: AtomicU8,
-    acks: Mutex<HashMap<u64, Waiting>>,
+    acks: Mutex<Acks>,
+    /// Joined before it was connected.
+    early_rooms: Mutex<Vec<Arc<str>>>,
     data: Mutex<Option<Arc<dyn Any + Send + Sync>>>,
 }
 
@@ -57,15 +59,9 @@ const NEW: u8 = 0;
 const CONNECTED: u8 = 1;
 const DISCONNECTED: u8 = 2;
 
-type AckResult = Result<OwnedArgs, AckError>;
+pub(super) type AckResult = Result<OwnedArgs, AckError>;
 
-type AckCallback = Box<dyn FnOnce(&Socket, AckResult) + Send>;
-
-/// Who waits for an acknowledgement.
-pub(super) enum Waiting {
-    Thread(Sender<AckResult>),
-    Callback(AckCallback),
-}
+pub(super) type AckCallback = Box<dyn FnOnce(&Socket, AckResult) + Send>;
 
 thread_local! {
     /// Where packets to a single socket are encoded.
@@ -89,6 +85,7 @@ impl Socket {
             auth: auth.map(ToOwned::to_owned),
             state: AtomicU8::new(NEW),
             acks: Mutex::default(),
+            early_rooms: Mutex::default(),
             data: Mutex::default(),
         }))
     }
@@ -181,7 +178,7 @@ impl Socket {
         match wait.recv_timeout(timeout) {
             Ok(result) => result,
             Err(RecvTimeoutError::Timeout) => {
-                self.0.acks.lock().remove(&id);
+                self.0.acks.lock().remove(id);
                 // It may have come between the two.
                 wait.try_recv().unwrap_or(Err(AckError::Timeout))
             }
@@ -203,8 +200,7 @@ impl Socket {
         callback: impl FnOnce(&Self, Result<OwnedArgs, AckError>) + Send + 'static,
     ) -> Result<(), AckError> {
         let id = self.0.namespace.next_ack_id();
-        self.await_ack(id, Waiting::Callback(Box::new(callback)))?;
-        self.limit_ack(id, Instant::now() + timeout);
+        self.await_ack(id, Waiting::Callback(Box::new(callback), acks::deadline(timeout)))?;
         self.send_awaited(event, id, &args)
     }
 
@@ -217,11 +213,10 @@ impl Socket {
         deadline: Instant,
         callback: impl FnOnce(&Self, Result<OwnedArgs, AckError>) + Send + 'static,
     ) {
-        let asked = self.await_ack(id, Waiting::Callback(Box::new(callback)));
+        let asked = self.await_ack(id, Waiting::Callback(Box::new(callback), deadline));
         if let Err(error) = asked {
             return log::warn!("socket {}: {error}", self.id());
         }
-        self.limit_ack(id, deadline);
         let sent = if self.is_connected() {
             self.0.session.send_ordered(packet.clone())
         } else {
@@ -232,9 +227,22 @@ impl Socket {
         }
     }
 
-    /// Official `socket.join`. In effect for every emit that this thread makes afterwards.
+    /// Official `socket.join`. In effect for every emit that this thread makes afterwards; in a middleware, as soon as
+    /// the socket is connected.
     pub fn join(&self, room: &str) {
-        self.0.namespace.0.hub.send(Command::Join(self.clone(), smallvec![room.into()]));
+        if self.0.state.load(Acquire) == NEW {
+            self.0.early_rooms.lock().push(room.into());
+        } else {
+            self.0.namespace.0.hub.send(Command::Join(self.clone(), smallvec![room.into()]));
+        }
+    }
+
+    /// Joins what the middlewares wanted.
+    pub(super) fn join_early_rooms(&self) {
+        let rooms = std::mem::take(&mut *self.0.early_rooms.lock());
+        if !rooms.is_empty() {
+            self.0.namespace.0.hub.send(Command::Join(self.clone(), rooms.into()));
+        }
     }
 
     /// Official `socket.leave`.
@@ -261,12 +269,13 @@ impl Socket {
         self.broadcast().to(room)
     }
 
-    /// Official `socket.disconnect(close)`: removes it from the namespace, with `true` also closes the
-    /// connection, behind everything that was sent before. The official client does not reconnect by itself afterwards.
+    /// Official `socket.disconnect(close)`: removes it from the namespace; with `true` removes its client from all
+    /// namespaces and closes the connection, behind everything that was sent before, and behind the handler of this client that
+    /// runs at the moment. The official client does not reconnect by itself afterwards.
     pub fn disconnect(&self, close: bool) {
         self.leave_namespace();
         if close {
-            self.0.session.end(CloseReason::ForcedServerClose);
+            self.0.session.leave_todo(Todo::HangUp(hub::unfinished()));
         }
     }
 
@@ -317,14 +326,26 @@ impl Socket {
         was
     }
 
-    /// Says good-bye to the client in this namespace; the handlers follow in their turn.
+    /// Removes the socket from its namespace; the handlers follow in their turn.
     fn leave_namespace(&self) {
-        if !self.set_disconnected() {
-            return;
+        if self.set_disconnected() {
+            // Before the packet: when its client joins again at once, this socket must not be there any more.
+            let reason = CloseReason::ServerNamespaceDisconnect;
+            self.0.session.leave_todo(Todo::Left(self.clone(), reason));
+            self.send_disconnect();
         }
-        // Before the packet: when its client joins again at once, this socket must not be there any more.
-        let reason = CloseReason::ServerNamespaceDisconnect;
-        self.0.session.leave_todo(Todo::Left(self.clone(), reason));
+    }
+
+    /// Says good-bye to the client in this namespace. `false`: it is not there, so there is nothing to tell anybody.
+    pub(super) fn say_goodbye(&self) -> bool {
+        let was = self.set_disconnected();
+        if was {
+            self.send_disconnect();
+        }
+        was
+    }
+
+    fn send_disconnect(&self) {
         // `()` always encodes; a failed send means that the session has ended by itself.
         if let Ok(packet) = Outgoing::disconnect(self.0.namespace.name()).encode(&()) {
             let _ = self.0.session.send_ordered(packet);
@@ -368,21 +389,30 @@ impl Socket {
     }
 
     fn await_ack(&self, id: u64, waiting: Waiting) -> Result<(), AckError> {
-        let mut acks = self.0.acks.lock();
-        if acks.len() >= self.0.session.core.config.max_pending_acks {
-            return Err(AckError::TooMany);
-        }
-        acks.insert(id, waiting);
+        let max = self.0.session.core.config.max_pending_acks;
+        let alarm = self.0.acks.lock().insert(id, waiting, max)?;
+        self.set_ack_alarm(alarm);
         Ok(())
     }
 
-    fn limit_ack(&self, id: u64, deadline: Instant) {
-        self.0.namespace.0.hub.send(Command::AckDeadline(Arc::downgrade(&self.0), id, deadline));
+    fn set_ack_alarm(&self, alarm: Option<Instant>) {
+        if let Some(at) = alarm {
+            self.0.namespace.0.hub.send(Command::AckDeadline(Arc::downgrade(&self.0), at));
+        }
+    }
+
+    /// The hub's alarm rang: tells the callbacks that waited too long.
+    pub(super) fn fail_overdue_acks(&self) {
+        let (overdue, alarm) = self.0.acks.lock().overdue(Instant::now());
+        self.set_ack_alarm(alarm);
+        for waiting in overdue {
+            self.answer(waiting, Err(AckError::Timeout));
+        }
     }
 
     fn send_awaited<T: Serialize + ?Sized>(&self, event: &str, id: u64, args: &T) -> Result<(), AckError> {
         self.send_event(event, Some(id), args, false).map_err(|error| {
-            self.0.acks.lock().remove(&id);
+            self.0.acks.lock().remove(id);
             error.into()
         })
     }
@@ -390,7 +420,7 @@ impl Socket {
     /// The answer to an emit has come, or has failed to. An id that nobody waits for is ignored, as on the official
     /// server.
     pub(super) fn settle_ack(&self, id: u64, result: impl FnOnce() -> AckResult) {
-        let waiting = self.0.acks.lock().remove(&id);
+        let waiting = self.0.acks.lock().remove(id);
         if let Some(waiting) = waiting {
             self.answer(waiting, result());
         }
@@ -398,8 +428,8 @@ impl Socket {
 
     /// No answer can come any more.
     pub(super) fn fail_acks(&self) {
-        let waiting = std::mem::take(&mut *self.0.acks.lock());
-        for waiting in waiting.into_values() {
+        let waiting = self.0.acks.lock().take_all();
+        for waiting in waiting {
             self.answer(waiting, Err(AckError::Disconnected));
         }
     }
@@ -408,7 +438,7 @@ impl Socket {
         match waiting {
             // The waiting thread may have given up.
             Waiting::Thread(answer) => drop(answer.send(result)),
-            Waiting::Callback(callback) => {
+            Waiting::Callback(callback, _) => {
                 dispatch::guard(self, "acknowledgement callback", || callback(self, result));
             }
         }

@@ -111,12 +111,14 @@ impl Stream {
         }
     }
 
-    /// Writes all of it, waiting for the peer until `deadline`. For a connection that nobody else writes to.
-    pub(super) fn send_all(&self, mut bytes: &[u8], deadline: Instant) -> io::Result<()> {
+    /// Writes all of it, waiting for the peer at most `patience` each time that it takes nothing. For a connection that
+    /// nobody else writes to.
+    pub(super) fn send_all(&self, mut bytes: &[u8], patience: Duration) -> io::Result<()> {
         while !bytes.is_empty() {
             match self.send_now(bytes) {
                 Ok(sent) => bytes = &bytes[sent..],
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let deadline = Instant::now() + patience;
                     if !wait(&mut [PollFd::new(self, PollFlags::OUT)], Some(deadline))? {
                         return Err(io::ErrorKind::TimedOut.into());
                     }

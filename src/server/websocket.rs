@@ -61,8 +61,7 @@ pub(super) fn serve(connection: &mut Connection, response: Vec<u8>, session: &Ar
     let stream = Arc::clone(&connection.stream);
     let mut greeting = response;
     greeting.extend_from_slice(Encoded::text(&engine::open_packet(session).packet()).bytes());
-    let deadline = Instant::now() + session.core.config.head_timeout;
-    let greeted = stream.send_all(&greeting, deadline);
+    let greeted = stream.send_all(&greeting, session.core.config.head_timeout);
     let attached = session.outbox.attach(&stream);
     if greeted.is_err() || attached.is_none() {
         return session.end(CloseReason::TransportClose);
@@ -95,7 +94,7 @@ fn try_upgrade<'s>(
     alone: bool,
 ) -> Option<WebSocket<'s>> {
     let deadline = Instant::now() + session.core.config.upgrade_timeout;
-    connection.stream.send_all(response, deadline).ok()?;
+    connection.stream.send_all(response, session.core.config.head_timeout).ok()?;
     let mut socket = WebSocket::new(connection, session);
     socket.io.deadline = Some(deadline);
     connection.place.set_waiting(true);
@@ -150,8 +149,7 @@ impl Read for Io {
 impl Write for Io {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if !self.bound {
-            let deadline = Instant::now() + WRITE_PATIENCE;
-            return self.stream.send_all(bytes, deadline).map(|()| bytes.len());
+            return self.stream.send_all(bytes, WRITE_PATIENCE).map(|()| bytes.len());
         }
         // The codec hands over whole frames. That the session has ended, it learns by reading.
         let _ = self.session.send(Packets::Borrowed(bytes), false);

@@ -17,11 +17,12 @@ fn nothing_sent_before_a_disconnect_is_lost() {
         alice.emit("message", &n.to_string());
     }
     alice.send("41");
-    drop(alice);
     for n in 0..300 {
         assert_eq!(bob.value("broadcast_message")["message"], n);
     }
     assert_eq!(bob.value("client_notification")["type"], "user_disconnected");
+    // Only now: a connection that is closed with answers unread is reset, and a reset may overtake what was sent.
+    drop(alice);
 }
 
 #[test]

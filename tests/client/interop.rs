@@ -137,8 +137,8 @@ fn an_acknowledgement_can_be_waited_for_inside_a_handler(
     #[values(Way::Polling, Way::Websocket)] way: Way,
 ) {
     let server = server!(peer, &[]);
-    // Far fewer than the events that are on their way before the acknowledgement.
-    let client = way.set(quick(&server.url())).event_queue(4).build().unwrap();
+    // Fewer than the events that are on their way before the acknowledgement.
+    let client = way.set(quick(&server.url())).event_queue(8).build().unwrap();
     let socket = client.socket("/");
     let (said, heard) = hear("an answer inside a handler");
     socket.on("n", move |socket, event| {

@@ -11,7 +11,7 @@ use std::{
 };
 
 use rstest::rstest;
-use tinysio::client::{Client, CloseReason, ConnectionState, Delivery, Error, Handle, Socket};
+use tinysio::client::{Client, CloseReason, ConnectionState, Delivery, Error, Handle, Socket, TransportKind};
 
 use crate::{
     hostile::{opens_only, silent},
@@ -299,9 +299,8 @@ fn threads_are_few_and_none_is_left(#[values(Way::Polling, Way::Websocket, Way::
             drop(client);
             drop(servers);
         }
-        // A name lookup ends when the system lets it.
-        until("the threads' end", || state != "resolving" || threads("sio-").is_empty());
-        assert_eq!(threads("sio-").len(), 0, "after {state}");
+        // At once, but for a name lookup, which ends when the system lets it, and on a machine that is very busy.
+        until("the threads' end", || threads("sio-").is_empty());
     }
     let files = || std::fs::read_dir("/proc/self/fd").unwrap().count();
     let server = own_server("127.0.0.1:0");
@@ -362,6 +361,28 @@ fn a_slow_handler_costs_no_processor_time_either() {
     drop(go);
 }
 
+#[rstest]
+fn a_unix_socket_carries_everything(#[values(Way::Polling, Way::Websocket, Way::Upgrade)] way: Way) {
+    let path = std::env::temp_dir().join(format!("tinysio-{}-{way:?}.sock", std::process::id()));
+    let server = tinysio::Server::builder()
+        .namespace("/chat", |ns| {
+            ns.on("echo", |_, event| event.ack(event.args()));
+        })
+        .listen_unix(&path)
+        .unwrap();
+    let client = way.set(quick(&format!("unix://{}", path.display()))).build().unwrap();
+    let socket = client.socket("/chat");
+    client.connect().unwrap();
+    if way == Way::Upgrade {
+        until("the upgrade", || client.status().transport == Some(TransportKind::Websocket));
+    }
+    let answer = socket.emit_with_ack("echo", ("text", tinysio::Bytes::from_static(b"bytes")), LONG).unwrap();
+    assert_eq!(answer.args().attachments().len(), 1);
+    assert_eq!(client.http_get("/nothing/here", LONG).unwrap().status, 404);
+    assert!(matches!(client.http_get("no path", LONG), Err(Error::Invalid(_))));
+    drop(server);
+}
+
 #[test]
 fn the_offline_buffer_has_bounds_and_an_end() {
     let server = own_server("127.0.0.1:0");
@@ -399,26 +420,27 @@ fn the_offline_buffer_has_bounds_and_an_end() {
 fn the_send_queue_has_a_bound() {
     // Takes the WebSocket, joins, and then reads nothing more.
     let url = crate::hostile::deaf_websocket();
-    let client = Way::Websocket.set(Client::builder(&url)).send_queue(100_000).build().unwrap();
+    let client = Way::Websocket.set(Client::builder(&url)).send_queue(20_000_000).build().unwrap();
     let socket = client.socket("/");
     client.connect().unwrap();
-    let big = "x".repeat(50_000);
-    let mut sent = 0;
+    // The system takes some megabytes by itself, and more of them later.
+    let big = "x".repeat(900_000);
+    let (mut sent, mut refused) = (0, 0);
+    // Full because nobody reads, not because the writing has not come to it yet.
     let error = loop {
         match socket.emit("big", &big) {
-            Ok(_) => sent += 1,
-            Err(error) => break error,
+            Ok(_) => (sent, refused) = (sent + 1, 0),
+            Err(error) if refused == 50 => break error,
+            Err(_) => refused += 1,
         }
-        std::thread::sleep(Duration::from_millis(1));
-        assert!(sent < 2_000, "the queue has no end");
+        std::thread::sleep(Duration::from_millis(if refused > 0 { 10 } else { 0 }));
+        assert!(sent < 100, "the queue has no end");
     };
-    assert!(matches!(error, Error::QueueFull { bytes } if bytes <= 100_000), "{error}");
+    assert!(matches!(error, Error::QueueFull { bytes } if bytes <= 20_000_000), "{error}");
     assert_eq!(socket.emit_volatile("big", &big).unwrap(), Delivery::Dropped);
     // And a goodbye to somebody who does not listen is not waited for.
-    assert!(matches!(
-        prompt("disconnect", || client.disconnect_within(Duration::from_millis(300))),
-        Err(Error::Timeout { .. })
-    ));
+    let goodbye = prompt("disconnect", || client.disconnect_within(Duration::from_millis(300)));
+    assert!(matches!(goodbye, Err(Error::Timeout { .. })), "{goodbye:?}");
     prompt("drop", || drop(client));
 }
 

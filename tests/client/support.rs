@@ -213,6 +213,16 @@ pub(crate) fn prompt<T>(what: &str, run: impl FnOnce() -> T) -> T {
 /// A server of ours in this process: acknowledges `echo` with its arguments, answers `shout` with `shouted`, never
 /// acknowledges `silent`, disconnects on `kick`, sends `n` as often as `flood` says.
 pub(crate) fn own_server(address: &str) -> tinysio::Server {
+    let mut server = None;
+    // A port that was free a moment ago may be some connection's own for a while.
+    until("the port", || {
+        server = try_own_server(address);
+        server.is_some()
+    });
+    server.unwrap()
+}
+
+fn try_own_server(address: &str) -> Option<tinysio::Server> {
     tinysio::Server::builder()
         .namespace("/", |ns| {
             ns.on("echo", |_, event| event.ack(event.args()))
@@ -226,7 +236,8 @@ pub(crate) fn own_server(address: &str) -> tinysio::Server {
                 });
         })
         .listen(address)
-        .unwrap()
+        .inspect_err(|error| println!("{error}"))
+        .ok()
 }
 
 /// Its URL.

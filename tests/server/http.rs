@@ -384,7 +384,8 @@ fn polling_requests_exclude_each_other() {
 #[case::unlisted(Cors::List(vec!["http://good.example".into()]), "http://good.example.evil", false, false, None)]
 #[case::null_unlisted(Cors::List(vec!["http://good.example".into()]), "null", false, false, None)]
 #[case::illegible(Cors::List(vec!["http://good.example".into()]), "\u{ff}", false, false, None)]
-#[case::any(Cors::Any, "http://any.example", true, true, Some("http://any.example"))]
+#[case::any(Cors::Any, "http://any.example", true, true, Some("*"))]
+#[case::any_with(Cors::AnyWithCredentials, "http://any.example", true, true, Some("http://any.example"))]
 fn origins(
     #[case] cors: Cors,
     #[case] origin: &str,
@@ -485,7 +486,7 @@ fn routes_answer_beside_the_endpoints() {
 }
 
 #[test]
-fn a_panic_in_a_route_costs_its_connection() {
+fn a_panic_in_a_route_or_a_check_is_answered() {
     let server = serve(|builder| {
         builder
             .route("/bad", |_| panic!("on purpose"))
@@ -494,11 +495,9 @@ fn a_panic_in_a_route_costs_its_connection() {
             )
             .namespace("/", |_| {})
     });
-    for target in ["/bad", &socket_target("polling", "&bad")] {
-        let mut http = Http::connect(addr(&server));
-        http.begin("GET", target, "");
-        http.ends("a connection whose handler panicked");
-    }
+    let mut http = Http::connect(addr(&server));
+    assert_eq!(http.get("/bad").status, 500);
+    assert!(Http::connect(addr(&server)).get(&socket_target("polling", "&bad")).status >= 400);
     assert_eq!(server.clients_count(), 0);
     Client::connected(addr(&server), Road::Polling);
 }

@@ -153,7 +153,11 @@ impl Flags {
     }
 
     fn cors(&self) -> Cors {
-        if self.cors.iter().any(|origin| origin == "*") { Cors::Any } else { Cors::List(self.cors.clone()) }
+        if self.cors.iter().any(|origin| origin == "*") {
+            Cors::AnyWithCredentials
+        } else {
+            Cors::List(self.cors.clone())
+        }
     }
 
     /// Without the line's end that editors put behind it.

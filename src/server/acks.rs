@@ -1,0 +1,81 @@
+//! The acknowledgements that a socket still owes: bounded, and with one alarm for all of them.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use crossbeam_channel::Sender;
+
+use super::{
+    error::AckError,
+    socket::{AckCallback, AckResult},
+};
+
+/// When a timeout that begins now is over; one that no clock can tell is over in a year.
+pub(super) fn deadline(timeout: Duration) -> Instant {
+    Instant::now() + timeout.min(Duration::from_secs(365 * 24 * 3600))
+}
+
+/// Who waits for an acknowledgement.
+pub(super) enum Waiting {
+    /// A thread, which watches the time itself.
+    Thread(Sender<AckResult>),
+    /// A callback, which is to be called when this instant has passed.
+    Callback(AckCallback, Instant),
+}
+
+/// Those who wait, by the id that the event carried.
+#[derive(Default)]
+pub(super) struct Acks {
+    waiting: HashMap<u64, Waiting>,
+    /// When the hub will ask for those that are overdue.
+    alarm: Option<Instant>,
+}
+
+impl Acks {
+    /// `Some`: the hub must be asked to ring then. An answered callback costs no alarm of its own, so however many are
+    /// asked for and answered, the hub keeps one a socket.
+    pub(super) fn insert(
+        &mut self,
+        id: u64,
+        waiting: Waiting,
+        max: usize,
+    ) -> Result<Option<Instant>, AckError> {
+        if self.waiting.len() >= max {
+            return Err(AckError::TooMany);
+        }
+        let deadline = match &waiting {
+            Waiting::Thread(_) => None,
+            Waiting::Callback(_, deadline) => Some(*deadline),
+        };
+        self.waiting.insert(id, waiting);
+        let sooner = deadline.filter(|deadline| self.alarm.is_none_or(|alarm| *deadline < alarm));
+        if sooner.is_some() {
+            self.alarm = sooner;
+        }
+        Ok(sooner)
+    }
+
+    pub(super) fn remove(&mut self, id: u64) -> Option<Waiting> {
+        self.waiting.remove(&id)
+    }
+
+    /// The callbacks whose time has passed, and when to ask again.
+    pub(super) fn overdue(&mut self, now: Instant) -> (Vec<Waiting>, Option<Instant>) {
+        let is_overdue =
+            |_: &u64, waiting: &mut Waiting| matches!(waiting, Waiting::Callback(_, at) if *at <= now);
+        let overdue = self.waiting.extract_if(is_overdue).map(|(_, waiting)| waiting).collect();
+        let deadlines = self.waiting.values().filter_map(|waiting| match waiting {
+            Waiting::Callback(_, at) => Some(*at),
+            Waiting::Thread(_) => None,
+        });
+        self.alarm = deadlines.min();
+        (overdue, self.alarm)
+    }
+
+    /// Everybody: no answer can come any more.
+    pub(super) fn take_all(&mut self) -> Vec<Waiting> {
+        self.waiting.drain().map(|(_, waiting)| waiting).collect()
+    }
+}
