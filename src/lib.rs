@@ -39,11 +39,13 @@
 
 pub mod chat;
 pub mod client;
+mod outcome;
 pub mod proto;
 pub mod server;
 
 pub use bytes::Bytes;
 pub use client::Client;
+pub use outcome::Outcome;
 pub use serde_json::value::RawValue;
 pub use server::Server;
 

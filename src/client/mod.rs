@@ -72,11 +72,12 @@ use std::time::Duration;
 
 pub use config::Builder;
 pub use error::{Error, Step};
-pub use event::{Ack, Event, Outcome};
+pub use event::{Ack, Event};
 pub use handle::{Client, Handle, HttpAnswer, connect};
 pub use socket::{Delivery, Socket};
 pub use stats::{ConnectionState, Stats, Status};
 
+pub use crate::outcome::Outcome;
 pub use crate::proto::{CloseReason, engine::TransportKind, socket::OwnedArgs};
 
 /// How long [`Handle::disconnect`] writes what was emitted before it.

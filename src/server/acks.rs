@@ -7,10 +7,7 @@ use std::{
 
 use crossbeam_channel::Sender;
 
-use super::{
-    error::AckError,
-    socket::{AckCallback, AckResult},
-};
+use super::socket::{AckCallback, AckResult};
 
 /// When a timeout that begins now is over; one that no clock can tell is over in a year.
 pub(super) fn deadline(timeout: Duration) -> Instant {
@@ -34,16 +31,16 @@ pub(super) struct Acks {
 }
 
 impl Acks {
-    /// `Some`: the hub must be asked to ring then. An answered callback costs no alarm of its own, so however many are
+    /// `Err`: there are `max` already, and this one is given back. `Some`: the hub must be asked to ring then. An answered callback costs no alarm of its own, so however many are
     /// asked for and answered, the hub keeps one a socket.
     pub(super) fn insert(
         &mut self,
         id: u64,
         waiting: Waiting,
         max: usize,
-    ) -> Result<Option<Instant>, AckError> {
+    ) -> Result<Option<Instant>, Waiting> {
         if self.waiting.len() >= max {
-            return Err(AckError::TooMany);
+            return Err(waiting);
         }
         let deadline = match &waiting {
             Waiting::Thread(_) => None,

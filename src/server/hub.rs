@@ -248,6 +248,10 @@ impl HubHandle {
 
     /// Asks and waits for the answer. `None` after the stop.
     pub(super) fn ask<T>(&self, namespace: usize, question: impl FnOnce(Sender<T>) -> Question) -> Option<T> {
+        if IS_HUB.get() {
+            // An application's own `drop`, run here because the hub held the last handle; it cannot be waited for.
+            return None;
+        }
         let (reply, answer) = bounded(1);
         self.try_send(Command::Ask { namespace, question: question(reply) }).ok()?;
         answer.recv().ok()
@@ -274,12 +278,12 @@ struct InflightState {
 
 impl Inflight {
     fn enter(&self, bytes: usize) {
-        if bytes < INFLIGHT_MIN || IS_HUB.get() {
+        if bytes < INFLIGHT_MIN {
             return;
         }
         let mut state = self.state.lock();
-        // One packet is always let in, however large.
-        while state.bytes > 0 && state.bytes + bytes > INFLIGHT_MAX && !state.stopped {
+        // One packet is always let in, however large; and the hub itself never waits.
+        while !IS_HUB.get() && state.bytes > 0 && state.bytes + bytes > INFLIGHT_MAX && !state.stopped {
             self.less.wait(&mut state);
         }
         state.bytes += bytes;
@@ -351,6 +355,8 @@ struct Space {
     sockets: HashMap<u32, Socket>,
     by_id: HashMap<Arc<str>, u32>,
     everybody: Vec<u32>,
+    /// Where in `everybody` each is, so that a crowd that leaves costs no search each.
+    places: HashMap<u32, usize>,
     rooms: Rooms,
 }
 
@@ -755,6 +761,7 @@ impl Space {
     fn enter(&mut self, socket: Socket) {
         let slot = socket.slot();
         self.by_id.insert(socket.shared_id(), slot);
+        self.places.insert(slot, self.everybody.len());
         self.everybody.push(slot);
         self.sockets.insert(slot, socket);
     }
@@ -767,8 +774,11 @@ impl Space {
         self.sockets.remove(&slot);
         self.by_id.remove(socket.id());
         self.rooms.leave_all(slot);
-        if let Some(at) = self.everybody.iter().position(|&member| member == slot) {
+        if let Some(at) = self.places.remove(&slot) {
             self.everybody.swap_remove(at);
+            if let Some(&moved) = self.everybody.get(at) {
+                self.places.insert(moved, at);
+            }
         }
     }
 

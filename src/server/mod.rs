@@ -38,7 +38,7 @@ pub use engine::{EngineHandlers, EngineSession, Message};
 pub use error::{AckError, ConnectError, EmitError, StartError};
 pub use handle::{Builder, Server};
 pub use http::{Header, Method, Request, Response, StatusCode};
-pub use namespace::{Namespace, NamespaceBuilder, Outcome};
+pub use namespace::{Namespace, NamespaceBuilder};
 pub use session::Handshake;
 pub use socket::{Ack, Event, Socket};
 pub use stream::Peer;

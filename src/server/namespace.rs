@@ -20,25 +20,10 @@ use super::{
     hub::{HubHandle, Question, Selection},
     socket::{Event, Socket},
 };
-use crate::proto::{CloseReason, limits};
-
-/// What a handler may return: nothing, or a `Result` whose error is logged with the event's name.
-pub trait Outcome {
-    /// Logs an error, with what was being done.
-    fn report(self, doing: fmt::Arguments<'_>);
-}
-
-impl Outcome for () {
-    fn report(self, _: fmt::Arguments<'_>) {}
-}
-
-impl<E: fmt::Display> Outcome for Result<(), E> {
-    fn report(self, doing: fmt::Arguments<'_>) {
-        if let Err(error) = self {
-            log::warn!("{doing}: {error}");
-        }
-    }
-}
+use crate::{
+    outcome::Outcome,
+    proto::{CloseReason, limits},
+};
 
 pub(super) type Middleware = Box<dyn Fn(&Socket) -> Result<(), ConnectError> + Send + Sync>;
 pub(super) type ConnectHandler = Box<dyn Fn(&Socket) + Send + Sync>;
@@ -96,7 +81,7 @@ impl NamespaceBuilder {
         handler: impl Fn(&Socket) -> O + Send + Sync + 'static,
     ) -> &mut Self {
         self.connect = Some(Box::new(move |socket| {
-            handler(socket).report(format_args!("socket {}: connect handler", socket.id()));
+            report(socket, "connect handler", handler(socket));
         }));
         self
     }
@@ -146,12 +131,19 @@ impl NamespaceBuilder {
     }
 }
 
+/// Logs what went wrong in a handler.
+fn report(socket: &Socket, doing: &str, outcome: impl Outcome) {
+    if let Err(error) = outcome.into_result() {
+        log::warn!("socket {}: {doing}: {error}", socket.id());
+    }
+}
+
 fn event_handler<O: Outcome>(
     name: String,
     handler: impl Fn(&Socket, Event<'_>) -> O + Send + Sync + 'static,
 ) -> EventHandler {
     Box::new(move |socket, event| {
-        handler(socket, event).report(format_args!("socket {}: {name}", socket.id()));
+        report(socket, &name, handler(socket, event));
     })
 }
 

@@ -173,7 +173,7 @@ impl Socket {
         }
         let (answer, wait) = bounded(1);
         let id = self.0.namespace.next_ack_id();
-        self.await_ack(id, Waiting::Thread(answer))?;
+        self.await_ack(id, Waiting::Thread(answer)).map_err(|_| AckError::TooMany)?;
         self.send_awaited(event, id, &args)?;
         match wait.recv_timeout(timeout) {
             Ok(result) => result,
@@ -200,7 +200,8 @@ impl Socket {
         callback: impl FnOnce(&Self, Result<OwnedArgs, AckError>) + Send + 'static,
     ) -> Result<(), AckError> {
         let id = self.0.namespace.next_ack_id();
-        self.await_ack(id, Waiting::Callback(Box::new(callback), acks::deadline(timeout)))?;
+        let waiting = Waiting::Callback(Box::new(callback), acks::deadline(timeout));
+        self.await_ack(id, waiting).map_err(|_| AckError::TooMany)?;
         self.send_awaited(event, id, &args)
     }
 
@@ -214,8 +215,8 @@ impl Socket {
         callback: impl FnOnce(&Self, Result<OwnedArgs, AckError>) + Send + 'static,
     ) {
         let asked = self.await_ack(id, Waiting::Callback(Box::new(callback), deadline));
-        if let Err(error) = asked {
-            return log::warn!("socket {}: {error}", self.id());
+        if let Err(waiting) = asked {
+            return self.answer(waiting, Err(AckError::TooMany));
         }
         let sent = if self.is_connected() {
             self.0.session.send_ordered(packet.clone())
@@ -388,7 +389,7 @@ impl Socket {
         sent
     }
 
-    fn await_ack(&self, id: u64, waiting: Waiting) -> Result<(), AckError> {
+    fn await_ack(&self, id: u64, waiting: Waiting) -> Result<(), Waiting> {
         let max = self.0.session.core.config.max_pending_acks;
         let alarm = self.0.acks.lock().insert(id, waiting, max)?;
         self.set_ack_alarm(alarm);
