@@ -1,10 +1,11 @@
 //! The demonstrations: that they show what they say, and that their exit codes are true.
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tinysio::chat::{Limits, Options};
 
 use crate::{
-    program::{AUTO, CLIENT, FINAL, MULTIPLE, run},
+    program::{AUTO, CLIENT, FINAL, MULTIPLE, run, start},
     served::{Served, free_port},
 };
 
@@ -107,6 +108,20 @@ fn multiple_clients_in_json() {
         assert_eq!(client["errors"].as_array().unwrap().len(), 0, "{client}");
         assert!(client["round_trip_p50_ms"].as_f64().unwrap() > 0.0, "{client}");
     }
+}
+
+#[test]
+fn multiple_clients_interrupted() {
+    let served = Served::new();
+    // At the usual pace: the signal comes in the first scene.
+    let running = start(MULTIPLE, &[&served.url()], "");
+    served.waits_for_clients(3);
+    let pid = Pid::from_raw(i32::try_from(running.id()).unwrap()).unwrap();
+    // As `timeout` does it: to the process, and to its group.
+    kill_process(pid, Signal::INT).unwrap();
+    kill_process(pid, Signal::INT).unwrap();
+    let ran = running.ends().exits(0).says("Disconnecting all clients").says("client   status");
+    ran.says_not("Demo 2");
 }
 
 #[test]

@@ -90,6 +90,10 @@ pub(crate) fn run(program: &str, args: &[&str]) -> Ran {
 }
 
 impl Running {
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Waits for its end.
     pub(crate) fn ends(mut self) -> Ran {
         let deadline = Instant::now() + BOUND;

@@ -10,6 +10,9 @@ use parking_lot::{Condvar, Mutex};
 
 use super::common::exit::Failure;
 
+/// A signal so soon after the first is the same one: it went to us and to our process group.
+const ECHO: Duration = Duration::from_millis(500);
+
 /// Whether somebody wants the program to stop. Cheap to clone.
 #[derive(Clone, Default)]
 pub(crate) struct Stop(Arc<Inner>);
@@ -23,15 +26,18 @@ struct Inner {
 }
 
 impl Stop {
-    /// Takes the first signal as the wish to stop in good order, and the second as the order to end at once.
+    /// Takes the first signal as the wish to stop in good order, and a later one as the order to end at once.
     pub(crate) fn on_signals() -> Result<Self, Failure> {
         let stop = Self::default();
         let wish = stop.clone();
-        handle_signals(move || {
-            if wish.is_set() {
-                std::process::exit(130);
+        let mut first = None;
+        handle_signals(move || match first {
+            None => {
+                first = Some(Instant::now());
+                wish.set();
             }
-            wish.set();
+            Some(first) if first.elapsed() < ECHO => {}
+            Some(_) => std::process::exit(130),
         })?;
         Ok(stop)
     }
