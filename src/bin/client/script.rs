@@ -110,10 +110,16 @@ pub(crate) fn emit(flags: &Flags, emit: &Emit) -> Result<ExitCode, Failure> {
         let said: Value = event.arg(0).unwrap_or_default();
         its.lock().get_or_insert(text(said.get("message").unwrap_or(&said)));
     });
-    match emit_on(&client, &socket, flags, emit, &arguments) {
-        Ok(()) => {}
-        Err(error) => return Ok(explain(&error)),
+    let (leaving, left) = bounded(1);
+    socket.on_disconnect(move |_, _| {
+        // There is room for the one that counts.
+        let _ = leaving.try_send(());
+    });
+    if let Err(error) = emit_on(&client, &socket, flags, emit, &arguments) {
+        return Ok(explain(&error));
     }
+    // Handlers run in order: with this one, that of a refusal which came before has run too.
+    let _ = left.recv_timeout(flags.connection.timeout);
     let refusal = refusal.lock().take();
     Ok(match refusal {
         Some(refusal) => {
