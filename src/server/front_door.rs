@@ -14,7 +14,7 @@ use std::{
         unix::net::UnixListener,
     },
     path::PathBuf,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::Arc,
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
@@ -137,11 +137,10 @@ fn admit(core: &Arc<Core>, stream: Stream, peer: Peer) {
     let Some(permit) = core.connections.permit(&stream) else {
         return refuse(&stream);
     };
-    let number = core.connection_numbers.fetch_add(1, Relaxed);
     let core_of_thread = Arc::clone(core);
     let stream_of_thread = Arc::clone(&stream);
     let spawned = thread::Builder::new()
-        .name(format!("conn-{number}"))
+        .name(format!("conn-{}", permit.number()))
         .stack_size(core.config.stack_size)
         .spawn(move || {
             serve(&core_of_thread, Connection::new(stream_of_thread, peer, permit.place()));

@@ -60,7 +60,6 @@ pub(super) struct Core {
     pub(super) tend: TendHandle,
     pub(super) sessions: Registry,
     pub(super) connections: Arc<Connections>,
-    pub(super) connection_numbers: AtomicU64,
     pub(super) budget: Arc<Budget>,
     endpoints: Vec<(String, Endpoint)>,
     namespaces: Vec<Namespace>,
@@ -179,6 +178,11 @@ pub(super) struct Permit {
 }
 
 impl Permit {
+    /// Counts the connections of a server; names the thread.
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
     pub(super) fn place(&self) -> Arc<Place> {
         Arc::clone(&self.place)
     }
@@ -350,7 +354,6 @@ impl Builder {
         let core = Arc::new(Core {
             sessions: Registry::new(config.max_connections),
             connections: Arc::new(Connections::new(config.tcp_connections())),
-            connection_numbers: AtomicU64::new(0),
             budget: Arc::new(Budget::new(config.total_outbox_bytes(), config.max_connections)),
             born: Instant::now(),
             ending: AtomicBool::new(false),

@@ -21,6 +21,7 @@ use rustix::event::{PollFd, PollFlags};
 
 use super::{
     engine,
+    handle::Core,
     http::{self, Connection, Head, HttpError, Method, Response, header},
     outbox::Poll,
     session::{Handshake, Parting, Session},
@@ -92,19 +93,14 @@ fn payload(body: String) -> Response {
     http::text(200, "text/plain; charset=UTF-8", body).with_header(header("Cache-Control", "no-store"))
 }
 
-/// The answer to a handshake: the open packet.
-pub(super) fn open(session: &Arc<Session>) -> Response {
-    payload(engine::open_packet(session).packet())
-}
-
-/// Begins a session on polling.
+/// Begins a session on polling; the answer is its open packet.
 pub(super) fn handshake(
-    core: &Arc<super::handle::Core>,
+    core: &Arc<Core>,
     endpoint: usize,
     handshake: Handshake,
 ) -> Result<Response, engine::Refused> {
     let session = engine::open(core, endpoint, handshake)?;
-    let response = open(&session);
+    let response = payload(engine::open_packet(&session).packet());
     engine::opened(&session);
     Ok(response)
 }

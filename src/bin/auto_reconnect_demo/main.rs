@@ -6,10 +6,7 @@ mod clients;
 mod lost_and_found;
 mod working;
 
-use std::{
-    io::{self, Write},
-    process::ExitCode,
-};
+use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
 
@@ -65,11 +62,7 @@ enum Mode {
 
 fn main() -> ExitCode {
     let flags = Flags::parse();
-    run(&flags).unwrap_or_else(|failure| {
-        // Nobody may be reading.
-        let _ = writeln!(io::stderr(), "{failure}");
-        failure.code()
-    })
+    run(&flags).unwrap_or_else(Failure::report)
 }
 
 fn run(flags: &Flags) -> Result<ExitCode, Failure> {

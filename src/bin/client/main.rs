@@ -13,10 +13,7 @@ mod script;
 mod talk;
 mod validate;
 
-use std::{
-    io::{self, Write},
-    process::ExitCode,
-};
+use std::process::ExitCode;
 
 use clap::Parser;
 
@@ -25,11 +22,7 @@ use flags::{Command, Flags};
 
 fn main() -> ExitCode {
     let flags = Flags::parse();
-    run(&flags).unwrap_or_else(|failure| {
-        // Nobody may be reading.
-        let _ = writeln!(io::stderr(), "{failure}");
-        failure.code()
-    })
+    run(&flags).unwrap_or_else(Failure::report)
 }
 
 fn run(flags: &Flags) -> Result<ExitCode, Failure> {

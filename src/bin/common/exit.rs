@@ -1,6 +1,10 @@
 //! How a program ends when it cannot do its work: a sentence that says what to do, and an exit code.
 
-use std::{fmt, process::ExitCode};
+use std::{
+    fmt,
+    io::{self, Write},
+    process::ExitCode,
+};
 
 /// The end of a program.
 #[derive(Debug)]
@@ -12,7 +16,10 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
-    pub(crate) fn code(&self) -> ExitCode {
+    /// Says why on standard error, and gives the code to end with.
+    pub(crate) fn report(self) -> ExitCode {
+        // Nobody may be reading.
+        let _ = writeln!(io::stderr(), "{self}");
         match self {
             Self::Failed(_) => ExitCode::from(1),
             Self::Usage(_) => ExitCode::from(2),

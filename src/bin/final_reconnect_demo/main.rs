@@ -7,10 +7,7 @@ mod scenarios;
 mod success;
 mod world;
 
-use std::{
-    io::{self, Write},
-    process::ExitCode,
-};
+use std::process::ExitCode;
 
 use clap::Parser;
 
@@ -62,11 +59,7 @@ fn parse_what(text: &str) -> Result<What, String> {
 
 fn main() -> ExitCode {
     let flags = Flags::parse();
-    run(&flags).unwrap_or_else(|failure| {
-        // Nobody may be reading.
-        let _ = writeln!(io::stderr(), "{failure}");
-        failure.code()
-    })
+    run(&flags).unwrap_or_else(Failure::report)
 }
 
 fn run(flags: &Flags) -> Result<ExitCode, Failure> {

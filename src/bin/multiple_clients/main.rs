@@ -7,10 +7,7 @@ mod clients;
 mod report;
 mod scenes;
 
-use std::{
-    io::{self, Write},
-    process::ExitCode,
-};
+use std::process::ExitCode;
 
 use clap::Parser;
 
@@ -54,11 +51,7 @@ pub(crate) struct Flags {
 
 fn main() -> ExitCode {
     let flags = Flags::parse();
-    run(&flags).unwrap_or_else(|failure| {
-        // Nobody may be reading.
-        let _ = writeln!(io::stderr(), "{failure}");
-        failure.code()
-    })
+    run(&flags).unwrap_or_else(Failure::report)
 }
 
 fn run(flags: &Flags) -> Result<ExitCode, Failure> {

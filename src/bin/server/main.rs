@@ -37,11 +37,7 @@ fn main() -> ExitCode {
     logging::start(flags.log_level, flags.log_format);
     match run(&flags) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            // Nobody may be reading.
-            let _ = writeln!(io::stderr(), "{failure}");
-            failure.code()
-        }
+        Err(failure) => failure.report(),
     }
 }
 
