@@ -24,7 +24,7 @@ fn threads() -> Vec<String> {
         std::fs::read_to_string(task.ok()?.path().join("comm")).ok()
     };
     let mut names: Vec<String> = tasks.filter_map(name).map(|name| name.trim().to_owned()).collect();
-    names.retain(|name| name.starts_with("conn-") || ["accept", "hub", "drain", "tend"].contains(&&**name));
+    names.retain(|name| name.starts_with("conn-") || ["accept", "hub", "drain", "tend", "lot"].contains(&&**name));
     names.sort();
     names
 }

@@ -78,6 +78,10 @@ pub struct Config {
     pub keep_alive_timeout: Duration,
     /// How long a closing connection may take to let its last packets out. Default 5 s.
     pub close_timeout: Duration,
+    /// How long a connection may be silent before it gives its thread back and waits with all other silent ones on one
+    /// thread. Default 3 s; `None`: never. A connection that waits so costs 2 to 3 KB of memory instead of some 30; the packet that
+    /// wakes it costs about 50 µs more. Shorter saves memory where many connect and fall silent at once.
+    pub park_after: Option<Duration>,
     /// Stack of a connection's thread in bytes, reserved, not resident. Default 512 KiB, at least 256 KiB. Handlers run on
     /// it: reading JSON of the depth that `serde_json` allows into a `Value` takes up to 200 KiB in a debug build.
     pub stack_size: usize,
@@ -110,6 +114,7 @@ impl Default for Config {
             body_timeout: Duration::from_secs(120),
             keep_alive_timeout: Duration::from_secs(65),
             close_timeout: Duration::from_secs(5),
+            park_after: Some(Duration::from_secs(3)),
             stack_size: 512 << 10,
         }
     }
@@ -128,8 +133,8 @@ impl std::fmt::Debug for Config {
 }
 
 impl Config {
-    fn durations(&self) -> [(&'static str, Duration); 8] {
-        [
+    fn durations(&self) -> impl Iterator<Item = (&'static str, Duration)> {
+        let fixed = [
             ("ping_interval", self.ping_interval),
             ("ping_timeout", self.ping_timeout),
             ("upgrade_timeout", self.upgrade_timeout),
@@ -138,7 +143,8 @@ impl Config {
             ("body_timeout", self.body_timeout),
             ("keep_alive_timeout", self.keep_alive_timeout),
             ("close_timeout", self.close_timeout),
-        ]
+        ];
+        fixed.into_iter().chain(self.park_after.map(|silence| ("park_after", silence)))
     }
 
     /// TCP connections at one time, given or derived.
@@ -193,7 +199,10 @@ impl Config {
             "outbox_bytes_total must be at least outbox_bytes_max",
         )?;
         check(self.hub_queue > 0, "hub_queue must be at least 1")?;
-        check(self.max_head_size >= 1 << 10, "max_head_size must be at least 1 KiB")?;
+        check(
+            (1 << 10..=1 << 30).contains(&self.max_head_size),
+            "max_head_size must be at least 1 KiB and at most 1 GiB",
+        )?;
         check(self.stack_size >= 256 << 10, "stack_size must be at least 256 KiB")
     }
 }

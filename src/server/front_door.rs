@@ -1,9 +1,10 @@
 //! Where connections come in: the accept threads, and the way of a request to whoever serves it.
 //!
 //! ```text
-//!   accept ─► permit? ─► thread conn-N ─► head ─┬─ a route of the application
-//!               │ no: 503                       ├─ endpoint + WebSocket ─► websocket
-//!                                               └─ endpoint ─► handshake | polling ─► next head
+//!   accept ─► permit? ─► thread conn-N ─► head ─┬─ a route of the application ──────────► next head
+//!               │ no: 503     ▲                 ├─ endpoint + WebSocket ─► websocket
+//!                             │                 └─ endpoint ─► handshake | polling ───► next head
+//!                             └─── lot ◄─── silent: next head, held poll, websocket
 //! ```
 
 use std::{
@@ -19,18 +20,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::event::{PollFd, PollFlags};
+use rustix::event::{PollFd, PollFlags, epoll::EventFlags};
 
 use super::{
     cors::{Cors, Target},
     dispatch,
     engine::{self, Refused},
     handle::Core,
-    http::{self, Connection, Head, Method, Request, Response, header},
-    polling::{self, Polling},
+    http::{self, Connection, Head, Method, NextHead, Request, Response, header},
+    polling::{self, Served},
     session::{Handshake, Session},
     stream::{self, Peer, Stream, Waker},
-    websocket,
+    websocket::{self, WebSocket},
 };
 use crate::proto::{
     CloseReason,
@@ -131,25 +132,95 @@ fn is_of_the_connection(error: &io::Error) -> bool {
     )
 }
 
+/// A connection, and how far it is.
+#[derive(Debug)]
+pub(super) struct Work {
+    connection: Connection,
+    stage: Stage,
+}
+
+/// What a connection's thread does next.
+#[derive(Debug)]
+pub(super) enum Stage {
+    /// A request is due until then.
+    Request(Instant),
+    /// This GET is held.
+    Poll(Box<(Head, Arc<Session>)>),
+    WebSocket(Box<WebSocket>),
+}
+
+/// What follows a stage.
+pub(super) enum Next {
+    /// On this thread.
+    Stage(Stage),
+    /// Without a thread, until something comes.
+    Park(Stage),
+    End,
+}
+
+impl Work {
+    pub(super) fn stream(&self) -> &Stream {
+        &self.connection.stream
+    }
+
+    /// What ends the wait of a parked connection, beside its peer's end.
+    pub(super) fn interest(&self) -> EventFlags {
+        match self.stage {
+            // What a client sends behind its GET waits for the answer.
+            Stage::Poll(_) => EventFlags::RDHUP,
+            _ => EventFlags::IN | EventFlags::RDHUP,
+        }
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        match self.stage {
+            Stage::Request(due) => Some(due),
+            // These are the hub's.
+            Stage::Poll(_) | Stage::WebSocket(_) => None,
+        }
+    }
+
+    /// Looks at what has come for a parked connection. `true`: it was not worth a thread.
+    pub(super) fn visit(&mut self) -> bool {
+        match &mut self.stage {
+            Stage::WebSocket(socket) => socket.visit(),
+            _ => false,
+        }
+    }
+
+    fn session(&self) -> Option<Arc<Session>> {
+        match &self.stage {
+            Stage::Request(_) => None,
+            Stage::Poll(held) => Some(Arc::clone(&held.1)),
+            Stage::WebSocket(socket) => Some(Arc::clone(socket.session())),
+        }
+    }
+}
+
 /// Gives the connection a thread, or a 503.
 fn admit(core: &Arc<Core>, stream: Stream, peer: Peer) {
     let stream = Arc::new(stream);
     let Some(permit) = core.connections.permit(&stream) else {
         return refuse(&stream);
     };
+    let stage = Stage::Request(Instant::now() + core.config.head_timeout);
+    let work = Work { connection: Connection::new(Arc::clone(&stream), peer, permit), stage };
     let core_of_thread = Arc::clone(core);
-    let stream_of_thread = Arc::clone(&stream);
-    let spawned = thread::Builder::new()
-        .name(format!("conn-{}", permit.number()))
-        .stack_size(core.config.stack_size)
-        .spawn(move || {
-            serve(&core_of_thread, Connection::new(stream_of_thread, peer, permit.place()));
-            drop(core_of_thread);
-            drop(permit);
-        });
-    if let Err(error) = spawned {
+    if let Err(error) = core.crew.run(move || serve(&core_of_thread, work)) {
         log::error!("no thread for a connection from {peer}: {error}");
         refuse(&stream);
+    }
+}
+
+/// Gives a parked connection a thread again. Without one its session ends, for its handlers cannot run.
+pub(super) fn resume(core: &Arc<Core>, work: Work) {
+    let session = work.session();
+    let core_of_thread = Arc::clone(core);
+    if let Err(error) = core.crew.run(move || serve(&core_of_thread, work)) {
+        log::error!("no thread for a parked connection: {error}");
+        if let Some(session) = session {
+            session.end(CloseReason::TransportError);
+        }
     }
 }
 
@@ -160,36 +231,71 @@ fn refuse(stream: &Stream) {
     stream.shutdown(Shutdown::Write);
 }
 
-/// Serves a connection's requests, one after the other.
-fn serve(core: &Arc<Core>, mut connection: Connection) {
-    let config = &core.config;
-    let mut polling = Polling::default();
-    let mut patience = config.head_timeout;
+/// Serves a connection until it ends, or parks.
+fn serve(core: &Arc<Core>, mut work: Work) {
     loop {
-        connection.place.set_waiting(true);
-        if core.is_closed() {
-            break;
-        }
-        let head = connection.read_head(config, patience);
-        connection.place.set_waiting(false);
-        let head = match head {
-            Ok(Some(head)) => head,
-            Ok(None) => break,
-            Err(error) => {
-                connection.end_after_response();
-                if let Some(status) = error.status() {
-                    let _ = connection.respond(http::text(status, "text/html", ""), None);
-                }
-                break;
+        let Work { mut connection, stage } = work;
+        let next = match stage {
+            Stage::Request(due) => request(core, &mut connection, due),
+            Stage::Poll(held) => {
+                let served = polling::resume(&connection, &held.1);
+                answer_session(core, &mut connection, *held, served).unwrap_or(Next::End)
             }
+            Stage::WebSocket(socket) => socket.run(),
         };
-        match route(core, &mut connection, &mut polling, head) {
-            Ok(Next::Request) if connection.keeps_alive() => {}
-            _ => break,
+        match next {
+            Next::Stage(stage) => work = Work { connection, stage },
+            Next::Park(stage) => match park(core, Work { connection, stage }) {
+                Some(back) => work = back,
+                None => return,
+            },
+            Next::End => return drain_input(&connection),
         }
-        patience = config.keep_alive_timeout;
     }
-    drain_input(&connection);
+}
+
+/// `Some`: there is something to do already.
+fn park(core: &Core, work: Work) -> Option<Work> {
+    let token = core.lot.reserve();
+    if let Stage::Poll(held) = &work.stage
+        && !polling::park(&held.1, token)
+    {
+        core.lot.give_back(token);
+        return Some(work);
+    }
+    core.lot.park(token, work)
+}
+
+/// Serves the next request.
+fn request(core: &Arc<Core>, connection: &mut Connection, due: Instant) -> Next {
+    connection.permit.set_waiting(true);
+    if core.is_closed() {
+        return Next::End;
+    }
+    let head = match connection.read_head(&core.config, due) {
+        Ok(NextHead::Head(head)) => head,
+        Ok(NextHead::Silence) => return Next::Park(Stage::Request(due)),
+        Ok(NextHead::None) => return Next::End,
+        Err(error) => {
+            connection.permit.set_waiting(false);
+            connection.end_after_response();
+            if let Some(status) = error.status() {
+                let _ = connection.respond(http::text(status, "text/html", ""), None);
+            }
+            return Next::End;
+        }
+    };
+    connection.permit.set_waiting(false);
+    route(core, connection, head).unwrap_or(Next::End)
+}
+
+/// A request has been answered.
+fn next_request(core: &Core, connection: &Connection) -> Next {
+    if connection.keeps_alive() {
+        Next::Stage(Stage::Request(Instant::now() + core.config.keep_alive_timeout))
+    } else {
+        Next::End
+    }
 }
 
 /// Gives the peer a moment to read the last answer: closing a socket with unread input resets it, and the answer would
@@ -204,27 +310,14 @@ fn drain_input(connection: &Connection) {
     }
 }
 
-/// What follows a request.
-enum Next {
-    /// The connection may bring another one.
-    Request,
-    /// It has become a WebSocket, and that is over.
-    Nothing,
-}
-
-fn route(
-    core: &Arc<Core>,
-    connection: &mut Connection,
-    polling: &mut Polling,
-    head: Head,
-) -> io::Result<Next> {
+fn route(core: &Arc<Core>, connection: &mut Connection, head: Head) -> io::Result<Next> {
     if let Some(endpoint) = core.endpoint_at(head.path()) {
         let wants_websocket =
             head.has_token("upgrade", "websocket") && head.has_token("connection", "upgrade");
         if wants_websocket {
             return websocket_request(core, connection, endpoint, head);
         }
-        return polling_request(core, connection, polling, endpoint, head);
+        return polling_request(core, connection, endpoint, head);
     }
     let response = match core.route(head.path()) {
         Some(handler) => {
@@ -242,7 +335,7 @@ fn route(
         }
     };
     connection.respond(response, Some(&head))?;
-    Ok(Next::Request)
+    Ok(next_request(core, connection))
 }
 
 /// What a request to an endpoint turns out to be.
@@ -355,55 +448,62 @@ impl Refusal {
 fn polling_request(
     core: &Arc<Core>,
     connection: &mut Connection,
-    polling: &mut Polling,
     endpoint: usize,
     head: Head,
 ) -> io::Result<Next> {
-    let origin = head.header("origin").map(ToOwned::to_owned);
-    if *head.method() == Method::Options && core.config.cors != Cors::SameOrigin {
+    let cors = &core.config.cors;
+    if *head.method() == Method::Options && *cors != Cors::SameOrigin {
         let preflight = http::text(204, "text/html", "")
             .with_header(header("Access-Control-Allow-Methods", "GET,HEAD,PUT,PATCH,POST,DELETE"))
             .with_header(header("Access-Control-Allow-Headers", allowed_headers(&head)))
             .with_header(header("Vary", "Access-Control-Request-Headers"));
-        connection.respond(with_cors(&core.config.cors, origin.as_deref(), preflight), Some(&head))?;
-        return Ok(Next::Request);
+        connection.respond(with_cors(cors, head.header("origin"), preflight), Some(&head))?;
+        return Ok(next_request(core, connection));
     }
-    let checked = check(core, connection.peer, endpoint, &head, false);
-    let persistent_head;
-    let mut served = None;
-    let is_post = *head.method() == Method::Post;
-    let response = match checked {
+    match check(core, connection.peer, endpoint, &head, false) {
         Ok(Wanted::Session(session)) => {
-            let response = polling.serve(connection, &head, &session)?;
-            served = Some(session);
-            persistent_head = Some(head);
-            response
+            let served = polling::serve(connection, &head, &session);
+            return answer_session(core, connection, (head, session), served);
         }
         Ok(Wanted::NewSession) => {
-            persistent_head = None;
-            match polling::handshake(core, endpoint, Handshake::new(head, connection.peer)) {
-                Ok(response) => response,
-                Err(refused) => Refusal::Session(refused).response(false),
-            }
+            let origin = head.header("origin").map(ToOwned::to_owned);
+            let response = polling::handshake(core, endpoint, Handshake::new(head, connection.peer))
+                .unwrap_or_else(|refused| Refusal::Session(refused).response(false));
+            connection.respond(with_cors(cors, origin.as_deref(), response), None)?;
         }
         Err(refusal) => {
             if !matches!(head.method(), Method::Get | Method::Head) {
                 // Its body is not read.
                 connection.end_after_response();
             }
-            persistent_head = Some(head);
-            refusal.response(false)
+            let response = with_cors(cors, head.header("origin"), refusal.response(false));
+            connection.respond(response, Some(&head))?;
         }
-    };
-    let response = with_cors(&core.config.cors, origin.as_deref(), response);
-    let responded = connection.respond(response, persistent_head.as_ref());
-    match served {
-        Some(session) if is_post => polling::answered(&session),
-        // The packets in the answer are lost (the official "poll connection closed prematurely").
-        Some(session) if responded.is_err() => session.end(CloseReason::TransportError),
-        _ => {}
     }
-    responded.map(|()| Next::Request)
+    Ok(next_request(core, connection))
+}
+
+/// Answers a request of a session, if it is not to be held for longer.
+fn answer_session(
+    core: &Arc<Core>,
+    connection: &mut Connection,
+    request: (Head, Arc<Session>),
+    served: io::Result<Served>,
+) -> io::Result<Next> {
+    let (head, session) = &request;
+    let response = match served? {
+        Served::Parks => return Ok(Next::Park(Stage::Poll(Box::new(request)))),
+        Served::Answer(response) => response,
+    };
+    let response = with_cors(&core.config.cors, head.header("origin"), response);
+    let responded = connection.respond(response, Some(head));
+    if *head.method() == Method::Post {
+        polling::answered(session);
+    } else if responded.is_err() {
+        // The packets in the answer are lost (the official "poll connection closed prematurely").
+        session.end(CloseReason::TransportError);
+    }
+    responded.map(|()| next_request(core, connection))
 }
 
 fn allowed_headers(head: &Head) -> &str {
@@ -431,25 +531,27 @@ fn websocket_request(
     head: Head,
 ) -> io::Result<Next> {
     connection.end_after_response();
-    let checked = check(core, connection.peer, endpoint, &head, true);
-    let wanted = match checked {
+    let wanted = match check(core, connection.peer, endpoint, &head, true) {
         Ok(wanted) => wanted,
         Err(refusal) => {
             connection.respond(refusal.response(true), Some(&head))?;
-            return Ok(Next::Nothing);
+            return Ok(Next::End);
         }
     };
     let Some(accepted) = websocket::accept(&head) else {
         let refusal = Refusal::Rule(HandshakeError::BadRequest);
         connection.respond(refusal.response(true), Some(&head))?;
-        return Ok(Next::Nothing);
+        return Ok(Next::End);
     };
-    match wanted {
+    let socket = match wanted {
         Wanted::Session(session) => websocket::upgrade(connection, &accepted, &session),
         Wanted::NewSession => match engine::open(core, endpoint, Handshake::new(head, connection.peer)) {
-            Ok(session) => websocket::serve(connection, accepted, &session),
-            Err(refused) => connection.respond(Refusal::Session(refused).response(true), None)?,
+            Ok(session) => websocket::begin(connection, accepted, &session),
+            Err(refused) => {
+                connection.respond(Refusal::Session(refused).response(true), None)?;
+                None
+            }
         },
-    }
-    Ok(Next::Nothing)
+    };
+    Ok(socket.map_or(Next::End, |socket| Next::Stage(Stage::WebSocket(Box::new(socket)))))
 }

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     fmt,
-    net::{Shutdown, SocketAddr, TcpListener, ToSocketAddrs},
+    net::{SocketAddr, TcpListener, ToSocketAddrs},
     os::unix::{
         fs::FileTypeExt,
         net::{UnixListener, UnixStream},
@@ -11,10 +11,7 @@ use std::{
     path::Path,
     sync::{
         Arc,
-        atomic::{
-            AtomicBool, AtomicU64,
-            Ordering::{Relaxed, SeqCst},
-        },
+        atomic::{AtomicBool, Ordering::SeqCst},
     },
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -27,7 +24,9 @@ use super::{
     acks,
     broadcast::Broadcast,
     config::Config,
+    connections::Connections,
     cors::Cors,
+    crew::Crew,
     dispatch,
     drain::DrainHandle,
     engine::EngineHandlers,
@@ -35,10 +34,11 @@ use super::{
     front_door::{self, Listener},
     http::{Request, Response},
     hub::{self, HubHandle},
+    lot::{self, Lot},
     namespace::{self, Namespace, NamespaceBuilder},
     outbox::Budget,
     session::Registry,
-    stream::{Stream, Waker},
+    stream::Waker,
     tend::TendHandle,
 };
 use crate::proto::{CloseReason, engine::TransportKind, limits};
@@ -60,6 +60,8 @@ pub(super) struct Core {
     pub(super) tend: TendHandle,
     pub(super) sessions: Registry,
     pub(super) connections: Arc<Connections>,
+    pub(super) crew: Arc<Crew>,
+    pub(super) lot: Arc<Lot>,
     pub(super) budget: Arc<Budget>,
     endpoints: Vec<(String, Endpoint)>,
     namespaces: Vec<Namespace>,
@@ -100,98 +102,6 @@ impl Core {
 
     pub(super) fn route(&self, path: &str) -> Option<&RouteHandler> {
         self.routes.get(path)
-    }
-}
-
-/// The connections that have a thread, so that a stop can end them and wait for them.
-#[derive(Debug)]
-pub(super) struct Connections {
-    open: Mutex<HashMap<u64, Arc<Place>>>,
-    fewer: Condvar,
-    next: AtomicU64,
-    max: usize,
-}
-
-impl Connections {
-    fn new(max: usize) -> Self {
-        Self { open: Mutex::default(), fewer: Condvar::new(), next: AtomicU64::new(0), max }
-    }
-
-    /// `None`: there are as many as may be.
-    pub(super) fn permit(self: &Arc<Self>, stream: &Arc<Stream>) -> Option<Permit> {
-        let mut open = self.open.lock();
-        if open.len() >= self.max {
-            return None;
-        }
-        let number = self.next.fetch_add(1, Relaxed);
-        let place = Arc::new(Place { stream: Arc::clone(stream), waiting: AtomicBool::new(false) });
-        open.insert(number, Arc::clone(&place));
-        Some(Permit { connections: Arc::clone(self), place, number })
-    }
-
-    /// Ends the connections that have nothing under way.
-    fn interrupt_waiting(&self) {
-        for place in self.open.lock().values().filter(|place| place.waiting.load(SeqCst)) {
-            place.stream.shutdown(Shutdown::Read);
-        }
-    }
-
-    fn shutdown_all(&self) {
-        for place in self.open.lock().values() {
-            place.stream.shutdown(Shutdown::Both);
-        }
-    }
-
-    /// `false`: some are still there at the deadline.
-    fn wait_until_none(&self, deadline: Instant) -> bool {
-        let mut open = self.open.lock();
-        while !open.is_empty() {
-            if self.fewer.wait_until(&mut open, deadline).timed_out() {
-                return open.is_empty();
-            }
-        }
-        true
-    }
-}
-
-/// A connection as a stop sees it.
-#[derive(Debug)]
-pub(super) struct Place {
-    stream: Arc<Stream>,
-    waiting: AtomicBool,
-}
-
-impl Place {
-    /// Whether the connection only waits for its peer's next request, or next step of an upgrade. A stop
-    /// interrupts it then; set before the stop is asked about, so that one of the two sees the other.
-    pub(super) fn set_waiting(&self, waiting: bool) {
-        self.waiting.store(waiting, SeqCst);
-    }
-}
-
-/// A connection's right to be; given back when nothing of it is left.
-#[derive(Debug)]
-pub(super) struct Permit {
-    connections: Arc<Connections>,
-    place: Arc<Place>,
-    number: u64,
-}
-
-impl Permit {
-    /// Counts the connections of a server; names the thread.
-    pub(super) fn number(&self) -> u64 {
-        self.number
-    }
-
-    pub(super) fn place(&self) -> Arc<Place> {
-        Arc::clone(&self.place)
-    }
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        self.connections.open.lock().remove(&self.number);
-        self.connections.fewer.notify_all();
     }
 }
 
@@ -258,6 +168,7 @@ impl Builder {
         body_timeout: Duration => body_timeout;
         keep_alive_timeout: Duration => keep_alive_timeout;
         close_timeout: Duration => close_timeout;
+        park_after: impl Into<Option<Duration>> => park_after.into();
         stack_size: usize => stack_size;
     }
 
@@ -354,6 +265,8 @@ impl Builder {
         let core = Arc::new(Core {
             sessions: Registry::new(config.max_connections),
             connections: Arc::new(Connections::new(config.tcp_connections())),
+            crew: Arc::new(Crew::new(config.stack_size)),
+            lot: Arc::new(Lot::new()?),
             budget: Arc::new(Budget::new(config.total_outbox_bytes(), config.max_connections)),
             born: Instant::now(),
             ending: AtomicBool::new(false),
@@ -368,8 +281,14 @@ impl Builder {
         });
         let waker = Arc::new(Waker::new()?);
         let accept_thread = front_door::start(&core, listener, Arc::clone(&waker))?;
-        let threads =
-            Threads { accept: accept_thread, hub: hub_thread, drain: drain_thread, tend: tend_thread };
+        let lot_thread = lot::start(&core)?;
+        let threads = Threads {
+            accept: accept_thread,
+            hub: hub_thread,
+            drain: drain_thread,
+            tend: tend_thread,
+            lot: lot_thread,
+        };
         let stage = Mutex::new(Stage::Running(Some(threads)));
         Ok(Server(Arc::new(Running { core, local_addr, waker, stage, staged: Condvar::new() })))
     }
@@ -421,6 +340,7 @@ struct Threads {
     hub: JoinHandle<()>,
     drain: JoinHandle<()>,
     tend: JoinHandle<()>,
+    lot: JoinHandle<()>,
 }
 
 impl Server {
@@ -464,6 +384,12 @@ impl Server {
     #[must_use]
     pub fn clients_count(&self) -> usize {
         self.0.core.sessions.len()
+    }
+
+    /// Connections that are silent, and wait without a thread of their own ([`Config::park_after`]).
+    #[must_use]
+    pub fn parked_count(&self) -> usize {
+        self.0.core.lot.len()
     }
 
     /// Waits until the server has been shut down: by another thread, or by a handler.
@@ -549,13 +475,17 @@ impl Running {
         }
         let grace = acks::deadline(grace);
         all_gone &= core.connections.wait_until_none(grace);
+        // Nobody is parked any more, unless its last handler has not returned.
+        core.lot.stop();
+        core.crew.close();
+        all_gone &= core.crew.wait_until_none(grace.max(Instant::now() + MOMENT));
         // Tend before hub: the last handlers may still want the hub. What a handler asks of the hub later fails.
         core.tend.stop();
         all_gone &= join(threads.tend, grace.max(Instant::now() + MOMENT));
         core.hub.stop();
         core.drain.stop();
         // These run no handlers, so they end.
-        for thread in [threads.hub, threads.drain] {
+        for thread in [threads.hub, threads.drain, threads.lot] {
             all_gone &= thread.join().is_ok();
         }
         all_gone

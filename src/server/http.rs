@@ -6,7 +6,7 @@ use std::{
     io::{self, BufRead, Cursor, Read},
     ops::Range,
     sync::Arc,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use smallvec::SmallVec;
@@ -15,7 +15,7 @@ pub use tiny_http::{Header, Method, StatusCode};
 
 use super::{
     config::Config,
-    handle::Place,
+    connections::Permit,
     stream::{Peer, Stream, WRITE_PATIENCE},
 };
 
@@ -28,16 +28,30 @@ const MAX_HEADERS: usize = 100;
 /// What is read at once.
 const READ_CHUNK: usize = 4 << 10;
 
-/// The head of a request: its bytes, and where everything is in them.
+/// The head of a request: its bytes, and where everything is in them. Kept as long as its session, so it is small.
 #[derive(Debug)]
 pub(super) struct Head {
     bytes: Box<[u8]>,
     method: Method,
-    path: Range<usize>,
-    query: Range<usize>,
-    headers: SmallVec<[(Range<usize>, Range<usize>); 16]>,
+    path: Span,
+    query: Span,
+    headers: Box<[(Span, Span)]>,
     /// HTTP/1.1; otherwise 1.0, whose connections end with the response.
     persistent: bool,
+}
+
+/// Where something is in a head.
+#[derive(Debug, Clone, Copy)]
+struct Span {
+    start: u32,
+    end: u32,
+}
+
+impl From<Range<usize>> for Span {
+    /// Heads are bounded far below 4 GiB.
+    fn from(range: Range<usize>) -> Self {
+        Self { start: range.start as u32, end: range.end as u32 }
+    }
 }
 
 impl Head {
@@ -46,29 +60,33 @@ impl Head {
     }
 
     pub(super) fn path(&self) -> &str {
-        self.str(&self.path).unwrap_or_default()
+        self.str(self.path).unwrap_or_default()
     }
 
     pub(super) fn query(&self) -> &str {
-        self.str(&self.query).unwrap_or_default()
+        self.str(self.query).unwrap_or_default()
     }
 
     pub(super) fn header(&self, name: &str) -> Option<&str> {
-        self.ranges(name).next().and_then(|value| self.str(value))
+        self.spans(name).next().and_then(|value| self.str(value))
     }
 
     pub(super) fn header_values<'h>(&'h self, name: &'h str) -> impl Iterator<Item = &'h str> {
-        self.ranges(name).filter_map(|value| self.str(value))
+        self.spans(name).filter_map(|value| self.str(value))
     }
 
     /// Whether a header is there with a value that is no UTF-8, which nobody sends in good faith.
     pub(super) fn is_illegible(&self, name: &str) -> bool {
-        self.ranges(name).any(|value| self.str(value).is_none())
+        self.spans(name).any(|value| self.str(value).is_none())
     }
 
-    fn ranges<'h>(&'h self, name: &'h str) -> impl Iterator<Item = &'h Range<usize>> {
-        let of_name = move |key: &Range<usize>| self.bytes[key.clone()].eq_ignore_ascii_case(name.as_bytes());
-        self.headers.iter().filter(move |(key, _)| of_name(key)).map(|(_, value)| value)
+    fn spans<'h>(&'h self, name: &'h str) -> impl Iterator<Item = Span> {
+        let named = move |key| self.get(key).is_some_and(|key| key.eq_ignore_ascii_case(name.as_bytes()));
+        self.headers.iter().filter(move |&&(key, _)| named(key)).map(|&(_, value)| value)
+    }
+
+    fn get(&self, span: Span) -> Option<&[u8]> {
+        self.bytes.get(span.start as usize..span.end as usize)
     }
 
     /// Whether a header that is a list of tokens has this one (RFC 9110 5.6.1).
@@ -80,11 +98,11 @@ impl Head {
 
     /// Names and values of all headers.
     pub(super) fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.headers.iter().filter_map(|(name, value)| Some((self.str(name)?, self.str(value)?)))
+        self.headers.iter().filter_map(|&(name, value)| Some((self.str(name)?, self.str(value)?)))
     }
 
-    fn str(&self, range: &Range<usize>) -> Option<&str> {
-        std::str::from_utf8(self.bytes.get(range.clone())?).ok()
+    fn str(&self, span: Span) -> Option<&str> {
+        std::str::from_utf8(self.get(span)?).ok()
     }
 
     /// Whether the connection may serve another request afterwards (RFC 9112 9.3).
@@ -95,7 +113,7 @@ impl Head {
     /// How the body is delimited (RFC 9112 6.3). A request that says it twice is refused: that is how requests are
     /// smuggled past proxies.
     fn framing(&self) -> Result<Framing, HttpError> {
-        let values = |name: &'static str| self.ranges(name).map(|value| self.str(value).unwrap_or_default());
+        let values = |name: &'static str| self.spans(name).map(|value| self.str(value).unwrap_or_default());
         let lengths: SmallVec<[&str; 2]> = values("content-length").collect();
         let codings: SmallVec<[&str; 2]> = values("transfer-encoding").collect();
         match (lengths.as_slice(), codings.as_slice()) {
@@ -154,6 +172,16 @@ impl From<io::Error> for HttpError {
     }
 }
 
+/// What a connection brings next.
+#[derive(Debug)]
+pub(super) enum NextHead {
+    Head(Head),
+    /// Nothing for `park_after`: it can wait without a thread.
+    Silence,
+    /// The peer has no further request, or did not begin it in time.
+    None,
+}
+
 /// A connection that speaks HTTP: its stream, and what was read beyond the last request.
 #[derive(Debug)]
 pub(super) struct Connection {
@@ -162,12 +190,12 @@ pub(super) struct Connection {
     input: Vec<u8>,
     /// The last request allows another one, and its answer did not take that back.
     keep_alive: bool,
-    pub(super) place: Arc<Place>,
+    pub(super) permit: Permit,
 }
 
 impl Connection {
-    pub(super) fn new(stream: Arc<Stream>, peer: Peer, place: Arc<Place>) -> Self {
-        Self { stream, peer, input: Vec::new(), keep_alive: true, place }
+    pub(super) fn new(stream: Arc<Stream>, peer: Peer, permit: Permit) -> Self {
+        Self { stream, peer, input: Vec::new(), keep_alive: true, permit }
     }
 
     pub(super) fn keeps_alive(&self) -> bool {
@@ -184,14 +212,9 @@ impl Connection {
         std::mem::take(&mut self.input)
     }
 
-    /// Reads the next request's head. `None`: the peer has no further one.
-    pub(super) fn read_head(
-        &mut self,
-        config: &Config,
-        patience: Duration,
-    ) -> Result<Option<Head>, HttpError> {
-        // Between two requests the patience is another one than within a head.
-        let mut deadline = Instant::now() + patience;
+    /// Reads the next request's head, whose first byte is due by `due`.
+    pub(super) fn read_head(&mut self, config: &Config, due: Instant) -> Result<NextHead, HttpError> {
+        let mut deadline = due;
         let mut begun = false;
         loop {
             if !self.input.is_empty() && !std::mem::replace(&mut begun, true) {
@@ -200,17 +223,23 @@ impl Connection {
             if let Some(head) = parse_head(&mut self.input)? {
                 // A body that nobody reads must not be taken for the next request.
                 self.keep_alive = head.keeps_alive() && matches!(head.framing(), Ok(Framing::Length(0)));
-                return Ok(Some(head));
+                return Ok(NextHead::Head(head));
             }
             if self.input.len() >= config.max_head_size {
                 return Err(HttpError::HeadTooLarge);
             }
-            match self.fill(deadline) {
-                Ok(0) if !begun => return Ok(None),
+            let parks_at = config.park_after.filter(|_| !begun).map(|silence| Instant::now() + silence);
+            let parks_at = parks_at.filter(|&at| at < deadline);
+            match self.fill(parks_at.unwrap_or(deadline)) {
+                Ok(0) if !begun => return Ok(NextHead::None),
                 Ok(0) => return Err(HttpError::Gone),
                 Ok(_) => {}
+                Err(error) if parks_at.is_some() && error.kind() == io::ErrorKind::TimedOut => {
+                    self.input = Vec::new();
+                    return Ok(NextHead::Silence);
+                }
                 // Nobody is waiting for an answer to a request that was never begun.
-                Err(_) if !begun => return Ok(None),
+                Err(_) if !begun => return Ok(NextHead::None),
                 Err(error) => return Err(error.into()),
             }
         }
@@ -326,12 +355,13 @@ fn parse_head(input: &mut Vec<u8>) -> Result<Option<Head>, HttpError> {
         None => (target.clone(), target.end..target.end),
     };
     let headers =
-        request.headers.iter().map(|header| (range(header.name.as_bytes()), range(header.value))).collect();
+        request.headers.iter().map(|field| (range(field.name.as_bytes()).into(), range(field.value).into()));
+    let headers = headers.collect();
     let method = request.method.unwrap_or_default().parse().map_err(|()| HttpError::Malformed)?;
     let persistent = request.version == Some(1);
     let rest = input.split_off(length);
     let bytes = std::mem::replace(input, rest).into_boxed_slice();
-    Ok(Some(Head { bytes, method, path, query, headers, persistent }))
+    Ok(Some(Head { bytes, method, path: path.into(), query: query.into(), headers, persistent }))
 }
 
 /// A body of unknown length, read within bounds: chunk sizes and extensions count too.

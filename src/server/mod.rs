@@ -12,7 +12,9 @@
 mod acks;
 mod broadcast;
 mod config;
+mod connections;
 mod cors;
+mod crew;
 mod dispatch;
 mod drain;
 mod engine;
@@ -21,6 +23,7 @@ mod front_door;
 mod handle;
 mod http;
 mod hub;
+mod lot;
 mod namespace;
 mod outbox;
 mod polling;

@@ -23,7 +23,10 @@ use std::{
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::stream::{Stream, Waker};
+use super::{
+    lot::{Lot, Token},
+    stream::{Stream, Waker},
+};
 use crate::proto::{
     engine::payload,
     limits,
@@ -146,9 +149,27 @@ struct State {
     closing: bool,
 }
 
+/// Who is to be woken when there is something for a held GET.
+#[derive(Debug)]
+pub(super) enum Holder {
+    /// A thread that waits.
+    Thread(Arc<Waker>),
+    /// A parked connection.
+    Parked(Arc<Lot>, Token),
+}
+
+impl Holder {
+    fn wake(&self) {
+        match self {
+            Self::Thread(waker) => waker.wake(),
+            Self::Parked(lot, token) => lot.call(*token),
+        }
+    }
+}
+
 #[derive(Debug)]
 enum Sink {
-    Polling { held: Option<Arc<Waker>>, upgrading: bool },
+    Polling { held: Option<Holder>, upgrading: bool },
     WebSocket(Arc<Stream>),
     Closed,
 }
@@ -246,14 +267,14 @@ impl Outbox {
         matches!(self.state.lock().sink, Sink::Closed)
     }
 
-    /// A GET has come: what is there, or else the waker of its thread is kept.
-    pub(super) fn poll(&self, waker: &Arc<Waker>) -> Poll {
+    /// A GET has come: what is there, or else its holder is kept.
+    pub(super) fn poll(&self, holder: impl FnOnce() -> Holder) -> Poll {
         let mut state = self.state.lock();
         let ready = !state.backlog.is_empty() || state.closing;
         match &mut state.sink {
             Sink::Polling { held: Some(_), .. } => Poll::Overlap,
             Sink::Polling { held, .. } if !ready => {
-                *held = Some(Arc::clone(waker));
+                *held = Some(holder());
                 Poll::Held
             }
             Sink::Polling { .. } => self.take(&mut state),
@@ -261,9 +282,9 @@ impl Outbox {
         }
     }
 
-    /// A held GET's thread is awake: what is there now. [`Poll::Held`]: woken for nothing, wait on. `yields`: an upgrade
-    /// sends it home.
-    pub(super) fn resume(&self, yields: bool) -> Poll {
+    /// A held GET's thread is awake: what is there now. [`Poll::Held`]: nothing, wait on, with a new `holder` if there is one.
+    /// `yields`: an upgrade sends it home.
+    pub(super) fn resume(&self, yields: bool, holder: Option<Holder>) -> Poll {
         let mut state = self.state.lock();
         let ready = !state.backlog.is_empty() || state.closing;
         match &mut state.sink {
@@ -271,8 +292,26 @@ impl Outbox {
                 *held = None;
                 self.take(&mut state)
             }
-            Sink::Polling { .. } => Poll::Held,
+            Sink::Polling { held, .. } => {
+                if holder.is_some() {
+                    *held = holder;
+                }
+                Poll::Held
+            }
             _ => Poll::Gone,
+        }
+    }
+
+    /// The held GET's thread leaves; from now on `holder` is woken. `false`: there is something for it, stay.
+    pub(super) fn park(&self, holder: Holder) -> bool {
+        let mut state = self.state.lock();
+        let ready = !state.backlog.is_empty() || state.closing;
+        match &mut state.sink {
+            Sink::Polling { held, upgrading: false } if !ready => {
+                *held = Some(holder);
+                true
+            }
+            _ => false,
         }
     }
 

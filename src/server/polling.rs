@@ -8,6 +8,7 @@
 //! binary bodies) are kept as they are.
 
 use std::{
+    cell::RefCell,
     io,
     sync::{
         Arc,
@@ -23,68 +24,87 @@ use super::{
     engine,
     handle::Core,
     http::{self, Connection, Head, HttpError, Method, Response, header},
-    outbox::Poll,
+    lot::Token,
+    outbox::{Holder, Poll},
     session::{Handshake, Parting, Session},
-    stream::{self, Stream, Waker},
+    stream::{self, Waker},
 };
 use crate::proto::{
     CloseReason, Error,
     engine::{HandshakeError, TransportKind, payload},
 };
 
-/// What the transport needs of its connection beside the stream: made at the first held GET.
-#[derive(Debug, Default)]
-pub(super) struct Polling {
-    waker: Option<Arc<Waker>>,
+thread_local! {
+    /// Wakes this thread while it holds a GET.
+    static WAKER: RefCell<Option<Arc<Waker>>> = const { RefCell::new(None) };
 }
 
-impl Polling {
-    /// Serves a request of an existing session.
-    pub(super) fn serve(
-        &mut self,
-        connection: &mut Connection,
-        head: &Head,
-        session: &Arc<Session>,
-    ) -> io::Result<Response> {
-        match head.method() {
-            Method::Get => self.get(connection, session),
-            Method::Post => post(connection, head, session),
-            // As the official server without its CORS handler: E4 knows no other method.
-            _ => Ok(http::text(500, "text/html", "")),
-        }
-    }
+fn thread_waker() -> io::Result<Arc<Waker>> {
+    WAKER.with_borrow_mut(|waker| match waker {
+        Some(waker) => Ok(Arc::clone(waker)),
+        None => Ok(Arc::clone(waker.insert(Arc::new(Waker::new()?)))),
+    })
+}
 
-    fn get(&mut self, connection: &Connection, session: &Arc<Session>) -> io::Result<Response> {
-        let waker = match &self.waker {
-            Some(waker) => Arc::clone(waker),
-            None => Arc::clone(self.waker.insert(Arc::new(Waker::new()?))),
-        };
-        // A client that upgrades asks no more once it has its probe's answer, but one that does not wait for it may. A GET
-        // that finds the session gone to a WebSocket is late in any case.
-        let mut late = session.upgrading.load(Acquire);
-        let found = match session.outbox.poll(&waker) {
-            Poll::Held => hold(&connection.stream, session, &waker, late)?,
-            found => {
-                late = true;
-                found
-            }
-        };
-        let moved = session.transport() == TransportKind::Websocket;
-        Ok(match found {
-            Poll::Payload(body) => payload(body),
-            Poll::Over => {
-                session.cut();
-                // A client that has said `1` itself gets a noop, as from the official server.
-                payload(if session.ended() == Some(CloseReason::TransportClose) { "6" } else { "1" }.into())
-            }
-            Poll::Overlap => {
-                session.end(CloseReason::TransportError);
-                http::text(400, "text/html", "")
-            }
-            Poll::Gone if late && moved => refusal(HandshakeError::BadRequest),
-            Poll::Gone if moved => payload("6".into()),
-            Poll::Held | Poll::Gone => payload("1".into()),
-        })
+/// What a request of a session comes to.
+pub(super) enum Served {
+    Answer(Response),
+    /// A GET that is held, and has been for so long that it can wait without a thread.
+    Parks,
+}
+
+/// Serves a request of an existing session.
+pub(super) fn serve(connection: &mut Connection, head: &Head, session: &Arc<Session>) -> io::Result<Served> {
+    match head.method() {
+        Method::Get => get(connection, session),
+        Method::Post => post(connection, head, session).map(Served::Answer),
+        // As the official server without its CORS handler: E4 knows no other method.
+        _ => Ok(Served::Answer(http::text(500, "text/html", ""))),
+    }
+}
+
+fn get(connection: &Connection, session: &Arc<Session>) -> io::Result<Served> {
+    let waker = thread_waker()?;
+    // A client that upgrades asks no more once it has its probe's answer, but one that does not wait for it may. A GET
+    // that finds the session gone to a WebSocket is late in any case.
+    let late = session.upgrading.load(Acquire);
+    match session.outbox.poll(|| Holder::Thread(Arc::clone(&waker))) {
+        Poll::Held => hold(connection, session, &waker, late),
+        found => Ok(Served::Answer(answer(session, found, true))),
+    }
+}
+
+/// A held GET has a thread again.
+pub(super) fn resume(connection: &Connection, session: &Arc<Session>) -> io::Result<Served> {
+    let waker = thread_waker()?;
+    match session.outbox.resume(true, Some(Holder::Thread(Arc::clone(&waker)))) {
+        Poll::Held => hold(connection, session, &waker, false),
+        found => Ok(Served::Answer(answer(session, found, false))),
+    }
+}
+
+/// The held GET is to be parked. `false`: there is something for it now.
+pub(super) fn park(session: &Arc<Session>, token: Token) -> bool {
+    let holder = Holder::Parked(Arc::clone(&session.core.lot), token);
+    session.outbox.park(holder)
+}
+
+fn answer(session: &Arc<Session>, found: Poll, late: bool) -> Response {
+    let moved = session.transport() == TransportKind::Websocket;
+    match found {
+        Poll::Payload(body) => payload(body),
+        Poll::Over => {
+            session.cut();
+            // A client that has said `1` itself gets a noop, as from the official server.
+            payload(if session.ended() == Some(CloseReason::TransportClose) { "6" } else { "1" }.into())
+        }
+        Poll::Overlap => {
+            session.end(CloseReason::TransportError);
+            http::text(400, "text/html", "")
+        }
+        Poll::Gone if late && moved => refusal(HandshakeError::BadRequest),
+        Poll::Gone if moved => payload("6".into()),
+        Poll::Held | Poll::Gone => payload("1".into()),
     }
 }
 
@@ -109,13 +129,15 @@ pub(super) fn handshake(
 /// The official server looks every 100 ms.
 const UPGRADE_GRACE: Duration = Duration::from_millis(50);
 
-/// Waits until there is something for the held GET, or its peer is gone. `late`: it came during an upgrade.
-fn hold(stream: &Stream, session: &Arc<Session>, waker: &Waker, late: bool) -> io::Result<Poll> {
+/// Waits until there is something for the held GET, its peer is gone, or it can wait without this thread. `late`: it came
+/// during an upgrade.
+fn hold(connection: &Connection, session: &Arc<Session>, waker: &Waker, late: bool) -> io::Result<Served> {
     let mut grace = late.then(|| Instant::now() + UPGRADE_GRACE);
+    let parks_at = session.core.config.park_after.map(|silence| Instant::now() + silence);
     loop {
-        let mut fds = [waker.poll_fd(), PollFd::new(stream, PollFlags::RDHUP)];
-        if !stream::wait(&mut fds, grace)? {
-            grace = None;
+        let mut fds = [waker.poll_fd(), PollFd::new(&*connection.stream, PollFlags::RDHUP)];
+        if !stream::wait(&mut fds, grace.or(parks_at))? && grace.take().is_none() {
+            return Ok(Served::Parks);
         }
         if !fds[1].revents().is_empty() {
             // EIO: "poll connection closed prematurely".
@@ -123,9 +145,9 @@ fn hold(stream: &Stream, session: &Arc<Session>, waker: &Waker, late: bool) -> i
             return Err(io::ErrorKind::ConnectionAborted.into());
         }
         waker.reset();
-        match session.outbox.resume(grace.is_none()) {
+        match session.outbox.resume(grace.is_none(), None) {
             Poll::Held => {}
-            found => return Ok(found),
+            found => return Ok(Served::Answer(answer(session, found, late))),
         }
     }
 }

@@ -92,6 +92,17 @@ impl Stream {
         }
     }
 
+    /// As [`recv_into`](Self::recv_into), but takes only what is there: `WouldBlock` when that is nothing.
+    pub(super) fn recv_now(&self, buffer: &mut Vec<u8>) -> io::Result<()> {
+        buffer.clear();
+        loop {
+            match recv(self, spare_capacity(buffer), RecvFlags::DONTWAIT) {
+                Err(Errno::INTR) => {}
+                received => return Ok(received.map(|_| ())?),
+            }
+        }
+    }
+
     /// Has reads fail at `deadline`.
     fn limit_reads(&self, deadline: Instant) -> io::Result<()> {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -167,6 +178,12 @@ pub(super) fn wait(fds: &mut [PollFd<'_>], deadline: Option<Instant>) -> io::Res
 /// Wakes a thread that waits in [`wait`] for sockets at the same time.
 #[derive(Debug)]
 pub(super) struct Waker(OwnedFd);
+
+impl AsFd for Waker {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
 
 impl Waker {
     pub(super) fn new() -> io::Result<Self> {

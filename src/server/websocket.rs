@@ -3,10 +3,13 @@
 //! The connection's thread reads; what the codec wants to write (pongs, the answer to a close) goes through the session's
 //! outbox like everything else, so frames of two threads never mix.
 //!
+//! A client that is silent for `park_after` is parked: [`WebSocket::run`] returns, and the thread is free.
+//!
 //! **Several messages in one read** are answered with one write: the codec is asked for the next message before this one is
 //! handled, and while there is one, the outbox is corked. Nothing waits in it for long: the drain thread watches.
 
 use std::{
+    fmt,
     io::{self, Read, Write},
     sync::{
         Arc,
@@ -25,6 +28,7 @@ use tungstenite::{
 use super::{
     config::Config,
     engine,
+    front_door::{Next, Stage},
     http::{Connection, Head},
     outbox::Packets,
     session::{Parting, Session},
@@ -43,6 +47,9 @@ const READ_BUFFER: usize = 16 << 10;
 /// connection; tungstenite's default would be 128 KiB.
 const CODEC_BUFFER: usize = 512;
 
+/// Signs of life that a parked WebSocket may give at once; a flood of them gets a thread.
+const VISIT_MAX: usize = 4;
+
 /// The answer to an upgrade request. `None`: it is not a good one (RFC 6455 4.2.1).
 pub(super) fn accept(head: &Head) -> Option<Vec<u8>> {
     let mut request = http::Request::builder().method(head.method().as_str()).uri("/");
@@ -55,8 +62,12 @@ pub(super) fn accept(head: &Head) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// A session that begins on WebSocket: says so, then serves it to its end.
-pub(super) fn serve(connection: &mut Connection, response: Vec<u8>, session: &Arc<Session>) {
+/// A session that begins on WebSocket: says so. `None`: its client is gone already.
+pub(super) fn begin(
+    connection: &mut Connection,
+    response: Vec<u8>,
+    session: &Arc<Session>,
+) -> Option<WebSocket> {
     session.set_websocket();
     let stream = Arc::clone(&connection.stream);
     let mut greeting = response;
@@ -64,16 +75,22 @@ pub(super) fn serve(connection: &mut Connection, response: Vec<u8>, session: &Ar
     let greeted = stream.send_all(&greeting, session.core.config.head_timeout);
     let attached = session.outbox.attach(&stream);
     if greeted.is_err() || attached.is_none() {
-        return session.end(CloseReason::TransportClose);
+        session.end(CloseReason::TransportClose);
+        return None;
     }
     engine::opened(session);
     let mut socket = WebSocket::new(connection, session);
     socket.io.bound = true;
-    socket.run();
+    Some(socket)
 }
 
-/// A WebSocket that wants to take over a polling session (EIO "Upgrade"). Its failure costs the session nothing.
-pub(super) fn upgrade(connection: &mut Connection, response: &[u8], session: &Arc<Session>) {
+/// A WebSocket that wants to take over a polling session (EIO "Upgrade"). Its failure costs the session nothing. `None`: it
+/// is of no use, and closed.
+pub(super) fn upgrade(
+    connection: &mut Connection,
+    response: &[u8],
+    session: &Arc<Session>,
+) -> Option<WebSocket> {
     // Before the answer is out, because a client that has it may count on this.
     let alone = !session.upgrading.swap(true, AcqRel);
     let upgraded = try_upgrade(connection, response, session, alone);
@@ -81,26 +98,25 @@ pub(super) fn upgrade(connection: &mut Connection, response: &[u8], session: &Ar
         session.outbox.begin_upgrade(false);
         session.upgrading.store(false, Release);
     }
-    if let Some(mut socket) = upgraded {
-        socket.run();
-    }
+    upgraded
 }
 
 /// `None`: the WebSocket is of no use, and closed. `alone`: no other one is upgrading the session.
-fn try_upgrade<'s>(
+fn try_upgrade(
     connection: &mut Connection,
     response: &[u8],
-    session: &'s Arc<Session>,
+    session: &Arc<Session>,
     alone: bool,
-) -> Option<WebSocket<'s>> {
+) -> Option<WebSocket> {
     let deadline = Instant::now() + session.core.config.upgrade_timeout;
     connection.stream.send_all(response, session.core.config.head_timeout).ok()?;
     let mut socket = WebSocket::new(connection, session);
-    socket.io.deadline = Some(deadline);
-    connection.place.set_waiting(true);
-    let upgraded =
-        alone && !session.core.is_closed() && session.transport() == TransportKind::Polling && socket.probe();
-    connection.place.set_waiting(false);
+    connection.permit.set_waiting(true);
+    let upgraded = alone
+        && !session.core.is_closed()
+        && session.transport() == TransportKind::Polling
+        && socket.probe(deadline);
+    connection.permit.set_waiting(false);
     if upgraded {
         return Some(socket);
     }
@@ -108,10 +124,18 @@ fn try_upgrade<'s>(
     None
 }
 
-struct WebSocket<'s> {
+/// A WebSocket that a session is on, or is about to move to.
+pub(super) struct WebSocket {
     codec: WebSocketContext,
     io: Io,
-    session: &'s Arc<Session>,
+    /// Read, and not handled yet.
+    next: Option<Result<Message, Error>>,
+}
+
+impl fmt::Debug for WebSocket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WebSocket").field("session", &self.io.session.id).finish_non_exhaustive()
+    }
 }
 
 /// The codec's stream.
@@ -120,23 +144,38 @@ struct Io {
     session: Arc<Session>,
     /// The session is on this stream: writes go through its outbox.
     bound: bool,
-    /// Reads give up then.
-    deadline: Option<Instant>,
-    /// Reads find what has arrived and nothing more, so that the codec says what it can make of that.
-    dry: bool,
+    reading: Reading,
     /// What was read from the socket, and how much of it the codec has.
     input: Vec<u8>,
     taken: usize,
 }
 
+/// How far a read goes for its bytes.
+#[derive(Debug, Clone, Copy)]
+enum Reading {
+    /// Waits, until the stream's own timeout.
+    Waits,
+    /// Waits until then.
+    Until(Instant),
+    /// To the socket, and takes what is there.
+    Looks,
+    /// To what was read from the socket, so that the codec says what it can make of that.
+    Stays,
+}
+
 impl Read for Io {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.taken == self.input.len() {
-            if self.dry {
-                return Err(io::ErrorKind::WouldBlock.into());
-            }
             self.taken = 0;
-            self.stream.recv_into(&mut self.input, self.deadline)?;
+            match self.reading {
+                Reading::Waits => self.stream.recv_into(&mut self.input, None)?,
+                Reading::Until(deadline) => self.stream.recv_into(&mut self.input, Some(deadline))?,
+                Reading::Looks => self.stream.recv_now(&mut self.input)?,
+                Reading::Stays => {
+                    self.input.clear();
+                    return Err(io::ErrorKind::WouldBlock.into());
+                }
+            }
         }
         let rest = &self.input[self.taken..];
         let count = rest.len().min(buffer.len());
@@ -160,74 +199,109 @@ impl Write for Io {
     }
 }
 
-impl<'s> WebSocket<'s> {
-    fn new(connection: &mut Connection, session: &'s Arc<Session>) -> Self {
+impl WebSocket {
+    fn new(connection: &mut Connection, session: &Arc<Session>) -> Self {
         let codec = WebSocketContext::new(Role::Server, Some(codec_config(&session.core.config)));
         // The first frames of a hasty client came with the request.
         let mut input = connection.take_input();
-        input.reserve_exact(READ_BUFFER.saturating_sub(input.len()));
+        make_room(&mut input);
         let io = Io {
             stream: Arc::clone(&connection.stream),
             session: Arc::clone(session),
             bound: false,
-            deadline: None,
-            dry: false,
+            reading: Reading::Waits,
             input,
             taken: 0,
         };
-        Self { codec, io, session }
+        Self { codec, io, next: None }
     }
 
-    /// Waits for a message.
-    fn read(&mut self) -> Result<Message, Error> {
-        self.io.dry = false;
+    pub(super) fn session(&self) -> &Arc<Session> {
+        &self.io.session
+    }
+
+    fn read(&mut self, reading: Reading) -> Result<Message, Error> {
+        self.io.reading = reading;
         self.codec.read(&mut self.io)
     }
 
-    /// A message that has arrived already.
-    fn read_buffered(&mut self) -> Option<Result<Message, Error>> {
-        self.io.dry = true;
-        match self.codec.read(&mut self.io) {
+    /// A message that needs no waiting. `None`: there is none.
+    fn read_now(&mut self, reading: Reading) -> Option<Result<Message, Error>> {
+        match self.read(reading) {
             Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => None,
             read => Some(read),
         }
     }
 
-    /// Serves the session until it, or the stream, is over.
-    fn run(&mut self) {
-        if self.io.stream.set_read_timeout(None).is_err() {
-            return self.session.end(CloseReason::TransportError);
+    /// Serves the session until it, or the stream, is over, or its client has been silent for `park_after`.
+    pub(super) fn run(mut self: Box<Self>) -> Next {
+        let session = Arc::clone(&self.io.session);
+        if self.io.stream.set_read_timeout(session.core.config.park_after).is_err() {
+            session.end(CloseReason::TransportError);
         }
-        self.io.deadline = None;
-        let mut next = None;
+        make_room(&mut self.io.input);
         let mut corked = false;
-        while self.session.ended().is_none() {
-            let message = next.take().unwrap_or_else(|| self.read());
-            next = if message.is_ok() { self.read_buffered() } else { None };
-            if next.is_some() && !corked {
-                self.session.outbox.cork();
+        while session.ended().is_none() {
+            let message = match self.next.take() {
+                Some(message) => message,
+                None => match self.read(Reading::Waits) {
+                    Err(Error::Io(error)) if error.kind() == io::ErrorKind::TimedOut => {
+                        self.io.input = Vec::new();
+                        return Next::Park(Stage::WebSocket(self));
+                    }
+                    read => read,
+                },
+            };
+            self.next = if message.is_ok() { self.read_now(Reading::Stays) } else { None };
+            if self.next.is_some() && !corked {
+                session.outbox.cork();
                 corked = true;
             }
             let handled = message.map_err(Fault::from).and_then(|message| self.handle(message));
-            if corked && (next.is_none() || handled.is_err()) {
+            if corked && (self.next.is_none() || handled.is_err()) {
                 corked = false;
-                let uncorked = self.session.outbox.uncork();
+                let uncorked = session.outbox.uncork();
                 // Its failure has ended the session by itself.
-                let _ = self.session.settle(uncorked);
+                let _ = session.settle(uncorked);
             }
             if let Err(fault) = handled {
                 // Ended in turn, so that the handlers hear of it on this thread.
-                let _turn = self.session.enter();
-                self.session.end_with(fault.reason, fault.parting);
+                let _turn = session.enter();
+                session.end_with(fault.reason, fault.parting);
             }
         }
         self.linger();
+        Next::End
+    }
+
+    /// Looks at what has come while this was parked, without waiting. `true`: nothing but signs of life.
+    pub(super) fn visit(&mut self) -> bool {
+        let mut looks = 0..VISIT_MAX;
+        self.io.input = Vec::with_capacity(CODEC_BUFFER);
+        while looks.next().is_some() {
+            match self.read_now(Reading::Looks) {
+                None => {
+                    self.io.input = Vec::new();
+                    return true;
+                }
+                Some(Ok(Message::Text(text))) if is_pong(text.as_str()) => {
+                    self.io.session.heard_packet();
+                    self.io.session.heard_pong();
+                }
+                Some(Ok(Message::Ping(_) | Message::Pong(_))) => self.io.session.heard_packet(),
+                read => {
+                    self.next = read;
+                    return false;
+                }
+            }
+        }
+        false
     }
 
     fn handle(&mut self, message: Message) -> Result<(), Fault> {
         let packet = match &message {
             Message::Text(text) => Packet::decode(text.as_str()).map_err(|error| {
-                log::info!("session {}: {error}", self.session.id);
+                log::info!("session {}: {error}", self.io.session.id);
                 Fault::polite(CloseReason::ParseError)
             })?,
             Message::Binary(bytes) => Packet::Message(Data::Binary(bytes.clone())),
@@ -237,11 +311,12 @@ impl<'s> WebSocket<'s> {
                 return Err(Fault::abrupt(CloseReason::TransportClose));
             }
             Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {
-                self.session.heard_packet();
+                self.io.session.heard_packet();
                 return Ok(());
             }
         };
-        let done = self.session.enter().packet(self.session, packet);
+        let session = &self.io.session;
+        let done = session.enter().packet(session, packet);
         done.map_err(Fault::polite)
     }
 
@@ -249,14 +324,14 @@ impl<'s> WebSocket<'s> {
     fn linger(&mut self) {
         let mut sink = [0; 1024];
         while self.io.stream.recv(&mut sink).is_ok_and(|read| read > 0) {}
-        self.session.cut();
+        self.io.session.cut();
     }
 
-    /// Probes; `true` when the session has moved here.
-    fn probe(&mut self) -> bool {
+    /// Probes until `deadline`; `true` when the session has moved here.
+    fn probe(&mut self, deadline: Instant) -> bool {
         let mut probe = UpgradeProbe::default();
         loop {
-            let message = match self.read() {
+            let message = match self.read(Reading::Until(deadline)) {
                 Ok(Message::Ping(_) | Message::Pong(_)) => continue,
                 Ok(message) => message,
                 Err(_) => return false,
@@ -272,11 +347,11 @@ impl<'s> WebSocket<'s> {
                     if self.io.write_all(answer.bytes()).is_err() {
                         return false;
                     }
-                    self.session.outbox.begin_upgrade(true);
+                    self.io.session.outbox.begin_upgrade(true);
                 }
                 Ok(ProbeStep::TakeOver) => return self.take_over(),
                 Err(error) => {
-                    log::info!("session {}: upgrade: {error}", self.session.id);
+                    log::info!("session {}: upgrade: {error}", self.io.session.id);
                     return false;
                 }
             }
@@ -284,15 +359,16 @@ impl<'s> WebSocket<'s> {
     }
 
     fn take_over(&mut self) -> bool {
+        let session = &self.io.session;
         // A POST that is still being handled comes first: its packets are older.
-        let turn = self.session.enter();
+        let turn = session.enter();
         // Said first: a request that is on its way must not take the session for a polling one, and a GET that the move
         // wakes asks where the session is.
-        self.session.set_websocket();
-        let Some(attached) = self.session.outbox.attach(&self.io.stream) else { return false };
+        session.set_websocket();
+        let Some(attached) = session.outbox.attach(&self.io.stream) else { return false };
         self.io.bound = true;
         // Its failure has ended the session by itself.
-        let _ = self.session.settle(attached);
+        let _ = session.settle(attached);
         drop(turn);
         true
     }
@@ -302,6 +378,15 @@ impl<'s> WebSocket<'s> {
         // The peer may be gone already.
         let _ = self.codec.close(&mut self.io, None);
     }
+}
+
+/// The buffer of a connection that has a thread.
+fn make_room(input: &mut Vec<u8>) {
+    input.reserve_exact(READ_BUFFER.saturating_sub(input.len()));
+}
+
+fn is_pong(text: &str) -> bool {
+    matches!(Packet::decode(text), Ok(Packet::Pong(_)))
 }
 
 fn codec_config(config: &Config) -> WebSocketConfig {

@@ -11,6 +11,7 @@ mod http;
 mod lifecycle;
 mod limits;
 mod order;
+mod parking;
 mod regressions;
 mod support;
 mod transport;

@@ -21,9 +21,15 @@ pub(crate) use ws::{Frame, Ws};
 /// How long anything may take. Never reached but by a failure, so it is generous.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A server on a free port.
+/// A server on a free port. With `TEST_PARK_AFTER` in the environment, in milliseconds, its connections are parked after so
+/// long: the same stories, told by servers whose clients rest at every step.
 pub(crate) fn serve(set_up: impl FnOnce(Builder) -> Builder) -> Server {
-    set_up(Server::builder()).listen("127.0.0.1:0").expect("the server starts")
+    let mut builder = Server::builder();
+    if let Ok(silence) = std::env::var("TEST_PARK_AFTER") {
+        let silence = silence.parse().expect("TEST_PARK_AFTER is a number of milliseconds");
+        builder = builder.park_after(Duration::from_millis(silence));
+    }
+    set_up(builder).listen("127.0.0.1:0").expect("the server starts")
 }
 
 /// A server whose namespace `/` is set up like this, and nothing else.
