@@ -13,8 +13,11 @@ use std::{
     time::Duration,
 };
 
-use support::{Client, Http, PATIENCE, Road, Ws, addr, eventually, next, serve};
+use support::{Client, Frame, Http, PATIENCE, Road, Ws, addr, eventually, next, serve};
 use tinysio::server::Server;
+
+/// The threads that a server has without any connection.
+const ALWAYS: [&str; 5] = ["accept", "drain", "hub", "lot", "tend"];
 
 /// The names of the threads that a server runs.
 fn threads() -> Vec<String> {
@@ -24,7 +27,7 @@ fn threads() -> Vec<String> {
         std::fs::read_to_string(task.ok()?.path().join("comm")).ok()
     };
     let mut names: Vec<String> = tasks.filter_map(name).map(|name| name.trim().to_owned()).collect();
-    names.retain(|name| name.starts_with("conn-") || ["accept", "hub", "drain", "tend", "lot"].contains(&&**name));
+    names.retain(|name| name.starts_with("conn-") || ALWAYS.contains(&&**name));
     names.sort();
     names
 }
@@ -106,11 +109,11 @@ fn nothing_is_left_of_a_server_that_is_gone() {
         eventually("each thread has its name", || {
             let running = threads();
             let one = |name: &str| running.iter().filter(|running| *running == name).count() == 1;
-            running.len() > 10 && ["accept", "drain", "hub", "tend"].into_iter().all(one)
+            running.len() > 10 && ALWAYS.into_iter().all(one)
         });
         if clients_first {
             drop((clients, others));
-            eventually("the threads of the connections are gone", || threads().len() == 4);
+            eventually("the threads of the connections are gone", || threads().len() == ALWAYS.len());
             drop(server);
         } else {
             drop(server);
@@ -140,9 +143,29 @@ fn nothing_is_left_of_a_server_that_is_gone() {
         drop(client);
         support::all_gone(&server);
     }
-    eventually("the threads of the connections are gone", || threads().len() == 4);
+    eventually("the threads of the connections are gone", || threads().len() == ALWAYS.len());
     drop(server);
     check_nothing_left(before, &token, "after many sessions");
+
+    // Clients that are silent have no threads, also when they all answer their pings at the same moment.
+    let server = serve(|builder| {
+        let builder = builder.ping_interval(Duration::from_millis(200)).ping_timeout(PATIENCE);
+        builder.park_after(Duration::from_millis(20)).namespace("/", |_| {})
+    });
+    let mut crowd: Vec<Ws> =
+        (0..100).map(|_| Client::connected(addr(&server), Road::WebSocket).into_ws()).collect();
+    eventually("the crowd is parked", || server.parked_count() == crowd.len());
+    eventually("the threads of the crowd are gone", || threads().len() == ALWAYS.len());
+    for _ in 0..3 {
+        for client in &mut crowd {
+            assert_eq!(client.next("the ping"), Frame::text("2"));
+        }
+        crowd.iter_mut().for_each(|client| client.send("3"));
+        assert_eq!(threads().len(), ALWAYS.len(), "a pong needs no thread");
+    }
+    assert_eq!(server.clients_count(), crowd.len());
+    drop((server, crowd));
+    check_nothing_left(before, &token, "after a silent crowd");
 
     // A handler that outlives its server keeps only its own thread.
     let (release, blocked) = mpsc::channel::<()>();
