@@ -8,7 +8,10 @@
 
 use std::{
     io,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -25,9 +28,14 @@ const REST: Duration = Duration::from_secs(5);
 /// Something to be done on a thread of its own.
 type Task = Box<dyn FnOnce() + Send>;
 
+/// More threads than this are a crowd: some megabytes.
+const CROWD: usize = 128;
+
 #[derive(Debug)]
 pub(super) struct Crew {
     state: Mutex<State>,
+    /// The threads there are, for who asks often.
+    threads: AtomicUsize,
     fewer: Condvar,
     tasks: Receiver<Task>,
     stack_size: usize,
@@ -37,7 +45,6 @@ pub(super) struct Crew {
 struct State {
     /// Hands a task to a thread that waits for one at this moment. `None`: closed.
     hand_over: Option<Sender<Task>>,
-    threads: usize,
     resting: usize,
     /// Counts the threads that ever were, for their names.
     begun: u64,
@@ -46,8 +53,14 @@ struct State {
 impl Crew {
     pub(super) fn new(stack_size: usize) -> Self {
         let (hand_over, tasks) = bounded(0);
-        let state = State { hand_over: Some(hand_over), threads: 0, resting: 0, begun: 0 };
-        Self { state: Mutex::new(state), fewer: Condvar::new(), tasks, stack_size }
+        let state = State { hand_over: Some(hand_over), resting: 0, begun: 0 };
+        Self {
+            state: Mutex::new(state),
+            threads: AtomicUsize::new(0),
+            fewer: Condvar::new(),
+            tasks,
+            stack_size,
+        }
     }
 
     /// Has a thread do it, at once.
@@ -63,7 +76,7 @@ impl Crew {
                 Ok(()) => return Ok(()),
                 Err(refused) => refused.into_inner(),
             };
-            state.threads += 1;
+            self.threads.fetch_add(1, Relaxed);
             state.begun += 1;
             state.begun
         };
@@ -75,6 +88,11 @@ impl Crew {
             .map(drop)
     }
 
+    /// Whether there are so many threads that their memory counts.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.threads.load(Relaxed) > CROWD
+    }
+
     /// Threads at rest end, the others after their task; no new task is taken.
     pub(super) fn close(&self) {
         self.state.lock().hand_over = None;
@@ -83,9 +101,9 @@ impl Crew {
     /// `false`: some are still there at the deadline.
     pub(super) fn wait_until_none(&self, deadline: Instant) -> bool {
         let mut state = self.state.lock();
-        while state.threads > 0 {
+        while self.threads.load(Relaxed) > 0 {
             if self.fewer.wait_until(&mut state, deadline).timed_out() {
-                return state.threads == 0;
+                return self.threads.load(Relaxed) == 0;
             }
         }
         true
@@ -121,7 +139,9 @@ impl Member {
 
 impl Drop for Member {
     fn drop(&mut self) {
-        self.0.state.lock().threads -= 1;
+        // Under the lock, so that who waits for the last one does not miss it.
+        let _state = self.0.state.lock();
+        self.0.threads.fetch_sub(1, Relaxed);
         self.0.fewer.notify_all();
     }
 }

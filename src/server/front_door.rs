@@ -272,7 +272,7 @@ fn request(core: &Arc<Core>, connection: &mut Connection, due: Instant) -> Next 
     if core.is_closed() {
         return Next::End;
     }
-    let head = match connection.read_head(&core.config, due) {
+    let head = match connection.read_head(&core.config, due, core.silence()) {
         Ok(NextHead::Head(head)) => head,
         Ok(NextHead::Silence) => return Next::Park(Stage::Request(due)),
         Ok(NextHead::None) => return Next::End,

@@ -52,6 +52,9 @@ pub(super) enum Endpoint {
     Engine(EngineHandlers),
 }
 
+/// How much sooner than usual silent connections give their threads back while there is a crowd of threads.
+const HASTE: u32 = 10;
+
 /// What every thread of a server shares.
 pub(super) struct Core {
     pub(super) config: Config,
@@ -77,6 +80,12 @@ impl Core {
     /// An instant as microseconds of the server's life.
     pub(super) fn micros_at(&self, instant: Instant) -> u64 {
         instant.saturating_duration_since(self.born).as_micros() as u64
+    }
+
+    /// How long a connection may be silent before it is parked. `None`: for ever.
+    pub(super) fn silence(&self) -> Option<Duration> {
+        let silence = self.config.park_after?;
+        Some(if self.crew.is_crowded() { silence / HASTE } else { silence })
     }
 
     pub(super) fn is_ending(&self) -> bool {

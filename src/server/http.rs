@@ -6,7 +6,7 @@ use std::{
     io::{self, BufRead, Cursor, Read},
     ops::Range,
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use smallvec::SmallVec;
@@ -176,7 +176,7 @@ impl From<io::Error> for HttpError {
 #[derive(Debug)]
 pub(super) enum NextHead {
     Head(Head),
-    /// Nothing for `park_after`: it can wait without a thread.
+    /// Nothing: it can wait without a thread.
     Silence,
     /// The peer has no further request, or did not begin it in time.
     None,
@@ -213,7 +213,13 @@ impl Connection {
     }
 
     /// Reads the next request's head, whose first byte is due by `due`.
-    pub(super) fn read_head(&mut self, config: &Config, due: Instant) -> Result<NextHead, HttpError> {
+    /// After `silence` without one, the connection can wait without a thread.
+    pub(super) fn read_head(
+        &mut self,
+        config: &Config,
+        due: Instant,
+        silence: Option<Duration>,
+    ) -> Result<NextHead, HttpError> {
         let mut deadline = due;
         let mut begun = false;
         loop {
@@ -228,7 +234,7 @@ impl Connection {
             if self.input.len() >= config.max_head_size {
                 return Err(HttpError::HeadTooLarge);
             }
-            let parks_at = config.park_after.filter(|_| !begun).map(|silence| Instant::now() + silence);
+            let parks_at = silence.filter(|_| !begun).map(|silence| Instant::now() + silence);
             let parks_at = parks_at.filter(|&at| at < deadline);
             match self.fill(parks_at.unwrap_or(deadline)) {
                 Ok(0) if !begun => return Ok(NextHead::None),

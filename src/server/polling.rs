@@ -133,7 +133,7 @@ const UPGRADE_GRACE: Duration = Duration::from_millis(50);
 /// during an upgrade.
 fn hold(connection: &Connection, session: &Arc<Session>, waker: &Waker, late: bool) -> io::Result<Served> {
     let mut grace = late.then(|| Instant::now() + UPGRADE_GRACE);
-    let parks_at = session.core.config.park_after.map(|silence| Instant::now() + silence);
+    let parks_at = session.core.silence().map(|silence| Instant::now() + silence);
     loop {
         let mut fds = [waker.poll_fd(), PollFd::new(&*connection.stream, PollFlags::RDHUP)];
         if !stream::wait(&mut fds, grace.or(parks_at))? && grace.take().is_none() {

@@ -40,8 +40,9 @@ use crate::proto::{
     socket::Encoded,
 };
 
-/// What is read from the socket at once. The memory is not touched before something of that size arrives.
-const READ_BUFFER: usize = 16 << 10;
+/// What is read from the socket at once: little at first, and more for a client that fills it.
+const READ_MIN: usize = 1 << 10;
+const READ_MAX: usize = 64 << 10;
 
 /// What the codec reads at once, out of our buffer. It clears that much before each read, and keeps it for each
 /// connection; tungstenite's default would be 128 KiB.
@@ -145,9 +146,38 @@ struct Io {
     /// The session is on this stream: writes go through its outbox.
     bound: bool,
     reading: Reading,
-    /// What was read from the socket, and how much of it the codec has.
-    input: Vec<u8>,
+    input: Input,
+}
+
+/// What was read from the socket, and how much of it the codec has.
+#[derive(Default)]
+struct Input {
+    bytes: Vec<u8>,
     taken: usize,
+}
+
+impl Input {
+    fn is_spent(&self) -> bool {
+        self.taken == self.bytes.len()
+    }
+
+    /// The buffer, whose content is spent, for the next read.
+    fn room(&mut self) -> &mut Vec<u8> {
+        self.taken = 0;
+        let (filled, capacity) = (self.bytes.len(), self.bytes.capacity());
+        if filled == capacity && capacity < READ_MAX {
+            self.bytes = Vec::with_capacity((4 * capacity).clamp(READ_MIN, READ_MAX));
+        }
+        &mut self.bytes
+    }
+
+    fn take(&mut self, buffer: &mut [u8]) -> usize {
+        let rest = &self.bytes[self.taken..];
+        let count = rest.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&rest[..count]);
+        self.taken += count;
+        count
+    }
 }
 
 /// How far a read goes for its bytes.
@@ -165,23 +195,15 @@ enum Reading {
 
 impl Read for Io {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.taken == self.input.len() {
-            self.taken = 0;
+        if self.input.is_spent() {
             match self.reading {
-                Reading::Waits => self.stream.recv_into(&mut self.input, None)?,
-                Reading::Until(deadline) => self.stream.recv_into(&mut self.input, Some(deadline))?,
-                Reading::Looks => self.stream.recv_now(&mut self.input)?,
-                Reading::Stays => {
-                    self.input.clear();
-                    return Err(io::ErrorKind::WouldBlock.into());
-                }
+                Reading::Waits => self.stream.recv_into(self.input.room(), None)?,
+                Reading::Until(deadline) => self.stream.recv_into(self.input.room(), Some(deadline))?,
+                Reading::Looks => self.stream.recv_now(self.input.room())?,
+                Reading::Stays => return Err(io::ErrorKind::WouldBlock.into()),
             }
         }
-        let rest = &self.input[self.taken..];
-        let count = rest.len().min(buffer.len());
-        buffer[..count].copy_from_slice(&rest[..count]);
-        self.taken += count;
-        Ok(count)
+        Ok(self.input.take(buffer))
     }
 }
 
@@ -202,16 +224,13 @@ impl Write for Io {
 impl WebSocket {
     fn new(connection: &mut Connection, session: &Arc<Session>) -> Self {
         let codec = WebSocketContext::new(Role::Server, Some(codec_config(&session.core.config)));
-        // The first frames of a hasty client came with the request.
-        let mut input = connection.take_input();
-        make_room(&mut input);
         let io = Io {
             stream: Arc::clone(&connection.stream),
             session: Arc::clone(session),
             bound: false,
             reading: Reading::Waits,
-            input,
-            taken: 0,
+            // The first frames of a hasty client came with the request.
+            input: Input { bytes: connection.take_input(), taken: 0 },
         };
         Self { codec, io, next: None }
     }
@@ -236,17 +255,16 @@ impl WebSocket {
     /// Serves the session until it, or the stream, is over, or its client has been silent for `park_after`.
     pub(super) fn run(mut self: Box<Self>) -> Next {
         let session = Arc::clone(&self.io.session);
-        if self.io.stream.set_read_timeout(session.core.config.park_after).is_err() {
+        if self.io.stream.set_read_timeout(session.core.silence()).is_err() {
             session.end(CloseReason::TransportError);
         }
-        make_room(&mut self.io.input);
         let mut corked = false;
         while session.ended().is_none() {
             let message = match self.next.take() {
                 Some(message) => message,
                 None => match self.read(Reading::Waits) {
                     Err(Error::Io(error)) if error.kind() == io::ErrorKind::TimedOut => {
-                        self.io.input = Vec::new();
+                        self.io.input = Input::default();
                         return Next::Park(Stage::WebSocket(self));
                     }
                     read => read,
@@ -277,11 +295,10 @@ impl WebSocket {
     /// Looks at what has come while this was parked, without waiting. `true`: nothing but signs of life.
     pub(super) fn visit(&mut self) -> bool {
         let mut looks = 0..VISIT_MAX;
-        self.io.input = Vec::with_capacity(CODEC_BUFFER);
         while looks.next().is_some() {
             match self.read_now(Reading::Looks) {
                 None => {
-                    self.io.input = Vec::new();
+                    self.io.input = Input::default();
                     return true;
                 }
                 Some(Ok(Message::Text(text))) if is_pong(text.as_str()) => {
@@ -378,11 +395,6 @@ impl WebSocket {
         // The peer may be gone already.
         let _ = self.codec.close(&mut self.io, None);
     }
-}
-
-/// The buffer of a connection that has a thread.
-fn make_room(input: &mut Vec<u8>) {
-    input.reserve_exact(READ_BUFFER.saturating_sub(input.len()));
 }
 
 fn is_pong(text: &str) -> bool {
