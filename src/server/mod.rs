@@ -27,6 +27,7 @@ mod lot;
 mod namespace;
 mod outbox;
 mod polling;
+mod rhythm;
 mod rooms;
 mod session;
 mod socket;

@@ -31,6 +31,7 @@ use super::{
     front_door::{Next, Stage},
     http::{Connection, Head},
     outbox::Packets,
+    rhythm::Rhythm,
     session::{Parting, Session},
     stream::{Stream, WRITE_PATIENCE},
 };
@@ -146,6 +147,7 @@ struct Io {
     /// The session is on this stream: writes go through its outbox.
     bound: bool,
     reading: Reading,
+    rhythm: Rhythm,
     input: Input,
 }
 
@@ -197,7 +199,7 @@ impl Read for Io {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.input.is_spent() {
             match self.reading {
-                Reading::Waits => self.stream.recv_into(self.input.room(), None)?,
+                Reading::Waits => self.rhythm.recv_into(&self.stream, self.input.room())?,
                 Reading::Until(deadline) => self.stream.recv_into(self.input.room(), Some(deadline))?,
                 Reading::Looks => self.stream.recv_now(self.input.room())?,
                 Reading::Stays => return Err(io::ErrorKind::WouldBlock.into()),
@@ -229,6 +231,7 @@ impl WebSocket {
             session: Arc::clone(session),
             bound: false,
             reading: Reading::Waits,
+            rhythm: Rhythm::default(),
             // The first frames of a hasty client came with the request.
             input: Input { bytes: connection.take_input(), taken: 0 },
         };
