@@ -24,7 +24,7 @@ class Case:
         argv = generator.command(running, self.args)
         if "--messages" not in self.args:
             argv += ["--seconds", str(seconds)]
-        if not running.server.ordered:
+        if self.args[0] in ("broadcast", "rooms") and not running.server.ordered_broadcasts:
             argv.append("--any-order")
         if self.one_core:
             argv = ["taskset", "-c", f"1-{os.cpu_count() - 1}", *argv]

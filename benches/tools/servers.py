@@ -26,13 +26,13 @@ def target(project):
 class Server:
     """A server of the comparison: its name in the tables, and its command but for the port."""
 
-    def __init__(self, name, title, command, ordered=True):
+    def __init__(self, name, title, command, ordered_broadcasts=True):
         self.name = name
         self.title = title
         self.command = command
-        # Whether what one connection sends is handled in this order. Where it is not, the generator checks only
+        # Whether the broadcasts of one connection arrive in its order. Where they do not, the generator checks
         # that everything arrives once.
-        self.ordered = ordered
+        self.ordered_broadcasts = ordered_broadcasts
 
     def argv(self, port):
         return [part.replace("{port}", str(port)) for part in self.command]
@@ -45,8 +45,8 @@ def _oxide(flavour):
 OURS = Server("tinysio", "tinysio", [str(target(ROOT) / "release/examples/bench_server"), "{port}"])
 SERVERS = [
     OURS,
-    # Each message's handler is a task of its own, and tasks of two threads overtake each other.
-    Server("oxide-multi", "socketioxide, multi-threaded", _oxide("multi"), ordered=False),
+    # Its handlers of broadcasts are tasks of their own, and tasks of two threads overtake each other.
+    Server("oxide-multi", "socketioxide, multi-threaded", _oxide("multi"), ordered_broadcasts=False),
     Server("oxide-single", "socketioxide, current-thread", _oxide("single")),
     Server("node", "Node socket.io", ["node", str(NODE / "server.js"), "{port}"]),
     Server("python", "python-socketio", [str(PYTHON / ".venv/bin/python"), str(PYTHON / "server.py"), "{port}"]),
