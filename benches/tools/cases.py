@@ -11,6 +11,9 @@ import servers
 class Case:
     """One figure of the comparison: arguments of the generator, and what its result is called."""
 
+    # What of a sample is told while the command runs.
+    shown = ("rate", "p50_us", "p99_us", "server_cpu")
+
     def __init__(self, name, title, args, unit="messages/s", one_core=False):
         self.name = name
         self.title = title
@@ -45,6 +48,8 @@ class Idle(Case):
 
     AT_ONCE, PARKED, END = 0.5, 15.0, 26.0
 
+    shown = ("at_once_kb", "parked_kb", "idle_cpu")
+
     def run(self, running, seconds):
         empty = running.status()
         argv = [*generator.command(running, self.args), "--seconds", "60"]
@@ -59,7 +64,7 @@ class Idle(Case):
                 status = running.status()
                 count = sample["connections"]
                 resident = (status["rss_kb"] - empty["rss_kb"]) / count
-                kernel = (status["threads"] - empty["threads"]) * servers.KERNEL_STACK_KB / count
+                kernel = max(0, status["threads"] - empty["threads"]) * servers.KERNEL_STACK_KB / count
                 sample[f"{label}_resident_kb"] = resident
                 sample[f"{label}_stack_kb"] = kernel
                 sample[f"{label}_kb"] = resident + kernel
@@ -76,6 +81,8 @@ class Idle(Case):
 
 class Start(Case):
     """Start to first accept, and what an empty server holds."""
+
+    shown = ("accept_ms", "rss_kb", "threads")
 
     def run(self, running, seconds):
         time.sleep(0.3)
