@@ -8,13 +8,10 @@ use std::{
 use super::{
     PATIENCE, Result,
     frame::{self, DIGITS, Expected, Message, Numbered},
-    options::{Mode, Options},
+    options::{Mode, Options, ROOM},
     peer::{Fleet, Streams},
     report::Meter,
 };
-
-/// Members of a room in `rooms`.
-const ROOM: usize = 16;
 
 /// The text of a binary event; the bytes follow in a frame of their own.
 const BINARY_EVENT: &[u8] = br#"451-["echo",{"_placeholder":true,"num":0}]"#;

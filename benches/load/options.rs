@@ -2,6 +2,9 @@
 
 use super::Result;
 
+/// Members of a room in `rooms`.
+pub(crate) const ROOM: usize = 16;
+
 /// What a run does: the table in `main.rs`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mode {
@@ -94,6 +97,9 @@ impl Options {
         }
         if options.size < 12 || options.connections == 0 {
             return Err("--size must be at least 12, --connections at least 1".into());
+        }
+        if options.mode == Mode::Rooms && !options.connections.is_multiple_of(ROOM) {
+            return Err(format!("--connections must be a multiple of {ROOM} for rooms").into());
         }
         if !(1..=64).contains(&options.window) {
             return Err("--window must be 1 to 64".into());

@@ -123,7 +123,7 @@ impl Run {
             }
             for at in 0..self.events.len() {
                 let place = self.events[at].data.u64() as usize;
-                if place % 2 == 0 { self.got(place / 2)? } else { self.posted(place / 2)? }
+                if place.is_multiple_of(2) { self.got(place / 2)? } else { self.posted(place / 2)? }
             }
         }
         Ok(())

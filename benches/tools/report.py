@@ -55,7 +55,7 @@ def _versions():
 
 def markdown(result):
     parts = [_machine_text(result["machine"]), _goals(result["samples"]), _rates(result["samples"])]
-    parts += [_latencies(result["samples"]), _cpu(result["samples"]), _idle(result["samples"]), _start(result["samples"])]
+    parts += [_behind(result["samples"]), _latencies(result["samples"]), _cpu(result["samples"]), _idle(result["samples"]), _start(result["samples"])]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -155,6 +155,21 @@ def _rates(samples):
     head = ["case", "", *(server.title for server in columns), "ratio to the best"]
     text = "Median (least–most) of the rounds; behind a peer's figure, tinysio's divided by it.\n\n"
     return "### Rates\n\n" + text + _table(head, rows)
+
+
+def _behind(samples):
+    """The cases that we lose, whether or not they are among the goals."""
+    lines = []
+    for case in cases.CASES:
+        for key, what, lower in (("rate", case.unit, False), ("p50_us", "p50", True), ("p99_us", "p99", True)):
+            ours, peers = _median(samples, case.name, "tinysio", key), _peers(samples, case.name, key)
+            if isinstance(case, cases.Idle) or not ours or not peers:
+                continue
+            best = (min if lower else max)(peers, key=peers.get)
+            ratio = ours / peers[best]
+            if (ratio > 1) if lower else (ratio < 1):
+                lines.append(f"* {case.title}, {what}: {ratio:.2f} × {best}")
+    return "### Where tinysio is behind\n\n" + "\n".join(lines) if lines else ""
 
 
 def _latencies(samples):
