@@ -1,0 +1,109 @@
+//! What to do, from the command line.
+
+use super::Result;
+
+/// Members of a room in `rooms`.
+pub(crate) const ROOM: usize = 16;
+
+/// What a run does: the table in `main.rs`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    Echo,
+    Ack,
+    Binary,
+    Broadcast,
+    Rooms,
+    Polling,
+    Connects,
+    Upgrades,
+    Idle,
+}
+
+impl Mode {
+    const ALL: [Self; 9] = [
+        Self::Echo,
+        Self::Ack,
+        Self::Binary,
+        Self::Broadcast,
+        Self::Rooms,
+        Self::Polling,
+        Self::Connects,
+        Self::Upgrades,
+        Self::Idle,
+    ];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Echo => "echo",
+            Self::Ack => "ack",
+            Self::Binary => "binary",
+            Self::Broadcast => "broadcast",
+            Self::Rooms => "rooms",
+            Self::Polling => "polling",
+            Self::Connects => "connects",
+            Self::Upgrades => "upgrades",
+            Self::Idle => "idle",
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Options {
+    pub(crate) mode: Mode,
+    pub(crate) port: u16,
+    pub(crate) connections: usize,
+    pub(crate) window: usize,
+    /// Bytes of a payload: a string's with its quotes.
+    pub(crate) size: usize,
+    pub(crate) seconds: f64,
+    /// For servers that do not keep the order of what one connection sends: all must come, but in any order.
+    pub(crate) any_order: bool,
+    /// Ends the run instead of `seconds`.
+    pub(crate) messages: Option<u64>,
+    /// The server's process, to read its processor time.
+    pub(crate) pid: Option<u32>,
+}
+
+impl Options {
+    pub(crate) fn parse(args: impl Iterator<Item = String>) -> Result<Self> {
+        let mut options = Self {
+            mode: Mode::Echo,
+            port: 3000,
+            connections: 64,
+            window: 1,
+            size: 64,
+            seconds: 3.0,
+            any_order: false,
+            messages: None,
+            pid: None,
+        };
+        let mut args = args.filter(|arg| arg != "--bench");
+        while let Some(arg) = args.next() {
+            let mut value = || args.next().ok_or(format!("{arg} needs a value"));
+            match arg.as_str() {
+                "--port" => options.port = value()?.parse()?,
+                "--connections" => options.connections = value()?.parse()?,
+                "--window" => options.window = value()?.parse()?,
+                "--size" => options.size = value()?.parse()?,
+                "--seconds" => options.seconds = value()?.parse()?,
+                "--any-order" => options.any_order = true,
+                "--messages" => options.messages = Some(value()?.parse()?),
+                "--pid" => options.pid = Some(value()?.parse()?),
+                other => {
+                    let mode = Mode::ALL.into_iter().find(|mode| mode.name() == other);
+                    options.mode = mode.ok_or(format!("unknown argument {other}"))?;
+                }
+            }
+        }
+        if options.size < 12 || options.connections == 0 {
+            return Err("--size must be at least 12, --connections at least 1".into());
+        }
+        if options.mode == Mode::Rooms && !options.connections.is_multiple_of(ROOM) {
+            return Err(format!("--connections must be a multiple of {ROOM} for rooms").into());
+        }
+        if !(1..=64).contains(&options.window) {
+            return Err("--window must be 1 to 64".into());
+        }
+        Ok(options)
+    }
+}

@@ -1,0 +1,244 @@
+"""What was measured, as markdown."""
+
+import datetime
+import json
+import os
+import platform
+import re
+import statistics
+import subprocess
+from pathlib import Path
+
+import cases
+import servers
+
+BEGIN = "<!-- measured: benches/compare --write replaces what is between this line and the next mark -->"
+END = "<!-- end of what was measured -->"
+
+
+def machine():
+    """What the figures depend on."""
+    model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return {
+        "date": datetime.date.today().isoformat(),
+        "cpu": model.group(1) if model else platform.machine(),
+        "cores": os.cpu_count(),
+        "memory_gb": round(pages / 2**30),
+        "kernel": platform.release(),
+        "rust": _output(["rustc", "--version"]),
+        "commit": _output(["git", "-C", str(servers.ROOT), "rev-parse", "--short", "HEAD"]),
+        "versions": _versions(),
+    }
+
+
+def _output(argv):
+    try:
+        return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def _versions():
+    lock = (servers.OXIDE / "Cargo.lock").read_text()
+    crate = lambda name: re.search(rf'name = "{name}"\nversion = "(.*)"', lock).group(1)
+    node = json.loads((servers.NODE / "package.json").read_text())["dependencies"]["socket.io"]
+    python = (servers.PYTHON / "requirements.txt").read_text()
+    pinned = lambda name: re.search(rf"^{name}==(.*)$", python, re.M).group(1)
+    return {
+        "socketioxide": f"{crate('socketioxide')} on tokio {crate('tokio')} and hyper {crate('hyper')}",
+        "socket.io": f"{node} on Node {_output(['node', '--version'])}",
+        "python-socketio": f"{pinned('python-socketio')} on uvicorn {pinned('uvicorn')}, uvloop {pinned('uvloop')}, "
+        f"{platform.python_implementation()} {platform.python_version()}",
+    }
+
+
+def markdown(result):
+    parts = [_machine_text(result["machine"]), _goals(result["samples"]), _rates(result["samples"])]
+    parts += [_behind(result["samples"]), _latencies(result["samples"]), _cpu(result["samples"]), _idle(result["samples"]), _start(result["samples"])]
+    return "\n\n".join(part for part in parts if part)
+
+
+def write(path, text):
+    """Puts the text between the two marks of a file."""
+    page = Path(path).read_text()
+    if BEGIN not in page or END not in page:
+        raise SystemExit(f"{path} has no marks to write between")
+    before, rest = page.split(BEGIN, 1)
+    after = rest.split(END, 1)[1]
+    Path(path).write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}")
+
+
+def number(value):
+    """Three significant digits, as k and M where that is shorter."""
+    for unit, name in ((1e6, " M"), (1e3, " k")):
+        if abs(value) >= unit:
+            return f"{value / unit:.3g}{name}" if abs(value) < 999.5 * unit else f"{value / unit:.0f}{name}"
+    return f"{value:.3g}" if abs(value) < 99.95 else f"{value:.0f}"
+
+
+def _values(samples, case, server, key):
+    return [sample[key] for sample in samples.get(case, {}).get(server, []) if sample.get(key) is not None]
+
+
+def _median(samples, case, server, key):
+    values = _values(samples, case, server, key)
+    return statistics.median(values) if values else None
+
+
+def _peers(samples, case, key):
+    """Medians of the peers that have one."""
+    medians = {peer.name: _median(samples, case, peer.name, key) for peer in servers.SERVERS[1:]}
+    return {name: value for name, value in medians.items() if value is not None}
+
+
+def _present(samples, chosen):
+    """Servers that have a sample in these cases."""
+    return [server for server in servers.SERVERS if any(server.name in samples.get(case.name, {}) for case in chosen)]
+
+
+def _table(head, rows):
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
+
+
+def _machine_text(it):
+    versions = "; ".join(f"{name} {version}" for name, version in it["versions"].items())
+    return (
+        f"{it['date']}, commit {it['commit']}: {it['cores']} cores of {it['cpu']}, {it['memory_gb']} GB, "
+        f"Linux {it['kernel']}, {it['rust']}.\n{versions}."
+    )
+
+
+def _goals(samples):
+    rows = []
+    for goal in cases.GOALS:
+        ours = _median(samples, goal.case, "tinysio", goal.key)
+        if ours is None:
+            continue
+        peers = _peers(samples, goal.case, goal.key)
+        best = (min if goal.lower else max)(peers, key=peers.get) if peers else None
+        met = ours <= goal.limit if goal.limit is not None else None
+        if goal.factor is not None and best:
+            ratio = ours / peers[best]
+            met = ratio <= goal.factor if goal.lower else ratio >= goal.factor
+            if goal.node and "node" in peers:
+                met = met and ours >= goal.node * peers["node"]
+        cells = [f"{number(peers[best])} ({best})", f"{ours / peers[best]:.2f}"] if best else ["–", "–"]
+        rows.append([goal.title, goal.text(), number(ours), *cells, {True: "yes", False: "**no**", None: "–"}[met]])
+    head = ["figure", "goal", "tinysio", "best peer", "ratio", "met"]
+    return "### Against the goals\n\n" + _table(head, rows) if rows else ""
+
+
+def _spread(values):
+    text = number(statistics.median(values))
+    return f"{text} ({number(min(values))}–{number(max(values))})" if len(values) > 1 else text
+
+
+def _rates(samples):
+    chosen = [case for case in cases.CASES if any("rate" in s for of in samples.get(case.name, {}).values() for s in of)]
+    chosen = [case for case in chosen if not isinstance(case, cases.Idle)]
+    if not chosen:
+        return ""
+    columns = _present(samples, chosen)
+    rows = []
+    for case in chosen:
+        ours = _median(samples, case.name, "tinysio", "rate")
+        row = [case.title, case.unit]
+        for server in columns:
+            values = _values(samples, case.name, server.name, "rate")
+            ratio = f" · {ours / statistics.median(values):.2f}" if values and ours and server.name != "tinysio" else ""
+            row.append(_spread(values) + ratio if values else "–")
+        peers = _peers(samples, case.name, "rate")
+        row.append(f"**{ours / max(peers.values()):.2f}**" if peers and ours else "–")
+        rows.append(row)
+    head = ["case", "", *(server.title for server in columns), "ratio to the best"]
+    text = "Median (least–most) of the rounds; behind a peer's figure, tinysio's divided by it.\n\n"
+    return "### Rates\n\n" + text + _table(head, rows)
+
+
+def _behind(samples):
+    """The cases that we lose, whether or not they are among the goals."""
+    lines = []
+    for case in cases.CASES:
+        for key, what, lower in (("rate", case.unit, False), ("p50_us", "p50", True), ("p99_us", "p99", True)):
+            ours, peers = _median(samples, case.name, "tinysio", key), _peers(samples, case.name, key)
+            if isinstance(case, cases.Idle) or not ours or not peers:
+                continue
+            best = (min if lower else max)(peers, key=peers.get)
+            ratio = ours / peers[best]
+            if (ratio > 1) if lower else (ratio < 1):
+                lines.append(f"* {case.title}, {what}: {ratio:.2f} × {best}")
+    return "### Where tinysio is behind\n\n" + "\n".join(lines) if lines else ""
+
+
+def _latencies(samples):
+    chosen = [case for case in cases.CASES if any(s.get("p50_us") for of in samples.get(case.name, {}).values() for s in of)]
+    if not chosen:
+        return ""
+    columns = _present(samples, chosen)
+    rows = []
+    for case in chosen:
+        row = [case.title]
+        for server in columns:
+            pair = [_median(samples, case.name, server.name, key) for key in ("p50_us", "p99_us")]
+            row.append(" / ".join(f"{value / 1000:.3g}" for value in pair) if None not in pair else "–")
+        rows.append(row)
+    text = "Medians of p50 / p99 in milliseconds: of an echo there and back, of a broadcast until the last has it, of a connect.\n\n"
+    return "### Latencies\n\n" + text + _table(["case", *(server.title for server in columns)], rows)
+
+
+def _cpu(samples):
+    chosen = [case for case in cases.CASES if any(s.get("server_cpu") for of in samples.get(case.name, {}).values() for s in of)]
+    if not chosen:
+        return ""
+    columns = _present(samples, chosen)
+    rows = []
+    for case in chosen:
+        row = [case.title]
+        for server in columns:
+            of = [s for s in samples[case.name].get(server.name, []) if s.get("server_cpu") is not None]
+            each = [sample["server_cpu"] / sample["count"] * 1e6 for sample in of]
+            row.append(number(statistics.median(each)) if each else "–")
+        busy = [s["own_cpu"] / s["seconds"] for s in samples[case.name].get("tinysio", [])]
+        row.append(f"{statistics.median(busy):.0%}" if busy else "–")
+        rows.append(row)
+    text = (
+        "Microseconds of processor time that the server uses for one message, delivery or connection; and how much of one core "
+        "the generator needs while it drives tinysio.\n\n"
+    )
+    return "### Processor time\n\n" + text + _table(["case", *(s.title for s in columns), "generator"], rows)
+
+
+def _idle(samples):
+    chosen = [case for case in cases.CASES if isinstance(case, cases.Idle) and case.name in samples]
+    rows = []
+    for case in chosen:
+        for server in _present(samples, [case]):
+            get = lambda key: _median(samples, case.name, server.name, key)
+            row = [case.title, server.title]
+            for label in ("at_once", "parked"):
+                row += [f"{get(label + '_resident_kb'):.1f} + {get(label + '_stack_kb'):.1f}", f"**{get(label + '_kb'):.1f}**"]
+                row.append(f"{get(label + '_threads'):.0f}")
+            rows.append([*row, f"{get('idle_cpu'):.2f}"])
+    if not rows:
+        return ""
+    text = (
+        f"KB for each connection: resident + kernel stack of threads ({servers.KERNEL_STACK_KB} KB each), at once and after "
+        f"{cases.Idle.PARKED:.0f} s of silence; and processor seconds over {cases.Idle.END - cases.Idle.AT_ONCE:.0f} s, in which each "
+        "connection has one heartbeat.\n\n"
+    )
+    head = ["", "", "at once", "sum", "threads", "after 15 s", "sum", "threads", "processor s"]
+    return "### Idle connections\n\n" + text + _table(head, rows)
+
+
+def _start(samples):
+    if "start" not in samples:
+        return ""
+    rows = []
+    for server in _present(samples, [case for case in cases.CASES if case.name == "start"]):
+        values = {key: _values(samples, "start", server.name, key) for key in ("accept_ms", "rss_kb", "threads")}
+        megabytes = [value / 1024 for value in values["rss_kb"]]
+        rows.append([server.title, _spread(values["accept_ms"]), _spread(megabytes), f"{values['threads'][-1]}"])
+    head = ["", "start to first accept, ms", "resident, MB", "threads"]
+    return "### Started and empty\n\n" + _table(head, rows)
