@@ -42,6 +42,7 @@ pub mod client;
 mod outcome;
 pub mod proto;
 pub mod server;
+mod sys;
 
 pub use bytes::Bytes;
 pub use client::Client;

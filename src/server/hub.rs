@@ -17,19 +17,10 @@ use std::{
     cmp::Reverse,
     collections::{BinaryHeap, HashMap, VecDeque},
     io,
-    sync::{
-        Arc, Weak,
-        atomic::{
-            AtomicUsize,
-            Ordering::{Acquire, Relaxed, Release},
-        },
-    },
-    thread::{self, JoinHandle},
-    time::{Duration, Instant},
+    sync::{Arc, Weak},
+    time::Duration,
 };
 
-use crossbeam_channel::{Receiver, Sender, bounded};
-use parking_lot::{Condvar, Mutex};
 use smallvec::SmallVec;
 
 use super::{
@@ -41,10 +32,25 @@ use super::{
     session::Session,
     socket::{self, Socket},
 };
-use crate::proto::{
-    CloseReason,
-    engine::{Beat, Heartbeat, TransportKind},
-    socket::Encoded,
+use crate::{
+    proto::{
+        CloseReason,
+        engine::{Beat, Heartbeat, TransportKind},
+        socket::Encoded,
+    },
+    sys::{
+        channel::{Receiver, RecvTimeoutError, Sender, bounded},
+        sync::{
+            Condvar, Mutex,
+            atomic::{
+                AtomicUsize,
+                Ordering::{Acquire, Relaxed, Release},
+            },
+        },
+        thread::{self, JoinHandle},
+        thread_local,
+        time::Instant,
+    },
 };
 
 /// Commands of one batch. A larger batch means fewer writes and a longer wait for the first packet in it.
@@ -452,7 +458,6 @@ impl Hub {
     /// `Some(None)`: no command, but a deadline. `None`: nobody is left to send any.
     #[allow(clippy::option_option, reason = "the three outcomes of waiting are just these")]
     fn next(&mut self) -> Option<Option<Command>> {
-        use crossbeam_channel::RecvTimeoutError;
         if let Some(own) = OWN.with_borrow_mut(VecDeque::pop_front) {
             return Some(Some(own));
         }

@@ -11,11 +11,7 @@
 use std::{
     fmt,
     io::{self, Read, Write},
-    sync::{
-        Arc,
-        atomic::Ordering::{AcqRel, Release},
-    },
-    time::Instant,
+    sync::Arc,
 };
 
 use tungstenite::{
@@ -34,10 +30,16 @@ use super::{
     session::{Parting, Session},
     stream::{Stream, WRITE_PATIENCE},
 };
-use crate::proto::{
-    CloseReason,
-    engine::{Data, Packet, ProbeStep, TransportKind, UpgradeProbe},
-    socket::Encoded,
+use crate::{
+    proto::{
+        CloseReason,
+        engine::{Data, Packet, ProbeStep, TransportKind, UpgradeProbe},
+        socket::Encoded,
+    },
+    sys::{
+        sync::atomic::Ordering::{AcqRel, Release},
+        time::Instant,
+    },
 };
 
 /// What is read from the socket at once: little at first, and more for a client that fills it.
