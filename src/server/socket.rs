@@ -411,10 +411,11 @@ impl Socket {
     }
 
     fn send_awaited<T: Serialize + ?Sized>(&self, event: &str, id: u64, args: &T) -> Result<(), AckError> {
-        self.send_event(event, Some(id), args, false).map_err(|error| {
-            self.0.acks.lock().remove(id);
-            error.into()
-        })
+        match self.send_event(event, Some(id), args, false) {
+            Err(error) if self.0.acks.lock().remove(id).is_some() => Err(error.into()),
+            // Of a failure by the socket's end, whoever waits has been told with that end: not twice.
+            _ => Ok(()),
+        }
     }
 
     /// The answer to an emit has come, or has failed to. An id that nobody waits for is ignored, as on the official
