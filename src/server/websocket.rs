@@ -11,6 +11,7 @@
 use std::{
     fmt,
     io::{self, Read, Write},
+    net::Shutdown,
     sync::Arc,
 };
 
@@ -212,7 +213,12 @@ impl Read for Io {
 impl Write for Io {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if !self.bound {
-            return self.stream.send_all(bytes, WRITE_PATIENCE).map(|()| bytes.len());
+            let sent = self.stream.send_all(bytes, WRITE_PATIENCE);
+            if sent.is_err() {
+                // A part of the frame may have left, and nothing that followed would be understood.
+                self.stream.shutdown(Shutdown::Write);
+            }
+            return sent.map(|()| bytes.len());
         }
         // The codec hands over whole frames. That the session has ended, it learns by reading.
         let _ = self.session.send(Packets::Borrowed(bytes), false);
