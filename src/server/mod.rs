@@ -24,6 +24,8 @@ mod handle;
 mod http;
 mod hub;
 mod lot;
+#[cfg(all(test, shuttle))]
+mod model;
 mod namespace;
 mod outbox;
 mod polling;
