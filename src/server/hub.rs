@@ -681,7 +681,7 @@ impl Hub {
                     // As of the time that was due, so that a busy machine does not make every deadline later; but when that
                     // is long past, peers are left most of their time.
                     let late = now.checked_sub(self.config.ping_timeout / 4).unwrap_or(now);
-                    self.beat(due.max(late), slot, &session);
+                    self.beat(due.max(late), due < late, slot, &session);
                 }
                 Deadline::Connect(session) => {
                     if let Some(session) = session.upgrade()
@@ -708,7 +708,8 @@ impl Hub {
         }
     }
 
-    fn beat(&mut self, now: Instant, slot: u32, session: &Weak<Session>) {
+    /// `slept`: so much later than was due that this process, or the machine, may have been asleep.
+    fn beat(&mut self, now: Instant, slept: bool, slot: u32, session: &Weak<Session>) {
         const PING: &[u8] = &[0x81, 1, b'2'];
         let Some(Some(seat)) = self.seats.get_mut(slot as usize) else { return };
         let session = Weak::clone(session);
@@ -723,7 +724,10 @@ impl Hub {
             log::info!("session {}: the attachments of a packet are overdue", seat.session.id);
             return seat.session.end(CloseReason::ParseError);
         }
-        let next = match seat.heartbeat.check(now, seat.session.take_signs()) {
+        let mut heard = seat.session.take_signs();
+        // The readers have slept too: the pong may be there, and not be read.
+        heard.busy |= slept;
+        let next = match seat.heartbeat.check(now, heard) {
             Beat::Wait(at) => at,
             Beat::Ping(at) => {
                 // A failure has ended the session by itself.
