@@ -347,6 +347,8 @@ impl WebSocket {
 
     /// Keeps reading, and forgetting, until the peer has seen the close; the hub cuts who takes too long.
     fn linger(&mut self) {
+        // Not for `park_after` only: what waits for a slow peer still goes out. If this fails, the peer is gone.
+        let _ = self.io.stream.set_read_timeout(None);
         let mut sink = [0; 1024];
         while self.io.stream.recv(&mut sink).is_ok_and(|read| read > 0) {}
         self.io.session.cut();
@@ -409,7 +411,7 @@ fn is_pong(text: &str) -> bool {
     matches!(Packet::decode(text), Ok(Packet::Pong(_)))
 }
 
-fn codec_config(config: &Config) -> WebSocketConfig {
+pub(super) fn codec_config(config: &Config) -> WebSocketConfig {
     WebSocketConfig::default()
         .read_buffer_size(CODEC_BUFFER)
         .write_buffer_size(0)
