@@ -39,6 +39,9 @@
 
 pub mod chat;
 pub mod client;
+#[cfg(all(shuttle, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod outcome;
 pub mod proto;
 pub mod server;

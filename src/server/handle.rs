@@ -399,7 +399,7 @@ impl Server {
     }
 
     /// Bytes that wait in all outboxes.
-    #[cfg(all(test, shuttle))]
+    #[cfg(all(shuttle, any(test, fuzzing)))]
     pub(super) fn outbox_bytes(&self) -> usize {
         self.0.core.budget.used()
     }

@@ -58,7 +58,7 @@ impl Budget {
         Self { used: AtomicUsize::new(0), max, share: max / sessions / 2 }
     }
 
-    #[cfg(all(test, shuttle))]
+    #[cfg(all(shuttle, any(test, fuzzing)))]
     pub(super) fn used(&self) -> usize {
         self.used.load(Relaxed)
     }

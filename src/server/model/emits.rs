@@ -10,7 +10,7 @@ use std::{
 
 use super::{
     SOON, all_over, check, go, numbers_of,
-    peer::{Peer, send_all},
+    peer::{Peer, send_all, word},
 };
 use crate::{
     server::{Server, Socket},
@@ -199,5 +199,31 @@ fn a_slow_consumer_is_closed_and_its_account_settled() {
         drop(slow);
         all_over(server);
         assert_eq!(ends.load(SeqCst), 2);
+    });
+}
+
+/// A client that reads slowly, but within `close_timeout`, gets all that was said before the server hung up, although the
+/// server has been silent towards it for longer than connections talk before they park.
+#[test]
+fn a_goodbye_waits_for_a_slow_reader() {
+    check("slow goodbye", || {
+        let ends: Arc<AtomicUsize> = Arc::default();
+        let (server, sockets) = serve(&ends);
+        let (mut peer, _) = Peer::websocket();
+        let socket = sockets.recv().unwrap();
+        for number in 0..20 {
+            socket.emit("w", pad(&format!("a{number}"), true)).expect("there is room");
+        }
+        socket.disconnect(true);
+        drop(socket);
+        let mut heard = Vec::new();
+        while let Some(packet) = peer.packet() {
+            heard.extend(word(&packet));
+            crate::sys::thread::sleep(Duration::from_millis(200));
+        }
+        assert!(numbers_of('a', &heard).into_iter().eq(0..20), "{heard:?}");
+        peer.hang_up();
+        all_over(server);
+        assert_eq!(ends.load(SeqCst), 1);
     });
 }
