@@ -39,9 +39,13 @@
 
 pub mod chat;
 pub mod client;
+#[cfg(all(shuttle, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod outcome;
 pub mod proto;
 pub mod server;
+mod sys;
 
 pub use bytes::Bytes;
 pub use client::Client;

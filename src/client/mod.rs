@@ -56,6 +56,8 @@ mod inbound;
 mod lifecycle;
 mod link;
 mod offline;
+#[cfg(all(shuttle, fuzzing))]
+pub(crate) use open::read_open_for_fuzzing;
 mod open;
 mod polling;
 mod socket;

@@ -131,6 +131,15 @@ fn read_open(transport: TransportKind, packet: &str) -> Result<Open, Error> {
     })
 }
 
+/// What a client makes of an answer to its handshake, whatever the status.
+#[cfg(all(shuttle, fuzzing))]
+pub(crate) fn read_open_for_fuzzing(status: u16, body: &[u8]) -> Result<Open, Error> {
+    let reply = Reply { status, location: None, content_type: String::new(), body: body.to_vec().into() };
+    let text = text(reply)?;
+    let (first, _) = text.split_once(payload::SEPARATOR).unwrap_or((&text, ""));
+    read_open(TransportKind::Polling, first)
+}
+
 /// The body of a good answer to a poll.
 pub(super) fn text(reply: Reply) -> Result<String, Error> {
     if reply.status != 200 {

@@ -1,13 +1,9 @@
 //! The acknowledgements that a socket still owes: bounded, and with one alarm for all of them.
 
-use std::{
-    collections::HashMap,
-    time::{Duration, Instant},
-};
-
-use crossbeam_channel::Sender;
+use std::{collections::HashMap, time::Duration};
 
 use super::socket::{AckCallback, AckResult};
+use crate::sys::{channel::Sender, time::Instant};
 
 /// When a timeout that begins now is over; one that no clock can tell is over in a year.
 pub(super) fn deadline(timeout: Duration) -> Instant {

@@ -2,7 +2,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crossbeam_channel::bounded;
 use serde::Serialize;
 
 use super::{
@@ -12,7 +11,10 @@ use super::{
     namespace::Namespace,
     socket::Socket,
 };
-use crate::proto::socket::{Outgoing, OwnedArgs};
+use crate::{
+    proto::socket::{Outgoing, OwnedArgs},
+    sys::channel::bounded,
+};
 
 /// What one recipient answered, or why it did not.
 pub type Reply = (Socket, Result<OwnedArgs, AckError>);

@@ -1,10 +1,11 @@
 //! Who is connected: the permits that bound the connections, and the means to end them all.
 
-use std::{
-    collections::HashMap,
-    net::Shutdown,
+use std::{collections::HashMap, net::Shutdown, sync::Arc};
+
+use super::stream::Stream;
+use crate::sys::{
     sync::{
-        Arc,
+        Condvar, Mutex,
         atomic::{
             AtomicBool, AtomicU64,
             Ordering::{Relaxed, SeqCst},
@@ -12,10 +13,6 @@ use std::{
     },
     time::Instant,
 };
-
-use parking_lot::{Condvar, Mutex};
-
-use super::stream::Stream;
 
 /// Every connection there is, so that a stop can end them and wait for them.
 #[derive(Debug)]

@@ -6,18 +6,17 @@
 //! There are as many threads as tasks and [`RESTING_MAX`] more at most; the permits bound the tasks. No queue: a task never
 //! waits for another one, because any of them may block.
 
-use std::{
-    io,
+use std::{io, sync::Arc, time::Duration};
+
+use crate::sys::{
+    channel::{Receiver, Sender, bounded},
     sync::{
-        Arc,
+        Condvar, Mutex,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
     thread,
-    time::{Duration, Instant},
+    time::Instant,
 };
-
-use crossbeam_channel::{Receiver, Sender, bounded};
-use parking_lot::{Condvar, Mutex};
 
 /// Threads at rest: enough for a burst of short connections, and some hundred kilobytes of stacks.
 const RESTING_MAX: usize = 16;

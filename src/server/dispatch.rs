@@ -10,10 +10,7 @@
 use std::{
     cell::Cell,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{
-        Arc,
-        atomic::Ordering::{Acquire, Relaxed, Release},
-    },
+    sync::Arc,
 };
 
 use bytes::Bytes;
@@ -30,10 +27,16 @@ use super::{
     session::{self, Session},
     socket::{Event, Socket},
 };
-use crate::proto::{
-    CloseReason, Error,
-    engine::{Data, Packet},
-    socket::{Assembler, Body, Outgoing},
+use crate::{
+    proto::{
+        CloseReason, Error,
+        engine::{Data, Packet},
+        socket::{Assembler, Body, Outgoing},
+    },
+    sys::{
+        sync::atomic::Ordering::{Acquire, Relaxed, Release},
+        thread_local,
+    },
 };
 
 /// What a session's packets build up: owned by the thread whose turn it is.

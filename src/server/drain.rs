@@ -5,20 +5,18 @@
 //!   emit ─► corked outbox ─────────► watch(session): every CORK_PATIENCE, send what was there at the last look
 //! ```
 
-use std::{
-    io,
-    sync::Arc,
-    thread::{self, JoinHandle},
-    time::{Duration, Instant},
-};
-
-use crossbeam_channel::{Receiver, Sender, bounded};
-use rustix::event::{PollFd, PollFlags};
+use std::{io, sync::Arc, time::Duration};
 
 use super::{
     outbox::{Drained, Pushed},
     session::Session,
     stream::{self, Stream, Waker},
+};
+use crate::sys::{
+    channel::{Receiver, Sender, bounded},
+    os::{PollFd, PollFlags},
+    thread::{self, JoinHandle},
+    time::Instant,
 };
 
 /// How long a packet that one handler emitted may wait, gathered, for a later handler of the same read: at least

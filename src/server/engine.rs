@@ -1,11 +1,6 @@
 //! Engine.IO sessions from their opening on, and the entry for those who want no Socket.IO above them.
 
-use std::{
-    borrow::Cow,
-    fmt,
-    sync::{Arc, atomic::Ordering::Release},
-    time::Instant,
-};
+use std::{borrow::Cow, fmt, sync::Arc};
 
 use bytes::Bytes;
 
@@ -17,10 +12,13 @@ use super::{
     outbox::Packets,
     session::{self, Handshake, Session},
 };
-use crate::proto::{
-    CloseReason,
-    engine::{Open, TransportKind},
-    socket::Encoded,
+use crate::{
+    proto::{
+        CloseReason,
+        engine::{Open, TransportKind},
+        socket::Encoded,
+    },
+    sys::{sync::atomic::Ordering::Release, time::Instant},
 };
 
 /// Why no session could be opened.

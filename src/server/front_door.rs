@@ -7,20 +7,7 @@
 //!                             └─── lot ◄─── silent: next head, held poll, websocket
 //! ```
 
-use std::{
-    io,
-    net::{Shutdown, TcpListener},
-    os::{
-        fd::{AsFd, BorrowedFd},
-        unix::net::UnixListener,
-    },
-    path::PathBuf,
-    sync::Arc,
-    thread::{self, JoinHandle},
-    time::{Duration, Instant},
-};
-
-use rustix::event::{PollFd, PollFlags, epoll::EventFlags};
+use std::{io, net::Shutdown, path::PathBuf, sync::Arc, time::Duration};
 
 use super::{
     cors::{Cors, Target},
@@ -33,9 +20,18 @@ use super::{
     stream::{self, Peer, Stream, Waker},
     websocket::{self, WebSocket},
 };
-use crate::proto::{
-    CloseReason,
-    engine::{HandshakeError, Query, TransportKind},
+use crate::{
+    proto::{
+        CloseReason,
+        engine::{HandshakeError, Query, TransportKind},
+    },
+    sys::{
+        fd::{AsFd, BorrowedFd},
+        net::{TcpListener, UnixListener},
+        os::{PollFd, PollFlags, epoll::EventFlags},
+        thread::{self, JoinHandle},
+        time::Instant,
+    },
 };
 
 /// How long accepting rests when the system has no descriptors or memory for another connection.

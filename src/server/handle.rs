@@ -3,21 +3,13 @@
 use std::{
     collections::HashMap,
     fmt,
-    net::{SocketAddr, TcpListener, ToSocketAddrs},
-    os::unix::{
-        fs::FileTypeExt,
-        net::{UnixListener, UnixStream},
-    },
+    net::{SocketAddr, ToSocketAddrs},
+    os::unix::fs::FileTypeExt,
     path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::SeqCst},
-    },
-    thread::JoinHandle,
-    time::{Duration, Instant},
+    sync::Arc,
+    time::Duration,
 };
 
-use parking_lot::{Condvar, Mutex};
 use serde::Serialize;
 
 use super::{
@@ -41,7 +33,18 @@ use super::{
     stream::Waker,
     tend::TendHandle,
 };
-use crate::proto::{CloseReason, engine::TransportKind, limits};
+use crate::{
+    proto::{CloseReason, engine::TransportKind, limits},
+    sys::{
+        net::{TcpListener, UnixListener, UnixStream},
+        sync::{
+            Condvar, Mutex,
+            atomic::{AtomicBool, Ordering::SeqCst},
+        },
+        thread::{self, JoinHandle},
+        time::Instant,
+    },
+};
 
 type RouteHandler = Box<dyn Fn(&Request<'_>) -> Response + Send + Sync>;
 
@@ -395,6 +398,12 @@ impl Server {
         self.0.core.sessions.len()
     }
 
+    /// Bytes that wait in all outboxes.
+    #[cfg(all(shuttle, any(test, fuzzing)))]
+    pub(super) fn outbox_bytes(&self) -> usize {
+        self.0.core.budget.used()
+    }
+
     /// Connections that are silent, and wait without a thread of their own ([`Config::park_after`]).
     #[must_use]
     pub fn parked_count(&self) -> usize {
@@ -421,7 +430,7 @@ impl Server {
         let stop = move || {
             running.shutdown(deadline);
         };
-        if let Err(error) = std::thread::Builder::new().name("shutdown".into()).spawn(stop) {
+        if let Err(error) = thread::Builder::new().name("shutdown".into()).spawn(stop) {
             log::error!("no thread to shut the server down: {error}");
         }
         false
@@ -510,7 +519,7 @@ fn join(thread: JoinHandle<()>, deadline: Instant) -> bool {
         if Instant::now() >= deadline {
             return false;
         }
-        std::thread::sleep(Duration::from_millis(1));
+        thread::sleep(Duration::from_millis(1));
     }
     thread.join().is_ok()
 }

@@ -6,7 +6,7 @@ use std::{
     io::{self, BufRead, Cursor, Read},
     ops::Range,
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use smallvec::SmallVec;
@@ -18,6 +18,7 @@ use super::{
     connections::Permit,
     stream::{Peer, Stream, WRITE_PATIENCE},
 };
+use crate::sys::time::Instant;
 
 /// What a route answers: `tiny_http`'s response with a body in memory.
 pub type Response = tiny_http::Response<Cursor<Vec<u8>>>;

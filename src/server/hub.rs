@@ -17,19 +17,10 @@ use std::{
     cmp::Reverse,
     collections::{BinaryHeap, HashMap, VecDeque},
     io,
-    sync::{
-        Arc, Weak,
-        atomic::{
-            AtomicUsize,
-            Ordering::{Acquire, Relaxed, Release},
-        },
-    },
-    thread::{self, JoinHandle},
-    time::{Duration, Instant},
+    sync::{Arc, Weak},
+    time::Duration,
 };
 
-use crossbeam_channel::{Receiver, Sender, bounded};
-use parking_lot::{Condvar, Mutex};
 use smallvec::SmallVec;
 
 use super::{
@@ -41,10 +32,25 @@ use super::{
     session::Session,
     socket::{self, Socket},
 };
-use crate::proto::{
-    CloseReason,
-    engine::{Beat, Heartbeat, TransportKind},
-    socket::Encoded,
+use crate::{
+    proto::{
+        CloseReason,
+        engine::{Beat, Heartbeat, TransportKind},
+        socket::Encoded,
+    },
+    sys::{
+        channel::{Receiver, RecvTimeoutError, Sender, bounded},
+        sync::{
+            Condvar, Mutex,
+            atomic::{
+                AtomicUsize,
+                Ordering::{Acquire, Relaxed, Release},
+            },
+        },
+        thread::{self, JoinHandle},
+        thread_local,
+        time::Instant,
+    },
 };
 
 /// Commands of one batch. A larger batch means fewer writes and a longer wait for the first packet in it.
@@ -452,7 +458,6 @@ impl Hub {
     /// `Some(None)`: no command, but a deadline. `None`: nobody is left to send any.
     #[allow(clippy::option_option, reason = "the three outcomes of waiting are just these")]
     fn next(&mut self) -> Option<Option<Command>> {
-        use crossbeam_channel::RecvTimeoutError;
         if let Some(own) = OWN.with_borrow_mut(VecDeque::pop_front) {
             return Some(Some(own));
         }
@@ -676,7 +681,7 @@ impl Hub {
                     // As of the time that was due, so that a busy machine does not make every deadline later; but when that
                     // is long past, peers are left most of their time.
                     let late = now.checked_sub(self.config.ping_timeout / 4).unwrap_or(now);
-                    self.beat(due.max(late), slot, &session);
+                    self.beat(due.max(late), due < late, slot, &session);
                 }
                 Deadline::Connect(session) => {
                     if let Some(session) = session.upgrade()
@@ -703,7 +708,8 @@ impl Hub {
         }
     }
 
-    fn beat(&mut self, now: Instant, slot: u32, session: &Weak<Session>) {
+    /// `slept`: so much later than was due that this process, or the machine, may have been asleep.
+    fn beat(&mut self, now: Instant, slept: bool, slot: u32, session: &Weak<Session>) {
         const PING: &[u8] = &[0x81, 1, b'2'];
         let Some(Some(seat)) = self.seats.get_mut(slot as usize) else { return };
         let session = Weak::clone(session);
@@ -718,7 +724,10 @@ impl Hub {
             log::info!("session {}: the attachments of a packet are overdue", seat.session.id);
             return seat.session.end(CloseReason::ParseError);
         }
-        let next = match seat.heartbeat.check(now, seat.session.take_signs()) {
+        let mut heard = seat.session.take_signs();
+        // The readers have slept too: the pong may be there, and not be read.
+        heard.busy |= slept;
+        let next = match seat.heartbeat.check(now, heard) {
             Beat::Wait(at) => at,
             Beat::Ping(at) => {
                 // A failure has ended the session by itself.

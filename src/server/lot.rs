@@ -8,28 +8,23 @@
 //! and a little memory, but no stack. Signs of life, pongs and pings, are taken note of right here, so that ten thousand idle
 //! clients that answer their heartbeats need no thread each.
 
-use std::{
-    io, mem,
-    sync::Arc,
-    thread::{self, JoinHandle},
-    time::{Duration, Instant},
-};
-
-use parking_lot::Mutex;
-use rustix::{
-    buffer::spare_capacity,
-    event::{
-        Timespec,
-        epoll::{self, CreateFlags, EventData, EventFlags},
-    },
-    fd::OwnedFd,
-    io::Errno,
-};
+use std::{io, mem, sync::Arc, time::Duration};
 
 use super::{
     front_door::{self, Work},
     handle::Core,
     stream::Waker,
+};
+use crate::sys::{
+    fd::OwnedFd,
+    os::{
+        Errno, Timespec,
+        epoll::{self, CreateFlags, EventData, EventFlags},
+        spare_capacity,
+    },
+    sync::Mutex,
+    thread::{self, JoinHandle},
+    time::Instant,
 };
 
 /// Events taken from the kernel at once.

@@ -24,6 +24,8 @@ mod handle;
 mod http;
 mod hub;
 mod lot;
+#[cfg(all(shuttle, any(test, fuzzing)))]
+pub(crate) mod model;
 mod namespace;
 mod outbox;
 mod polling;

@@ -1,16 +1,6 @@
 //! A namespace: its handlers, fixed before the server starts, and its verbs afterwards.
 
-use std::{
-    collections::BTreeMap,
-    fmt,
-    sync::{
-        Arc,
-        atomic::{
-            AtomicU64, AtomicUsize,
-            Ordering::{Acquire, Relaxed},
-        },
-    },
-};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use serde::Serialize;
 
@@ -23,6 +13,10 @@ use super::{
 use crate::{
     outcome::Outcome,
     proto::{CloseReason, limits},
+    sys::sync::atomic::{
+        AtomicU64, AtomicUsize,
+        Ordering::{Acquire, Relaxed},
+    },
 };
 
 pub(super) type Middleware = Box<dyn Fn(&Socket) -> Result<(), ConnectError> + Send + Sync>;

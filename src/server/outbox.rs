@@ -10,27 +10,24 @@
 //! One lock, held for the time of a non-blocking `send` at most. Whoever emits writes; the backlog holds what the kernel
 //! did not take, in order, as whole WebSocket frames but for the first, and polling reads its packets out of it.
 
-use std::{
-    collections::VecDeque,
-    io,
-    net::Shutdown,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
-};
+use std::{collections::VecDeque, io, net::Shutdown, sync::Arc};
 
 use bytes::Bytes;
-use parking_lot::Mutex;
 
 use super::{
     lot::{Lot, Token},
     stream::{Stream, Waker},
 };
-use crate::proto::{
-    engine::payload,
-    limits,
-    socket::{Encoded, Frames, Opcode},
+use crate::{
+    proto::{
+        engine::payload,
+        limits,
+        socket::{Encoded, Frames, Opcode},
+    },
+    sys::sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
 };
 
 /// From here on a waiting packet is shared by its recipients; below it is cheaper to copy it.
@@ -59,6 +56,11 @@ impl Budget {
     /// again may wait.
     pub(super) fn new(max: usize, sessions: usize) -> Self {
         Self { used: AtomicUsize::new(0), max, share: max / sessions / 2 }
+    }
+
+    #[cfg(all(shuttle, any(test, fuzzing)))]
+    pub(super) fn used(&self) -> usize {
+        self.used.load(Relaxed)
     }
 
     fn is_exceeded_by(&self, waiting: usize) -> bool {

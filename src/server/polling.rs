@@ -7,18 +7,7 @@
 //! The rules that the official server answers with 400 and the end of the session (a second GET, a second POST,
 //! binary bodies) are kept as they are.
 
-use std::{
-    cell::RefCell,
-    io,
-    sync::{
-        Arc,
-        atomic::Ordering::{AcqRel, Acquire, Release},
-    },
-    thread,
-    time::{Duration, Instant},
-};
-
-use rustix::event::{PollFd, PollFlags};
+use std::{cell::RefCell, io, sync::Arc, time::Duration};
 
 use super::{
     engine,
@@ -29,9 +18,17 @@ use super::{
     session::{Handshake, Parting, Session},
     stream::{self, Waker},
 };
-use crate::proto::{
-    CloseReason, Error,
-    engine::{HandshakeError, TransportKind, payload},
+use crate::{
+    proto::{
+        CloseReason, Error,
+        engine::{HandshakeError, TransportKind, payload},
+    },
+    sys::{
+        os::{PollFd, PollFlags},
+        sync::atomic::Ordering::{AcqRel, Acquire, Release},
+        thread, thread_local,
+        time::Instant,
+    },
 };
 
 thread_local! {

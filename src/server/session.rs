@@ -12,18 +12,11 @@ use std::{
     collections::HashMap,
     fmt,
     ops::{Deref, DerefMut},
-    sync::{
-        Arc, OnceLock,
-        atomic::{
-            AtomicBool, AtomicU8, AtomicU64,
-            Ordering::{Acquire, Relaxed, Release},
-        },
-    },
-    time::{Instant, SystemTime},
+    sync::Arc,
+    time::SystemTime,
 };
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use parking_lot::{Condvar, Mutex};
 
 use super::{
     dispatch::{Inbound, Todo},
@@ -34,10 +27,22 @@ use super::{
     outbox::{CLOSE_FRAME, Outbox, Packets, Pushed},
     stream::Peer,
 };
-use crate::proto::{
-    CloseReason,
-    engine::{Heard, TransportKind},
-    socket::Encoded,
+use crate::{
+    proto::{
+        CloseReason,
+        engine::{Heard, TransportKind},
+        socket::Encoded,
+    },
+    sys::{
+        sync::{
+            Condvar, Mutex, OnceLock,
+            atomic::{
+                AtomicBool, AtomicU8, AtomicU64,
+                Ordering::{Acquire, Relaxed, Release},
+            },
+        },
+        time::Instant,
+    },
 };
 
 /// A new session or socket id: 20 characters of base64url, 120 bits from the operating system, as the official

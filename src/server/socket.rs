@@ -1,22 +1,7 @@
 //! A socket: one client's membership of one namespace. Also the events it brings and their acknowledgements.
 
-use std::{
-    any::Any,
-    borrow::Cow,
-    cell::Cell,
-    fmt,
-    sync::{
-        Arc,
-        atomic::{
-            AtomicU8,
-            Ordering::{AcqRel, Acquire, Release},
-        },
-    },
-    time::{Duration, Instant},
-};
+use std::{any::Any, borrow::Cow, cell::Cell, fmt, sync::Arc, time::Duration};
 
-use crossbeam_channel::{RecvTimeoutError, bounded};
-use parking_lot::Mutex;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 use smallvec::smallvec;
@@ -31,10 +16,24 @@ use super::{
     outbox::Packets,
     session::{Handshake, Session},
 };
-use crate::proto::{
-    CloseReason,
-    engine::TransportKind,
-    socket::{Arg, Args, EncodeError, Encoded, Outgoing, OwnedArgs},
+use crate::{
+    proto::{
+        CloseReason,
+        engine::TransportKind,
+        socket::{Arg, Args, EncodeError, Encoded, Outgoing, OwnedArgs},
+    },
+    sys::{
+        channel::{RecvTimeoutError, bounded},
+        sync::{
+            Mutex,
+            atomic::{
+                AtomicU8,
+                Ordering::{AcqRel, Acquire, Release},
+            },
+        },
+        thread_local,
+        time::Instant,
+    },
 };
 
 /// A connected client in one namespace: the official `Socket`. Cheap to clone; every method may be called from any
@@ -412,10 +411,11 @@ impl Socket {
     }
 
     fn send_awaited<T: Serialize + ?Sized>(&self, event: &str, id: u64, args: &T) -> Result<(), AckError> {
-        self.send_event(event, Some(id), args, false).map_err(|error| {
-            self.0.acks.lock().remove(id);
-            error.into()
-        })
+        match self.send_event(event, Some(id), args, false) {
+            Err(error) if self.0.acks.lock().remove(id).is_some() => Err(error.into()),
+            // Of a failure by the socket's end, whoever waits has been told with that end: not twice.
+            _ => Ok(()),
+        }
     }
 
     /// The answer to an emit has come, or has failed to. An id that nobody waits for is ignored, as on the official

@@ -3,19 +3,18 @@
 use std::{
     fmt,
     io::{self, Read},
-    net::{Shutdown, SocketAddr, TcpStream},
-    os::{
-        fd::{AsFd, BorrowedFd, OwnedFd},
-        unix::net::UnixStream,
-    },
-    time::{Duration, Instant},
+    net::{Shutdown, SocketAddr},
+    time::Duration,
 };
 
-use rustix::{
-    buffer::spare_capacity,
-    event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll},
-    io::Errno,
-    net::{RecvFlags, SendFlags, recv, send},
+use crate::sys::{
+    fd::{AsFd, BorrowedFd, OwnedFd},
+    net::{TcpStream, UnixStream},
+    os::{
+        Errno, EventfdFlags, PollFd, PollFlags, RecvFlags, SendFlags, Timespec, eventfd, poll, read, recv,
+        send, spare_capacity, write,
+    },
+    time::Instant,
 };
 
 /// Who is at the other end of a connection.
@@ -193,12 +192,12 @@ impl Waker {
     /// Any number of calls before the next [`reset`](Self::reset) count as one.
     pub(super) fn wake(&self) {
         // Fails only when the counter is full, and then the waiter is awake already.
-        let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
+        let _ = write(&self.0, &1u64.to_ne_bytes());
     }
 
     pub(super) fn reset(&self) {
         // Fails only when nobody woke it.
-        let _ = rustix::io::read(&self.0, &mut [0u8; 8]);
+        let _ = read(&self.0, &mut [0u8; 8]);
     }
 
     pub(super) fn poll_fd(&self) -> PollFd<'_> {

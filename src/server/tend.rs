@@ -3,15 +3,13 @@
 //! A polling session has no thread between two requests; when it times out, or a user's thread disconnects it, its
 //! disconnect handlers run here. Handlers that block hold up only others of this kind.
 
-use std::{
-    io,
-    sync::Arc,
-    thread::{self, JoinHandle},
-};
-
-use crossbeam_channel::{Receiver, Sender, bounded};
+use std::{io, sync::Arc};
 
 use super::session::Session;
+use crate::sys::{
+    channel::{Receiver, Sender, bounded},
+    thread::{self, JoinHandle},
+};
 
 /// Tells the thread which session to look after.
 #[derive(Debug)]

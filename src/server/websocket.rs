@@ -11,11 +11,8 @@
 use std::{
     fmt,
     io::{self, Read, Write},
-    sync::{
-        Arc,
-        atomic::Ordering::{AcqRel, Release},
-    },
-    time::Instant,
+    net::Shutdown,
+    sync::Arc,
 };
 
 use tungstenite::{
@@ -35,10 +32,16 @@ use super::{
     session::{Parting, Session},
     stream::{Stream, WRITE_PATIENCE},
 };
-use crate::proto::{
-    CloseReason,
-    engine::{Data, Packet, ProbeStep, TransportKind, UpgradeProbe},
-    socket::Encoded,
+use crate::{
+    proto::{
+        CloseReason,
+        engine::{Data, Packet, ProbeStep, TransportKind, UpgradeProbe},
+        socket::Encoded,
+    },
+    sys::{
+        sync::atomic::Ordering::{AcqRel, Release},
+        time::Instant,
+    },
 };
 
 /// What is read from the socket at once: little at first, and more for a client that fills it.
@@ -212,7 +215,12 @@ impl Read for Io {
 impl Write for Io {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if !self.bound {
-            return self.stream.send_all(bytes, WRITE_PATIENCE).map(|()| bytes.len());
+            let sent = self.stream.send_all(bytes, WRITE_PATIENCE);
+            if sent.is_err() {
+                // A part of the frame may have left, and nothing that followed would be understood.
+                self.stream.shutdown(Shutdown::Write);
+            }
+            return sent.map(|()| bytes.len());
         }
         // The codec hands over whole frames. That the session has ended, it learns by reading.
         let _ = self.session.send(Packets::Borrowed(bytes), false);
@@ -342,6 +350,8 @@ impl WebSocket {
 
     /// Keeps reading, and forgetting, until the peer has seen the close; the hub cuts who takes too long.
     fn linger(&mut self) {
+        // Not for `park_after` only: what waits for a slow peer still goes out. If this fails, the peer is gone.
+        let _ = self.io.stream.set_read_timeout(None);
         let mut sink = [0; 1024];
         while self.io.stream.recv(&mut sink).is_ok_and(|read| read > 0) {}
         self.io.session.cut();
@@ -404,7 +414,7 @@ fn is_pong(text: &str) -> bool {
     matches!(Packet::decode(text), Ok(Packet::Pong(_)))
 }
 
-fn codec_config(config: &Config) -> WebSocketConfig {
+pub(super) fn codec_config(config: &Config) -> WebSocketConfig {
     WebSocketConfig::default()
         .read_buffer_size(CODEC_BUFFER)
         .write_buffer_size(0)

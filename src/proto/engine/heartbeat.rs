@@ -8,7 +8,9 @@
 //! ```
 //! The client's side is one deadline, [`Open::silence_allowed`](super::Open::silence_allowed) after the last ping.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use crate::sys::time::Instant;
 
 /// What the owner of the clock has to do at a deadline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

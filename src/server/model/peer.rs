@@ -1,0 +1,219 @@
+//! A client of the simulated network: HTTP and WebSocket by hand, so that it does just what the scene says.
+
+use std::{net::Shutdown, sync::Arc};
+
+use crate::{
+    proto::engine::{Data, Open, Packet, payload},
+    sys::net::TcpStream,
+};
+
+/// One connection.
+pub(super) struct Peer {
+    pub(super) stream: Arc<TcpStream>,
+    input: Vec<u8>,
+}
+
+impl Peer {
+    pub(super) fn connect() -> Self {
+        let stream = TcpStream::connect(()).expect("somebody listens");
+        Self { stream: Arc::new(stream), input: Vec::new() }
+    }
+
+    /// A session on WebSocket, connected to `/`; with its id.
+    pub(super) fn websocket() -> (Self, String) {
+        let mut peer = Self::connect();
+        peer.ask_websocket("");
+        assert_eq!(peer.status(), Some(101));
+        let open = peer.packet().expect("the open packet");
+        peer.say("40");
+        let consent = peer.packet().expect("the consent");
+        assert!(consent.starts_with("40{"), "{consent}");
+        (peer, id_of(&open))
+    }
+
+    pub(super) fn ask_websocket(&mut self, rest: &str) {
+        self.send(
+            format!(
+                "GET /socket.io/?EIO=4&transport=websocket{rest} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n\
+                 Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+                 Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+            )
+            .as_bytes(),
+        );
+    }
+
+    /// A session on polling, connected to `/`; its id. This connection may be used on.
+    pub(super) fn polling() -> (Self, String) {
+        let mut peer = Self::connect();
+        let open = peer.get("").expect("the open packet").pop().expect("one packet");
+        let id = id_of(&open);
+        assert_eq!(peer.post(&id, "40"), Some(200));
+        let consent = peer.get(&format!("&sid={id}")).expect("the consent").remove(0);
+        assert!(consent.starts_with("40{"), "{consent}");
+        (peer, id)
+    }
+
+    pub(super) fn send(&self, bytes: &[u8]) -> bool {
+        send_all(&self.stream, bytes)
+    }
+
+    /// `false`: the stream has ended.
+    fn fill(&mut self) -> bool {
+        loop {
+            match self.stream.recv(4096, true) {
+                Ok(bytes) => {
+                    self.input.extend_from_slice(&bytes);
+                    return !bytes.is_empty();
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(_) => return false,
+            }
+        }
+    }
+
+    fn head(&mut self) -> Option<String> {
+        loop {
+            if let Some(at) = self.input.windows(4).position(|window| window == b"\r\n\r\n") {
+                return Some(String::from_utf8(self.input.drain(..at + 4).collect()).expect("ASCII"));
+            }
+            if !self.fill() {
+                return None;
+            }
+        }
+    }
+
+    /// The status of an answer without a body.
+    pub(super) fn status(&mut self) -> Option<u16> {
+        Some(self.head()?[9..12].parse().expect("a status"))
+    }
+
+    /// `None`: the stream ended.
+    pub(super) fn answer(&mut self) -> Option<(u16, String)> {
+        let head = self.head()?;
+        let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: "));
+        let length = length.map_or(0, |length| length.parse().expect("a number"));
+        while self.input.len() < length {
+            if !self.fill() {
+                return None;
+            }
+        }
+        let body = String::from_utf8(self.input.drain(..length).collect()).expect("UTF-8");
+        Some((head[9..12].parse().expect("a status"), body))
+    }
+
+    pub(super) fn ask(&mut self, rest: &str) {
+        self.send(
+            format!("GET /socket.io/?EIO=4&transport=polling{rest} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes(),
+        );
+    }
+
+    /// The packets that a GET brings. `None`: the session is over, or the stream.
+    pub(super) fn get(&mut self, rest: &str) -> Option<Vec<String>> {
+        self.ask(rest);
+        let (status, body) = self.answer()?;
+        (status == 200).then(|| {
+            let packets = payload::decode(&body).map(|packet| match packet.expect("well-formed") {
+                Packet::Message(Data::Binary(_)) => "binary".into(),
+                packet => packet.text().expect("text"),
+            });
+            packets.collect()
+        })
+    }
+
+    pub(super) fn post(&mut self, id: &str, body: &str) -> Option<u16> {
+        let length = body.len();
+        self.send(
+            format!(
+                "POST /socket.io/?EIO=4&transport=polling&sid={id} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n{body}"
+            )
+            .as_bytes(),
+        );
+        Some(self.answer()?.0)
+    }
+
+    /// Says a packet on WebSocket.
+    pub(super) fn say(&self, packet: &str) -> bool {
+        self.frame(0x81, packet.as_bytes())
+    }
+
+    pub(super) fn frame(&self, first: u8, payload: &[u8]) -> bool {
+        assert!(payload.len() < 126);
+        let mut frame = vec![first, 0x80 | payload.len() as u8, 0, 0, 0, 0];
+        frame.extend_from_slice(payload);
+        self.send(&frame)
+    }
+
+    /// The next packet on WebSocket, pings answered. `None`: a close frame, or the end.
+    pub(super) fn packet(&mut self) -> Option<String> {
+        loop {
+            while let Some((first, payload)) = self.take_frame() {
+                match first {
+                    0x81 if payload == b"2" => drop(self.say("3")),
+                    0x81 => return Some(String::from_utf8(payload).expect("UTF-8")),
+                    0x88 => return None,
+                    other => panic!("a frame of type {other:#x}"),
+                }
+            }
+            if !self.fill() {
+                return None;
+            }
+        }
+    }
+
+    fn take_frame(&mut self) -> Option<(u8, Vec<u8>)> {
+        let (first, second) = (*self.input.first()?, *self.input.get(1)?);
+        let (header, length) = match second {
+            126 => (4, usize::from(u16::from_be_bytes(self.input.get(2..4)?.try_into().expect("two")))),
+            127 => panic!("a frame of that size"),
+            length => (2, usize::from(length)),
+        };
+        let payload = self.input.get(header..header + length)?.to_vec();
+        self.input.drain(..header + length);
+        Some((first, payload))
+    }
+
+    /// The words of the events that come, until `enough` of them or the end.
+    pub(super) fn words(&mut self, enough: usize) -> Vec<String> {
+        let mut words = Vec::new();
+        while words.len() < enough {
+            let Some(packet) = self.packet() else { break };
+            words.extend(word(&packet));
+        }
+        words
+    }
+
+    /// Says good-bye, and waits until the server has hung up.
+    pub(super) fn leave(mut self) {
+        self.frame(0x88, &[]);
+        while self.packet().is_some() {}
+        self.hang_up();
+    }
+
+    pub(super) fn hang_up(&self) {
+        let _ = self.stream.shutdown(Shutdown::Both);
+    }
+}
+
+/// Sends all of it. `false`: the server wants nothing more.
+pub(super) fn send_all(stream: &TcpStream, mut bytes: &[u8]) -> bool {
+    while !bytes.is_empty() {
+        match stream.send(bytes) {
+            Ok(sent) => bytes = &bytes[sent..],
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => stream.wait_writable(),
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(_) => return false,
+        }
+    }
+    true
+}
+
+fn id_of(open: &str) -> String {
+    let open: Open = serde_json::from_str(&open[1..]).expect("an open packet");
+    open.sid
+}
+
+/// What an event `42["w","word"]` says.
+pub(super) fn word(packet: &str) -> Option<String> {
+    let padded = packet.strip_prefix(r#"42["w",""#)?.strip_suffix(r#""]"#)?;
+    Some(padded.trim_end_matches('.').to_owned())
+}

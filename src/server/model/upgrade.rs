@@ -1,0 +1,148 @@
+//! The move from polling to WebSocket under fire.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use super::{SOON, all_over, check, go, numbers_of, peer};
+use crate::{
+    server::{Server, Socket},
+    sys::{
+        channel::{Receiver, bounded},
+        thread,
+        time::Instant,
+    },
+};
+
+use peer::{Peer, word};
+
+const EACH: usize = 8;
+
+fn serve(ends: &Arc<AtomicUsize>) -> (Server, Receiver<Socket>) {
+    let (connected, sockets) = bounded(1);
+    let ends = Arc::clone(ends);
+    let server = Server::builder()
+        .namespace("/", move |ns| {
+            ns.on_connect(move |socket| {
+                socket.join("room");
+                connected.send(socket.clone()).expect("the scene waits");
+            });
+            ns.on("echo", |socket, event| socket.emit("w", event.args()));
+            ns.on_disconnect(move |_, _| _ = ends.fetch_add(1, SeqCst));
+        })
+        .listen("127.0.0.1:1")
+        .expect("it starts");
+    (server, sockets)
+}
+
+/// Everything that is emitted meanwhile arrives once and in order, by the GETs and then by the WebSocket; what a POST brings
+/// meanwhile is answered.
+#[test]
+fn nothing_is_lost_or_twice_in_an_upgrade() {
+    check("upgrade", || {
+        let ends = Arc::default();
+        let (server, sockets) = serve(&ends);
+        let (mut gets, id) = Peer::polling();
+        let socket = sockets.recv().unwrap();
+        let emitters = ['a', 'b'].map(|letter| {
+            let socket = socket.clone();
+            go(move || {
+                for number in 0..EACH {
+                    let word = format!("{letter}{number}");
+                    let emitted = if letter == 'a' {
+                        socket.emit("w", word)
+                    } else {
+                        socket.namespace().to("room").emit("w", word)
+                    };
+                    emitted.expect("the session lives");
+                    if number % 3 == 0 {
+                        thread::sleep(Duration::from_millis(1));
+                    }
+                }
+            })
+        });
+        // As the official client: polls until the probe is answered, and then ends its polling.
+        let (probed, pause) = bounded::<()>(1);
+        let sid = format!("&sid={id}");
+        let polled = {
+            let sid = sid.clone();
+            go(move || {
+                let mut heard = Vec::new();
+                while pause.try_recv().is_err() {
+                    let packets = gets.get(&sid).expect("the session lives");
+                    heard.extend(packets.iter().filter_map(|packet| word(packet)));
+                }
+                heard
+            })
+        };
+        let poster = {
+            let id = id.clone();
+            go(move || Peer::connect().post(&id, r#"42["echo","c0"]"#))
+        };
+        let mut ws = Peer::connect();
+        ws.ask_websocket(&sid);
+        assert_eq!(ws.status(), Some(101));
+        assert!(ws.say("2probe"));
+        assert_eq!(ws.packet().as_deref(), Some("3probe"));
+        probed.send(()).unwrap();
+        let mut heard = polled.join().unwrap();
+        assert_eq!(poster.join().unwrap(), Some(200));
+        assert!(ws.say("5"));
+        let moved = Instant::now();
+        heard.extend(ws.words(2 * EACH + 1 - heard.len()));
+        assert!(moved.elapsed() < SOON, "{:?}", moved.elapsed());
+        for (letter, count) in [('a', EACH), ('b', EACH), ('c', 1)] {
+            assert!(numbers_of(letter, &heard).into_iter().eq(0..count), "{letter}: {heard:?}");
+        }
+        for emitter in emitters {
+            emitter.join().unwrap();
+        }
+        drop(socket);
+        ws.leave();
+        all_over(server);
+        assert_eq!(ends.load(SeqCst), 1);
+    });
+}
+
+/// Two WebSockets want the session, a GET is held, and the session is disconnected: whoever wins, it ends once and all are
+/// let go.
+#[test]
+fn an_upgrade_races_with_another_and_with_the_end() {
+    check("upgrade, race", || {
+        let ends = Arc::default();
+        let (server, sockets) = serve(&ends);
+        let (mut gets, id) = Peer::polling();
+        let socket = sockets.recv().unwrap();
+        let sid = format!("&sid={id}");
+        let poll = {
+            let sid = sid.clone();
+            go(move || while gets.get(&sid).is_some_and(|packets| packets != ["1"] && packets != ["6"]) {})
+        };
+        let movers = [(); 2].map(|()| {
+            let sid = sid.clone();
+            go(move || {
+                let mut ws = Peer::connect();
+                ws.ask_websocket(&sid);
+                if ws.status() == Some(101) && ws.say("2probe") && ws.packet().is_some() {
+                    ws.say("5");
+                    while ws.packet().is_some() {}
+                }
+                ws.hang_up();
+            })
+        });
+        let closer = go(move || socket.disconnect(true));
+        for mover in movers {
+            mover.join().unwrap();
+        }
+        closer.join().unwrap();
+        poll.join().unwrap();
+        // On polling its last packets may be fetched for a while yet; whoever asks for them ends that.
+        Peer::connect().get(&sid);
+        all_over(server);
+        assert_eq!(ends.load(SeqCst), 1);
+    });
+}

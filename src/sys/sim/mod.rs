@@ -1,0 +1,20 @@
+//! A simulated system for the model checker: the names of `real`, with shuttle's scheduler under them.
+//!
+//! ```text
+//!   server ─► sys::sync, channel, thread, os ─► Ticket (kernel): woken, or its time has come ─► shuttle's scheduler
+//! ```
+//! All threads of an execution are coroutines on one thread of the system; they change places at locks, atomics, waits and
+//! system calls. **The clock** stands while anybody can run, and then goes to the next deadline; with [`set_haste`] it also goes
+//! on by itself, as it does for a thread that got no processor. When nobody can run and no deadline is left, shuttle reports
+//! a deadlock. **The kernel** takes and gives as few bytes as it likes, says EINTR and EAGAIN at will, and closes like Linux.
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a checker fails loudly")]
+
+pub(crate) mod channel;
+mod files;
+mod kernel;
+pub(crate) mod sync;
+pub(crate) mod thread;
+
+pub(crate) use files::{fd, net, os};
+pub(crate) use kernel::{Faults, begin, set_faults, set_haste, time};
+pub(crate) use thread::thread_local;
