@@ -97,6 +97,26 @@ fn check_nothing_left(before: usize, token: &Arc<()>, scene: &str) {
     assert_eq!(Arc::strong_count(token), 1, "{scene}: something still holds the handlers");
 }
 
+/// Clients that are silent have no threads, also when they all answer their pings at the same moment.
+fn a_silent_crowd_has_no_threads() {
+    let server = serve(|builder| {
+        let builder = builder.ping_interval(Duration::from_millis(200)).ping_timeout(PATIENCE);
+        builder.park_after(Duration::from_millis(20)).namespace("/", |_| {})
+    });
+    let mut crowd: Vec<Ws> =
+        (0..100).map(|_| Client::connected(addr(&server), Road::WebSocket).into_ws()).collect();
+    eventually("the crowd is parked", || server.parked_count() == crowd.len());
+    eventually("the threads of the crowd are gone", || threads().len() == ALWAYS.len());
+    for _ in 0..3 {
+        for client in &mut crowd {
+            assert_eq!(client.next("the ping"), Frame::text("2"));
+        }
+        crowd.iter_mut().for_each(|client| client.send("3"));
+        assert_eq!(threads().len(), ALWAYS.len(), "a pong needs no thread");
+    }
+    assert_eq!(server.clients_count(), crowd.len());
+}
+
 #[test]
 fn nothing_is_left_of_a_server_that_is_gone() {
     let token = Arc::new(());
@@ -147,24 +167,7 @@ fn nothing_is_left_of_a_server_that_is_gone() {
     drop(server);
     check_nothing_left(before, &token, "after many sessions");
 
-    // Clients that are silent have no threads, also when they all answer their pings at the same moment.
-    let server = serve(|builder| {
-        let builder = builder.ping_interval(Duration::from_millis(200)).ping_timeout(PATIENCE);
-        builder.park_after(Duration::from_millis(20)).namespace("/", |_| {})
-    });
-    let mut crowd: Vec<Ws> =
-        (0..100).map(|_| Client::connected(addr(&server), Road::WebSocket).into_ws()).collect();
-    eventually("the crowd is parked", || server.parked_count() == crowd.len());
-    eventually("the threads of the crowd are gone", || threads().len() == ALWAYS.len());
-    for _ in 0..3 {
-        for client in &mut crowd {
-            assert_eq!(client.next("the ping"), Frame::text("2"));
-        }
-        crowd.iter_mut().for_each(|client| client.send("3"));
-        assert_eq!(threads().len(), ALWAYS.len(), "a pong needs no thread");
-    }
-    assert_eq!(server.clients_count(), crowd.len());
-    drop((server, crowd));
+    a_silent_crowd_has_no_threads();
     check_nothing_left(before, &token, "after a silent crowd");
 
     // A handler that outlives its server keeps only its own thread.

@@ -114,9 +114,9 @@ fn the_end_of_a_parked_peer_is_seen(#[case] road: Road, #[case] by_reset: bool, 
     let client = silent(&server, road);
     all_parked(&server, parked_of(road));
     if by_reset {
-        reset(client.into_ws().http.stream)
+        reset(client.into_ws().http.stream);
     } else {
-        drop(client)
+        drop(client);
     }
     let reason = next(&reports, "the end");
     assert!(reasons.contains(&&*reason), "{reason}");
@@ -143,12 +143,13 @@ fn a_stop_reaches_parked_clients(#[values(Road::Polling, Road::WebSocket, Road::
     let mut client = silent(&server, road);
     all_parked(&server, parked_of(road));
     server.emit("last", ()).unwrap();
-    let reader = std::thread::spawn(move || {
-        client.expect(r#"42["last"]"#);
-        client.closed("the close");
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            client.expect(r#"42["last"]"#);
+            client.closed("the close");
+        });
+        assert!(server.shutdown(Duration::from_secs(10)));
     });
-    assert!(server.shutdown(Duration::from_secs(10)));
-    reader.join().unwrap();
 }
 
 /// A client that is parked while it polls moves to a WebSocket as any other.
