@@ -151,7 +151,10 @@ pub(super) enum Next {
     Stage(Stage),
     /// Without a thread, until something comes.
     Park(Stage),
+    /// The connection ends, but its peer may not have read the last answer yet.
     End,
+    /// Both sides have ended it.
+    Over,
 }
 
 impl Work {
@@ -246,6 +249,7 @@ fn serve(core: &Arc<Core>, mut work: Work) {
                 None => return,
             },
             Next::End => return drain_input(&connection),
+            Next::Over => return,
         }
     }
 }

@@ -16,6 +16,7 @@ pub use tiny_http::{Header, Method, StatusCode};
 use super::{
     config::Config,
     connections::Permit,
+    rhythm::Rhythm,
     stream::{Peer, Stream, WRITE_PATIENCE},
 };
 use crate::sys::time::Instant;
@@ -191,12 +192,23 @@ pub(super) struct Connection {
     input: Vec<u8>,
     /// The last request allows another one, and its answer did not take that back.
     keep_alive: bool,
+    /// The stream's read timeout; zero: it has none.
+    read_timeout: Duration,
+    rhythm: Rhythm,
     pub(super) permit: Permit,
 }
 
 impl Connection {
     pub(super) fn new(stream: Arc<Stream>, peer: Peer, permit: Permit) -> Self {
-        Self { stream, peer, input: Vec::new(), keep_alive: true, permit }
+        Self {
+            stream,
+            peer,
+            input: Vec::new(),
+            keep_alive: true,
+            read_timeout: Duration::ZERO,
+            rhythm: Rhythm::default(),
+            permit,
+        }
     }
 
     pub(super) fn keeps_alive(&self) -> bool {
@@ -296,10 +308,26 @@ impl Connection {
 
     fn fill(&mut self, deadline: Instant) -> io::Result<usize> {
         let filled = self.input.len();
+        self.rhythm.pause();
         self.input.resize(filled + READ_CHUNK, 0);
-        let read = self.stream.recv_until(&mut self.input[filled..], deadline);
+        let read =
+            self.limit_reads(deadline).and_then(|()| self.stream.recv_in_time(&mut self.input[filled..]));
         self.input.truncate(filled + read.as_ref().copied().unwrap_or(0));
         read
+    }
+
+    /// Has reads fail at `deadline`, or a sixteenth of the time sooner or later: most waits are as long as the one before, and need no
+    /// call for it.
+    fn limit_reads(&mut self, deadline: Instant) -> io::Result<()> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        if self.read_timeout.abs_diff(left) > left / 16 {
+            self.stream.set_read_timeout(Some(left))?;
+            self.read_timeout = left;
+        }
+        Ok(())
     }
 
     /// Answers. The response is written as `tiny_http` writes it, and `Connection: close` added where it applies,

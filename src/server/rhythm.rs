@@ -28,6 +28,9 @@ use super::stream::Stream;
 /// How long a client that was quick is waited for awake: about what it costs to fall asleep and to be woken.
 const AWAKE: Duration = Duration::from_micros(50);
 
+/// The first waits of a connection, for the end of a handshake and the like, are plain ones.
+const WARM: u8 = 4;
+
 /// A yield that took longer went to a thread that computes, or to one that should have been ours.
 const STOLEN: Duration = Duration::from_millis(1);
 
@@ -52,18 +55,20 @@ static BEGINNING: LazyLock<Instant> = LazyLock::new(Instant::now);
 /// What a connection remembers of its last wait.
 #[derive(Debug, Default)]
 pub(super) struct Rhythm {
+    /// Waits so far, up to [`WARM`].
+    waits: u8,
     quick: bool,
 }
 
 impl Rhythm {
     /// As [`Stream::recv_into`] without a deadline.
     pub(super) fn recv_into(&mut self, stream: &Stream, buffer: &mut Vec<u8>) -> io::Result<()> {
+        if self.is_cold() {
+            return stream.recv_into(buffer, None);
+        }
         let begun = Instant::now();
         let mut now = begun;
-        while may_yield(now) {
-            thread::yield_now();
-            let back = Instant::now();
-            yielded(back, back - now);
+        while let Some(back) = make_way(now) {
             now = back;
             if !self.quick || now - begun > AWAKE {
                 break;
@@ -77,6 +82,30 @@ impl Rhythm {
         self.quick = now.elapsed() < AWAKE;
         read
     }
+
+    /// To be called before any other wait for the client.
+    pub(super) fn pause(&mut self) {
+        if !self.is_cold() {
+            make_way(Instant::now());
+        }
+    }
+
+    fn is_cold(&mut self) -> bool {
+        let cold = self.waits < WARM;
+        self.waits += u8::from(cold);
+        cold
+    }
+}
+
+/// Lets the other threads run once; the time afterwards. `None`: better not.
+fn make_way(now: Instant) -> Option<Instant> {
+    if !may_yield(now) {
+        return None;
+    }
+    thread::yield_now();
+    let back = Instant::now();
+    yielded(back, back - now);
+    Some(back)
 }
 
 fn micros(now: Instant) -> u64 {

@@ -69,6 +69,11 @@ impl Stream {
     /// As [`recv`](Self::recv), but gives up with `TimedOut` at `deadline`.
     pub(super) fn recv_until(&self, buffer: &mut [u8], deadline: Instant) -> io::Result<usize> {
         self.limit_reads(deadline)?;
+        self.recv_in_time(buffer)
+    }
+
+    /// As [`recv`](Self::recv), but says `TimedOut` when the read timeout passes.
+    pub(super) fn recv_in_time(&self, buffer: &mut [u8]) -> io::Result<usize> {
         match self.recv(buffer) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(io::ErrorKind::TimedOut.into()),
             read => read,

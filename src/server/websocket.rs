@@ -300,7 +300,7 @@ impl WebSocket {
             }
         }
         self.linger();
-        Next::End
+        Next::Over
     }
 
     /// Looks at what has come while this was parked, without waiting. `true`: nothing but signs of life.
