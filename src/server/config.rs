@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Cors, Request, error::StartError};
+use super::{Cors, Rate, Request, error::StartError};
 use crate::proto::{engine::TransportKind, limits};
 
 /// What [`allow_request`](Config::allow_request) calls: `Err` refuses with that message.
@@ -67,6 +67,15 @@ pub struct Config {
     pub max_pending_acks: usize,
     /// Rooms that one socket may be in. Default 1,000. A join beyond it is refused.
     pub max_rooms: usize,
+    /// Events that one client may send, and as many CONNECTs beside them. Default [`Rate::NONE`]. What comes faster goes to
+    /// [`on_rate_limited`](super::NamespaceBuilder::on_rate_limited) and to no other handler; a CONNECT is refused. After 100
+    /// refusals without a rest in between that fills the burst up again, the client is disconnected: "rate limited". Costs a
+    /// look at the clock for each event.
+    pub event_rate: Rate,
+    /// Bytes of messages, with their attachments, that one client may send. Default [`Rate::NONE`]. An event passes while
+    /// anything is left, and may leave a debt, so `burst` need not reach `max_packet_size`; what comes too fast has the
+    /// consequences of [`event_rate`](Self::event_rate).
+    pub byte_rate: Rate,
     /// Bytes of a request head. Default 16 KiB, as Node has it. Answered 431.
     pub max_head_size: usize,
     /// How long a request head may take. Default 10 s. Answered 408.
@@ -110,6 +119,8 @@ impl Default for Config {
             hub_queue: 1_024,
             max_pending_acks: 1_000,
             max_rooms: 1_000,
+            event_rate: Rate::NONE,
+            byte_rate: Rate::NONE,
             max_head_size: 16 << 10,
             head_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(120),
@@ -204,6 +215,9 @@ impl Config {
             (1 << 10..=1 << 30).contains(&self.max_head_size),
             "max_head_size must be at least 1 KiB and at most 1 GiB",
         )?;
+        for (name, rate) in [("event_rate", self.event_rate), ("byte_rate", self.byte_rate)] {
+            check(rate.burst > 0, &format!("{name}: burst must be at least 1"))?;
+        }
         check(self.stack_size >= 256 << 10, "stack_size must be at least 256 KiB")
     }
 }

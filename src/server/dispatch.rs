@@ -24,6 +24,7 @@ use super::{
     error::ConnectError,
     handle::Endpoint,
     hub::{Command, Unfinished},
+    rate::{Kind, Pace, Verdict},
     session::{self, Session},
     socket::{Event, Socket},
 };
@@ -36,6 +37,7 @@ use crate::{
     sys::{
         sync::atomic::Ordering::{Acquire, Relaxed, Release},
         thread_local,
+        time::Instant,
     },
 };
 
@@ -46,6 +48,10 @@ pub(super) struct Inbound {
     /// Binary packets begun: tells the heartbeat one that stays incomplete from one after the other.
     assembled: u64,
     sockets: SmallVec<[Socket; 1]>,
+    /// `None`: it may send as fast as it likes.
+    pace: Option<Pace>,
+    /// Bytes of messages that no event has been charged with yet.
+    uncharged: usize,
 }
 
 /// What comes up beside the packets and is done in turn with them.
@@ -55,9 +61,9 @@ pub(super) enum Todo {
     End(CloseReason),
     /// The server has removed a socket: tell its handlers.
     Left(Socket, CloseReason),
-    /// The server hangs up, in good order: as `disconnect` of all sockets, then the end. With what the hub has not
-    /// finished for the thread that wants it.
-    HangUp(Option<Unfinished>),
+    /// The server hangs up, in good order: as `disconnect` of all sockets, then the end, for this reason. With what the hub has
+    /// not finished for the thread that wants it.
+    HangUp(Option<Unfinished>, CloseReason),
     /// Some acknowledgement is overdue.
     AckTimeout(Socket),
 }
@@ -111,6 +117,8 @@ impl Inbound {
             assembler: Assembler::new(config.max_attachments, config.packet_size()),
             assembled: 0,
             sockets: SmallVec::new(),
+            pace: Pace::new(Instant::now(), config.event_rate, config.byte_rate),
+            uncharged: 0,
         }
     }
 
@@ -146,6 +154,12 @@ impl Inbound {
 
     fn message(&mut self, session: &Arc<Session>, data: Data<'_>) -> Result<(), Error> {
         let core = Arc::clone(&session.core);
+        if self.pace.is_some() {
+            self.uncharged += match &data {
+                Data::Text(text) => text.len(),
+                Data::Binary(bytes) => bytes.len(),
+            };
+        }
         match (core.endpoint(session.endpoint), data) {
             (Endpoint::Engine(handlers), data) => {
                 let message = match data {
@@ -186,7 +200,27 @@ impl Inbound {
 
     fn on_packet(&mut self, session: &Arc<Session>, namespace: &str, body: Body<'_>) -> Result<(), Error> {
         let socket = self.sockets.iter().position(|socket| socket.namespace().name() == namespace);
+        let verdict = match body {
+            Body::Event { .. } => self.pace(Kind::Event),
+            Body::Connect(_) => self.pace(Kind::Connect),
+            _ => Verdict::Pass,
+        };
         match (body, socket) {
+            (Body::Connect(_), None) if verdict != Verdict::Pass => {
+                refuse(session, namespace, &json!({ "message": "Rate limit exceeded" }));
+                if verdict == Verdict::Disconnect {
+                    session.leave_todo(Todo::HangUp(None, CloseReason::RateLimited));
+                }
+                Ok(())
+            }
+            (Body::Event { name, args, id }, Some(index)) if verdict != Verdict::Pass => {
+                let socket = &self.sockets[index];
+                too_fast(socket, Event::new(socket, name, args, id));
+                if verdict == Verdict::Disconnect {
+                    socket.hang_up(CloseReason::RateLimited, CloseReason::RateLimited);
+                }
+                Ok(())
+            }
             (Body::Connect(_), Some(_)) => Err(Error::AlreadyConnected),
             (Body::Connect(auth), None) => {
                 self.connect(session, namespace, auth);
@@ -212,6 +246,12 @@ impl Inbound {
                 Ok(())
             }
         }
+    }
+
+    /// Whether the client may send what has come.
+    fn pace(&mut self, kind: Kind) -> Verdict {
+        let bytes = std::mem::take(&mut self.uncharged);
+        self.pace.as_mut().map_or(Verdict::Pass, |pace| pace.take(Instant::now(), kind, bytes))
     }
 
     /// A CONNECT for a namespace that this session is not in.
@@ -252,16 +292,20 @@ impl Inbound {
                 self.sockets.retain(|other| !other.is_same(&socket));
                 leave(&socket, reason);
             }
-            Todo::HangUp(unfinished) => {
+            Todo::HangUp(unfinished, reason) => {
                 if unfinished.is_some_and(|unfinished| unfinished.is_of_another()) {
                     session.core.hub.fence();
                 }
+                let of_sockets = match reason {
+                    CloseReason::ForcedServerClose => CloseReason::ServerNamespaceDisconnect,
+                    reason => reason,
+                };
                 for socket in std::mem::take(&mut self.sockets) {
                     if socket.say_goodbye() {
-                        leave(&socket, CloseReason::ServerNamespaceDisconnect);
+                        leave(&socket, of_sockets);
                     }
                 }
-                session.end(CloseReason::ForcedServerClose);
+                session.end(reason);
             }
             Todo::End(reason) => {
                 for socket in std::mem::take(&mut self.sockets) {
@@ -308,6 +352,13 @@ fn event(socket: &Socket, event: Event<'_>) {
     }
     if let Some(handler) = handlers.events.get(event.name()).or(handlers.unhandled.as_ref()) {
         guard(socket, "event", || handler(socket, event));
+    }
+}
+
+/// An event beyond the rate: one handler may say so to the client.
+fn too_fast(socket: &Socket, event: Event<'_>) {
+    if let (true, Some(handler)) = (socket.is_connected(), &socket.namespace().0.handlers.rate_limited) {
+        guard(socket, "rate limit handler", || handler(socket, event));
     }
 }
 

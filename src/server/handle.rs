@@ -29,6 +29,7 @@ use super::{
     lot::{self, Lot},
     namespace::{self, Namespace, NamespaceBuilder},
     outbox::Budget,
+    rate::Rate,
     session::Registry,
     stream::Waker,
     tend::TendHandle,
@@ -175,6 +176,8 @@ impl Builder {
         hub_queue: usize => hub_queue;
         max_pending_acks: usize => max_pending_acks;
         max_rooms: usize => max_rooms;
+        event_rate: Rate => event_rate;
+        byte_rate: Rate => byte_rate;
         max_head_size: usize => max_head_size;
         head_timeout: Duration => head_timeout;
         body_timeout: Duration => body_timeout;

@@ -273,10 +273,17 @@ impl Socket {
     /// namespaces and closes the connection, behind everything that was sent before, and behind the handler of this client that
     /// runs at the moment. The official client does not reconnect by itself afterwards.
     pub fn disconnect(&self, close: bool) {
-        self.leave_namespace();
         if close {
-            self.0.session.leave_todo(Todo::HangUp(hub::unfinished()));
+            self.hang_up(CloseReason::ServerNamespaceDisconnect, CloseReason::ForcedServerClose);
+        } else {
+            self.leave_namespace(CloseReason::ServerNamespaceDisconnect);
         }
+    }
+
+    /// Removes its client from all namespaces and closes the connection. The reasons: this socket's, and the session's.
+    pub(super) fn hang_up(&self, reason: CloseReason, of_session: CloseReason) {
+        self.leave_namespace(reason);
+        self.0.session.leave_todo(Todo::HangUp(hub::unfinished(), of_session));
     }
 
     /// Official `socket.data`: keeps `data` with the socket, in place of what was kept.
@@ -327,10 +334,9 @@ impl Socket {
     }
 
     /// Removes the socket from its namespace; the handlers follow in their turn.
-    fn leave_namespace(&self) {
+    fn leave_namespace(&self, reason: CloseReason) {
         if self.set_disconnected() {
             // Before the packet: when its client joins again at once, this socket must not be there any more.
-            let reason = CloseReason::ServerNamespaceDisconnect;
             self.0.session.leave_todo(Todo::Left(self.clone(), reason));
             self.send_disconnect();
         }

@@ -10,7 +10,7 @@ use std::{
 
 use Road::{Polling, Upgrade, WebSocket};
 use rstest::rstest;
-use tinysio::server::{Builder, Config, Server, StartError};
+use tinysio::server::{Builder, Config, Rate, Server, StartError};
 
 use crate::support::{
     Client, Http, PATIENCE, Road, Ws, addr, eventually, next, serve, serve_root, socket_target,
@@ -231,6 +231,8 @@ fn a_taken_port_is_an_error_with_its_address() {
 #[case("outbox_bytes_total", |builder: Builder| builder.outbox_bytes_total(1))]
 #[case("hub_queue", |builder: Builder| builder.hub_queue(0))]
 #[case("max_head_size", |builder: Builder| builder.max_head_size(10))]
+#[case("event_rate", |builder: Builder| builder.event_rate(Rate { per_second: 1, burst: 0 }))]
+#[case("byte_rate", |builder: Builder| builder.byte_rate(Rate { per_second: 0, burst: 0 }))]
 #[case("stack_size", |builder: Builder| builder.stack_size(10))]
 #[case("namespace", |builder: Builder| builder.namespace("chat", |_| {}))]
 #[case("namespace", |builder: Builder| builder.namespace("/a,b", |_| {}))]

@@ -12,6 +12,7 @@ mod lifecycle;
 mod limits;
 mod order;
 mod parking;
+mod rates;
 mod regressions;
 mod support;
 mod transport;

@@ -42,11 +42,11 @@ pub(crate) struct Flags {
     pub(crate) max_connections: u32,
 
     /// Events a second that one client may send in the long run; 0 for no limit
-    #[arg(long, env = "TINYSIO_RATE_LIMIT", value_name = "N", default_value_t = Rate::DEFAULT.per_second)]
+    #[arg(long, env = "TINYSIO_RATE_LIMIT", value_name = "N", default_value_t = limits::RATE.per_second)]
     rate_limit: u32,
 
     /// Events that one client may send at once after a rest
-    #[arg(long, env = "TINYSIO_RATE_BURST", value_name = "N", default_value_t = Rate::DEFAULT.burst,
+    #[arg(long, env = "TINYSIO_RATE_BURST", value_name = "N", default_value_t = limits::RATE.burst,
           value_parser = clap::value_parser!(u32).range(1..))]
     rate_burst: u32,
 
