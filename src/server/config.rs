@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Cors, Rate, Request, error::StartError};
+use super::{Cors, Rate, Request, admission::Exempt, error::StartError};
 use crate::proto::{engine::TransportKind, limits};
 
 /// What [`allow_request`](Config::allow_request) calls: `Err` refuses with that message.
@@ -52,6 +52,18 @@ pub struct Config {
     /// TCP connections at one time. Default `2 * max_connections + 64`: a polling client uses two. The next one
     /// is answered 503 and closed, without a thread.
     pub max_tcp_connections: Option<usize>,
+    /// Sessions that one address may have at one time, and twice as many TCP connections and 8, for a polling client uses two.
+    /// Default `None`: the server cannot tell an office behind one address, or a proxy, from somebody who takes everything. An
+    /// IPv6 address counts with all of its /64; clients of a Unix-domain socket have no address. Answered 503, connections
+    /// without a thread. Costs 50 bytes an address.
+    pub max_connections_per_ip: Option<usize>,
+    /// Whom [`max_connections_per_ip`](Self::max_connections_per_ip) is not for: the proxies in front. Called on the thread that
+    /// accepts, so it must not block. Default: nobody.
+    pub exempt_from_ip_limit: Option<Exempt>,
+    /// Sessions that may be opened. Default [`Rate::NONE`]. When a server comes back, all its clients do at once; beyond this
+    /// rate their handshakes are answered 503 with `Retry-After`, before anything is set up for them. Requests of sessions that
+    /// exist are never held up by it.
+    pub accept_rate: Rate,
     /// Bytes that may wait for one client. Default 4 MiB, or `4 * max_http_buffer_size` if that is more; must exceed
     /// that size once, or one large packet would count as a slow consumer. A client that lets it fill is disconnected
     /// with reason "slow consumer".
@@ -114,6 +126,9 @@ impl Default for Config {
             allow_request: None,
             max_connections: 1_000,
             max_tcp_connections: None,
+            max_connections_per_ip: None,
+            exempt_from_ip_limit: None,
+            accept_rate: Rate::NONE,
             outbox_bytes_max: None,
             outbox_bytes_total: None,
             hub_queue: 1_024,
@@ -202,6 +217,7 @@ impl Config {
         )?;
         check(self.max_attachments <= limits::MAX_ATTACHMENTS, "max_attachments must be at most 10")?;
         check(self.max_connections > 0, "max_connections must be at least 1")?;
+        check(self.max_connections_per_ip != Some(0), "max_connections_per_ip must be at least 1")?;
         check(
             self.outbox_bytes() > self.max_http_buffer_size,
             "outbox_bytes_max must exceed max_http_buffer_size, or one large packet would count as a slow consumer",
@@ -215,7 +231,11 @@ impl Config {
             (1 << 10..=1 << 30).contains(&self.max_head_size),
             "max_head_size must be at least 1 KiB and at most 1 GiB",
         )?;
-        for (name, rate) in [("event_rate", self.event_rate), ("byte_rate", self.byte_rate)] {
+        for (name, rate) in [
+            ("accept_rate", self.accept_rate),
+            ("event_rate", self.event_rate),
+            ("byte_rate", self.byte_rate),
+        ] {
             check(rate.burst > 0, &format!("{name}: burst must be at least 1"))?;
         }
         check(self.stack_size >= 256 << 10, "stack_size must be at least 256 KiB")

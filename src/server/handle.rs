@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     fmt,
-    net::{SocketAddr, ToSocketAddrs},
+    net::{IpAddr, SocketAddr, ToSocketAddrs},
     os::unix::fs::FileTypeExt,
     path::Path,
     sync::Arc,
@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use super::{
     acks,
+    admission::Admission,
     broadcast::Broadcast,
     config::Config,
     connections::Connections,
@@ -70,6 +71,7 @@ pub(super) struct Core {
     pub(super) crew: Arc<Crew>,
     pub(super) lot: Arc<Lot>,
     pub(super) budget: Arc<Budget>,
+    pub(super) admission: Arc<Admission>,
     endpoints: Vec<(String, Endpoint)>,
     namespaces: Vec<Namespace>,
     routes: HashMap<String, RouteHandler>,
@@ -171,6 +173,8 @@ impl Builder {
         cors: Cors => cors;
         max_connections: usize => max_connections;
         max_tcp_connections: usize => Some(max_tcp_connections);
+        max_connections_per_ip: usize => Some(max_connections_per_ip);
+        accept_rate: Rate => accept_rate;
         outbox_bytes_max: usize => Some(outbox_bytes_max);
         outbox_bytes_total: usize => Some(outbox_bytes_total);
         hub_queue: usize => hub_queue;
@@ -194,6 +198,12 @@ impl Builder {
         check: impl Fn(&Request<'_>) -> Result<(), String> + Send + Sync + 'static,
     ) -> Self {
         self.config.allow_request = Some(Arc::new(check));
+        self
+    }
+
+    /// Sets [`Config::exempt_from_ip_limit`]: for these addresses `max_connections_per_ip` does not count.
+    pub fn exempt_from_ip_limit(mut self, exempt: impl Fn(IpAddr) -> bool + Send + Sync + 'static) -> Self {
+        self.config.exempt_from_ip_limit = Some(Arc::new(exempt));
         self
     }
 
@@ -283,6 +293,7 @@ impl Builder {
             crew: Arc::new(Crew::new(config.stack_size)),
             lot: Arc::new(Lot::new()?),
             budget: Arc::new(Budget::new(config.total_outbox_bytes(), config.max_connections)),
+            admission: Arc::new(Admission::new(&config)),
             born: Instant::now(),
             ending: AtomicBool::new(false),
             closed: AtomicBool::new(false),

@@ -10,6 +10,7 @@
 //! `docs/ARCHITECTURE.md` follows a byte through all of it, and lists the threads, locks and queues.
 
 mod acks;
+mod admission;
 mod broadcast;
 mod config;
 mod connections;

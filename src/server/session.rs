@@ -19,6 +19,7 @@ use std::{
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
 use super::{
+    admission::Share,
     dispatch::{Inbound, Todo},
     error::EmitError,
     handle::Core,
@@ -144,6 +145,8 @@ struct Gate {
     vacated: bool,
     /// What the hub had not finished of the thread that dispatched last.
     unfinished: Option<Unfinished>,
+    /// What is given back to its address with the seat.
+    share: Option<Share>,
 }
 
 impl Session {
@@ -153,6 +156,7 @@ impl Session {
         slot: u32,
         endpoint: usize,
         handshake: Handshake,
+        share: Option<Share>,
     ) -> Arc<Self> {
         let config = &core.config;
         Arc::new(Self {
@@ -169,7 +173,11 @@ impl Session {
             websocket: AtomicBool::new(false),
             signs: AtomicU8::new(0),
             next_look: AtomicU64::new(u64::MAX),
-            gate: Mutex::new(Gate { inbound: Some(Box::new(Inbound::new(config))), ..Gate::default() }),
+            gate: Mutex::new(Gate {
+                inbound: Some(Box::new(Inbound::new(config))),
+                share,
+                ..Gate::default()
+            }),
             gate_free: Condvar::new(),
             ended: OnceLock::new(),
         })
@@ -335,7 +343,9 @@ impl Session {
         let mut gate = self.gate.lock();
         step(&mut gate);
         if gate.gone && gate.cut && !gate.told && !std::mem::replace(&mut gate.vacated, true) {
+            let share = gate.share.take();
             drop(gate);
+            drop(share);
             self.core.sessions.vacate(self.slot);
         }
     }
