@@ -40,6 +40,10 @@ impl Connections {
         Some(Permit { connections: Arc::clone(self), place, number, _share: share })
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.open.lock().len()
+    }
+
     /// Ends the connections that have nothing under way.
     pub(super) fn interrupt_waiting(&self) {
         for place in self.open.lock().values().filter(|place| place.waiting.load(SeqCst)) {

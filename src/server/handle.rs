@@ -418,6 +418,12 @@ impl Server {
         self.0.core.budget.used()
     }
 
+    /// Connections at this moment, with and without a session.
+    #[must_use]
+    pub fn connections_count(&self) -> usize {
+        self.0.core.connections.len()
+    }
+
     /// Connections that are silent, and wait without a thread of their own ([`Config::park_after`]).
     #[must_use]
     pub fn parked_count(&self) -> usize {

@@ -327,13 +327,20 @@ pub(crate) struct Program {
 impl Program {
     /// The program with these flags, its environment without ours.
     pub(crate) fn command(flags: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_server"));
+        let mut command = Self::wrapped(env!("CARGO_BIN_EXE_server"));
+        command.args(flags);
+        command
+    }
+
+    /// Another program that becomes it.
+    pub(crate) fn wrapped(program: &str) -> Command {
+        let mut command = Command::new(program);
         for (name, _) in std::env::vars() {
             if name.starts_with("TINYSIO_") || name == "NO_COLOR" {
                 command.env_remove(name);
             }
         }
-        command.args(flags).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
 

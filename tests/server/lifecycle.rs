@@ -227,6 +227,8 @@ fn a_taken_port_is_an_error_with_its_address() {
 #[case("max_packet_size", |builder: Builder| builder.max_packet_size(1))]
 #[case("max_attachments", |builder: Builder| builder.max_attachments(11))]
 #[case("max_connections", |builder: Builder| builder.max_connections(0))]
+#[case("max_connections_per_ip", |builder: Builder| builder.max_connections_per_ip(0))]
+#[case("accept_rate", |builder: Builder| builder.accept_rate(Rate { per_second: 1, burst: 0 }))]
 #[case("outbox_bytes_max", |builder: Builder| builder.outbox_bytes_max(1_000_000))]
 #[case("outbox_bytes_total", |builder: Builder| builder.outbox_bytes_total(1))]
 #[case("hub_queue", |builder: Builder| builder.hub_queue(0))]
