@@ -443,12 +443,20 @@ impl Server {
     /// From inside a handler, which would wait for itself, it has a thread of its own do that, and returns `false` at once;
     /// [`wait`](Self::wait) tells when it is done.
     pub fn shutdown(&self, deadline: Duration) -> bool {
+        self.shutdown_spread(Duration::ZERO, deadline)
+    }
+
+    /// As [`shutdown`](Self::shutdown), but ends the sessions one after the other, evenly over `window`, so that their clients
+    /// do not all come to the next server at the same moment; `deadline` begins when the last one has been ended. Those whose
+    /// turn has not come are served as ever. No new session is taken from the beginning on. When everybody has gone by
+    /// themselves, or another thread calls [`shutdown`](Self::shutdown), the rest of the window is not waited for.
+    pub fn shutdown_spread(&self, window: Duration, deadline: Duration) -> bool {
         let running = Arc::clone(&self.0);
         if !dispatch::is_in_handler() {
-            return running.shutdown(deadline);
+            return running.shutdown(window, deadline);
         }
         let stop = move || {
-            running.shutdown(deadline);
+            running.shutdown(window, deadline);
         };
         if let Err(error) = thread::Builder::new().name("shutdown".into()).spawn(stop) {
             log::error!("no thread to shut the server down: {error}");
@@ -474,8 +482,11 @@ impl Running {
         }
     }
 
-    fn shutdown(&self, deadline: Duration) -> bool {
+    fn shutdown(&self, window: Duration, deadline: Duration) -> bool {
         self.core.ending.store(true, SeqCst);
+        if !window.is_zero() {
+            self.spread(window);
+        }
         // What other threads have emitted goes out too.
         self.core.hub.fence();
         for session in self.core.sessions.all() {
@@ -492,6 +503,20 @@ impl Running {
             self.staged.notify_all();
         }
         self.wait()
+    }
+
+    /// Ends the sessions one after the other.
+    fn spread(&self, window: Duration) {
+        let window = window.min(Duration::from_secs(24 * 3600));
+        let sessions = self.core.sessions.all();
+        let (begun, count) = (Instant::now(), sessions.len().max(1));
+        for (index, session) in sessions.into_iter().enumerate() {
+            if session.ended().is_some() {
+                continue;
+            }
+            self.core.sessions.wait_until_none(begun + window.mul_f64(index as f64 / count as f64));
+            session.end(CloseReason::ServerShuttingDown);
+        }
     }
 
     /// Everything of a stop that waits.

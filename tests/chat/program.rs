@@ -30,6 +30,7 @@ fn a_taken_port_is_named() {
 #[case(&["--port", "http"], "'http' for '--port")]
 #[case(&["--port", "65536"], "65536")]
 #[case(&["--ping-interval", "5"], "time unit")]
+#[case(&["--drain", "5"], "time unit")]
 #[case(&["--ping-interval", "0s"], "ping_interval must be longer than 0")]
 #[case(&["--rate-burst", "0"], "--rate-burst")]
 #[case(&["--max-connections", "0"], "--max-connections")]
@@ -84,6 +85,7 @@ fn help_names_every_flag_and_its_variable() {
         "--cors",
         "--auth-token",
         "--auth-token-file",
+        "--drain",
         "--log-level",
         "--log-format",
         "--test-events",
@@ -154,6 +156,35 @@ fn a_second_signal_ends_it_at_once() {
     program.logged(&["shutting down"]);
     program.signal("TERM");
     assert_eq!(program.ended(PATIENCE).0, Some(130));
+}
+
+/// The first client goes at once and the last one is served on, until the second signal.
+#[test]
+fn a_drain_takes_its_clients_one_by_one() {
+    let mut program = Program::start(&["--drain", "10min"]);
+    let mut peers: Vec<Peer> = (0..3).map(|_| Peer::connect(program.address())).collect();
+    program.signal("TERM");
+    for peer in &mut peers {
+        assert_eq!(peer.value("server_notification")["type"], "server_shutdown");
+    }
+    program.logged(&["disconnected", "server shutting down"]);
+    let served = peers.iter_mut().filter_map(|peer| peer.try_call("get_server_status", "")).count();
+    assert_eq!(served, 2);
+    let (head, _) = request(program.address(), "GET", "/socket.io/?EIO=4&transport=polling");
+    assert!(head.starts_with("HTTP/1.1 503") && head.contains("Retry-After"), "{head}");
+    assert!(request(program.address(), "GET", "/health").0.starts_with("HTTP/1.1 503"));
+    program.signal("TERM");
+    assert_eq!(program.ended(PATIENCE).0, Some(130));
+}
+
+#[test]
+fn a_drain_is_over_when_everybody_has_gone() {
+    let mut program = Program::start(&["--drain", "10min"]);
+    let peers: Vec<Peer> = (0..3).map(|_| Peer::connect(program.address())).collect();
+    program.signal("TERM");
+    program.logged(&["disconnected", "server shutting down"]);
+    drop(peers);
+    assert_eq!(program.ended(PATIENCE).0, Some(0));
 }
 
 #[test]

@@ -81,6 +81,42 @@ fn what_is_left_at_the_deadline_is_cut(#[values(Polling, WebSocket)] road: Road)
     drop(client);
 }
 
+#[rstest]
+fn a_spread_stop_serves_those_whose_turn_has_not_come(#[values(Polling, WebSocket, Upgrade)] road: Road) {
+    let (report, reports) = mpsc::channel();
+    let server = serve_root(|ns| {
+        ns.on("x", |_, event| event.ack(()));
+        ns.on_disconnect(move |socket, reason| {
+            report.send((socket.id().to_owned(), reason.as_str())).unwrap();
+        });
+    });
+    let mut clients: Vec<(String, Client)> = (0..3)
+        .map(|_| {
+            let mut client = Client::new(addr(&server), road);
+            (client.join("/", ""), client)
+        })
+        .collect();
+    std::thread::scope(|scope| {
+        let spread = scope.spawn(|| server.shutdown_spread(100 * PATIENCE, PATIENCE));
+        let (first, reason) = next(&reports, "the first end");
+        assert_eq!(reason, "server shutting down");
+        for (id, client) in &mut clients {
+            if *id != first {
+                client.send(r#"421["x"]"#);
+                client.expect("431[]");
+            }
+        }
+        assert_eq!(Http::connect(addr(&server)).get(&socket_target("polling", "")).status, 503);
+        // Nobody wants to wait any more.
+        let stop = scope.spawn(|| server.shutdown(PATIENCE));
+        for (_, client) in &mut clients {
+            client.closed("the goodbye");
+        }
+        drop(clients);
+        assert!(stop.join().unwrap() && spread.join().unwrap());
+    });
+}
+
 #[test]
 fn a_handler_that_does_not_return_is_left_to_itself() {
     let (release, blocked) = mpsc::channel::<()>();

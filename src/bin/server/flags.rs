@@ -130,6 +130,12 @@ pub(crate) struct Flags {
     #[arg(long, env = "TINYSIO_TRUST_PROXY", value_name = "ADDRESS", num_args = 1.., value_delimiter = ',')]
     trust_proxy: Vec<Network>,
 
+    /// How long a shutdown takes to disconnect the clients, evenly one after the other, so that they do not all come to
+    /// the next server at once. A second signal ends the program at any time
+    #[arg(long, env = "TINYSIO_DRAIN", value_name = "TIME", default_value = "0s",
+          value_parser = humantime::parse_duration)]
+    pub(crate) drain: Duration,
+
     /// What to log: off, error, warn, info, debug or trace
     #[arg(long, env = "TINYSIO_LOG_LEVEL", value_name = "LEVEL", default_value = "info")]
     pub(crate) log_level: LevelFilter,
