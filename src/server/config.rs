@@ -68,10 +68,23 @@ pub struct Config {
     /// that size once, or one large packet would count as a slow consumer. A client that lets it fill is disconnected
     /// with reason "slow consumer".
     pub outbox_bytes_max: Option<usize>,
-    /// Bytes that may wait for all clients together. Default 64 MiB, or `outbox_bytes_max` if that is more, which it must
-    /// reach. Who would pass it is disconnected with reason "slow consumer", unless it has less waiting than half of an even
-    /// share; so one and a half times as much may wait at worst.
+    /// Bytes of memory that what waits for all clients together may take. Default 64 MiB, or `outbox_bytes_max` if that is more,
+    /// which it must reach. When it is passed, the clients for which most waits are disconnected with reason "slow consumer",
+    /// until it is not.
     pub outbox_bytes_total: Option<usize>,
+    /// Bytes that may be under way from all clients together: request bodies, WebSocket messages, and attachments of packets
+    /// that are not complete, until they have been handled; of each connection, and each session, the first 16 KiB do not
+    /// count. Default 64 MiB, or `max_packet_size` twice if that is more; must reach it once. Whoever asks for more is
+    /// answered 503 with `Retry-After`, or closed, "overloaded" (1013 on WebSocket).
+    pub receive_bytes_total: Option<usize>,
+    /// Bytes of the auth payload of a CONNECT, which is kept with the socket. Default 16 KiB, several times what tokens take. A
+    /// larger one is refused, "Auth payload too large".
+    pub max_auth_size: usize,
+    /// Namespaces that one client may be in. Default 32. A CONNECT beyond it is refused, "Too many namespaces".
+    pub max_namespaces: usize,
+    /// Bytes that rooms may take, all together: about 64 a membership, and 160 and its name a room. Default 16 MiB, enough for
+    /// 100,000 memberships in 50,000 rooms. A join beyond it is refused and logged.
+    pub room_bytes_total: usize,
     /// Commands that may wait for the hub. Default 1,024. Emitting threads wait when it is full, so TCP pushes back on
     /// the senders.
     pub hub_queue: usize,
@@ -131,6 +144,10 @@ impl Default for Config {
             accept_rate: Rate::NONE,
             outbox_bytes_max: None,
             outbox_bytes_total: None,
+            receive_bytes_total: None,
+            max_auth_size: 16 << 10,
+            max_namespaces: 32,
+            room_bytes_total: 16 << 20,
             hub_queue: 1_024,
             max_pending_acks: 1_000,
             max_rooms: 1_000,
@@ -194,6 +211,11 @@ impl Config {
         self.outbox_bytes_total.unwrap_or_else(|| (64 << 20).max(self.outbox_bytes()))
     }
 
+    /// Bytes that may be under way from all clients, given or derived.
+    pub(super) fn total_receive_bytes(&self) -> usize {
+        self.receive_bytes_total.unwrap_or_else(|| (64 << 20).max(2 * self.packet_size()))
+    }
+
     /// # Errors
     /// [`StartError::Config`] with a sentence that says which option to change.
     pub(super) fn validate(&self) -> Result<(), StartError> {
@@ -226,6 +248,11 @@ impl Config {
             self.total_outbox_bytes() >= self.outbox_bytes(),
             "outbox_bytes_total must be at least outbox_bytes_max",
         )?;
+        check(
+            self.total_receive_bytes() >= self.packet_size(),
+            "receive_bytes_total must be at least max_packet_size, or the largest packet could never come in",
+        )?;
+        check(self.max_namespaces > 0, "max_namespaces must be at least 1")?;
         check(self.hub_queue > 0, "hub_queue must be at least 1")?;
         check(
             (1 << 10..=1 << 30).contains(&self.max_head_size),

@@ -19,10 +19,10 @@ use serde_json::{json, value::RawValue};
 use smallvec::SmallVec;
 
 use super::{
-    config::Config,
+    budget::Charge,
     engine::Message,
     error::ConnectError,
-    handle::Endpoint,
+    handle::{Core, Endpoint},
     hub::{Command, Unfinished},
     rate::{Kind, Pace, Verdict},
     session::{self, Session},
@@ -52,6 +52,9 @@ pub(super) struct Inbound {
     pace: Option<Pace>,
     /// Bytes of messages that no event has been charged with yet.
     uncharged: usize,
+    /// Bytes of the packet whose attachments are due, and what they are charged to.
+    pending: usize,
+    charge: Charge,
 }
 
 /// What comes up beside the packets and is done in turn with them.
@@ -112,13 +115,16 @@ pub(super) fn guard_session(session: &Arc<Session>, doing: &str, call: impl FnOn
 }
 
 impl Inbound {
-    pub(super) fn new(config: &Config) -> Self {
+    pub(super) fn new(core: &Core) -> Self {
+        let config = &core.config;
         Self {
             assembler: Assembler::new(config.max_attachments, config.packet_size()),
             assembled: 0,
             sockets: SmallVec::new(),
             pace: Pace::new(Instant::now(), config.event_rate, config.byte_rate),
             uncharged: 0,
+            pending: 0,
+            charge: Charge::new(&core.receiving),
         }
     }
 
@@ -133,10 +139,7 @@ impl Inbound {
         }
         session.heard_packet();
         match packet {
-            Packet::Message(data) => self.message(session, data).map_err(|error| {
-                log::info!("session {}: {error}", session.id);
-                CloseReason::ParseError
-            }),
+            Packet::Message(data) => self.kept_message(session, data),
             Packet::Pong(_) => {
                 session.heard_pong();
                 Ok(())
@@ -152,14 +155,37 @@ impl Inbound {
         }
     }
 
+    /// A message, accounted for as long as it is a part of an incomplete packet.
+    fn kept_message(&mut self, session: &Arc<Session>, data: Data<'_>) -> Result<(), CloseReason> {
+        let bytes = match &data {
+            Data::Text(text) => text.len(),
+            Data::Binary(bytes) => bytes.len(),
+        };
+        if self.pace.is_some() {
+            self.uncharged += bytes;
+        }
+        if self.assembler.is_waiting() {
+            self.keep(session, self.pending + bytes)?;
+        }
+        let done = self.message(session, data).map_err(|error| {
+            log::info!("session {}: {error}", session.id);
+            CloseReason::ParseError
+        });
+        let pending = if self.assembler.is_waiting() { self.pending.max(bytes) } else { 0 };
+        self.keep(session, pending)?;
+        done
+    }
+
+    fn keep(&mut self, session: &Arc<Session>, bytes: usize) -> Result<(), CloseReason> {
+        self.pending = bytes;
+        self.charge.hold(bytes).map_err(|_| {
+            log::info!("session {}: no room for its attachments: receive_bytes_total is used up", session.id);
+            CloseReason::Overloaded
+        })
+    }
+
     fn message(&mut self, session: &Arc<Session>, data: Data<'_>) -> Result<(), Error> {
         let core = Arc::clone(&session.core);
-        if self.pace.is_some() {
-            self.uncharged += match &data {
-                Data::Text(text) => text.len(),
-                Data::Binary(bytes) => bytes.len(),
-            };
-        }
         match (core.endpoint(session.endpoint), data) {
             (Endpoint::Engine(handlers), data) => {
                 let message = match data {
@@ -259,6 +285,17 @@ impl Inbound {
         let Some(namespace) = session.core.namespace(name) else {
             return refuse(session, name, &json!({ "message": "Invalid namespace" }));
         };
+        let config = &session.core.config;
+        let refusal = if auth.is_some_and(|auth| auth.get().len() > config.max_auth_size) {
+            Some("Auth payload too large")
+        } else if self.sockets.len() >= config.max_namespaces {
+            Some("Too many namespaces")
+        } else {
+            None
+        };
+        if let Some(message) = refusal {
+            return refuse(session, name, &json!({ "message": message }));
+        }
         let id = match session::new_id() {
             Ok(id) => id,
             Err(error) => {

@@ -495,7 +495,9 @@ fn answer_session(
         Served::Answer(response) => response,
     };
     let response = with_cors(&core.config.cors, head.header("origin"), response);
+    let delivery = session.outbox.deliver(&connection.stream, response.data_length().unwrap_or(0));
     let responded = connection.respond(response, Some(head));
+    drop(delivery);
     if *head.method() == Method::Post {
         polling::answered(session);
     } else if responded.is_err() {

@@ -16,6 +16,7 @@ use super::{
     acks,
     admission::Admission,
     broadcast::Broadcast,
+    budget::Budget,
     config::Config,
     connections::Connections,
     cors::Cors,
@@ -29,7 +30,6 @@ use super::{
     hub::{self, HubHandle},
     lot::{self, Lot},
     namespace::{self, Namespace, NamespaceBuilder},
-    outbox::Budget,
     rate::Rate,
     session::Registry,
     stream::Waker,
@@ -70,7 +70,10 @@ pub(super) struct Core {
     pub(super) connections: Arc<Connections>,
     pub(super) crew: Arc<Crew>,
     pub(super) lot: Arc<Lot>,
-    pub(super) budget: Arc<Budget>,
+    /// What waits for the clients.
+    pub(super) waiting: Arc<Budget>,
+    /// What is being received from them.
+    pub(super) receiving: Arc<Budget>,
     pub(super) admission: Arc<Admission>,
     endpoints: Vec<(String, Endpoint)>,
     namespaces: Vec<Namespace>,
@@ -92,6 +95,24 @@ impl Core {
     pub(super) fn silence(&self) -> Option<Duration> {
         let silence = self.config.park_after?;
         Some(if self.crew.is_crowded() { silence / HASTE } else { silence })
+    }
+
+    /// Too much waits for all clients together: the largest backlogs go, until it is no more than may be.
+    pub(super) fn relieve(&self) {
+        while let Some(largest) = self.sessions.largest_backlog() {
+            // Another thread may have been faster.
+            if !self.waiting.is_exceeded() {
+                return;
+            }
+            log::info!(
+                "session {}: {} bytes wait for it, the most while outbox_bytes_total is used up",
+                largest.id,
+                largest.outbox.charged()
+            );
+            largest.end(CloseReason::SlowConsumer);
+            // It may have been ending in peace.
+            largest.cut();
+        }
     }
 
     pub(super) fn is_ending(&self) -> bool {
@@ -177,6 +198,10 @@ impl Builder {
         accept_rate: Rate => accept_rate;
         outbox_bytes_max: usize => Some(outbox_bytes_max);
         outbox_bytes_total: usize => Some(outbox_bytes_total);
+        receive_bytes_total: usize => Some(receive_bytes_total);
+        max_auth_size: usize => max_auth_size;
+        max_namespaces: usize => max_namespaces;
+        room_bytes_total: usize => room_bytes_total;
         hub_queue: usize => hub_queue;
         max_pending_acks: usize => max_pending_acks;
         max_rooms: usize => max_rooms;
@@ -292,7 +317,8 @@ impl Builder {
             connections: Arc::new(Connections::new(config.tcp_connections())),
             crew: Arc::new(Crew::new(config.stack_size)),
             lot: Arc::new(Lot::new()?),
-            budget: Arc::new(Budget::new(config.total_outbox_bytes(), config.max_connections)),
+            waiting: Arc::new(Budget::new(config.total_outbox_bytes())),
+            receiving: Arc::new(Budget::new(config.total_receive_bytes())),
             admission: Arc::new(Admission::new(&config)),
             born: Instant::now(),
             ending: AtomicBool::new(false),
@@ -415,7 +441,7 @@ impl Server {
     /// Bytes that wait in all outboxes.
     #[cfg(all(shuttle, any(test, fuzzing)))]
     pub(super) fn outbox_bytes(&self) -> usize {
-        self.0.core.budget.used()
+        self.0.core.waiting.used()
     }
 
     /// Connections at this moment, with and without a session.
@@ -428,6 +454,12 @@ impl Server {
     #[must_use]
     pub fn parked_count(&self) -> usize {
         self.0.core.lot.len()
+    }
+
+    /// [`Config::memory_bound`] of this server, with the namespaces that it serves.
+    #[must_use]
+    pub fn memory_bound(&self) -> usize {
+        self.0.core.config.memory_bound(self.0.core.namespaces.len())
     }
 
     /// Waits until the server has been shut down: by another thread, or by a handler.

@@ -12,6 +12,7 @@
 mod acks;
 mod admission;
 mod broadcast;
+mod budget;
 mod config;
 mod connections;
 mod cors;
@@ -25,6 +26,8 @@ mod handle;
 mod http;
 mod hub;
 mod lot;
+mod memory;
+mod meter;
 #[cfg(all(shuttle, any(test, fuzzing)))]
 pub(crate) mod model;
 mod namespace;

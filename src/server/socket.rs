@@ -68,7 +68,7 @@ thread_local! {
 }
 
 /// A larger scratch buffer is not kept.
-const SCRATCH_MAX: usize = 64 << 10;
+pub(super) const SCRATCH_MAX: usize = 16 << 10;
 
 impl Socket {
     pub(super) fn new(
@@ -146,6 +146,29 @@ impl Socket {
     /// [`EmitError`]: each variant says whether something was sent.
     pub fn emit(&self, event: &str, args: impl Serialize) -> Result<(), EmitError> {
         self.send_event(event, None, &args, false)
+    }
+
+    /// As [`emit`](Self::emit), but waits first, at most for `timeout`, while more than half of
+    /// [`outbox_bytes_max`](super::Config::outbox_bytes_max) waits for this client: a producer that is faster than its client
+    /// goes at the client's pace, and leaves the other half to everybody else. Inside a handler of the same client, nothing more
+    /// is read from it meanwhile.
+    ///
+    /// # Errors
+    /// [`EmitError`]; [`EmitError::Timeout`] when the client has not read enough in time.
+    pub fn emit_timeout(
+        &self,
+        event: &str,
+        args: impl Serialize,
+        timeout: Duration,
+    ) -> Result<(), EmitError> {
+        self.0.session.wait_for_room(acks::deadline(timeout))?;
+        self.emit(event, args)
+    }
+
+    /// Bytes that wait for this client at the moment, because it has not read what was sent before.
+    #[must_use]
+    pub fn backlog(&self) -> usize {
+        self.0.session.outbox.backlog()
     }
 
     /// Official `socket.volatile.emit`: dropped ([`EmitError::Dropped`]) if it could not leave at once.

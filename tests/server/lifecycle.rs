@@ -267,6 +267,8 @@ fn a_taken_port_is_an_error_with_its_address() {
 #[case("accept_rate", |builder: Builder| builder.accept_rate(Rate { per_second: 1, burst: 0 }))]
 #[case("outbox_bytes_max", |builder: Builder| builder.outbox_bytes_max(1_000_000))]
 #[case("outbox_bytes_total", |builder: Builder| builder.outbox_bytes_total(1))]
+#[case("receive_bytes_total", |builder: Builder| builder.receive_bytes_total(1))]
+#[case("max_namespaces", |builder: Builder| builder.max_namespaces(0))]
 #[case("hub_queue", |builder: Builder| builder.hub_queue(0))]
 #[case("max_head_size", |builder: Builder| builder.max_head_size(10))]
 #[case("event_rate", |builder: Builder| builder.event_rate(Rate { per_second: 1, burst: 0 }))]

@@ -11,6 +11,7 @@ mod events;
 mod http;
 mod lifecycle;
 mod limits;
+mod memory;
 mod order;
 mod parking;
 mod rates;
