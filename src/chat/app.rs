@@ -18,23 +18,23 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Counters, Limits, Network, Rate, Refusal, address, events, handlers,
+    Counters, Limits, Network, Refusal, address, events, handlers, limits,
     members::Members,
     payload::{self, ClientNotification, ErrorReport, ServerNotification, UserLeftRoom, Welcome},
-    rate::Bucket,
     test_events,
 };
 use crate::{
     proto::{CloseReason, limits::DEFAULT_NAMESPACE, socket::EncodeError},
-    server::{Broadcast, Builder, ConnectError, EmitError, NamespaceBuilder, Server, Socket},
+    server::{Broadcast, Builder, ConnectError, EmitError, NamespaceBuilder, Rate, Server, Socket},
 };
 
 /// How the chat is run.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Options {
     /// What clients may send and join.
     pub limits: Limits,
-    /// How fast they may send.
+    /// Events that each may send. Default 50 a second, 200 at once. [`Chat::install`] makes it the server's
+    /// [`event_rate`](crate::server::Config::event_rate).
     pub rate: Rate,
     /// What a client's auth payload must hold as `token`. Default: everybody is let in.
     pub auth_token: Option<String>,
@@ -42,6 +42,18 @@ pub struct Options {
     pub trusted_proxies: Vec<Network>,
     /// Serves `echo`, `ask`, `kick` and the namespace `/custom`, for tests and tools. Default no.
     pub test_events: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            limits: Limits::default(),
+            rate: limits::RATE,
+            auth_token: None,
+            trusted_proxies: Vec::new(),
+            test_events: false,
+        }
+    }
 }
 
 impl fmt::Debug for Options {
@@ -73,10 +85,11 @@ impl Chat {
         }))
     }
 
-    /// Adds the namespace `/` and the route `/health` to a server that is being set up.
+    /// Adds the namespace `/` and the route `/health` to a server that is being set up, and sets its event rate.
     pub fn install(&self, builder: Builder) -> Builder {
         let app = &self.0;
-        let mut builder = builder.namespace(DEFAULT_NAMESPACE, |ns| app.install(ns));
+        let mut builder =
+            builder.event_rate(app.options.rate).namespace(DEFAULT_NAMESPACE, |ns| app.install(ns));
         if app.options.test_events {
             builder = builder.namespace(test_events::NAMESPACE, |ns| test_events::install_namespace(app, ns));
         }
@@ -154,9 +167,6 @@ pub(super) struct ClientState {
     pub(super) rooms: BTreeSet<String>,
     /// `message` events accepted.
     pub(super) messages: u64,
-    pub(super) bucket: Bucket,
-    /// It sent too fast too often, and is being disconnected for it.
-    pub(super) too_fast: bool,
 }
 
 /// The library's name of a room. The prefix keeps it apart from socket ids, which the library takes for rooms too, so
@@ -219,12 +229,7 @@ impl App {
     fn connected(&self, socket: &Socket) {
         let client = Client {
             address: self.address(socket),
-            state: Mutex::new(ClientState {
-                rooms: BTreeSet::new(),
-                messages: 0,
-                bucket: Bucket::new(Instant::now(), &self.options.rate),
-                too_fast: false,
-            }),
+            state: Mutex::new(ClientState { rooms: BTreeSet::new(), messages: 0 }),
         };
         self.counters.connects.add_one();
         let total = socket.namespace().len();
@@ -259,11 +264,7 @@ impl App {
         // Without data the socket never got as far as being counted.
         let Some(client) = socket.data::<Client>() else { return };
         self.counters.disconnects.add_one();
-        let (rooms, too_fast) = {
-            let mut state = client.state.lock();
-            (mem::take(&mut state.rooms), state.too_fast)
-        };
-        let reason = if too_fast { CloseReason::RateLimited } else { reason };
+        let rooms = mem::take(&mut client.state.lock().rooms);
         log::info!(
             client = socket.id();
             "disconnected from {}: {reason}; {} left; rooms: {}",

@@ -1,6 +1,6 @@
 //! The six events of the chat: each checked, done, answered, acknowledged.
 
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
 use super::{
     Refusal,
@@ -10,7 +10,6 @@ use super::{
         self, BroadcastMessage, CustomResponse, MessageReceived, RoomBroadcast, RoomJoined, RoomLeft,
         ServerStatus, UserJoinedRoom,
     },
-    rate::Verdict,
     refusal::{GET_STATUS, Quote},
     rules,
     text::{Excerpt, first_characters, is_falsy},
@@ -68,6 +67,8 @@ pub(super) fn install(app: &Arc<App>, ns: &mut NamespaceBuilder) {
         let app = Arc::clone(app);
         ns.on(name, move |socket, event| app.serve(socket, event, handler, doing));
     }
+    let too_fast = Arc::clone(app);
+    ns.on_rate_limited(move |socket, event| too_fast.too_fast(socket, &event));
     let app = Arc::clone(app);
     // Unknown to us, but somebody may wait for the acknowledgement.
     ns.on_unhandled(move |socket, event| {
@@ -100,24 +101,22 @@ impl App {
         event.ack(())
     }
 
-    /// Counts an event, and lets it pass or answers it with an `error`.
+    /// Counts an event, and finds its client, or answers with an `error`.
     pub(super) fn admit(&self, socket: &Socket, event: &Event<'_>) -> Option<Arc<Client>> {
         self.counters.events_in.add_one();
-        let Some(client) = socket.data::<Client>() else {
+        let client = socket.data::<Client>();
+        if client.is_none() {
             self.refuse(socket, event.name(), &Refusal::NotRegistered, None);
-            return None;
-        };
-        let verdict = client.state.lock().bucket.take(Instant::now(), &self.options.rate);
-        if verdict == Verdict::Pass {
-            return Some(client);
         }
+        client
+    }
+
+    /// An event that the server has taken for one too fast.
+    fn too_fast(&self, socket: &Socket, event: &Event<'_>) -> Result<(), EmitError> {
+        self.counters.events_in.add_one();
         self.counters.rate_limited.add_one();
         self.refuse(socket, event.name(), &Refusal::RateLimited, None);
-        if verdict == Verdict::Disconnect {
-            client.state.lock().too_fast = true;
-            socket.disconnect(true);
-        }
-        None
+        event.ack(())
     }
 }
 

@@ -1,5 +1,7 @@
 //! The limits of the chat, for both sides.
 
+use crate::server::Rate;
+
 /// Sizes and numbers that the server keeps its clients to, and that the client programs check before they send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -25,25 +27,8 @@ impl Default for Limits {
     }
 }
 
-/// How many events one client may send.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rate {
-    /// Events a second in the long run; 0 switches the limit off. Default 50.
-    pub per_second: u32,
-    /// Events at once after a rest, at least 1. Default 200.
-    pub burst: u32,
-}
-
-impl Rate {
-    /// The default, for constant expressions.
-    pub const DEFAULT: Self = Self { per_second: 50, burst: 200 };
-}
-
-impl Default for Rate {
-    fn default() -> Self {
-        Self::DEFAULT
-    }
-}
+/// How many events one client may send, unless the server is told otherwise.
+pub const RATE: Rate = Rate { per_second: 50, burst: 200 };
 
 /// Clients at one time, unless the server is told otherwise.
 pub const CONNECTIONS: usize = 1_000;

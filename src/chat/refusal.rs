@@ -9,7 +9,7 @@ pub enum Refusal {
     /// The client is not registered: its welcome failed.
     #[error("Client not properly connected")]
     NotRegistered,
-    /// More events than [`Rate`](super::Rate) allows.
+    /// Faster than [`Options::rate`](super::Options::rate) allows.
     #[error("Rate limit exceeded")]
     RateLimited,
     /// A message of `null`, or a room message that is no string, object or list.

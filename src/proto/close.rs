@@ -4,7 +4,7 @@ use std::fmt;
 
 /// The reason of an ending: one vocabulary for logs, handlers and the wire.
 ///
-/// The texts of [`as_str`](Self::as_str) are the official ones; the last three are ours, for endings that the official server
+/// The texts of [`as_str`](Self::as_str) are the official ones; the last four are ours, for endings that the official server
 /// does not have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -36,6 +36,8 @@ pub enum CloseReason {
     /// The peer sent more than the configured size in one message. Ours; the official server says
     /// "transport error".
     MessageTooBig,
+    /// What all clients send at the moment is too much, and this one wanted room for more. Ours.
+    Overloaded,
     /// The peer broke its rate limit again and again. Ours.
     RateLimited,
 }
@@ -58,6 +60,7 @@ impl CloseReason {
             Self::IoClientDisconnect => "io client disconnect",
             Self::SlowConsumer => "slow consumer",
             Self::MessageTooBig => "message too big",
+            Self::Overloaded => "overloaded",
             Self::RateLimited => "rate limited",
         }
     }

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Cors, Request, error::StartError};
+use super::{Cors, Rate, Request, admission::Exempt, error::StartError};
 use crate::proto::{engine::TransportKind, limits};
 
 /// What [`allow_request`](Config::allow_request) calls: `Err` refuses with that message.
@@ -52,14 +52,39 @@ pub struct Config {
     /// TCP connections at one time. Default `2 * max_connections + 64`: a polling client uses two. The next one
     /// is answered 503 and closed, without a thread.
     pub max_tcp_connections: Option<usize>,
+    /// Sessions that one address may have at one time, and twice as many TCP connections and 8, for a polling client uses two.
+    /// Default `None`: the server cannot tell an office behind one address, or a proxy, from somebody who takes everything. An
+    /// IPv6 address counts with all of its /64; clients of a Unix-domain socket have no address. Answered 503, connections
+    /// without a thread. Costs 50 bytes an address.
+    pub max_connections_per_ip: Option<usize>,
+    /// Whom [`max_connections_per_ip`](Self::max_connections_per_ip) is not for: the proxies in front. Called on the thread that
+    /// accepts, so it must not block. Default: nobody.
+    pub exempt_from_ip_limit: Option<Exempt>,
+    /// Sessions that may be opened. Default [`Rate::NONE`]. When a server comes back, all its clients do at once; beyond this
+    /// rate their handshakes are answered 503 with `Retry-After`, before anything is set up for them. Requests of sessions that
+    /// exist are never held up by it.
+    pub accept_rate: Rate,
     /// Bytes that may wait for one client. Default 4 MiB, or `4 * max_http_buffer_size` if that is more; must exceed
     /// that size once, or one large packet would count as a slow consumer. A client that lets it fill is disconnected
     /// with reason "slow consumer".
     pub outbox_bytes_max: Option<usize>,
-    /// Bytes that may wait for all clients together. Default 64 MiB, or `outbox_bytes_max` if that is more, which it must
-    /// reach. Who would pass it is disconnected with reason "slow consumer", unless it has less waiting than half of an even
-    /// share; so one and a half times as much may wait at worst.
+    /// Bytes of memory that what waits for all clients together may take. Default 64 MiB, or `outbox_bytes_max` if that is more,
+    /// which it must reach. When it is passed, the clients for which most waits are disconnected with reason "slow consumer",
+    /// until it is not.
     pub outbox_bytes_total: Option<usize>,
+    /// Bytes that may be under way from all clients together: request bodies, WebSocket messages, and attachments of packets
+    /// that are not complete, until they have been handled; of each connection, and each session, the first 16 KiB do not
+    /// count. Default 64 MiB, or `max_packet_size` twice if that is more; must reach it once. Whoever asks for more is
+    /// answered 503 with `Retry-After`, or closed, "overloaded" (1013 on WebSocket).
+    pub receive_bytes_total: Option<usize>,
+    /// Bytes of the auth payload of a CONNECT, which is kept with the socket. Default 16 KiB, several times what tokens take. A
+    /// larger one is refused, "Auth payload too large".
+    pub max_auth_size: usize,
+    /// Namespaces that one client may be in. Default 32. A CONNECT beyond it is refused, "Too many namespaces".
+    pub max_namespaces: usize,
+    /// Bytes that rooms may take, all together: about 64 a membership, and 160 and its name a room. Default 16 MiB, enough for
+    /// 100,000 memberships in 50,000 rooms. A join beyond it is refused and logged.
+    pub room_bytes_total: usize,
     /// Commands that may wait for the hub. Default 1,024. Emitting threads wait when it is full, so TCP pushes back on
     /// the senders.
     pub hub_queue: usize,
@@ -67,6 +92,15 @@ pub struct Config {
     pub max_pending_acks: usize,
     /// Rooms that one socket may be in. Default 1,000. A join beyond it is refused.
     pub max_rooms: usize,
+    /// Events that one client may send, and as many CONNECTs beside them. Default [`Rate::NONE`]. What comes faster goes to
+    /// [`on_rate_limited`](super::NamespaceBuilder::on_rate_limited) and to no other handler; a CONNECT is refused. After 100
+    /// refusals without a rest in between that fills the burst up again, the client is disconnected: "rate limited". Costs a
+    /// look at the clock for each event.
+    pub event_rate: Rate,
+    /// Bytes of messages, with their attachments, that one client may send. Default [`Rate::NONE`]. An event passes while
+    /// anything is left, and may leave a debt, so `burst` need not reach `max_packet_size`; what comes too fast has the
+    /// consequences of [`event_rate`](Self::event_rate).
+    pub byte_rate: Rate,
     /// Bytes of a request head. Default 16 KiB, as Node has it. Answered 431.
     pub max_head_size: usize,
     /// How long a request head may take. Default 10 s. Answered 408.
@@ -105,11 +139,20 @@ impl Default for Config {
             allow_request: None,
             max_connections: 1_000,
             max_tcp_connections: None,
+            max_connections_per_ip: None,
+            exempt_from_ip_limit: None,
+            accept_rate: Rate::NONE,
             outbox_bytes_max: None,
             outbox_bytes_total: None,
+            receive_bytes_total: None,
+            max_auth_size: 16 << 10,
+            max_namespaces: 32,
+            room_bytes_total: 16 << 20,
             hub_queue: 1_024,
             max_pending_acks: 1_000,
             max_rooms: 1_000,
+            event_rate: Rate::NONE,
+            byte_rate: Rate::NONE,
             max_head_size: 16 << 10,
             head_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(120),
@@ -168,6 +211,11 @@ impl Config {
         self.outbox_bytes_total.unwrap_or_else(|| (64 << 20).max(self.outbox_bytes()))
     }
 
+    /// Bytes that may be under way from all clients, given or derived.
+    pub(super) fn total_receive_bytes(&self) -> usize {
+        self.receive_bytes_total.unwrap_or_else(|| (64 << 20).max(2 * self.packet_size()))
+    }
+
     /// # Errors
     /// [`StartError::Config`] with a sentence that says which option to change.
     pub(super) fn validate(&self) -> Result<(), StartError> {
@@ -191,6 +239,7 @@ impl Config {
         )?;
         check(self.max_attachments <= limits::MAX_ATTACHMENTS, "max_attachments must be at most 10")?;
         check(self.max_connections > 0, "max_connections must be at least 1")?;
+        check(self.max_connections_per_ip != Some(0), "max_connections_per_ip must be at least 1")?;
         check(
             self.outbox_bytes() > self.max_http_buffer_size,
             "outbox_bytes_max must exceed max_http_buffer_size, or one large packet would count as a slow consumer",
@@ -199,11 +248,23 @@ impl Config {
             self.total_outbox_bytes() >= self.outbox_bytes(),
             "outbox_bytes_total must be at least outbox_bytes_max",
         )?;
+        check(
+            self.total_receive_bytes() >= self.packet_size(),
+            "receive_bytes_total must be at least max_packet_size, or the largest packet could never come in",
+        )?;
+        check(self.max_namespaces > 0, "max_namespaces must be at least 1")?;
         check(self.hub_queue > 0, "hub_queue must be at least 1")?;
         check(
             (1 << 10..=1 << 30).contains(&self.max_head_size),
             "max_head_size must be at least 1 KiB and at most 1 GiB",
         )?;
+        for (name, rate) in [
+            ("accept_rate", self.accept_rate),
+            ("event_rate", self.event_rate),
+            ("byte_rate", self.byte_rate),
+        ] {
+            check(rate.burst > 0, &format!("{name}: burst must be at least 1"))?;
+        }
         check(self.stack_size >= 256 << 10, "stack_size must be at least 256 KiB")
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, net::Shutdown, sync::Arc};
 
-use super::stream::Stream;
+use super::{admission::Share, stream::Stream};
 use crate::sys::{
     sync::{
         Condvar, Mutex,
@@ -28,8 +28,8 @@ impl Connections {
         Self { open: Mutex::default(), fewer: Condvar::new(), next: AtomicU64::new(0), max }
     }
 
-    /// `None`: there are as many as may be.
-    pub(super) fn permit(self: &Arc<Self>, stream: &Arc<Stream>) -> Option<Permit> {
+    /// `None`: there are as many as may be. `share`: what is given back to its address with the permit.
+    pub(super) fn permit(self: &Arc<Self>, stream: &Arc<Stream>, share: Option<Share>) -> Option<Permit> {
         let mut open = self.open.lock();
         if open.len() >= self.max {
             return None;
@@ -37,7 +37,11 @@ impl Connections {
         let number = self.next.fetch_add(1, Relaxed);
         let place = Arc::new(Place { stream: Arc::clone(stream), waiting: AtomicBool::new(false) });
         open.insert(number, Arc::clone(&place));
-        Some(Permit { connections: Arc::clone(self), place, number })
+        Some(Permit { connections: Arc::clone(self), place, number, _share: share })
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.open.lock().len()
     }
 
     /// Ends the connections that have nothing under way.
@@ -78,6 +82,7 @@ pub(super) struct Permit {
     connections: Arc<Connections>,
     place: Arc<Place>,
     number: u64,
+    _share: Option<Share>,
 }
 
 impl Permit {

@@ -19,11 +19,12 @@ use serde_json::{json, value::RawValue};
 use smallvec::SmallVec;
 
 use super::{
-    config::Config,
+    budget::Charge,
     engine::Message,
     error::ConnectError,
-    handle::Endpoint,
+    handle::{Core, Endpoint},
     hub::{Command, Unfinished},
+    rate::{Kind, Pace, Verdict},
     session::{self, Session},
     socket::{Event, Socket},
 };
@@ -36,6 +37,7 @@ use crate::{
     sys::{
         sync::atomic::Ordering::{Acquire, Relaxed, Release},
         thread_local,
+        time::Instant,
     },
 };
 
@@ -46,6 +48,13 @@ pub(super) struct Inbound {
     /// Binary packets begun: tells the heartbeat one that stays incomplete from one after the other.
     assembled: u64,
     sockets: SmallVec<[Socket; 1]>,
+    /// `None`: it may send as fast as it likes.
+    pace: Option<Pace>,
+    /// Bytes of messages that no event has been charged with yet.
+    uncharged: usize,
+    /// Bytes of the packet whose attachments are due, and what they are charged to.
+    pending: usize,
+    charge: Charge,
 }
 
 /// What comes up beside the packets and is done in turn with them.
@@ -55,9 +64,9 @@ pub(super) enum Todo {
     End(CloseReason),
     /// The server has removed a socket: tell its handlers.
     Left(Socket, CloseReason),
-    /// The server hangs up, in good order: as `disconnect` of all sockets, then the end. With what the hub has not
-    /// finished for the thread that wants it.
-    HangUp(Option<Unfinished>),
+    /// The server hangs up, in good order: as `disconnect` of all sockets, then the end, for this reason. With what the hub has
+    /// not finished for the thread that wants it.
+    HangUp(Option<Unfinished>, CloseReason),
     /// Some acknowledgement is overdue.
     AckTimeout(Socket),
 }
@@ -106,11 +115,16 @@ pub(super) fn guard_session(session: &Arc<Session>, doing: &str, call: impl FnOn
 }
 
 impl Inbound {
-    pub(super) fn new(config: &Config) -> Self {
+    pub(super) fn new(core: &Core) -> Self {
+        let config = &core.config;
         Self {
             assembler: Assembler::new(config.max_attachments, config.packet_size()),
             assembled: 0,
             sockets: SmallVec::new(),
+            pace: Pace::new(Instant::now(), config.event_rate, config.byte_rate),
+            uncharged: 0,
+            pending: 0,
+            charge: Charge::new(&core.receiving),
         }
     }
 
@@ -125,10 +139,7 @@ impl Inbound {
         }
         session.heard_packet();
         match packet {
-            Packet::Message(data) => self.message(session, data).map_err(|error| {
-                log::info!("session {}: {error}", session.id);
-                CloseReason::ParseError
-            }),
+            Packet::Message(data) => self.kept_message(session, data),
             Packet::Pong(_) => {
                 session.heard_pong();
                 Ok(())
@@ -142,6 +153,35 @@ impl Inbound {
             // Of no meaning from a client; the official server ignores them too.
             Packet::Open(_) | Packet::Upgrade | Packet::Noop => Ok(()),
         }
+    }
+
+    /// A message, accounted for as long as it is a part of an incomplete packet.
+    fn kept_message(&mut self, session: &Arc<Session>, data: Data<'_>) -> Result<(), CloseReason> {
+        let bytes = match &data {
+            Data::Text(text) => text.len(),
+            Data::Binary(bytes) => bytes.len(),
+        };
+        if self.pace.is_some() {
+            self.uncharged += bytes;
+        }
+        if self.assembler.is_waiting() {
+            self.keep(session, self.pending + bytes)?;
+        }
+        let done = self.message(session, data).map_err(|error| {
+            log::info!("session {}: {error}", session.id);
+            CloseReason::ParseError
+        });
+        let pending = if self.assembler.is_waiting() { self.pending.max(bytes) } else { 0 };
+        self.keep(session, pending)?;
+        done
+    }
+
+    fn keep(&mut self, session: &Arc<Session>, bytes: usize) -> Result<(), CloseReason> {
+        self.pending = bytes;
+        self.charge.hold(bytes).map_err(|_| {
+            log::info!("session {}: no room for its attachments: receive_bytes_total is used up", session.id);
+            CloseReason::Overloaded
+        })
     }
 
     fn message(&mut self, session: &Arc<Session>, data: Data<'_>) -> Result<(), Error> {
@@ -186,7 +226,27 @@ impl Inbound {
 
     fn on_packet(&mut self, session: &Arc<Session>, namespace: &str, body: Body<'_>) -> Result<(), Error> {
         let socket = self.sockets.iter().position(|socket| socket.namespace().name() == namespace);
+        let verdict = match body {
+            Body::Event { .. } => self.pace(Kind::Event),
+            Body::Connect(_) => self.pace(Kind::Connect),
+            _ => Verdict::Pass,
+        };
         match (body, socket) {
+            (Body::Connect(_), None) if verdict != Verdict::Pass => {
+                refuse(session, namespace, &json!({ "message": "Rate limit exceeded" }));
+                if verdict == Verdict::Disconnect {
+                    session.leave_todo(Todo::HangUp(None, CloseReason::RateLimited));
+                }
+                Ok(())
+            }
+            (Body::Event { name, args, id }, Some(index)) if verdict != Verdict::Pass => {
+                let socket = &self.sockets[index];
+                too_fast(socket, Event::new(socket, name, args, id));
+                if verdict == Verdict::Disconnect {
+                    socket.hang_up(CloseReason::RateLimited, CloseReason::RateLimited);
+                }
+                Ok(())
+            }
             (Body::Connect(_), Some(_)) => Err(Error::AlreadyConnected),
             (Body::Connect(auth), None) => {
                 self.connect(session, namespace, auth);
@@ -214,11 +274,28 @@ impl Inbound {
         }
     }
 
+    /// Whether the client may send what has come.
+    fn pace(&mut self, kind: Kind) -> Verdict {
+        let bytes = std::mem::take(&mut self.uncharged);
+        self.pace.as_mut().map_or(Verdict::Pass, |pace| pace.take(Instant::now(), kind, bytes))
+    }
+
     /// A CONNECT for a namespace that this session is not in.
     fn connect(&mut self, session: &Arc<Session>, name: &str, auth: Option<&RawValue>) {
         let Some(namespace) = session.core.namespace(name) else {
             return refuse(session, name, &json!({ "message": "Invalid namespace" }));
         };
+        let config = &session.core.config;
+        let refusal = if auth.is_some_and(|auth| auth.get().len() > config.max_auth_size) {
+            Some("Auth payload too large")
+        } else if self.sockets.len() >= config.max_namespaces {
+            Some("Too many namespaces")
+        } else {
+            None
+        };
+        if let Some(message) = refusal {
+            return refuse(session, name, &json!({ "message": message }));
+        }
         let id = match session::new_id() {
             Ok(id) => id,
             Err(error) => {
@@ -252,16 +329,20 @@ impl Inbound {
                 self.sockets.retain(|other| !other.is_same(&socket));
                 leave(&socket, reason);
             }
-            Todo::HangUp(unfinished) => {
+            Todo::HangUp(unfinished, reason) => {
                 if unfinished.is_some_and(|unfinished| unfinished.is_of_another()) {
                     session.core.hub.fence();
                 }
+                let of_sockets = match reason {
+                    CloseReason::ForcedServerClose => CloseReason::ServerNamespaceDisconnect,
+                    reason => reason,
+                };
                 for socket in std::mem::take(&mut self.sockets) {
                     if socket.say_goodbye() {
-                        leave(&socket, CloseReason::ServerNamespaceDisconnect);
+                        leave(&socket, of_sockets);
                     }
                 }
-                session.end(CloseReason::ForcedServerClose);
+                session.end(reason);
             }
             Todo::End(reason) => {
                 for socket in std::mem::take(&mut self.sockets) {
@@ -308,6 +389,13 @@ fn event(socket: &Socket, event: Event<'_>) {
     }
     if let Some(handler) = handlers.events.get(event.name()).or(handlers.unhandled.as_ref()) {
         guard(socket, "event", || handler(socket, event));
+    }
+}
+
+/// An event beyond the rate: one handler may say so to the client.
+fn too_fast(socket: &Socket, event: Event<'_>) {
+    if let (true, Some(handler)) = (socket.is_connected(), &socket.namespace().0.handlers.rate_limited) {
+        guard(socket, "rate limit handler", || handler(socket, event));
     }
 }
 

@@ -21,11 +21,14 @@ use crate::{
     sys::{sync::atomic::Ordering::Release, time::Instant},
 };
 
+/// Seconds after which a place may have become free.
+const RETRY_AFTER: u64 = 5;
+
 /// Why no session could be opened.
 #[derive(Debug)]
 pub(super) enum Refused {
-    /// `max_connections` are there, or the server is shutting down: 503.
-    Full,
+    /// Too many are there or come at once, or the server is shutting down: 503, and after so many seconds there is a chance.
+    Busy { why: &'static str, retry_after: u64 },
     /// No randomness: 500.
     NoId,
 }
@@ -36,11 +39,17 @@ pub(super) fn open(core: &Arc<Core>, endpoint: usize, handshake: Handshake) -> R
         log::error!("no randomness for a session id: {error}");
         Refused::NoId
     })?;
+    let busy = |why| Refused::Busy { why, retry_after: RETRY_AFTER };
     if core.is_ending() {
-        return Err(Refused::Full);
+        return Err(busy("Server is shutting down"));
     }
-    let slot = core.sessions.seat().ok_or(Refused::Full)?;
-    let session = Session::new(core, id, slot, endpoint, handshake);
+    let share =
+        core.admission.session(handshake.peer()).map_err(|_| busy("Too many sessions of this address"))?;
+    core.admission
+        .take_turn()
+        .map_err(|retry_after| Refused::Busy { why: "Too many sessions at once", retry_after })?;
+    let slot = core.sessions.seat().ok_or(busy("Server is full"))?;
+    let session = Session::new(core, id, slot, endpoint, handshake, share);
     core.sessions.insert(&session);
     core.hub.send(Command::Open(Arc::clone(&session), Instant::now()));
     Ok(session)

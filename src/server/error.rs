@@ -33,10 +33,13 @@ pub enum EmitError {
     /// The socket is not, or no longer, connected. Nothing was sent.
     #[error("the socket is disconnected")]
     Disconnected,
-    /// The recipient does not read, and its outbox has passed `outbox_bytes_max`; it has been disconnected with
-    /// reason "slow consumer".
+    /// The recipient does not read: its outbox has passed `outbox_bytes_max`, or is the largest when all have passed
+    /// `outbox_bytes_total`. It has been disconnected with reason "slow consumer".
     #[error("the recipient is too slow and has been disconnected")]
     SlowConsumer,
+    /// So much waits for the recipient still that [`emit_timeout`](super::Socket::emit_timeout) gave up. Nothing was sent.
+    #[error("the recipient has a backlog that has not become smaller in time")]
+    Timeout,
     /// A volatile packet met a backlog and was dropped, as it asked to be.
     #[error("dropped: the recipient has a backlog and the packet is volatile")]
     Dropped,

@@ -10,6 +10,7 @@
 use std::{io, net::Shutdown, path::PathBuf, sync::Arc, time::Duration};
 
 use super::{
+    admission::Seldom,
     cors::{Cors, Target},
     dispatch,
     engine::{self, Refused},
@@ -95,12 +96,11 @@ pub(super) fn start(core: &Arc<Core>, listener: Listener, waker: Arc<Waker>) -> 
 }
 
 fn accept_loop(core: &Arc<Core>, listener: &Listener, waker: &Waker) {
-    let mut exhausted = false;
+    let mut complaint = Seldom::default();
     while !core.is_closed() {
         match listener.accept() {
             Ok((stream, peer)) => {
-                exhausted = false;
-                admit(core, stream, peer);
+                admit(core, stream, peer, &mut complaint);
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 let mut fds = [waker.poll_fd(), PollFd::new(listener, PollFlags::IN)];
@@ -109,8 +109,8 @@ fn accept_loop(core: &Arc<Core>, listener: &Listener, waker: &Waker) {
             }
             Err(error) if is_of_the_connection(&error) => {}
             Err(error) => {
-                // Too many files, or no memory: said once, and tried again until it passes.
-                if !std::mem::replace(&mut exhausted, true) {
+                // Too many files, or no memory: tried again until it passes.
+                if complaint.now() {
                     log::error!("cannot accept connections for now: {error}");
                 }
                 let mut fds = [waker.poll_fd()];
@@ -197,16 +197,19 @@ impl Work {
 }
 
 /// Gives the connection a thread, or a 503.
-fn admit(core: &Arc<Core>, stream: Stream, peer: Peer) {
+fn admit(core: &Arc<Core>, stream: Stream, peer: Peer, complaint: &mut Seldom) {
     let stream = Arc::new(stream);
-    let Some(permit) = core.connections.permit(&stream) else {
+    let Ok(share) = core.admission.stream(peer) else { return refuse(&stream) };
+    let Some(permit) = core.connections.permit(&stream, share) else {
         return refuse(&stream);
     };
     let stage = Stage::Request(Instant::now() + core.config.head_timeout);
     let work = Work { connection: Connection::new(Arc::clone(&stream), peer, permit), stage };
     let core_of_thread = Arc::clone(core);
     if let Err(error) = core.crew.run(move || serve(&core_of_thread, work)) {
-        log::error!("no thread for a connection from {peer}: {error}");
+        if complaint.now() {
+            log::error!("no thread for a connection from {peer}: {error}");
+        }
         refuse(&stream);
     }
 }
@@ -431,9 +434,9 @@ impl Refusal {
             Self::Rule(error) if !websocket => return polling::refusal(error),
             Self::Rule(error) => (400, error.code(), error.to_string()),
             Self::Message(message) => (if websocket { 400 } else { 403 }, 4, message),
-            Self::Session(Refused::Full) => {
-                return http::text(503, "text/html", "Server is full")
-                    .with_header(header("Retry-After", "5"));
+            Self::Session(Refused::Busy { why, retry_after }) => {
+                return http::text(503, "text/html", why)
+                    .with_header(header("Retry-After", &retry_after.to_string()));
             }
             Self::Session(Refused::NoId) => return http::text(500, "text/html", ""),
         };
@@ -496,7 +499,9 @@ fn answer_session(
         Served::Answer(response) => response,
     };
     let response = with_cors(&core.config.cors, head.header("origin"), response);
+    let delivery = session.outbox.deliver(&connection.stream, response.data_length().unwrap_or(0));
     let responded = connection.respond(response, Some(head));
+    drop(delivery);
     if *head.method() == Method::Post {
         polling::answered(session);
     } else if responded.is_err() {

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     fmt,
-    net::{SocketAddr, ToSocketAddrs},
+    net::{IpAddr, SocketAddr, ToSocketAddrs},
     os::unix::fs::FileTypeExt,
     path::Path,
     sync::Arc,
@@ -14,7 +14,9 @@ use serde::Serialize;
 
 use super::{
     acks,
+    admission::Admission,
     broadcast::Broadcast,
+    budget::Budget,
     config::Config,
     connections::Connections,
     cors::Cors,
@@ -28,7 +30,7 @@ use super::{
     hub::{self, HubHandle},
     lot::{self, Lot},
     namespace::{self, Namespace, NamespaceBuilder},
-    outbox::Budget,
+    rate::Rate,
     session::Registry,
     stream::Waker,
     tend::TendHandle,
@@ -68,7 +70,11 @@ pub(super) struct Core {
     pub(super) connections: Arc<Connections>,
     pub(super) crew: Arc<Crew>,
     pub(super) lot: Arc<Lot>,
-    pub(super) budget: Arc<Budget>,
+    /// What waits for the clients.
+    pub(super) waiting: Arc<Budget>,
+    /// What is being received from them.
+    pub(super) receiving: Arc<Budget>,
+    pub(super) admission: Arc<Admission>,
     endpoints: Vec<(String, Endpoint)>,
     namespaces: Vec<Namespace>,
     routes: HashMap<String, RouteHandler>,
@@ -89,6 +95,24 @@ impl Core {
     pub(super) fn silence(&self) -> Option<Duration> {
         let silence = self.config.park_after?;
         Some(if self.crew.is_crowded() { silence / HASTE } else { silence })
+    }
+
+    /// Too much waits for all clients together: the largest backlogs go, until it is no more than may be.
+    pub(super) fn relieve(&self) {
+        while let Some(largest) = self.sessions.largest_backlog() {
+            // Another thread may have been faster.
+            if !self.waiting.is_exceeded() {
+                return;
+            }
+            log::info!(
+                "session {}: {} bytes wait for it, the most while outbox_bytes_total is used up",
+                largest.id,
+                largest.outbox.charged()
+            );
+            largest.end(CloseReason::SlowConsumer);
+            // It may have been ending in peace.
+            largest.cut();
+        }
     }
 
     pub(super) fn is_ending(&self) -> bool {
@@ -170,11 +194,19 @@ impl Builder {
         cors: Cors => cors;
         max_connections: usize => max_connections;
         max_tcp_connections: usize => Some(max_tcp_connections);
+        max_connections_per_ip: usize => Some(max_connections_per_ip);
+        accept_rate: Rate => accept_rate;
         outbox_bytes_max: usize => Some(outbox_bytes_max);
         outbox_bytes_total: usize => Some(outbox_bytes_total);
+        receive_bytes_total: usize => Some(receive_bytes_total);
+        max_auth_size: usize => max_auth_size;
+        max_namespaces: usize => max_namespaces;
+        room_bytes_total: usize => room_bytes_total;
         hub_queue: usize => hub_queue;
         max_pending_acks: usize => max_pending_acks;
         max_rooms: usize => max_rooms;
+        event_rate: Rate => event_rate;
+        byte_rate: Rate => byte_rate;
         max_head_size: usize => max_head_size;
         head_timeout: Duration => head_timeout;
         body_timeout: Duration => body_timeout;
@@ -191,6 +223,12 @@ impl Builder {
         check: impl Fn(&Request<'_>) -> Result<(), String> + Send + Sync + 'static,
     ) -> Self {
         self.config.allow_request = Some(Arc::new(check));
+        self
+    }
+
+    /// Sets [`Config::exempt_from_ip_limit`]: for these addresses `max_connections_per_ip` does not count.
+    pub fn exempt_from_ip_limit(mut self, exempt: impl Fn(IpAddr) -> bool + Send + Sync + 'static) -> Self {
+        self.config.exempt_from_ip_limit = Some(Arc::new(exempt));
         self
     }
 
@@ -279,7 +317,9 @@ impl Builder {
             connections: Arc::new(Connections::new(config.tcp_connections())),
             crew: Arc::new(Crew::new(config.stack_size)),
             lot: Arc::new(Lot::new()?),
-            budget: Arc::new(Budget::new(config.total_outbox_bytes(), config.max_connections)),
+            waiting: Arc::new(Budget::new(config.total_outbox_bytes())),
+            receiving: Arc::new(Budget::new(config.total_receive_bytes())),
+            admission: Arc::new(Admission::new(&config)),
             born: Instant::now(),
             ending: AtomicBool::new(false),
             closed: AtomicBool::new(false),
@@ -401,13 +441,25 @@ impl Server {
     /// Bytes that wait in all outboxes.
     #[cfg(all(shuttle, any(test, fuzzing)))]
     pub(super) fn outbox_bytes(&self) -> usize {
-        self.0.core.budget.used()
+        self.0.core.waiting.used()
+    }
+
+    /// Connections at this moment, with and without a session.
+    #[must_use]
+    pub fn connections_count(&self) -> usize {
+        self.0.core.connections.len()
     }
 
     /// Connections that are silent, and wait without a thread of their own ([`Config::park_after`]).
     #[must_use]
     pub fn parked_count(&self) -> usize {
         self.0.core.lot.len()
+    }
+
+    /// [`Config::memory_bound`] of this server, with the namespaces that it serves.
+    #[must_use]
+    pub fn memory_bound(&self) -> usize {
+        self.0.core.config.memory_bound(self.0.core.namespaces.len())
     }
 
     /// Waits until the server has been shut down: by another thread, or by a handler.
@@ -423,12 +475,20 @@ impl Server {
     /// From inside a handler, which would wait for itself, it has a thread of its own do that, and returns `false` at once;
     /// [`wait`](Self::wait) tells when it is done.
     pub fn shutdown(&self, deadline: Duration) -> bool {
+        self.shutdown_spread(Duration::ZERO, deadline)
+    }
+
+    /// As [`shutdown`](Self::shutdown), but ends the sessions one after the other, evenly over `window`, so that their clients
+    /// do not all come to the next server at the same moment; `deadline` begins when the last one has been ended. Those whose
+    /// turn has not come are served as ever. No new session is taken from the beginning on. When everybody has gone by
+    /// themselves, or another thread calls [`shutdown`](Self::shutdown), the rest of the window is not waited for.
+    pub fn shutdown_spread(&self, window: Duration, deadline: Duration) -> bool {
         let running = Arc::clone(&self.0);
         if !dispatch::is_in_handler() {
-            return running.shutdown(deadline);
+            return running.shutdown(window, deadline);
         }
         let stop = move || {
-            running.shutdown(deadline);
+            running.shutdown(window, deadline);
         };
         if let Err(error) = thread::Builder::new().name("shutdown".into()).spawn(stop) {
             log::error!("no thread to shut the server down: {error}");
@@ -454,8 +514,11 @@ impl Running {
         }
     }
 
-    fn shutdown(&self, deadline: Duration) -> bool {
+    fn shutdown(&self, window: Duration, deadline: Duration) -> bool {
         self.core.ending.store(true, SeqCst);
+        if !window.is_zero() {
+            self.spread(window);
+        }
         // What other threads have emitted goes out too.
         self.core.hub.fence();
         for session in self.core.sessions.all() {
@@ -472,6 +535,20 @@ impl Running {
             self.staged.notify_all();
         }
         self.wait()
+    }
+
+    /// Ends the sessions one after the other.
+    fn spread(&self, window: Duration) {
+        let window = window.min(Duration::from_secs(24 * 3600));
+        let sessions = self.core.sessions.all();
+        let (begun, count) = (Instant::now(), sessions.len().max(1));
+        for (index, session) in sessions.into_iter().enumerate() {
+            if session.ended().is_some() {
+                continue;
+            }
+            self.core.sessions.wait_until_none(begun + window.mul_f64(index as f64 / count as f64));
+            session.end(CloseReason::ServerShuttingDown);
+        }
     }
 
     /// Everything of a stop that waits.

@@ -14,6 +14,7 @@ use tiny_http::HTTPVersion;
 pub use tiny_http::{Header, Method, StatusCode};
 
 use super::{
+    budget::Charge,
     config::Config,
     connections::Permit,
     rhythm::Rhythm,
@@ -28,7 +29,7 @@ pub type Response = tiny_http::Response<Cursor<Vec<u8>>>;
 const MAX_HEADERS: usize = 100;
 
 /// What is read at once.
-const READ_CHUNK: usize = 4 << 10;
+pub(super) const READ_CHUNK: usize = 4 << 10;
 
 /// The head of a request: its bytes, and where everything is in them. Kept as long as its session, so it is small.
 #[derive(Debug)]
@@ -147,6 +148,8 @@ pub(super) enum HttpError {
     BodyTooLarge,
     /// 408.
     TooSlow,
+    /// 503: `receive_bytes_total` is used up.
+    Busy,
     /// The peer is gone, so there is nobody to answer.
     Gone,
 }
@@ -159,6 +162,7 @@ impl HttpError {
             Self::HeadTooLarge => Some(431),
             Self::BodyTooLarge => Some(413),
             Self::TooSlow => Some(408),
+            Self::Busy => Some(503),
             Self::Gone => None,
         }
     }
@@ -168,6 +172,7 @@ impl From<io::Error> for HttpError {
     fn from(error: io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => Self::TooSlow,
+            io::ErrorKind::OutOfMemory => Self::Busy,
             io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData => Self::Malformed,
             _ => Self::Gone,
         }
@@ -264,15 +269,25 @@ impl Connection {
         }
     }
 
-    /// Reads the body, at most `max` bytes of it.
-    pub(super) fn read_body(&mut self, head: &Head, config: &Config) -> Result<Vec<u8>, HttpError> {
-        let body = self.read_body_inner(head, config);
+    /// Reads the body, at most `max` bytes of it, as far as `charge` goes.
+    pub(super) fn read_body(
+        &mut self,
+        head: &Head,
+        config: &Config,
+        charge: &mut Charge,
+    ) -> Result<Vec<u8>, HttpError> {
+        let body = self.read_body_inner(head, config, charge);
         // After a failure, where the next request would begin is unknown.
         self.keep_alive = body.is_ok() && head.keeps_alive();
         body
     }
 
-    fn read_body_inner(&mut self, head: &Head, config: &Config) -> Result<Vec<u8>, HttpError> {
+    fn read_body_inner(
+        &mut self,
+        head: &Head,
+        config: &Config,
+        charge: &mut Charge,
+    ) -> Result<Vec<u8>, HttpError> {
         let max = config.max_http_buffer_size;
         let deadline = Instant::now() + config.body_timeout;
         let framing = head.framing()?;
@@ -285,10 +300,11 @@ impl Connection {
             self.stream.send_all(b"HTTP/1.1 100 Continue\r\n\r\n", WRITE_PATIENCE)?;
         }
         match framing {
-            Framing::Length(length) => self.read_exact(length as usize, deadline),
+            Framing::Length(length) => self.read_exact(length as usize, deadline, charge),
             Framing::Chunked => {
                 let mut body = Vec::new();
-                let input = Bounded { connection: self, deadline, left: 2 * max + READ_CHUNK };
+                let input =
+                    Bounded { connection: self, charge, deadline, left: 2 * max + READ_CHUNK, taken: 0 };
                 let mut chunks = chunked_transfer::Decoder::new(input).take(max as u64 + 1);
                 chunks.read_to_end(&mut body)?;
                 if body.len() > max { Err(HttpError::BodyTooLarge) } else { Ok(body) }
@@ -296,8 +312,14 @@ impl Connection {
         }
     }
 
-    fn read_exact(&mut self, length: usize, deadline: Instant) -> Result<Vec<u8>, HttpError> {
+    fn read_exact(
+        &mut self,
+        length: usize,
+        deadline: Instant,
+        charge: &mut Charge,
+    ) -> Result<Vec<u8>, HttpError> {
         while self.input.len() < length {
+            charge.hold(self.input.len() + READ_CHUNK).map_err(|_| HttpError::Busy)?;
             if self.fill(deadline)? == 0 {
                 return Err(HttpError::Gone);
             }
@@ -336,7 +358,7 @@ impl Connection {
         let silent = head.is_some_and(|head| *head.method() == Method::Head);
         let version = HTTPVersion(1, u8::from(head.is_none_or(|head| head.persistent)));
         let response = response.with_chunked_threshold(usize::MAX).with_header(server_header());
-        let mut bytes = Vec::with_capacity(512);
+        let mut bytes = Vec::with_capacity(512 + response.data_length().unwrap_or(0));
         response.raw_print(&mut bytes, version, &[], silent, None)?;
         if !self.keep_alive
             && let Some(line) = bytes.iter().position(|&byte| byte == b'\n')
@@ -402,8 +424,10 @@ fn parse_head(input: &mut Vec<u8>) -> Result<Option<Head>, HttpError> {
 /// A body of unknown length, read within bounds: chunk sizes and extensions count too.
 struct Bounded<'c> {
     connection: &'c mut Connection,
+    charge: &'c mut Charge,
     deadline: Instant,
     left: usize,
+    taken: usize,
 }
 
 impl Read for Bounded<'_> {
@@ -422,12 +446,15 @@ impl BufRead for Bounded<'_> {
             return Err(io::ErrorKind::InvalidData.into());
         }
         if self.connection.input.is_empty() {
+            let next = self.charge.hold(self.taken + READ_CHUNK);
+            next.map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
             self.connection.fill(self.deadline)?;
         }
         Ok(&self.connection.input)
     }
     fn consume(&mut self, count: usize) {
         self.left = self.left.saturating_sub(count);
+        self.taken += count;
         self.connection.input.drain(..count);
     }
 }

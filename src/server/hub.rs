@@ -54,7 +54,7 @@ use crate::{
 };
 
 /// Commands of one batch. A larger batch means fewer writes and a longer wait for the first packet in it.
-const BATCH_MAX: usize = 256;
+pub(super) const BATCH_MAX: usize = 256;
 
 /// Packets for one recipient are written as one buffer up to this size.
 const GATHER_MAX: usize = 64 << 10;
@@ -63,10 +63,10 @@ const GATHER_MAX: usize = 64 << 10;
 const SWEEP_MIN: usize = 1_024;
 
 /// Bytes of packets that may be on their way to the hub; emitting threads wait while there are more.
-const INFLIGHT_MAX: usize = 16 << 20;
+pub(super) const INFLIGHT_MAX: usize = 16 << 20;
 
 /// Smaller packets are bounded well enough by the number of commands.
-const INFLIGHT_MIN: usize = 4 << 10;
+pub(super) const INFLIGHT_MIN: usize = 4 << 10;
 
 /// How much sooner than promised a heartbeat begins. The official server's timers count whole milliseconds from the start of
 /// its loop's turn and are early too, and clients ask right at the deadline whether a session has timed out.
@@ -483,7 +483,9 @@ impl Hub {
             }
             Command::Exit(socket) => self.spaces[socket.namespace_index()].exit(&socket),
             Command::Join(socket, names) => {
-                self.spaces[socket.namespace_index()].join(&socket, &names, self.config.max_rooms);
+                let taken: usize = self.spaces.iter().map(|space| space.rooms.bytes()).sum();
+                let left = self.config.room_bytes_total.saturating_sub(taken);
+                self.spaces[socket.namespace_index()].join(&socket, &names, self.config.max_rooms, left);
             }
             Command::Leave(socket, name) => {
                 self.spaces[socket.namespace_index()].leave(&socket, &name);
@@ -791,7 +793,7 @@ impl Space {
         }
     }
 
-    fn join(&mut self, socket: &Socket, names: &[Arc<str>], max: usize) {
+    fn join(&mut self, socket: &Socket, names: &[Arc<str>], max: usize, mut left: usize) {
         if !self.has(socket) {
             return;
         }
@@ -800,7 +802,14 @@ impl Space {
                 log::warn!("socket {}: refused to join a room beyond max_rooms = {max}", socket.id());
                 return;
             }
-            self.rooms.join(socket.slot(), name);
+            let cost = self.rooms.cost(name);
+            if cost > left {
+                log::warn!("socket {}: refused to join a room: room_bytes_total is used up", socket.id());
+                return;
+            }
+            if self.rooms.join(socket.slot(), name) {
+                left -= cost;
+            }
         }
     }
 }

@@ -10,7 +10,9 @@
 //! `docs/ARCHITECTURE.md` follows a byte through all of it, and lists the threads, locks and queues.
 
 mod acks;
+mod admission;
 mod broadcast;
+mod budget;
 mod config;
 mod connections;
 mod cors;
@@ -24,11 +26,14 @@ mod handle;
 mod http;
 mod hub;
 mod lot;
+mod memory;
+mod meter;
 #[cfg(all(shuttle, any(test, fuzzing)))]
 pub(crate) mod model;
 mod namespace;
 mod outbox;
 mod polling;
+mod rate;
 mod rhythm;
 mod rooms;
 mod session;
@@ -45,6 +50,7 @@ pub use error::{AckError, ConnectError, EmitError, StartError};
 pub use handle::{Builder, Server};
 pub use http::{Header, Method, Request, Response, StatusCode};
 pub use namespace::{Namespace, NamespaceBuilder};
+pub use rate::Rate;
 pub use session::Handshake;
 pub use socket::{Ack, Event, Socket};
 pub use stream::Peer;

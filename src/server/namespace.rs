@@ -39,6 +39,7 @@ pub struct NamespaceBuilder {
     pub(super) events: BTreeMap<String, EventHandler>,
     pub(super) any: Option<AnyHandler>,
     pub(super) unhandled: Option<EventHandler>,
+    pub(super) rate_limited: Option<EventHandler>,
     pub(super) disconnecting: Option<CloseHandler>,
     pub(super) disconnect: Option<CloseHandler>,
 }
@@ -52,6 +53,7 @@ impl NamespaceBuilder {
             events: BTreeMap::new(),
             any: None,
             unhandled: None,
+            rate_limited: None,
             disconnecting: None,
             disconnect: None,
         }
@@ -103,6 +105,17 @@ impl NamespaceBuilder {
         handler: impl Fn(&Socket, Event<'_>) -> O + Send + Sync + 'static,
     ) -> &mut Self {
         self.unhandled = Some(event_handler("unhandled event".to_owned(), handler));
+        self
+    }
+
+    /// Gets the events that came faster than [`event_rate`](super::Config::event_rate) or
+    /// [`byte_rate`](super::Config::byte_rate) allow, in place of every other handler; it may tell the client, and
+    /// acknowledge. Without it they are dropped. A client that goes on is disconnected behind it.
+    pub fn on_rate_limited<O: Outcome>(
+        &mut self,
+        handler: impl Fn(&Socket, Event<'_>) -> O + Send + Sync + 'static,
+    ) -> &mut Self {
+        self.rate_limited = Some(event_handler("rate limit handler".to_owned(), handler));
         self
     }
 

@@ -15,6 +15,7 @@ use std::{collections::VecDeque, io, net::Shutdown, sync::Arc};
 use bytes::Bytes;
 
 use super::{
+    budget::Budget,
     lot::{Lot, Token},
     stream::{Stream, Waker},
 };
@@ -24,9 +25,12 @@ use crate::{
         limits,
         socket::{Encoded, Frames, Opcode},
     },
-    sys::sync::{
-        Mutex,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+    sys::{
+        sync::{
+            Condvar, Mutex,
+            atomic::{AtomicUsize, Ordering::Relaxed},
+        },
+        time::Instant,
     },
 };
 
@@ -39,34 +43,14 @@ const GATHER_MAX: usize = 64 << 10;
 /// A WebSocket close without a code (RFC 6455 5.5.1), as the official server sends it.
 pub(super) const CLOSE_FRAME: &[u8] = &[0x88, 0];
 
+/// What a chunk takes in its queue, which may have twice the room that it needs, and around its allocation.
+const CHUNK_COST: usize = 96;
+
+/// A payload of this size that is being written counts as waiting.
+pub(super) const DELIVERY_MIN: usize = 16 << 10;
+
 /// A polling payload that has reached this size takes no further packet.
 const PAYLOAD_FULL: usize = 256 << 10;
-
-/// The bytes that wait in all outboxes together.
-#[derive(Debug)]
-pub(super) struct Budget {
-    used: AtomicUsize,
-    max: usize,
-    /// Who has no more than this waiting is no cause of the shortage, and does not pay for it.
-    share: usize,
-}
-
-impl Budget {
-    /// `max` bytes for `sessions`. With each of them at half of its even share beside those who use it up, half as much
-    /// again may wait.
-    pub(super) fn new(max: usize, sessions: usize) -> Self {
-        Self { used: AtomicUsize::new(0), max, share: max / sessions / 2 }
-    }
-
-    #[cfg(all(shuttle, any(test, fuzzing)))]
-    pub(super) fn used(&self) -> usize {
-        self.used.load(Relaxed)
-    }
-
-    fn is_exceeded_by(&self, waiting: usize) -> bool {
-        waiting > self.share && self.used.load(Relaxed) > self.max
-    }
-}
 
 /// Packets on their way to one client.
 #[derive(Debug, Clone, Copy)]
@@ -133,6 +117,10 @@ pub(super) struct Outbox {
     state: Mutex<State>,
     max: usize,
     budget: Arc<Budget>,
+    /// Bytes of memory that the budget is charged with for what waits here; changed under the lock.
+    charged: AtomicUsize,
+    /// Less waits than before, or nothing will any more.
+    less: Condvar,
 }
 
 #[derive(Debug)]
@@ -149,6 +137,10 @@ struct State {
     draining: bool,
     /// No packet follows any more.
     closing: bool,
+    /// A payload that is being written to a polling client, and its size.
+    delivering: Option<(Arc<Stream>, usize)>,
+    /// Threads that wait until less waits.
+    waiters: usize,
 }
 
 /// Who is to be woken when there is something for a held GET.
@@ -187,8 +179,11 @@ impl Outbox {
             stale: false,
             draining: false,
             closing: false,
+            delivering: None,
+            waiters: 0,
         };
-        Self { state: Mutex::new(state), max, budget }
+        let (charged, less) = (AtomicUsize::new(0), Condvar::new());
+        Self { state: Mutex::new(state), max, budget, charged, less }
     }
 
     /// Sends, or queues behind what waits already.
@@ -200,9 +195,48 @@ impl Outbox {
         if volatile && !state.is_writable() {
             return Pushed::Dropped;
         }
-        let before = state.backlog.len;
         let pushed = state.push(packets);
-        self.account(&mut state, before, pushed)
+        self.account(&mut state, pushed)
+    }
+
+    /// Bytes that wait.
+    pub(super) fn backlog(&self) -> usize {
+        self.state.lock().backlog.len
+    }
+
+    /// Bytes of memory that what waits takes, as of a moment ago.
+    pub(super) fn charged(&self) -> usize {
+        self.charged.load(Relaxed)
+    }
+
+    /// Waits until no more than half of what may wait does. `None`: that was not to be before `deadline`; `false`: there is nobody
+    /// to wait for any more.
+    pub(super) fn wait_for_room(&self, deadline: Instant) -> Option<bool> {
+        let mut state = self.state.lock();
+        state.waiters += 1;
+        let mut in_time = true;
+        while in_time && !state.closing && state.backlog.len > self.max / 2 {
+            in_time = !self.less.wait_until(&mut state, deadline).timed_out();
+        }
+        state.waiters -= 1;
+        if state.closing {
+            return Some(false);
+        }
+        (state.backlog.len <= self.max / 2).then_some(true)
+    }
+
+    /// A payload taken out of here is about to be written to this stream by the thread that asks; until that is done or given
+    /// up, it counts as waiting, and ends with the session. `None`: it is too small to matter.
+    pub(super) fn deliver(&self, stream: &Arc<Stream>, bytes: usize) -> Option<Delivery<'_>> {
+        if bytes < DELIVERY_MIN {
+            return None;
+        }
+        let mut state = self.state.lock();
+        if !matches!(state.sink, Sink::Closed) {
+            state.delivering = Some((Arc::clone(stream), bytes));
+            self.settle(&mut state);
+        }
+        Some(Delivery(self))
     }
 
     /// Gathers what is pushed from now on until [`uncork`](Self::uncork).
@@ -214,9 +248,8 @@ impl Outbox {
     pub(super) fn uncork(&self) -> Pushed {
         let mut state = self.state.lock();
         state.corked = false;
-        let before = state.backlog.len;
         let pushed = state.release();
-        self.account(&mut state, before, pushed)
+        self.account(&mut state, pushed)
     }
 
     /// The watcher's look at a corked outbox: sends what has waited since the last look. `false`: the outbox needs
@@ -230,17 +263,15 @@ impl Outbox {
         if !std::mem::replace(&mut state.stale, true) {
             return (Pushed::Done, true);
         }
-        let before = state.backlog.len;
         let pushed = state.release();
-        (self.account(&mut state, before, pushed), true)
+        (self.account(&mut state, pushed), true)
     }
 
     /// Sends as much of the backlog as the kernel takes: the drain thread's turn.
     pub(super) fn drain(&self) -> Drained {
         let mut state = self.state.lock();
-        let before = state.backlog.len;
         let sent = state.send_backlog();
-        self.settle(&state, before);
+        self.settle(&mut state);
         match sent {
             Ok(true) => {
                 state.draining = false;
@@ -337,7 +368,6 @@ impl Outbox {
             waker.wake();
         }
         state.sink = Sink::WebSocket(Arc::clone(stream));
-        let before = state.backlog.len;
         if state.closing {
             state.backlog.push(Packets::Borrowed(CLOSE_FRAME), 0);
         }
@@ -345,7 +375,7 @@ impl Outbox {
         if state.backlog.is_empty() {
             state.finish_if_closing();
         }
-        Some(self.account(&mut state, before, pushed))
+        Some(self.account(&mut state, pushed))
     }
 
     /// No packet follows what waits: behind it goes `close_frame` and the end of a WebSocket's write side; a polling client
@@ -355,7 +385,6 @@ impl Outbox {
         if state.closing {
             return Pushed::Closed;
         }
-        let before = state.backlog.len;
         state.corked = false;
         let pushed = match state.sink {
             Sink::WebSocket(_) => state.push(Packets::Borrowed(close_frame)),
@@ -367,21 +396,24 @@ impl Outbox {
             Sink::WebSocket(_) if state.backlog.is_empty() => state.finish_if_closing(),
             _ => {}
         }
-        self.account(&mut state, before, pushed)
+        self.account(&mut state, pushed)
     }
 
     /// Drops everything at once and lets go of whoever waits.
     pub(super) fn abort(&self) {
         let mut state = self.state.lock();
         state.fail();
+        if let Some((stream, _)) = state.delivering.take() {
+            // Its thread need not wait for a peer that does not read.
+            stream.shutdown(Shutdown::Both);
+        }
         self.settle_closed(&mut state);
     }
 
     fn take(&self, state: &mut State) -> Poll {
-        let before = state.backlog.len;
         let mut body = payload::Builder::new();
         state.backlog.take_packets(&mut body);
-        self.settle(state, before);
+        self.settle(state);
         if !body.is_empty() {
             // The close has a payload of its own: the JavaScript client hands events on a moment later, and a close
             // beside them makes it drop them.
@@ -396,37 +428,47 @@ impl Outbox {
     }
 
     /// Keeps the accounts after a push and judges the backlog's size.
-    fn account(&self, state: &mut State, before: usize, pushed: Pushed) -> Pushed {
+    fn account(&self, state: &mut State, pushed: Pushed) -> Pushed {
         if matches!(pushed, Pushed::Closed) {
             state.backlog = Backlog::default();
         }
-        self.settle(state, before);
-        let over = state.backlog.len > self.max
-            || (state.backlog.len > before && self.budget.is_exceeded_by(state.backlog.len));
-        if over { Pushed::Overflow } else { pushed }
+        self.settle(state);
+        if state.backlog.len > self.max { Pushed::Overflow } else { pushed }
     }
 
-    fn settle(&self, state: &State, before: usize) {
-        let after = state.backlog.len;
-        if after > before {
-            self.budget.used.fetch_add(after - before, Relaxed);
-        } else if before > after {
-            self.budget.used.fetch_sub(before - after, Relaxed);
+    fn settle(&self, state: &mut State) {
+        let delivering = state.delivering.as_ref().map_or(0, |(_, bytes)| *bytes);
+        let (before, after) = (self.charged.load(Relaxed), state.backlog.held + delivering);
+        if before != after {
+            self.charged.store(after, Relaxed);
+            self.budget.change(before, after);
+        }
+        if state.waiters > 0 {
+            self.less.notify_all();
         }
     }
 
     fn settle_closed(&self, state: &mut State) {
-        let waiting = std::mem::take(&mut state.backlog).len;
-        if waiting > 0 {
-            self.budget.used.fetch_sub(waiting, Relaxed);
-        }
+        state.backlog = Backlog::default();
+        self.settle(state);
     }
 }
 
 impl Drop for Outbox {
     fn drop(&mut self) {
-        let mut state = self.state.lock();
-        self.settle_closed(&mut state);
+        self.budget.change(self.charged.load(Relaxed), 0);
+    }
+}
+
+/// A payload is being written; over on drop.
+#[derive(Debug)]
+pub(super) struct Delivery<'o>(&'o Outbox);
+
+impl Drop for Delivery<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.state.lock();
+        state.delivering = None;
+        self.0.settle(&mut state);
     }
 }
 
@@ -544,6 +586,8 @@ struct Backlog {
     gone: usize,
     /// Bytes that wait.
     len: usize,
+    /// Bytes of memory that the chunks take, whatever of the first one is gone.
+    held: usize,
 }
 
 #[derive(Debug)]
@@ -558,6 +602,15 @@ impl Chunk {
             Self::Gathered(bytes) => bytes,
             Self::Shared(bytes) => bytes,
         }
+    }
+
+    /// Bytes of memory, as if nobody else shared them.
+    fn held(&self) -> usize {
+        CHUNK_COST
+            + match self {
+                Self::Gathered(bytes) => bytes.capacity(),
+                Self::Shared(bytes) => bytes.len(),
+            }
     }
 }
 
@@ -575,10 +628,14 @@ impl Backlog {
                 self.chunks.push_back(Chunk::Shared(encoded.bytes().slice(sent..)));
             }
             (_, Some(Chunk::Gathered(last))) if last.len() + rest.len() <= GATHER_MAX => {
+                self.held -= last.capacity();
                 last.extend_from_slice(rest);
+                self.held += last.capacity();
+                return;
             }
             _ => self.chunks.push_back(Chunk::Gathered(rest.to_vec())),
         }
+        self.held += self.chunks.back().map_or(0, Chunk::held);
     }
 
     fn front(&self) -> Option<&[u8]> {
@@ -589,7 +646,7 @@ impl Backlog {
         self.gone += bytes;
         self.len -= bytes;
         if self.front().is_some_and(<[u8]>::is_empty) {
-            self.chunks.pop_front();
+            self.held -= self.chunks.pop_front().map_or(0, |chunk| chunk.held());
             self.gone = 0;
         }
         if self.chunks.is_empty() {

@@ -10,6 +10,7 @@
 use std::{cell::RefCell, io, sync::Arc, time::Duration};
 
 use super::{
+    budget::Charge,
     engine,
     handle::Core,
     http::{self, Connection, Head, HttpError, Method, Response, header},
@@ -170,14 +171,17 @@ fn post_alone(connection: &mut Connection, head: &Head, session: &Arc<Session>) 
         connection.end_after_response();
         return Ok(http::text(400, "text/html", ""));
     }
-    let body = match connection.read_body(head, &session.core.config) {
+    // Held until the packets have been handled.
+    let mut charge = Charge::new(&session.core.receiving);
+    let body = match connection.read_body(head, &session.core.config, &mut charge) {
         Ok(body) => body,
         Err(error) => {
             // Only too much is forgiven: what the client sends next may be fine.
-            if !matches!(error, HttpError::BodyTooLarge) {
+            if !matches!(error, HttpError::BodyTooLarge | HttpError::Busy) {
                 session.end(CloseReason::TransportError);
             }
             return match error.status() {
+                Some(503) => Ok(http::text(503, "text/html", "").with_header(header("Retry-After", "1"))),
                 Some(status) => Ok(http::text(status, "text/html", "")),
                 None => Err(io::ErrorKind::ConnectionAborted.into()),
             };

@@ -12,7 +12,15 @@ pub(super) struct Rooms {
     rooms: Vec<Room>,
     free: Vec<usize>,
     of: HashMap<u32, Vec<Seat>>,
+    /// Bytes of memory that all this takes, or a little less.
+    bytes: usize,
 }
+
+/// What a room takes beside its name: its places in two tables, each of which may have twice the room that it needs.
+const ROOM_COST: usize = 160;
+
+/// What a membership takes: a number in the room, a seat with the member.
+const MEMBERSHIP_COST: usize = 64;
 
 #[derive(Debug)]
 struct Room {
@@ -35,6 +43,7 @@ impl Rooms {
         if seats.iter().any(|seat| seat.room == room) {
             return false;
         }
+        self.bytes += MEMBERSHIP_COST;
         let members = &mut self.rooms[room].members;
         seats.push(Seat { room, at: members.len() });
         members.push(member);
@@ -73,6 +82,17 @@ impl Rooms {
         self.of.get(&member).map_or(0, Vec::len)
     }
 
+    /// Bytes of memory that the rooms take.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// How many more it would be with a membership of this room.
+    pub(super) fn cost(&self, name: &str) -> usize {
+        let room = if self.by_name.contains_key(name) { 0 } else { ROOM_COST + name.len() };
+        MEMBERSHIP_COST + room
+    }
+
     fn room(&mut self, name: &Arc<str>) -> usize {
         if let Some(&room) = self.by_name.get(name) {
             return room;
@@ -89,11 +109,13 @@ impl Rooms {
             }
         };
         self.by_name.insert(Arc::clone(name), index);
+        self.bytes += ROOM_COST + name.len();
         index
     }
 
     /// Takes a place out of its room; the room's last member moves into it.
     fn vacate(&mut self, seat: Seat) {
+        self.bytes -= MEMBERSHIP_COST;
         let room = &mut self.rooms[seat.room];
         room.members.swap_remove(seat.at);
         if let Some(&moved) = room.members.get(seat.at)
@@ -106,6 +128,8 @@ impl Rooms {
         if room.members.is_empty() {
             room.members = Vec::new();
             self.by_name.remove(&room.name);
+            self.bytes -= ROOM_COST + room.name.len();
+            room.name = Arc::default();
             self.free.push(seat.room);
         }
     }
@@ -151,6 +175,9 @@ mod tests {
                     prop_assert_eq!(of, expected);
                 }
             }
+            let memberships: usize = model.values().map(BTreeSet::len).sum();
+            let names: usize = model.iter().filter(|(_, set)| !set.is_empty()).map(|(name, _)| ROOM_COST + name.len()).sum();
+            prop_assert_eq!(rooms.bytes(), memberships * MEMBERSHIP_COST + names);
             prop_assert_eq!(rooms.by_name.len(), model.values().filter(|set| !set.is_empty()).count());
         }
     }

@@ -19,6 +19,7 @@ use std::{
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
 use super::{
+    admission::Share,
     dispatch::{Inbound, Todo},
     error::EmitError,
     handle::Core,
@@ -144,6 +145,8 @@ struct Gate {
     vacated: bool,
     /// What the hub had not finished of the thread that dispatched last.
     unfinished: Option<Unfinished>,
+    /// What is given back to its address with the seat.
+    share: Option<Share>,
 }
 
 impl Session {
@@ -153,6 +156,7 @@ impl Session {
         slot: u32,
         endpoint: usize,
         handshake: Handshake,
+        share: Option<Share>,
     ) -> Arc<Self> {
         let config = &core.config;
         Arc::new(Self {
@@ -160,7 +164,7 @@ impl Session {
             slot,
             core: Arc::clone(core),
             endpoint,
-            outbox: Outbox::new(config.outbox_bytes(), Arc::clone(&core.budget)),
+            outbox: Outbox::new(config.outbox_bytes(), Arc::clone(&core.waiting)),
             handshake,
             posting: AtomicBool::new(false),
             upgrading: AtomicBool::new(false),
@@ -169,7 +173,7 @@ impl Session {
             websocket: AtomicBool::new(false),
             signs: AtomicU8::new(0),
             next_look: AtomicU64::new(u64::MAX),
-            gate: Mutex::new(Gate { inbound: Some(Box::new(Inbound::new(config))), ..Gate::default() }),
+            gate: Mutex::new(Gate { inbound: Some(Box::new(Inbound::new(core))), share, ..Gate::default() }),
             gate_free: Condvar::new(),
             ended: OnceLock::new(),
         })
@@ -197,6 +201,17 @@ impl Session {
 
     /// Does what a push leaves to be done without the outbox's lock.
     pub(super) fn settle(self: &Arc<Self>, pushed: Pushed) -> Result<(), EmitError> {
+        let settled = self.settle_own(pushed);
+        if self.core.waiting.is_exceeded() {
+            self.core.relieve();
+            if settled.is_ok() && self.ended() == Some(CloseReason::SlowConsumer) {
+                return Err(EmitError::SlowConsumer);
+            }
+        }
+        settled
+    }
+
+    fn settle_own(self: &Arc<Self>, pushed: Pushed) -> Result<(), EmitError> {
         match pushed {
             Pushed::Done => Ok(()),
             Pushed::Drain => {
@@ -213,6 +228,22 @@ impl Session {
                 Err(EmitError::SlowConsumer)
             }
             Pushed::Closed => Err(EmitError::Disconnected),
+        }
+    }
+
+    /// Waits until there is room for more, as [`Socket::emit_timeout`](super::Socket::emit_timeout) promises.
+    pub(super) fn wait_for_room(&self, deadline: Instant) -> Result<(), EmitError> {
+        // What the hub still has of this thread's is on its way to the same outbox.
+        while !hub::caught_up() {
+            if Instant::now() >= deadline {
+                return Err(EmitError::Timeout);
+            }
+            self.core.hub.ring();
+        }
+        match self.outbox.wait_for_room(deadline) {
+            Some(true) => Ok(()),
+            Some(false) => Err(EmitError::Disconnected),
+            None => Err(EmitError::Timeout),
         }
     }
 
@@ -335,7 +366,9 @@ impl Session {
         let mut gate = self.gate.lock();
         step(&mut gate);
         if gate.gone && gate.cut && !gate.told && !std::mem::replace(&mut gate.vacated, true) {
+            let share = gate.share.take();
             drop(gate);
+            drop(share);
             self.core.sessions.vacate(self.slot);
         }
     }
@@ -499,6 +532,13 @@ impl Registry {
 
     pub(super) fn all(&self) -> Vec<Arc<Session>> {
         self.table.lock().sessions.values().cloned().collect()
+    }
+
+    /// The session for which most waits.
+    pub(super) fn largest_backlog(&self) -> Option<Arc<Session>> {
+        let table = self.table.lock();
+        let most = table.sessions.values().max_by_key(|session| session.outbox.charged());
+        most.filter(|session| session.outbox.charged() > 0).cloned()
     }
 
     pub(super) fn len(&self) -> usize {

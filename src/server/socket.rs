@@ -68,7 +68,7 @@ thread_local! {
 }
 
 /// A larger scratch buffer is not kept.
-const SCRATCH_MAX: usize = 64 << 10;
+pub(super) const SCRATCH_MAX: usize = 16 << 10;
 
 impl Socket {
     pub(super) fn new(
@@ -146,6 +146,29 @@ impl Socket {
     /// [`EmitError`]: each variant says whether something was sent.
     pub fn emit(&self, event: &str, args: impl Serialize) -> Result<(), EmitError> {
         self.send_event(event, None, &args, false)
+    }
+
+    /// As [`emit`](Self::emit), but waits first, at most for `timeout`, while more than half of
+    /// [`outbox_bytes_max`](super::Config::outbox_bytes_max) waits for this client: a producer that is faster than its client
+    /// goes at the client's pace, and leaves the other half to everybody else. Inside a handler of the same client, nothing more
+    /// is read from it meanwhile.
+    ///
+    /// # Errors
+    /// [`EmitError`]; [`EmitError::Timeout`] when the client has not read enough in time.
+    pub fn emit_timeout(
+        &self,
+        event: &str,
+        args: impl Serialize,
+        timeout: Duration,
+    ) -> Result<(), EmitError> {
+        self.0.session.wait_for_room(acks::deadline(timeout))?;
+        self.emit(event, args)
+    }
+
+    /// Bytes that wait for this client at the moment, because it has not read what was sent before.
+    #[must_use]
+    pub fn backlog(&self) -> usize {
+        self.0.session.outbox.backlog()
     }
 
     /// Official `socket.volatile.emit`: dropped ([`EmitError::Dropped`]) if it could not leave at once.
@@ -273,10 +296,17 @@ impl Socket {
     /// namespaces and closes the connection, behind everything that was sent before, and behind the handler of this client that
     /// runs at the moment. The official client does not reconnect by itself afterwards.
     pub fn disconnect(&self, close: bool) {
-        self.leave_namespace();
         if close {
-            self.0.session.leave_todo(Todo::HangUp(hub::unfinished()));
+            self.hang_up(CloseReason::ServerNamespaceDisconnect, CloseReason::ForcedServerClose);
+        } else {
+            self.leave_namespace(CloseReason::ServerNamespaceDisconnect);
         }
+    }
+
+    /// Removes its client from all namespaces and closes the connection. The reasons: this socket's, and the session's.
+    pub(super) fn hang_up(&self, reason: CloseReason, of_session: CloseReason) {
+        self.leave_namespace(reason);
+        self.0.session.leave_todo(Todo::HangUp(hub::unfinished(), of_session));
     }
 
     /// Official `socket.data`: keeps `data` with the socket, in place of what was kept.
@@ -327,10 +357,9 @@ impl Socket {
     }
 
     /// Removes the socket from its namespace; the handlers follow in their turn.
-    fn leave_namespace(&self) {
+    fn leave_namespace(&self, reason: CloseReason) {
         if self.set_disconnected() {
             // Before the packet: when its client joins again at once, this socket must not be there any more.
-            let reason = CloseReason::ServerNamespaceDisconnect;
             self.0.session.leave_todo(Todo::Left(self.clone(), reason));
             self.send_disconnect();
         }

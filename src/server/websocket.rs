@@ -27,6 +27,7 @@ use super::{
     engine,
     front_door::{Next, Stage},
     http::{Connection, Head},
+    meter::Meter,
     outbox::Packets,
     rhythm::Rhythm,
     session::{Parting, Session},
@@ -46,7 +47,7 @@ use crate::{
 
 /// What is read from the socket at once: little at first, and more for a client that fills it.
 const READ_MIN: usize = 1 << 10;
-const READ_MAX: usize = 64 << 10;
+pub(super) const READ_MAX: usize = 64 << 10;
 
 /// What the codec reads at once, out of our buffer. It clears that much before each read, and keeps it for each
 /// connection; tungstenite's default would be 128 KiB.
@@ -152,6 +153,7 @@ struct Io {
     reading: Reading,
     rhythm: Rhythm,
     input: Input,
+    meter: Meter,
 }
 
 /// What was read from the socket, and how much of it the codec has.
@@ -208,7 +210,10 @@ impl Read for Io {
                 Reading::Stays => return Err(io::ErrorKind::WouldBlock.into()),
             }
         }
-        Ok(self.input.take(buffer))
+        let count = self.input.take(buffer);
+        // The codec hands the error on as it is.
+        self.meter.feed(&buffer[..count]).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
+        Ok(count)
     }
 }
 
@@ -242,6 +247,7 @@ impl WebSocket {
             rhythm: Rhythm::default(),
             // The first frames of a hasty client came with the request.
             input: Input { bytes: connection.take_input(), taken: 0 },
+            meter: Meter::new(&session.core.receiving),
         };
         Self { codec, io, next: None }
     }
@@ -286,7 +292,17 @@ impl WebSocket {
                 session.outbox.cork();
                 corked = true;
             }
+            let bytes = match &message {
+                Ok(message @ (Message::Text(_) | Message::Binary(_))) => message.len(),
+                _ => 0,
+            };
             let handled = message.map_err(Fault::from).and_then(|message| self.handle(message));
+            self.io.meter.handled(bytes);
+            if self.next.is_none() && self.io.meter.wants_renewal() {
+                // It would keep room for the largest frame that ever came.
+                self.codec = WebSocketContext::new(Role::Server, Some(codec_config(&session.core.config)));
+                self.io.meter.renewed();
+            }
             if corked && (self.next.is_none() || handled.is_err()) {
                 corked = false;
                 let uncorked = session.outbox.uncork();
@@ -345,7 +361,7 @@ impl WebSocket {
         };
         let session = &self.io.session;
         let done = session.enter().packet(session, packet);
-        done.map_err(Fault::polite)
+        done.map_err(Fault::from)
     }
 
     /// Keeps reading, and forgetting, until the peer has seen the close; the hub cuts who takes too long.
@@ -443,9 +459,19 @@ impl Fault {
     }
 }
 
+impl From<CloseReason> for Fault {
+    fn from(reason: CloseReason) -> Self {
+        match reason {
+            CloseReason::Overloaded => Self::coded(reason, CloseCode::Again),
+            reason => Self::polite(reason),
+        }
+    }
+}
+
 impl From<Error> for Fault {
     fn from(error: Error) -> Self {
         match error {
+            Error::Io(error) if error.kind() == io::ErrorKind::OutOfMemory => CloseReason::Overloaded.into(),
             Error::Capacity(_) => Self::coded(CloseReason::MessageTooBig, CloseCode::Size),
             Error::Utf8(_) => Self::coded(CloseReason::TransportError, CloseCode::Invalid),
             Error::ConnectionClosed

@@ -30,9 +30,12 @@ fn a_taken_port_is_named() {
 #[case(&["--port", "http"], "'http' for '--port")]
 #[case(&["--port", "65536"], "65536")]
 #[case(&["--ping-interval", "5"], "time unit")]
+#[case(&["--drain", "5"], "time unit")]
 #[case(&["--ping-interval", "0s"], "ping_interval must be longer than 0")]
 #[case(&["--rate-burst", "0"], "--rate-burst")]
 #[case(&["--max-connections", "0"], "--max-connections")]
+#[case(&["--accept-burst", "0"], "--accept-burst")]
+#[case(&["--byte-burst", "0"], "--byte-burst")]
 #[case(&["--max-payload", "1"], "--max-payload")]
 #[case(&["--trust-proxy", "10.0.0.0/33"], "range like 10.0.0.0/8")]
 #[case(&["--log-level", "loud"], "'loud'")]
@@ -66,6 +69,11 @@ fn help_names_every_flag_and_its_variable() {
         "--unix",
         "--operator",
         "--max-connections",
+        "--max-connections-per-ip",
+        "--accept-rate",
+        "--accept-burst",
+        "--byte-rate",
+        "--byte-burst",
         "--rate-limit",
         "--rate-burst",
         "--max-message",
@@ -77,6 +85,7 @@ fn help_names_every_flag_and_its_variable() {
         "--cors",
         "--auth-token",
         "--auth-token-file",
+        "--drain",
         "--log-level",
         "--log-format",
         "--test-events",
@@ -147,6 +156,35 @@ fn a_second_signal_ends_it_at_once() {
     program.logged(&["shutting down"]);
     program.signal("TERM");
     assert_eq!(program.ended(PATIENCE).0, Some(130));
+}
+
+/// The first client goes at once and the last one is served on, until the second signal.
+#[test]
+fn a_drain_takes_its_clients_one_by_one() {
+    let mut program = Program::start(&["--drain", "10min"]);
+    let mut peers: Vec<Peer> = (0..3).map(|_| Peer::connect(program.address())).collect();
+    program.signal("TERM");
+    for peer in &mut peers {
+        assert_eq!(peer.value("server_notification")["type"], "server_shutdown");
+    }
+    program.logged(&["disconnected", "server shutting down"]);
+    let served = peers.iter_mut().filter_map(|peer| peer.try_call("get_server_status", "")).count();
+    assert_eq!(served, 2);
+    let (head, _) = request(program.address(), "GET", "/socket.io/?EIO=4&transport=polling");
+    assert!(head.starts_with("HTTP/1.1 503") && head.contains("Retry-After"), "{head}");
+    assert!(request(program.address(), "GET", "/health").0.starts_with("HTTP/1.1 503"));
+    program.signal("TERM");
+    assert_eq!(program.ended(PATIENCE).0, Some(130));
+}
+
+#[test]
+fn a_drain_is_over_when_everybody_has_gone() {
+    let mut program = Program::start(&["--drain", "10min"]);
+    let peers: Vec<Peer> = (0..3).map(|_| Peer::connect(program.address())).collect();
+    program.signal("TERM");
+    program.logged(&["disconnected", "server shutting down"]);
+    drop(peers);
+    assert_eq!(program.ended(PATIENCE).0, Some(0));
 }
 
 #[test]
@@ -262,6 +300,45 @@ fn the_operator_has_a_listener_of_its_own() {
     assert!(request(program.address(), "GET", "/metrics").0.starts_with("HTTP/1.1 404"));
     program.signal("TERM");
     assert_eq!(program.ended(SHUTDOWN_MAX).0, Some(0));
+}
+
+/// More connections than the system has descriptors for: those that are in are served, it is said once, and when there is
+/// room again, the next one comes in.
+#[test]
+fn it_survives_being_out_of_descriptors() {
+    let mut command = Program::wrapped("sh");
+    let script = "ulimit -n 40; exec \"$0\" --host 127.0.0.1 --port 0";
+    command.args(["-c", script, env!("CARGO_BIN_EXE_server")]);
+    let mut program = Program::spawn(command);
+    let address = program.address();
+    let mut alice = Peer::connect(address);
+    for _ in 0..3 {
+        // The queue of the listener takes them, and the server cannot.
+        let crowd: Vec<TcpStream> = (0..100).map(|_| TcpStream::connect(address).unwrap()).collect();
+        alice.ask("message", "\"still there?\"", "message_received");
+        drop(crowd);
+        let (head, _) = request(address, "GET", "/health");
+        assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+    }
+    program.logged(&["cannot accept connections for now", "Too many open files"]);
+    program.signal("TERM");
+    let (code, log) = program.ended(SHUTDOWN_MAX);
+    let again = log.iter().filter(|line| line.contains("cannot accept")).count();
+    assert_eq!((code, again), (Some(0), 0), "{log:?}");
+}
+
+/// A storm is let in by and by, and who is not, hears when to come again.
+#[test]
+fn the_door_has_a_pace_and_an_address_its_share() {
+    let program = Program::start(&["--accept-rate", "1", "--accept-burst", "2"]);
+    let heads: Vec<String> =
+        (0..8).map(|_| request(program.address(), "GET", "/socket.io/?EIO=4&transport=polling").0).collect();
+    assert!(heads[0].starts_with("HTTP/1.1 200"), "{heads:?}");
+    let refused = heads.iter().filter(|head| head.starts_with("HTTP/1.1 503")).count();
+    assert!(refused >= 3 && heads.iter().any(|head| head.contains("Retry-After: 1")), "{heads:?}");
+    // This machine is not counted.
+    let program = Program::start(&["--max-connections-per-ip", "1"]);
+    let _both = [Peer::connect(program.address()), Peer::connect(program.address())];
 }
 
 /// A path of our own, where nothing is yet.

@@ -168,6 +168,27 @@ impl<S: Read + Write> Peer<S> {
         self.ack(id)
     }
 
+    /// As [`call`](Self::call). `None`: the server has closed the connection.
+    pub(crate) fn try_call(&mut self, event: &str, args: &str) -> Option<String> {
+        let id = self.acks;
+        self.acks += 1;
+        // The end is found by reading.
+        let _ = self.socket.send(Message::text(format!("42{id}[\"{event}\"{args}]")));
+        let prefix = format!("43{id}");
+        loop {
+            match self.socket.read() {
+                Ok(Message::Text(text)) => {
+                    if let Some(args) = text.as_str().strip_prefix(&prefix) {
+                        return Some(args.to_owned());
+                    }
+                }
+                Ok(_) => {}
+                Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => panic!("no answer, no end"),
+                Err(_) => return None,
+            }
+        }
+    }
+
     /// Waits for an ack.
     pub(crate) fn ack(&mut self, id: u64) -> String {
         let prefix = format!("43{id}");
@@ -327,13 +348,20 @@ pub(crate) struct Program {
 impl Program {
     /// The program with these flags, its environment without ours.
     pub(crate) fn command(flags: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_server"));
+        let mut command = Self::wrapped(env!("CARGO_BIN_EXE_server"));
+        command.args(flags);
+        command
+    }
+
+    /// Another program that becomes it.
+    pub(crate) fn wrapped(program: &str) -> Command {
+        let mut command = Command::new(program);
         for (name, _) in std::env::vars() {
             if name.starts_with("TINYSIO_") || name == "NO_COLOR" {
                 command.env_remove(name);
             }
         }
-        command.args(flags).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
 

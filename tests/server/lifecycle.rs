@@ -10,7 +10,7 @@ use std::{
 
 use Road::{Polling, Upgrade, WebSocket};
 use rstest::rstest;
-use tinysio::server::{Builder, Config, Server, StartError};
+use tinysio::server::{Builder, Config, Rate, Server, StartError};
 
 use crate::support::{
     Client, Http, PATIENCE, Road, Ws, addr, eventually, next, serve, serve_root, socket_target,
@@ -79,6 +79,42 @@ fn what_is_left_at_the_deadline_is_cut(#[values(Polling, WebSocket)] road: Road)
     assert!(server.shutdown(Duration::from_millis(50)));
     assert_eq!(next(&reports, "the disconnect handler"), "server shutting down");
     drop(client);
+}
+
+#[rstest]
+fn a_spread_stop_serves_those_whose_turn_has_not_come(#[values(Polling, WebSocket, Upgrade)] road: Road) {
+    let (report, reports) = mpsc::channel();
+    let server = serve_root(|ns| {
+        ns.on("x", |_, event| event.ack(()));
+        ns.on_disconnect(move |socket, reason| {
+            report.send((socket.id().to_owned(), reason.as_str())).unwrap();
+        });
+    });
+    let mut clients: Vec<(String, Client)> = (0..3)
+        .map(|_| {
+            let mut client = Client::new(addr(&server), road);
+            (client.join("/", ""), client)
+        })
+        .collect();
+    std::thread::scope(|scope| {
+        let spread = scope.spawn(|| server.shutdown_spread(100 * PATIENCE, PATIENCE));
+        let (first, reason) = next(&reports, "the first end");
+        assert_eq!(reason, "server shutting down");
+        for (id, client) in &mut clients {
+            if *id != first {
+                client.send(r#"421["x"]"#);
+                client.expect("431[]");
+            }
+        }
+        assert_eq!(Http::connect(addr(&server)).get(&socket_target("polling", "")).status, 503);
+        // Nobody wants to wait any more.
+        let stop = scope.spawn(|| server.shutdown(PATIENCE));
+        for (_, client) in &mut clients {
+            client.closed("the goodbye");
+        }
+        drop(clients);
+        assert!(stop.join().unwrap() && spread.join().unwrap());
+    });
 }
 
 #[test]
@@ -227,10 +263,16 @@ fn a_taken_port_is_an_error_with_its_address() {
 #[case("max_packet_size", |builder: Builder| builder.max_packet_size(1))]
 #[case("max_attachments", |builder: Builder| builder.max_attachments(11))]
 #[case("max_connections", |builder: Builder| builder.max_connections(0))]
+#[case("max_connections_per_ip", |builder: Builder| builder.max_connections_per_ip(0))]
+#[case("accept_rate", |builder: Builder| builder.accept_rate(Rate { per_second: 1, burst: 0 }))]
 #[case("outbox_bytes_max", |builder: Builder| builder.outbox_bytes_max(1_000_000))]
 #[case("outbox_bytes_total", |builder: Builder| builder.outbox_bytes_total(1))]
+#[case("receive_bytes_total", |builder: Builder| builder.receive_bytes_total(1))]
+#[case("max_namespaces", |builder: Builder| builder.max_namespaces(0))]
 #[case("hub_queue", |builder: Builder| builder.hub_queue(0))]
 #[case("max_head_size", |builder: Builder| builder.max_head_size(10))]
+#[case("event_rate", |builder: Builder| builder.event_rate(Rate { per_second: 1, burst: 0 }))]
+#[case("byte_rate", |builder: Builder| builder.byte_rate(Rate { per_second: 0, burst: 0 }))]
 #[case("stack_size", |builder: Builder| builder.stack_size(10))]
 #[case("namespace", |builder: Builder| builder.namespace("chat", |_| {}))]
 #[case("namespace", |builder: Builder| builder.namespace("/a,b", |_| {}))]

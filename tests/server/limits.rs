@@ -9,7 +9,7 @@ use tinysio::{
     server::{Builder, EmitError, Server},
 };
 
-use crate::support::{Client, Frame, Http, Road, Ws, addr, all_gone, eventually, next, serve, socket_target};
+use crate::support::{Client, Frame, Http, Road, Ws, addr, all_gone, eventually, serve, socket_target};
 
 #[test]
 fn no_more_sessions_than_max_connections() {
@@ -108,36 +108,6 @@ fn a_slow_consumer_gets_what_was_promised_and_no_volatile_packets() {
     assert!(reports.try_recv().is_err());
     eventually("the backlog is gone", || socket.emit_volatile("again", ()).is_ok());
     slow.expect(r#"42["again"]"#);
-}
-
-#[test]
-fn all_outboxes_together_have_a_budget() {
-    let (server, reports) = small(|builder| builder.outbox_bytes_total(200_000));
-    let payload = "x".repeat(CHUNK);
-    for round in 0..3 {
-        let mut clients: Vec<Client> = (0..3).map(|_| Client::new(addr(&server), Polling)).collect();
-        let ids: Vec<String> = clients.iter_mut().map(|client| client.join("/", "")).collect();
-        for id in &ids[..2] {
-            for _ in 0..4 {
-                server.to(id).unwrap().emit("n", &payload).unwrap();
-            }
-        }
-        // 160 kB wait; the third client's 60 kB are too much, although few for one.
-        for _ in 0..3 {
-            server.to(&ids[2]).unwrap().emit("n", &payload).unwrap();
-        }
-        let ended = next(&reports, "the end of who passed the budget");
-        assert_eq!(ended, (ids[2].clone(), CloseReason::SlowConsumer), "round {round}");
-        for client in &mut clients[..2] {
-            for _ in 0..4 {
-                client.text("what waited for who did not pass it");
-            }
-            client.leave();
-            assert_eq!(next(&reports, "the end of the others").1, CloseReason::TransportClose);
-        }
-        // Everything is given back, or the next round would fail.
-        all_gone(&server);
-    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "in a test, an unwrap is an assertion")]
 
 mod acks;
+mod admission;
 mod broadcast;
 mod churn;
 mod conformance;
@@ -10,8 +11,10 @@ mod events;
 mod http;
 mod lifecycle;
 mod limits;
+mod memory;
 mod order;
 mod parking;
+mod rates;
 mod regressions;
 mod support;
 mod transport;

@@ -10,7 +10,7 @@ use std::{
 use serde_json::{Value, json};
 use tinysio::{
     Bytes,
-    chat::{Limits, Rate, Refusal, events},
+    chat::{Limits, Refusal, events, limits},
 };
 
 use super::{
@@ -253,7 +253,7 @@ fn stress(flags: &Flags, errors: &Errors, stage: &Stage) -> Result<bool, Failure
 
 /// Sends within the chat's limits: a burst, then so many a second.
 fn send_all(session: &Session, messages: u32, timeout: Duration, stage: &Stage) {
-    let mut pace = crate::clients::pace::Pace::new(Rate::DEFAULT);
+    let mut pace = crate::clients::pace::Pace::new(limits::RATE);
     for number in 1..=messages {
         pace.wait(&stage.stop);
         if stage.stop.is_set() || !session.send(&Request::message(&format!("Stress message {number}"))) {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use crossbeam_channel::{Receiver, bounded};
-use tinysio::chat::Rate;
+use tinysio::chat::limits;
 
 use super::{
     flags::Flags,
@@ -102,7 +102,7 @@ fn read_pipe(talk: &mut Talk, flags: &Flags, stop: &Stop) -> Result<(), Failure>
         }
     }
     let lines = read_lines(stop).map_err(|error| Failure::Failed(format!("cannot read: {error}")))?;
-    let mut pace = Pace::new(Rate::DEFAULT);
+    let mut pace = Pace::new(limits::RATE);
     for line in lines.into_iter().map_while(|line| line) {
         pace.wait(stop);
         if stop.is_set() || !talk.execute(&line) {

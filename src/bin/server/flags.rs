@@ -41,14 +41,38 @@ pub(crate) struct Flags {
           value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) max_connections: u32,
 
+    /// Clients from one address, or from one IPv6 /64; 0 for no limit. Trusted proxies and this machine do not count.
+    /// Clients behind one office router, or behind a proxy that --trust-proxy does not name, share an address
+    #[arg(long, env = "TINYSIO_MAX_CONNECTIONS_PER_IP", value_name = "N", default_value_t = 0)]
+    max_connections_per_ip: usize,
+
+    /// Clients a second that may come in the long run; who comes too soon is told when to try again (503 with
+    /// Retry-After). 0 for no limit
+    #[arg(long, env = "TINYSIO_ACCEPT_RATE", value_name = "N", default_value_t = 0)]
+    accept_rate: u32,
+
+    /// Clients that may come at once after a quiet time
+    #[arg(long, env = "TINYSIO_ACCEPT_BURST", value_name = "N", default_value_t = 100,
+          value_parser = clap::value_parser!(u32).range(1..))]
+    accept_burst: u32,
+
     /// Events a second that one client may send in the long run; 0 for no limit
-    #[arg(long, env = "TINYSIO_RATE_LIMIT", value_name = "N", default_value_t = Rate::DEFAULT.per_second)]
+    #[arg(long, env = "TINYSIO_RATE_LIMIT", value_name = "N", default_value_t = limits::RATE.per_second)]
     rate_limit: u32,
 
     /// Events that one client may send at once after a rest
-    #[arg(long, env = "TINYSIO_RATE_BURST", value_name = "N", default_value_t = Rate::DEFAULT.burst,
+    #[arg(long, env = "TINYSIO_RATE_BURST", value_name = "N", default_value_t = limits::RATE.burst,
           value_parser = clap::value_parser!(u32).range(1..))]
     rate_burst: u32,
+
+    /// Bytes of messages a second that one client may send in the long run; 0 for no limit
+    #[arg(long, env = "TINYSIO_BYTE_RATE", value_name = "BYTES", default_value_t = 0)]
+    byte_rate: u32,
+
+    /// Bytes of messages that one client may send at once after a rest
+    #[arg(long, env = "TINYSIO_BYTE_BURST", value_name = "BYTES", default_value_t = 4_000_000,
+          value_parser = clap::value_parser!(u32).range(1..))]
+    byte_burst: u32,
 
     /// Characters of a message or room message
     #[arg(long, env = "TINYSIO_MAX_MESSAGE", value_name = "N", default_value_t = Limits::DEFAULT.message)]
@@ -106,6 +130,12 @@ pub(crate) struct Flags {
     #[arg(long, env = "TINYSIO_TRUST_PROXY", value_name = "ADDRESS", num_args = 1.., value_delimiter = ',')]
     trust_proxy: Vec<Network>,
 
+    /// How long a shutdown takes to disconnect the clients, evenly one after the other, so that they do not all come to
+    /// the next server at once. A second signal ends the program at any time
+    #[arg(long, env = "TINYSIO_DRAIN", value_name = "TIME", default_value = "0s",
+          value_parser = humantime::parse_duration)]
+    pub(crate) drain: Duration,
+
     /// What to log: off, error, warn, info, debug or trace
     #[arg(long, env = "TINYSIO_LOG_LEVEL", value_name = "LEVEL", default_value = "info")]
     pub(crate) log_level: LevelFilter,
@@ -143,8 +173,18 @@ impl Flags {
 
     /// A server that is set up as far as the flags go.
     pub(crate) fn builder(&self) -> Builder {
-        Server::builder()
+        let mut builder = Server::builder();
+        if self.max_connections_per_ip > 0 {
+            let proxies = self.trust_proxy.clone();
+            builder = builder.max_connections_per_ip(self.max_connections_per_ip).exempt_from_ip_limit(
+                // Whoever is on this machine has other means.
+                move |ip| ip.to_canonical().is_loopback() || proxies.iter().any(|proxy| proxy.contains(ip)),
+            );
+        }
+        builder
             .max_connections(self.max_connections as usize)
+            .accept_rate(Rate { per_second: self.accept_rate, burst: self.accept_burst })
+            .byte_rate(Rate { per_second: self.byte_rate, burst: self.byte_burst })
             .max_http_buffer_size(self.max_payload as usize)
             .max_rooms(self.max_rooms)
             .ping_interval(self.ping_interval)

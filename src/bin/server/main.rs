@@ -29,8 +29,11 @@ use operator::Operator;
 /// waited for as long again.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_millis(1_500);
 
-/// When the program ends, whatever still holds it up.
+/// When the program ends, whatever still holds it up, after the clients have been disconnected.
 const LAST_DEADLINE: Duration = Duration::from_millis(4_500);
+
+/// The longest time that clients are disconnected over.
+const DRAIN_MAX: Duration = Duration::from_secs(24 * 3600);
 
 fn main() -> ExitCode {
     let flags = Flags::parse();
@@ -69,7 +72,7 @@ fn run(flags: &Flags) -> Result<(), Failure> {
     };
     announce(flags, &server, operator.as_ref().map(|(_, address)| address.to_string()));
     wait_for_signal(flags, &chat, &signals);
-    shut_down(&chat, &server);
+    shut_down(&chat, &server, flags.drain);
     Ok(())
 }
 
@@ -155,11 +158,12 @@ fn wait_for_signal(flags: &Flags, chat: &Chat, signals: &Receiver<()>) {
     }
 }
 
-/// Tells the clients, lets out what waits for them, and closes everything.
-fn shut_down(chat: &Chat, server: &Server) {
+/// Tells the clients, disconnects them over a while, lets out what waits for them, and closes everything.
+fn shut_down(chat: &Chat, server: &Server, drain: Duration) {
+    let drain = drain.min(DRAIN_MAX);
     // A handler that hangs, or a log that nobody reads, must not keep the program.
-    let watchdog = thread::Builder::new().name("watchdog".into()).spawn(|| {
-        thread::sleep(LAST_DEADLINE);
+    let watchdog = thread::Builder::new().name("watchdog".into()).spawn(move || {
+        thread::sleep(drain + LAST_DEADLINE);
         process::exit(0);
     });
     if let Err(error) = watchdog {
@@ -167,6 +171,6 @@ fn shut_down(chat: &Chat, server: &Server) {
     }
     log::info!("shutting down, {} clients", chat.counters().clients());
     chat.announce_shutdown(server);
-    let all_gone = server.shutdown(SHUTDOWN_DEADLINE);
+    let all_gone = server.shutdown_spread(drain, SHUTDOWN_DEADLINE);
     log::info!("stopped{}", if all_gone { "" } else { ", with handlers still running" });
 }
