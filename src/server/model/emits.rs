@@ -31,6 +31,7 @@ fn serve(ends: &Arc<AtomicUsize>) -> (Server, crate::sys::channel::Receiver<Sock
                 socket.join("room");
                 connected.send(socket.clone()).expect("the scene waits");
             });
+            ns.on("echo", |socket, event| socket.emit("w", event.args()));
             ns.on_disconnect(move |_, _| _ = ends.fetch_add(1, SeqCst));
         })
         .listen("127.0.0.1:1")
@@ -226,4 +227,45 @@ fn a_goodbye_waits_for_a_slow_reader() {
         all_over(server);
         assert_eq!(ends.load(SeqCst), 1);
     });
+}
+
+/// What handlers say to several messages of one read, or of one POST, is gathered, and then it leaves, whole and soon.
+fn answers(websocket: bool) {
+    let ends = Arc::default();
+    let (server, sockets) = serve(&ends);
+    let (mut peer, id) = if websocket { Peer::websocket() } else { Peer::polling() };
+    drop(sockets.recv().unwrap());
+    let began = Instant::now();
+    let texts = ["a0", "a1", "a2"].map(|word| format!(r#"42["echo","{word}"]"#));
+    let heard = if websocket {
+        assert!(peer.say_all(&texts));
+        peer.words(3)
+    } else {
+        // A GET that is held, and the POST beside it.
+        let post = {
+            let id = id.clone();
+            go(move || Peer::connect().post(&id, &texts.join("\u{1e}")))
+        };
+        let mut heard = Vec::new();
+        while heard.len() < 3 {
+            let packets = peer.get(&format!("&sid={id}")).expect("the session lives");
+            heard.extend(packets.iter().filter_map(|packet| word(packet)));
+        }
+        assert_eq!(post.join().unwrap(), Some(200));
+        heard
+    };
+    assert_eq!(heard, ["a0", "a1", "a2"]);
+    assert!(began.elapsed() < SOON, "nothing lies about: {:?}", began.elapsed());
+    if websocket {
+        peer.leave();
+    } else {
+        peer.post(&id, "1");
+    }
+    all_over(server);
+}
+
+#[test]
+fn gathered_answers_leave_soon() {
+    check("gathered, websocket", || answers(true));
+    check("gathered, held GET", || answers(false));
 }

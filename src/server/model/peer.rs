@@ -136,11 +136,15 @@ impl Peer {
         self.frame(0x81, packet.as_bytes())
     }
 
+    /// Says several in one send, as far as the kernel takes them.
+    #[cfg(test)]
+    pub(super) fn say_all(&self, packets: &[String]) -> bool {
+        let frames = packets.iter().flat_map(|packet| masked(0x81, packet.as_bytes()));
+        self.send(&frames.collect::<Vec<u8>>())
+    }
+
     pub(super) fn frame(&self, first: u8, payload: &[u8]) -> bool {
-        assert!(payload.len() < 126);
-        let mut frame = vec![first, 0x80 | payload.len() as u8, 0, 0, 0, 0];
-        frame.extend_from_slice(payload);
-        self.send(&frame)
+        self.send(&masked(first, payload))
     }
 
     /// The next packet on WebSocket, pings answered. `None`: a close frame, or the end.
@@ -192,6 +196,13 @@ impl Peer {
     pub(super) fn hang_up(&self) {
         let _ = self.stream.shutdown(Shutdown::Both);
     }
+}
+
+fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
+    assert!(payload.len() < 126);
+    let mut frame = vec![first, 0x80 | payload.len() as u8, 0, 0, 0, 0];
+    frame.extend_from_slice(payload);
+    frame
 }
 
 /// Sends all of it. `false`: the server wants nothing more.
