@@ -3,7 +3,7 @@
 //! Every read has a deadline and every size a bound, because nothing is known of the peer yet.
 
 use std::{
-    io::{self, BufRead, Cursor, Read},
+    io::{self, Cursor},
     ops::Range,
     sync::Arc,
     time::Duration,
@@ -14,6 +14,7 @@ use tiny_http::HTTPVersion;
 pub use tiny_http::{Header, Method, StatusCode};
 
 use super::{
+    chunks::{self, ChunkError},
     config::Config,
     connections::Permit,
     stream::{Peer, Stream, WRITE_PATIENCE},
@@ -111,6 +112,12 @@ impl Head {
         self.persistent && !self.has_token("connection", "close")
     }
 
+    /// Whether the request can become a WebSocket (RFC 9110 7.8): 1.0 knows no upgrade, and what follows a head that
+    /// announces a body would be a body to a proxy and frames to us.
+    pub(super) fn may_upgrade(&self) -> bool {
+        self.persistent && matches!(self.framing(), Ok(Framing::Length(0)))
+    }
+
     /// How the body is delimited (RFC 9112 6.3). A request that says it twice is refused: that is how requests are
     /// smuggled past proxies.
     fn framing(&self) -> Result<Framing, HttpError> {
@@ -123,7 +130,10 @@ impl Head {
                 // A number too large for the type is also too large for the limit.
                 Ok(Framing::Length(length.parse().unwrap_or(u64::MAX)))
             }
-            ([], [coding]) if coding.eq_ignore_ascii_case("chunked") => Ok(Framing::Chunked),
+            // HTTP/1.0 has no chunks, and a proxy that speaks it would pass them on as something else (RFC 9112 6.1).
+            ([], [coding]) if self.persistent && coding.eq_ignore_ascii_case("chunked") => {
+                Ok(Framing::Chunked)
+            }
             _ => Err(HttpError::Malformed),
         }
     }
@@ -181,6 +191,15 @@ pub(super) enum NextHead {
     Silence,
     /// The peer has no further request, or did not begin it in time.
     None,
+}
+
+impl From<ChunkError> for HttpError {
+    fn from(error: ChunkError) -> Self {
+        match error {
+            ChunkError::Malformed => Self::Malformed,
+            ChunkError::TooLarge => Self::BodyTooLarge,
+        }
+    }
 }
 
 /// A connection that speaks HTTP: its stream, and what was read beyond the last request.
@@ -274,13 +293,7 @@ impl Connection {
         }
         match framing {
             Framing::Length(length) => self.read_exact(length as usize, deadline),
-            Framing::Chunked => {
-                let mut body = Vec::new();
-                let input = Bounded { connection: self, deadline, left: 2 * max + READ_CHUNK };
-                let mut chunks = chunked_transfer::Decoder::new(input).take(max as u64 + 1);
-                chunks.read_to_end(&mut body)?;
-                if body.len() > max { Err(HttpError::BodyTooLarge) } else { Ok(body) }
-            }
+            Framing::Chunked => self.read_chunks(max, deadline),
         }
     }
 
@@ -292,6 +305,20 @@ impl Connection {
         }
         let rest = self.input.split_off(length);
         Ok(std::mem::replace(&mut self.input, rest))
+    }
+
+    fn read_chunks(&mut self, max: usize, deadline: Instant) -> Result<Vec<u8>, HttpError> {
+        let mut decoder = chunks::Decoder::new(max);
+        loop {
+            let taken = decoder.decode(&self.input)?;
+            self.input.drain(..taken);
+            if decoder.is_done() {
+                return Ok(decoder.into_body());
+            }
+            if self.fill(deadline)? == 0 {
+                return Err(HttpError::Gone);
+            }
+        }
     }
 
     fn fill(&mut self, deadline: Instant) -> io::Result<usize> {
@@ -369,39 +396,6 @@ fn parse_head(input: &mut Vec<u8>) -> Result<Option<Head>, HttpError> {
     let rest = input.split_off(length);
     let bytes = std::mem::replace(input, rest).into_boxed_slice();
     Ok(Some(Head { bytes, method, path: path.into(), query: query.into(), headers, persistent }))
-}
-
-/// A body of unknown length, read within bounds: chunk sizes and extensions count too.
-struct Bounded<'c> {
-    connection: &'c mut Connection,
-    deadline: Instant,
-    left: usize,
-}
-
-impl Read for Bounded<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let available = self.fill_buf()?;
-        let count = available.len().min(buffer.len());
-        buffer[..count].copy_from_slice(&available[..count]);
-        self.consume(count);
-        Ok(count)
-    }
-}
-
-impl BufRead for Bounded<'_> {
-    fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        if self.left == 0 {
-            return Err(io::ErrorKind::InvalidData.into());
-        }
-        if self.connection.input.is_empty() {
-            self.connection.fill(self.deadline)?;
-        }
-        Ok(&self.connection.input)
-    }
-    fn consume(&mut self, count: usize) {
-        self.left = self.left.saturating_sub(count);
-        self.connection.input.drain(..count);
-    }
 }
 
 /// A request as routes and [`Config::allow_request`] see it.

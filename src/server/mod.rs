@@ -11,6 +11,7 @@
 
 mod acks;
 mod broadcast;
+mod chunks;
 mod config;
 mod connections;
 mod cors;
