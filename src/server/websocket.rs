@@ -57,6 +57,9 @@ const VISIT_MAX: usize = 4;
 
 /// The answer to an upgrade request. `None`: it is not a good one (RFC 6455 4.2.1).
 pub(super) fn accept(head: &Head) -> Option<Vec<u8>> {
+    if !head.may_upgrade() {
+        return None;
+    }
     let mut request = http::Request::builder().method(head.method().as_str()).uri("/");
     for (name, value) in head.headers() {
         request = request.header(name, value);
