@@ -11,10 +11,16 @@
 #![allow(dead_code, unused_imports, reason = "the support module is shared with the other tests")]
 
 mod bystander;
+mod floods;
+mod frames;
 mod heads;
+mod long;
 mod packets;
 mod polls;
+mod scarce;
 mod server;
+mod slow;
 #[path = "../server/support/mod.rs"]
 mod support;
 mod trial;
+mod upgrades;

@@ -36,6 +36,7 @@ pub(crate) struct Trial {
     any_reasons: bool,
     errors: bool,
     peak: usize,
+    patience: Duration,
 }
 
 /// A trial of a server as it is by default.
@@ -45,7 +46,15 @@ pub(crate) fn trial() -> Trial {
 
 /// A trial of a server of this kind.
 pub(crate) fn trial_of(kind: Kind) -> Trial {
-    Trial { kind, rounds: 3, reasons: Vec::new(), any_reasons: false, errors: false, peak: PEAK_KIB }
+    Trial {
+        kind,
+        rounds: 3,
+        reasons: Vec::new(),
+        any_reasons: false,
+        errors: false,
+        peak: PEAK_KIB,
+        patience: PATIENCE,
+    }
 }
 
 /// Says that all is over also when a test fails, because the bystanders' threads are waited for then.
@@ -72,6 +81,12 @@ impl Trial {
 
     pub(crate) fn rounds(mut self, rounds: usize) -> Self {
         self.rounds = rounds;
+        self
+    }
+
+    /// It may take this long until everything has come back.
+    pub(crate) fn patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
         self
     }
 
@@ -104,14 +119,14 @@ impl Trial {
             let peak = before.resident + self.peak;
             for round in 0..self.rounds {
                 attack(&mut subject);
-                let report = settled(&mut subject, &self.reasons, self.any_reasons);
+                let report = self.settled(&mut subject);
                 assert_eq!(report.panics, 0, "a thread of the server panicked");
                 assert!(self.errors || report.errors == 0, "the log has errors");
                 if round == 0 {
                     // What the first round has made the allocator and the tables grow to is there for every later one.
                     before.resident = before.resident.max(subject.usage().resident);
                 }
-                comes_back(&subject, &before, round);
+                self.comes_back(&subject, &before, round);
             }
             drop(end);
             let needed = subject.usage().peak;
@@ -123,41 +138,48 @@ impl Trial {
             }
         });
     }
-}
 
-/// The attacker's sessions are gone, and their handlers have been told why.
-fn settled(subject: &mut Subject, reasons: &[&str], any_reasons: bool) -> Report {
-    let deadline = Instant::now() + PATIENCE;
-    let mut told: Vec<String> = Vec::new();
-    loop {
-        let mut report = subject.report();
-        told.append(&mut report.reasons);
-        let all_told = any_reasons || told.len() >= reasons.len();
-        if report.sessions == ROADS.len() && all_told {
-            told.sort();
-            let mut expected = reasons.to_vec();
-            expected.sort_unstable();
-            assert!(any_reasons || told == expected, "ended with {told:?}, not with {expected:?}");
-            return report;
+    /// The attacker's sessions are gone, and their handlers have been told why.
+    fn settled(&self, subject: &mut Subject) -> Report {
+        let deadline = Instant::now() + self.patience;
+        let mut told: Vec<String> = Vec::new();
+        loop {
+            let mut report = subject.report();
+            told.append(&mut report.reasons);
+            let all_told = self.any_reasons || told.len() >= self.reasons.len();
+            if report.sessions == ROADS.len() && all_told {
+                told.sort();
+                let mut expected = self.reasons.to_vec();
+                expected.sort_unstable();
+                assert!(self.any_reasons || told == expected, "ended with {told:?}, not with {expected:?}");
+                return report;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "sessions are left: {report:?}, {told:?} of {:?}",
+                self.reasons
+            );
+            std::thread::sleep(Duration::from_millis(2));
         }
-        assert!(Instant::now() < deadline, "sessions are left: {report:?}, {told:?} of {reasons:?}");
-        std::thread::sleep(Duration::from_millis(2));
     }
-}
 
-fn comes_back(subject: &Subject, before: &Usage, round: usize) {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let now = subject.usage();
-        let is_back = now.sockets <= before.sockets
-            && now.threads <= before.threads + RESTING
-            && now.files <= before.files + RESTING
-            && now.resident <= before.resident + TOLERANCE_KIB;
-        if is_back {
-            return;
+    fn comes_back(&self, subject: &Subject, before: &Usage, round: usize) {
+        let deadline = Instant::now() + self.patience;
+        loop {
+            let now = subject.usage();
+            let is_back = now.sockets <= before.sockets
+                && now.threads <= before.threads + RESTING
+                && now.files <= before.files + RESTING
+                && now.resident <= before.resident + TOLERANCE_KIB;
+            if is_back {
+                return;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "does not come back after round {round}: {before:?}, now {now:?}"
+            );
+            std::thread::sleep(Duration::from_millis(2));
         }
-        assert!(Instant::now() < deadline, "does not come back after round {round}: {before:?}, now {now:?}");
-        std::thread::sleep(Duration::from_millis(2));
     }
 }
 
