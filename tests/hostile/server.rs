@@ -259,6 +259,9 @@ fn namespace(ns: &mut NamespaceBuilder, tally: &Arc<Tally>) {
         }
         Ok(())
     });
+    // What the trials must notice.
+    ns.on("leak", |_, _| std::mem::forget(vec![1u8; 8 << 20]));
+    ns.on("panic", |_, _| -> () { panic!("as the client wanted") });
     ns.on("ask", |socket, _| {
         socket.emit_with_callback("question", (), Duration::from_millis(200), |_, _| ())
     });

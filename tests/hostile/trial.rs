@@ -189,3 +189,52 @@ pub(crate) fn goodbye(mut client: Client) {
     client.leave();
     client.end_poll();
 }
+
+/// What a trial must notice, and does.
+mod notices {
+    use super::*;
+    use crate::support::Http;
+
+    fn says(event: &'static str) {
+        trial().ends_anyhow().patience(Duration::from_secs(1)).run(|addr| {
+            let mut client = Client::connected(addr, Road::WebSocket);
+            client.send(&format!(r#"42["{event}"]"#));
+            client.send(r#"420["echo"]"#);
+            client.expect("430[]");
+            goodbye(client);
+        });
+    }
+
+    #[test]
+    #[should_panic(expected = "does not come back")]
+    fn memory_that_is_kept() {
+        says("leak");
+    }
+
+    #[test]
+    #[should_panic(expected = "a thread of the server panicked")]
+    fn a_panic() {
+        says("panic");
+    }
+
+    #[test]
+    #[should_panic(expected = "does not come back")]
+    fn a_connection_that_is_kept() {
+        let mut kept = Vec::new();
+        trial().patience(Duration::from_secs(1)).run_with(|subject| kept.push(Http::connect(subject.addr)));
+    }
+
+    #[test]
+    #[should_panic(expected = "sessions are left")]
+    fn a_session_that_is_kept() {
+        let mut kept = Vec::new();
+        let trial = trial().patience(Duration::from_secs(1));
+        trial.run_with(|subject| kept.push(Client::connected(subject.addr, Road::WebSocket)));
+    }
+
+    #[test]
+    #[should_panic(expected = "ended with")]
+    fn another_reason() {
+        trial().ends(&["parse error"]).run(|addr| goodbye(Client::connected(addr, Road::WebSocket)));
+    }
+}
