@@ -79,7 +79,9 @@ pub(super) fn begin(
     session.set_websocket();
     let stream = Arc::clone(&connection.stream);
     let mut greeting = response;
-    greeting.extend_from_slice(Encoded::text(&engine::open_packet(session).packet()).bytes());
+    if !engine::is_plain(session) {
+        greeting.extend_from_slice(Encoded::text(&engine::open_packet(session).packet()).bytes());
+    }
     let greeted = stream.send_all(&greeting, session.core.config.head_timeout);
     let attached = session.outbox.attach(&stream);
     if greeted.is_err() || attached.is_none() {
@@ -331,6 +333,9 @@ impl WebSocket {
 
     fn handle(&mut self, message: Message) -> Result<(), Fault> {
         let packet = match &message {
+            Message::Text(text) if engine::is_plain(&self.io.session) => {
+                Packet::Message(Data::Text(text.as_str().into()))
+            }
             Message::Text(text) => Packet::decode(text.as_str()).map_err(|error| {
                 log::info!("session {}: {error}", self.io.session.id);
                 Fault::polite(CloseReason::ParseError)
