@@ -35,7 +35,7 @@ const REQUESTS: &[Row] = &[
     }),
     ("half a body", Some("transport error"), |addr| half_a_body(addr, "Content-Length: 100", "42[")),
     ("half a chunk", Some("transport error"), |addr| {
-        half_a_body(addr, "Transfer-Encoding: chunked", "5\r\n42")
+        half_a_body(addr, "Transfer-Encoding: chunked", "5\r\n42");
     }),
     ("no chunk", Some("transport error"), |addr| half_a_body(addr, "Transfer-Encoding: chunked", "")),
 ];
