@@ -128,6 +128,7 @@ fn sends(road: Road, packets: &[Frame], end: End) {
 #[case::a_room_of_two_lines(text("42[\"join\",\"a\\r\\nb\"]"), Alive(&[]))]
 #[case::a_room_that_is_an_object(text(r#"42["join",{"a":1}]"#), Alive(&[]))]
 #[case::a_room_that_is_missing(text(r#"42["join"]"#), Alive(&[]))]
+#[case::an_error_that_quotes_it(text(r#"42["quote","x\r\n2026-01-01 INFO all is well\u001b[2J"]"#), Alive(&[]))]
 #[case::half_a_surrogate(text(r#"42["join","\ud800"]"#), Alive(&[]))]
 fn a_packet(#[case] packets: Vec<Frame>, #[case] end: End, #[values(Polling, WebSocket)] road: Road) {
     sends(road, &packets, end);

@@ -42,6 +42,8 @@ pub(crate) struct Report {
     pub(crate) panics: usize,
     /// Lines of the log at "error".
     pub(crate) errors: usize,
+    /// Lines of the log that a client has written a part of, with control characters in it.
+    pub(crate) forged: usize,
 }
 
 /// What the server's process has.
@@ -144,22 +146,26 @@ impl Drop for Subject {
 struct Tally {
     reasons: Mutex<Vec<String>>,
     panics: AtomicUsize,
-    errors: AtomicUsize,
 }
 
 static ERRORS: AtomicUsize = AtomicUsize::new(0);
+static FORGED: AtomicUsize = AtomicUsize::new(0);
 
-/// Counts what the library logs as an error, and shows it.
+/// Counts what the library logs as an error, and every line at whatever level that is not one line.
 struct Log;
 
 impl log::Log for Log {
-    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
-        metadata.level() == log::Level::Error
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
     }
     fn log(&self, record: &log::Record<'_>) {
-        if self.enabled(record.metadata()) {
+        let text = record.args().to_string();
+        if record.target().starts_with("tinysio") && text.contains(char::is_control) {
+            FORGED.fetch_add(1, SeqCst);
+        }
+        if record.level() == log::Level::Error {
             ERRORS.fetch_add(1, SeqCst);
-            eprintln!("{}", record.args());
+            eprintln!("{text:?}");
         }
     }
     fn flush(&self) {}
@@ -174,7 +180,7 @@ fn serves_until_its_input_ends() {
     };
     static LOG: Log = Log;
     log::set_logger(&LOG).unwrap();
-    log::set_max_level(log::LevelFilter::Error);
+    log::set_max_level(log::LevelFilter::Trace);
     let tally = Arc::new(Tally::default());
     let panics = Arc::clone(&tally);
     let hook = std::panic::take_hook();
@@ -198,6 +204,7 @@ fn serves_until_its_input_ends() {
             reasons: std::mem::take(&mut tally.reasons.lock().unwrap()),
             panics: tally.panics.load(SeqCst),
             errors: ERRORS.load(SeqCst),
+            forged: FORGED.load(SeqCst),
         };
         println!("report {}", serde_json::to_string(&report).unwrap());
         line.clear();
@@ -259,6 +266,7 @@ fn namespace(ns: &mut NamespaceBuilder, tally: &Arc<Tally>) {
         }
         Ok(())
     });
+    ns.on("quote", |_, event| -> Result<(), String> { Err(event.arg::<String>(0).unwrap_or_default()) });
     // What the trials must notice.
     ns.on("leak", |_, _| std::mem::forget(vec![1u8; 8 << 20]));
     ns.on("panic", |_, _| -> () { panic!("as the client wanted") });
