@@ -100,7 +100,7 @@ pub(super) fn guard_session(session: &Arc<Session>, doing: &str, call: impl FnOn
     let calm = catch_unwind(AssertUnwindSafe(call)).is_ok();
     DISPATCHING.set(outer);
     if !calm {
-        log::error!("session {}: a handler panicked: {doing}", session.id);
+        log::error!("session {}: a handler panicked: {doing}", session.name());
     }
     calm
 }
@@ -126,7 +126,7 @@ impl Inbound {
         session.heard_packet();
         match packet {
             Packet::Message(data) => self.message(session, data).map_err(|error| {
-                log::info!("session {}: {error}", session.id);
+                log::info!("session {}: {error}", session.name());
                 CloseReason::ParseError
             }),
             Packet::Pong(_) => {
@@ -135,7 +135,7 @@ impl Inbound {
             }
             // EIO "Heartbeat": only the server asks.
             Packet::Ping(_) => {
-                log::info!("session {}: {}", session.id, Error::HeartbeatDirection);
+                log::info!("session {}: {}", session.name(), Error::HeartbeatDirection);
                 Err(CloseReason::TransportError)
             }
             Packet::Close => Err(CloseReason::TransportClose),
@@ -228,7 +228,7 @@ impl Inbound {
         };
         let socket = Socket::new(id, namespace.clone(), session, auth);
         if let Err(refusal) = admit(&socket) {
-            log::debug!("session {}: {name} refused: {refusal}", session.id);
+            log::debug!("session {}: {name} refused: {refusal}", session.name());
             return refuse(session, name, &refusal);
         }
         session.settled.store(true, Release);

@@ -144,7 +144,7 @@ pub(super) struct WebSocket {
 
 impl fmt::Debug for WebSocket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WebSocket").field("session", &self.io.session.id).finish_non_exhaustive()
+        f.debug_struct("WebSocket").field("session", &self.io.session.name()).finish_non_exhaustive()
     }
 }
 
@@ -337,7 +337,7 @@ impl WebSocket {
                 Packet::Message(Data::Text(text.as_str().into()))
             }
             Message::Text(text) => Packet::decode(text.as_str()).map_err(|error| {
-                log::info!("session {}: {error}", self.io.session.id);
+                log::info!("session {}: {error}", self.io.session.name());
                 Fault::polite(CloseReason::ParseError)
             })?,
             Message::Binary(bytes) => Packet::Message(Data::Binary(bytes.clone())),
@@ -389,7 +389,7 @@ impl WebSocket {
                 }
                 Ok(ProbeStep::TakeOver) => return self.take_over(),
                 Err(error) => {
-                    log::info!("session {}: upgrade: {error}", self.io.session.id);
+                    log::info!("session {}: upgrade: {error}", self.io.session.name());
                     return false;
                 }
             }

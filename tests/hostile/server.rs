@@ -42,8 +42,8 @@ pub(crate) struct Report {
     pub(crate) panics: usize,
     /// Lines of the log at "error".
     pub(crate) errors: usize,
-    /// Lines of the log that a client has written a part of, with control characters in it.
-    pub(crate) forged: usize,
+    /// Lines of the log that hold what a log must not: control characters, or the whole id of a session.
+    pub(crate) unfit: usize,
 }
 
 /// What the server's process has.
@@ -149,9 +149,9 @@ struct Tally {
 }
 
 static ERRORS: AtomicUsize = AtomicUsize::new(0);
-static FORGED: AtomicUsize = AtomicUsize::new(0);
+static UNFIT: AtomicUsize = AtomicUsize::new(0);
 
-/// Counts what the library logs as an error, and every line at whatever level that is not one line.
+/// Counts what the library logs as an error, and every line at whatever level that is unfit for a log.
 struct Log;
 
 impl log::Log for Log {
@@ -160,8 +160,12 @@ impl log::Log for Log {
     }
     fn log(&self, record: &log::Record<'_>) {
         let text = record.args().to_string();
-        if record.target().starts_with("tinysio") && text.contains(char::is_control) {
-            FORGED.fetch_add(1, SeqCst);
+        let tells_a_secret = text.split_once("session ").is_some_and(|(_, rest)| {
+            // An id is twenty characters, and speaks for its session.
+            rest.bytes().take_while(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(byte)).count() >= 20
+        });
+        if record.target().starts_with("tinysio") && (tells_a_secret || text.contains(char::is_control)) {
+            UNFIT.fetch_add(1, SeqCst);
         }
         if record.level() == log::Level::Error {
             ERRORS.fetch_add(1, SeqCst);
@@ -204,7 +208,7 @@ fn serves_until_its_input_ends() {
             reasons: std::mem::take(&mut tally.reasons.lock().unwrap()),
             panics: tally.panics.load(SeqCst),
             errors: ERRORS.load(SeqCst),
-            forged: FORGED.load(SeqCst),
+            unfit: UNFIT.load(SeqCst),
         };
         println!("report {}", serde_json::to_string(&report).unwrap());
         line.clear();
