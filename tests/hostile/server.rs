@@ -187,10 +187,9 @@ fn serves_until_its_input_ends() {
     log::set_max_level(log::LevelFilter::Trace);
     let tally = Arc::new(Tally::default());
     let panics = Arc::clone(&tally);
-    let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         panics.panics.fetch_add(1, SeqCst);
-        hook(info);
+        eprintln!("{info}");
     }));
     let server = set_up(kind, &tally).listen("127.0.0.1:0").unwrap();
     println!("\nat {}", server.local_addr().unwrap());
