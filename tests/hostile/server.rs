@@ -212,7 +212,7 @@ fn serves_until_its_input_ends() {
         println!("report {}", serde_json::to_string(&report).unwrap());
         line.clear();
     }
-    assert!(server.shutdown(Duration::from_secs(5)), "every thread ends");
+    assert!(server.shutdown(Duration::from_secs(1)), "every thread ends");
 }
 
 /// How many files [`Kind::FewFiles`] may open beyond those that it needs.

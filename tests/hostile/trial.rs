@@ -48,7 +48,7 @@ pub(crate) fn trial() -> Trial {
 pub(crate) fn trial_of(kind: Kind) -> Trial {
     Trial {
         kind,
-        rounds: 3,
+        rounds: 2,
         reasons: Vec::new(),
         any_reasons: false,
         errors: false,
