@@ -109,7 +109,7 @@ pub(super) fn guard_session(session: &Arc<Session>, doing: &str, call: impl FnOn
     let calm = catch_unwind(AssertUnwindSafe(call)).is_ok();
     DISPATCHING.set(outer);
     if !calm {
-        log::error!("session {}: a handler panicked: {doing}", session.id);
+        log::error!("session {}: a handler panicked: {doing}", session.name());
     }
     calm
 }
@@ -146,7 +146,7 @@ impl Inbound {
             }
             // EIO "Heartbeat": only the server asks.
             Packet::Ping(_) => {
-                log::info!("session {}: {}", session.id, Error::HeartbeatDirection);
+                log::info!("session {}: {}", session.name(), Error::HeartbeatDirection);
                 Err(CloseReason::TransportError)
             }
             Packet::Close => Err(CloseReason::TransportClose),
@@ -168,7 +168,7 @@ impl Inbound {
             self.keep(session, self.pending + bytes)?;
         }
         let done = self.message(session, data).map_err(|error| {
-            log::info!("session {}: {error}", session.id);
+            log::info!("session {}: {error}", session.name());
             CloseReason::ParseError
         });
         let pending = if self.assembler.is_waiting() { self.pending.max(bytes) } else { 0 };
@@ -179,7 +179,10 @@ impl Inbound {
     fn keep(&mut self, session: &Arc<Session>, bytes: usize) -> Result<(), CloseReason> {
         self.pending = bytes;
         self.charge.hold(bytes).map_err(|_| {
-            log::info!("session {}: no room for its attachments: receive_bytes_total is used up", session.id);
+            log::info!(
+                "session {}: no room for its attachments: receive_bytes_total is used up",
+                session.name()
+            );
             CloseReason::Overloaded
         })
     }
@@ -305,7 +308,7 @@ impl Inbound {
         };
         let socket = Socket::new(id, namespace.clone(), session, auth);
         if let Err(refusal) = admit(&socket) {
-            log::debug!("session {}: {name} refused: {refusal}", session.id);
+            log::debug!("session {}: {name} refused: {refusal}", session.name());
             return refuse(session, name, &refusal);
         }
         session.settled.store(true, Release);

@@ -84,6 +84,11 @@ pub(super) fn open_packet(session: &Arc<Session>) -> Open {
     }
 }
 
+/// Whether the session's endpoint is a [`plain_websocket`](EngineHandlers::plain_websocket).
+pub(super) fn is_plain(session: &Session) -> bool {
+    matches!(session.core.endpoint(session.endpoint), Endpoint::Engine(handlers) if handlers.plain)
+}
+
 /// A message of a bare Engine.IO session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message<'a> {
@@ -104,9 +109,20 @@ pub struct EngineHandlers {
     open: Option<OpenHandler>,
     message: Option<MessageHandler>,
     close: Option<EndHandler>,
+    plain: bool,
 }
 
 impl EngineHandlers {
+    /// Leaves Engine.IO out: what comes and goes on a WebSocket of this endpoint is the application's, without an open packet
+    /// and without packet types. Not for applications, because a session has no heartbeat then: it is how the conformance
+    /// suite for WebSocket, which knows no Engine.IO, reaches the very reader, codec and outbox that sessions have
+    /// (`examples/ws_echo.rs`).
+    #[doc(hidden)]
+    pub fn plain_websocket(&mut self) -> &mut Self {
+        self.plain = true;
+        self
+    }
+
     /// A session has begun.
     pub fn on_open(&mut self, handler: impl Fn(&EngineSession) + Send + Sync + 'static) -> &mut Self {
         self.open = Some(Box::new(handler));
@@ -192,6 +208,7 @@ impl EngineSession {
     /// [`EmitError`].
     pub fn send(&self, message: &Message<'_>) -> Result<(), EmitError> {
         let packet = match message {
+            Message::Text(text) if is_plain(&self.0) => Encoded::text(text),
             Message::Text(text) => Encoded::text(&format!("4{text}")),
             Message::Binary(bytes) => Encoded::binary(bytes),
         };

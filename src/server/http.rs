@@ -3,7 +3,7 @@
 //! Every read has a deadline and every size a bound, because nothing is known of the peer yet.
 
 use std::{
-    io::{self, BufRead, Cursor, Read},
+    io::{self, Cursor},
     ops::Range,
     sync::Arc,
     time::Duration,
@@ -15,6 +15,7 @@ pub use tiny_http::{Header, Method, StatusCode};
 
 use super::{
     budget::Charge,
+    chunks::{self, ChunkError},
     config::Config,
     connections::Permit,
     rhythm::Rhythm,
@@ -113,6 +114,12 @@ impl Head {
         self.persistent && !self.has_token("connection", "close")
     }
 
+    /// Whether the request can become a WebSocket (RFC 9110 7.8): 1.0 knows no upgrade, and what follows a head that
+    /// announces a body would be a body to a proxy and frames to us.
+    pub(super) fn may_upgrade(&self) -> bool {
+        self.persistent && matches!(self.framing(), Ok(Framing::Length(0)))
+    }
+
     /// How the body is delimited (RFC 9112 6.3). A request that says it twice is refused: that is how requests are
     /// smuggled past proxies.
     fn framing(&self) -> Result<Framing, HttpError> {
@@ -125,7 +132,10 @@ impl Head {
                 // A number too large for the type is also too large for the limit.
                 Ok(Framing::Length(length.parse().unwrap_or(u64::MAX)))
             }
-            ([], [coding]) if coding.eq_ignore_ascii_case("chunked") => Ok(Framing::Chunked),
+            // HTTP/1.0 has no chunks, and a proxy that speaks it would pass them on as something else (RFC 9112 6.1).
+            ([], [coding]) if self.persistent && coding.eq_ignore_ascii_case("chunked") => {
+                Ok(Framing::Chunked)
+            }
             _ => Err(HttpError::Malformed),
         }
     }
@@ -172,7 +182,6 @@ impl From<io::Error> for HttpError {
     fn from(error: io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => Self::TooSlow,
-            io::ErrorKind::OutOfMemory => Self::Busy,
             io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData => Self::Malformed,
             _ => Self::Gone,
         }
@@ -187,6 +196,15 @@ pub(super) enum NextHead {
     Silence,
     /// The peer has no further request, or did not begin it in time.
     None,
+}
+
+impl From<ChunkError> for HttpError {
+    fn from(error: ChunkError) -> Self {
+        match error {
+            ChunkError::Malformed => Self::Malformed,
+            ChunkError::TooLarge => Self::BodyTooLarge,
+        }
+    }
 }
 
 /// A connection that speaks HTTP: its stream, and what was read beyond the last request.
@@ -301,14 +319,7 @@ impl Connection {
         }
         match framing {
             Framing::Length(length) => self.read_exact(length as usize, deadline, charge),
-            Framing::Chunked => {
-                let mut body = Vec::new();
-                let input =
-                    Bounded { connection: self, charge, deadline, left: 2 * max + READ_CHUNK, taken: 0 };
-                let mut chunks = chunked_transfer::Decoder::new(input).take(max as u64 + 1);
-                chunks.read_to_end(&mut body)?;
-                if body.len() > max { Err(HttpError::BodyTooLarge) } else { Ok(body) }
-            }
+            Framing::Chunked => self.read_chunks(max, deadline, charge),
         }
     }
 
@@ -326,6 +337,26 @@ impl Connection {
         }
         let rest = self.input.split_off(length);
         Ok(std::mem::replace(&mut self.input, rest))
+    }
+
+    fn read_chunks(
+        &mut self,
+        max: usize,
+        deadline: Instant,
+        charge: &mut Charge,
+    ) -> Result<Vec<u8>, HttpError> {
+        let mut decoder = chunks::Decoder::new(max);
+        loop {
+            let taken = decoder.decode(&self.input)?;
+            self.input.drain(..taken);
+            if decoder.is_done() {
+                return Ok(decoder.into_body());
+            }
+            charge.hold(decoder.len() + READ_CHUNK).map_err(|_| HttpError::Busy)?;
+            if self.fill(deadline)? == 0 {
+                return Err(HttpError::Gone);
+            }
+        }
     }
 
     fn fill(&mut self, deadline: Instant) -> io::Result<usize> {
@@ -419,44 +450,6 @@ fn parse_head(input: &mut Vec<u8>) -> Result<Option<Head>, HttpError> {
     let rest = input.split_off(length);
     let bytes = std::mem::replace(input, rest).into_boxed_slice();
     Ok(Some(Head { bytes, method, path: path.into(), query: query.into(), headers, persistent }))
-}
-
-/// A body of unknown length, read within bounds: chunk sizes and extensions count too.
-struct Bounded<'c> {
-    connection: &'c mut Connection,
-    charge: &'c mut Charge,
-    deadline: Instant,
-    left: usize,
-    taken: usize,
-}
-
-impl Read for Bounded<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let available = self.fill_buf()?;
-        let count = available.len().min(buffer.len());
-        buffer[..count].copy_from_slice(&available[..count]);
-        self.consume(count);
-        Ok(count)
-    }
-}
-
-impl BufRead for Bounded<'_> {
-    fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        if self.left == 0 {
-            return Err(io::ErrorKind::InvalidData.into());
-        }
-        if self.connection.input.is_empty() {
-            let next = self.charge.hold(self.taken + READ_CHUNK);
-            next.map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
-            self.connection.fill(self.deadline)?;
-        }
-        Ok(&self.connection.input)
-    }
-    fn consume(&mut self, count: usize) {
-        self.left = self.left.saturating_sub(count);
-        self.taken += count;
-        self.connection.input.drain(..count);
-    }
 }
 
 /// A request as routes and [`Config::allow_request`] see it.

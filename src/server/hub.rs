@@ -667,7 +667,7 @@ impl Hub {
             },
         };
         if let Err(error) = sent {
-            log::trace!("session {}: {error}", seat.session.id);
+            log::trace!("session {}: {error}", seat.session.name());
         }
         seat.due.clear();
         // A seat that once had a large batch keeps no memory for it.
@@ -723,7 +723,7 @@ impl Hub {
         if assembling != seat.assembling.0 {
             seat.assembling = (assembling, now);
         } else if assembling != 0 && now > seat.assembling.1 + self.config.body_timeout {
-            log::info!("session {}: the attachments of a packet are overdue", seat.session.id);
+            log::info!("session {}: the attachments of a packet are overdue", seat.session.name());
             return seat.session.end(CloseReason::ParseError);
         }
         let mut heard = seat.session.take_signs();

@@ -13,6 +13,7 @@ mod acks;
 mod admission;
 mod broadcast;
 mod budget;
+mod chunks;
 mod config;
 mod connections;
 mod cors;

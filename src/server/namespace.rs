@@ -138,10 +138,10 @@ impl NamespaceBuilder {
     }
 }
 
-/// Logs what went wrong in a handler.
+/// Logs what went wrong in a handler. What it says may quote the client, who must not write lines of its own.
 fn report(socket: &Socket, doing: &str, outcome: impl Outcome) {
     if let Err(error) = outcome.into_result() {
-        log::warn!("socket {}: {doing}: {error}", socket.id());
+        log::warn!("socket {}: {doing}: {}", socket.id(), error.escape_debug());
     }
 }
 

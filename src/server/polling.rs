@@ -205,7 +205,7 @@ fn receive(session: &Arc<Session>, body: &[u8]) {
     session.outbox.cork();
     // The official server lets a session whose payload is broken go at once, but takes leave of one whose Socket.IO is.
     let broken = |error: Error| {
-        log::info!("session {}: {error}", session.id);
+        log::info!("session {}: {error}", session.name());
         (CloseReason::ParseError, Parting::Cut)
     };
     let verdict = match std::str::from_utf8(body) {

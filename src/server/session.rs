@@ -179,6 +179,11 @@ impl Session {
         })
     }
 
+    /// What the log calls it: enough of its id to tell it from others, and too little to speak for it.
+    pub(super) fn name(&self) -> &str {
+        &self.id[..6]
+    }
+
     /// The transport it is on.
     pub(super) fn transport(&self) -> TransportKind {
         if self.websocket.load(Acquire) { TransportKind::Websocket } else { TransportKind::Polling }
@@ -338,7 +343,7 @@ impl Session {
         if self.ended.set(reason).is_err() {
             return;
         }
-        log::debug!("session {} ends: {reason}", self.id);
+        log::debug!("session {} ends: {reason}", self.name());
         match parting {
             Parting::Cut => self.cut(),
             Parting::Close(code) => {
@@ -408,7 +413,7 @@ impl Parting {
 
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Session").field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("Session").field("name", &self.name()).finish_non_exhaustive()
     }
 }
 

@@ -126,15 +126,18 @@ impl Stream {
         }
     }
 
-    /// Writes all of it, waiting for the peer at most `patience` each time that it takes nothing. For a connection that
-    /// nobody else writes to.
+    /// Writes all of it, waiting for the peer at most `patience` each time that it takes nothing, and once more for each
+    /// [`PATIENT_BYTES`] altogether: a peer that takes a little now and then would keep a thread and a payload for a day. For a
+    /// connection that nobody else writes to.
     pub(super) fn send_all(&self, mut bytes: &[u8], patience: Duration) -> io::Result<()> {
+        let last = Instant::now() + patience * (1 + (bytes.len() / PATIENT_BYTES) as u32);
         while !bytes.is_empty() {
             match self.send_now(bytes) {
                 Ok(sent) => bytes = &bytes[sent..],
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    let deadline = Instant::now() + patience;
-                    if !wait(&mut [PollFd::new(self, PollFlags::OUT)], Some(deadline))? {
+                    let now = Instant::now();
+                    let deadline = last.min(now + patience);
+                    if now >= last || !wait(&mut [PollFd::new(self, PollFlags::OUT)], Some(deadline))? {
                         return Err(io::ErrorKind::TimedOut.into());
                     }
                 }
@@ -163,6 +166,9 @@ impl Stream {
 
 /// How long a connection's own thread waits for a peer to take what nobody else writes to.
 pub(super) const WRITE_PATIENCE: Duration = Duration::from_secs(30);
+
+/// How much a peer must take of a large answer in the time that it may rest: 8 KiB a second, with [`WRITE_PATIENCE`].
+const PATIENT_BYTES: usize = 256 << 10;
 
 /// Waits until one of `fds` is ready (`true`) or the deadline passes (`false`).
 pub(super) fn wait(fds: &mut [PollFd<'_>], deadline: Option<Instant>) -> io::Result<bool> {
@@ -207,5 +213,34 @@ impl Waker {
 
     pub(super) fn poll_fd(&self) -> PollFd<'_> {
         PollFd::new(&self.0, PollFlags::IN)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    /// It was waited for as long as anything moved.
+    #[test]
+    fn a_reader_of_crumbs_does_not_keep_an_answer_for_ever() {
+        let (near, far) = UnixStream::pair().unwrap();
+        // So that every crumb is progress.
+        rustix::net::sockopt::set_socket_send_buffer_size(&near, 4 << 10).unwrap();
+        let reader = thread::Builder::new().spawn(move || {
+            let mut crumbs = [0; 4 << 10];
+            let mut read = 0;
+            while let Ok(count @ 1..) = (&far).read(&mut crumbs) {
+                read += count;
+                thread::sleep(Duration::from_millis(5));
+            }
+            read
+        });
+        let (stream, answer) = (Stream::Unix(near), vec![0; 4 << 20]);
+        let sent = stream.send_all(&answer, Duration::from_millis(50));
+        assert_eq!(sent.map_err(|error| error.kind()), Err(io::ErrorKind::TimedOut));
+        drop(stream);
+        assert!(reader.unwrap().join().unwrap() > 0, "it had something");
     }
 }

@@ -58,6 +58,9 @@ const VISIT_MAX: usize = 4;
 
 /// The answer to an upgrade request. `None`: it is not a good one (RFC 6455 4.2.1).
 pub(super) fn accept(head: &Head) -> Option<Vec<u8>> {
+    if !head.may_upgrade() {
+        return None;
+    }
     let mut request = http::Request::builder().method(head.method().as_str()).uri("/");
     for (name, value) in head.headers() {
         request = request.header(name, value);
@@ -77,7 +80,9 @@ pub(super) fn begin(
     session.set_websocket();
     let stream = Arc::clone(&connection.stream);
     let mut greeting = response;
-    greeting.extend_from_slice(Encoded::text(&engine::open_packet(session).packet()).bytes());
+    if !engine::is_plain(session) {
+        greeting.extend_from_slice(Encoded::text(&engine::open_packet(session).packet()).bytes());
+    }
     let greeted = stream.send_all(&greeting, session.core.config.head_timeout);
     let attached = session.outbox.attach(&stream);
     if greeted.is_err() || attached.is_none() {
@@ -140,7 +145,7 @@ pub(super) struct WebSocket {
 
 impl fmt::Debug for WebSocket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WebSocket").field("session", &self.io.session.id).finish_non_exhaustive()
+        f.debug_struct("WebSocket").field("session", &self.io.session.name()).finish_non_exhaustive()
     }
 }
 
@@ -344,8 +349,11 @@ impl WebSocket {
 
     fn handle(&mut self, message: Message) -> Result<(), Fault> {
         let packet = match &message {
+            Message::Text(text) if engine::is_plain(&self.io.session) => {
+                Packet::Message(Data::Text(text.as_str().into()))
+            }
             Message::Text(text) => Packet::decode(text.as_str()).map_err(|error| {
-                log::info!("session {}: {error}", self.io.session.id);
+                log::info!("session {}: {error}", self.io.session.name());
                 Fault::polite(CloseReason::ParseError)
             })?,
             Message::Binary(bytes) => Packet::Message(Data::Binary(bytes.clone())),
@@ -397,7 +405,7 @@ impl WebSocket {
                 }
                 Ok(ProbeStep::TakeOver) => return self.take_over(),
                 Err(error) => {
-                    log::info!("session {}: upgrade: {error}", self.io.session.id);
+                    log::info!("session {}: upgrade: {error}", self.io.session.name());
                     return false;
                 }
             }

@@ -81,9 +81,9 @@ fn a_payload_that_is_not_read_counts_as_waiting() {
 
 fn close_code(client: &mut Client) -> Frame {
     loop {
-        match client.ws().next("the close") {
-            end @ (Frame::Close(_) | Frame::End) => return end,
-            _ => {}
+        let frame = client.ws().next("the close");
+        if matches!(frame, Frame::Close(_) | Frame::End) {
+            return frame;
         }
     }
 }
