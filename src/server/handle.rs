@@ -106,7 +106,7 @@ impl Core {
             }
             log::info!(
                 "session {}: {} bytes wait for it, the most while outbox_bytes_total is used up",
-                largest.id,
+                largest.name(),
                 largest.outbox.charged()
             );
             largest.end(CloseReason::SlowConsumer);
