@@ -227,7 +227,8 @@ fn set_up(kind: Kind, tally: &Arc<Tally>) -> Builder {
             .head_timeout(moment)
             .body_timeout(moment)
             .upgrade_timeout(moment)
-            .connect_timeout(moment)
+            // Those of the others that join do so in this time, on a busy machine too.
+            .connect_timeout(Duration::from_millis(1_500))
             .keep_alive_timeout(Duration::from_secs(2))
             .close_timeout(moment)
             // Bystanders on a busy machine must not miss it.
