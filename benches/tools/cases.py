@@ -8,19 +8,24 @@ import generator
 import servers
 
 
+# The server has a core for itself; both share one.
+APART = ("0", f"1-{os.cpu_count() - 1}")
+TOGETHER = ("0", "0")
+
+
 class Case:
     """One figure of the comparison: arguments of the generator, and what its result is called."""
 
     # What of a sample is told while the command runs.
     shown = ("rate", "p50_us", "p99_us", "server_cpu")
 
-    def __init__(self, name, title, args, unit="messages/s", one_core=False):
+    def __init__(self, name, title, args, unit="messages/s", cores=None):
         self.name = name
         self.title = title
         self.args = args
         self.unit = unit
-        # The server on core 0 alone, the generator on the others.
-        self.one_core = one_core
+        # The cores of the server and of the generator, as `taskset` has them; without, the scheduler's choice.
+        self.cores = cores
 
     def run(self, running, seconds):
         """One sample: a dictionary of numbers."""
@@ -29,8 +34,8 @@ class Case:
             argv += ["--seconds", str(seconds)]
         if self.args[0] in ("broadcast", "rooms") and not running.server.ordered_broadcasts:
             argv.append("--any-order")
-        if self.one_core:
-            argv = ["taskset", "-c", f"1-{os.cpu_count() - 1}", *argv]
+        if self.cores:
+            argv = ["taskset", "-c", self.cores[1], *argv]
         return generator.measure(argv)
 
 
@@ -92,9 +97,10 @@ class Start(Case):
 
 CASES = [
     _flight("echo1", "echo, 1 connection", "echo", 1),
+    _flight("echo1-together", "echo, 1 connection, both sides on one core", "echo", 1, cores=TOGETHER),
     _flight("echo64", "echo, 64 connections", "echo", 64),
     _flight("echo512", "echo, 512 connections", "echo", 512),
-    _flight("echo64-one-core", "echo, 64 connections, server on one core", "echo", 64, one_core=True),
+    _flight("echo64-one-core", "echo, 64 connections, server on one core", "echo", 64, cores=APART),
     _flight("echo64-w8", "echo, 64 connections, 8 in flight each", "echo", 64, 8),
     _flight("ack64", "acknowledgement, 64 connections", "ack", 64),
     _flight("echo64-1k", "echo, 64 connections, 1 KiB", "echo", 64, 1, 1024),
@@ -142,6 +148,7 @@ GOALS = [
     Goal("echo, 64 connections: messages/s", "echo64", "rate", 1.1),
     Goal("echo, 64 connections: p99, µs", "echo64", "p99_us", 0.9, lower=True),
     Goal("echo, 1 connection: p50, µs", "echo1", "p50_us", 0.9, lower=True),
+    Goal("echo, 1 connection, both sides on one core: p50, µs", "echo1-together", "p50_us", 0.9, lower=True),
     Goal("echo, server on one core: messages/s", "echo64-one-core", "rate", 1.0),
     Goal("broadcast 256, window 16: deliveries/s", "broadcast256-w16", "rate", 1.25, node=10),
     Goal("broadcast 256, window 1: deliveries/s", "broadcast256-w1", "rate", 1.25),

@@ -54,7 +54,7 @@ def _versions():
 
 
 def markdown(result):
-    parts = [_machine_text(result["machine"]), _goals(result["samples"]), _rates(result["samples"])]
+    parts = [_machine_text(result), _goals(result["samples"]), _rates(result["samples"])]
     parts += [_behind(result["samples"]), _latencies(result["samples"]), _cpu(result["samples"]), _idle(result["samples"]), _start(result["samples"])]
     return "\n\n".join(part for part in parts if part)
 
@@ -102,11 +102,14 @@ def _table(head, rows):
     return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
 
 
-def _machine_text(it):
+def _machine_text(result):
+    it = result["machine"]
     versions = "; ".join(f"{name} {version}" for name, version in it["versions"].items())
+    counts = [len(of_server) for of_case in result["samples"].values() for of_server in of_case.values()]
+    rounds = f"{min(counts)} to {max(counts)}" if min(counts) < max(counts) else f"{min(counts)}"
     return (
         f"{it['date']}, commit {it['commit']}: {it['cores']} cores of {it['cpu']}, {it['memory_gb']} GB, "
-        f"Linux {it['kernel']}, {it['rust']}.\n{versions}."
+        f"Linux {it['kernel']}, {it['rust']}.\n{versions}.\nRounds: {rounds}."
     )
 
 
