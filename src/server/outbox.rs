@@ -244,6 +244,14 @@ impl Outbox {
         self.state.lock().corked = true;
     }
 
+    /// Ends the gathering if nothing has been gathered: what comes next may leave at once.
+    pub(super) fn uncork_empty(&self) -> bool {
+        let mut state = self.state.lock();
+        let empty = state.backlog.is_empty();
+        state.corked &= !empty;
+        empty
+    }
+
     /// Sends what was gathered.
     pub(super) fn uncork(&self) -> Pushed {
         let mut state = self.state.lock();

@@ -293,7 +293,10 @@ impl WebSocket {
                 },
             };
             self.next = if message.is_ok() { self.read_now(Reading::Stays) } else { None };
-            if self.next.is_some() && !corked {
+            if self.next.is_none() {
+                // The last of several, and the others said nothing, as the frames before a binary packet's last one.
+                corked = corked && !session.outbox.uncork_empty();
+            } else if !corked {
                 session.outbox.cork();
                 corked = true;
             }
