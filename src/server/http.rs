@@ -270,6 +270,9 @@ impl Connection {
             if self.input.len() >= config.max_head_size {
                 return Err(HttpError::HeadTooLarge);
             }
+            if !begun {
+                self.rhythm.pause();
+            }
             let parks_at = silence.filter(|_| !begun).map(|silence| Instant::now() + silence);
             let parks_at = parks_at.filter(|&at| at < deadline);
             match self.fill(parks_at.unwrap_or(deadline)) {
@@ -361,7 +364,6 @@ impl Connection {
 
     fn fill(&mut self, deadline: Instant) -> io::Result<usize> {
         let filled = self.input.len();
-        self.rhythm.pause();
         self.input.resize(filled + READ_CHUNK, 0);
         let read =
             self.limit_reads(deadline).and_then(|()| self.stream.recv_in_time(&mut self.input[filled..]));
