@@ -10,7 +10,8 @@ use super::{check, go};
 use crate::{
     proto::socket::Encoded,
     server::{
-        outbox::{Budget, CLOSE_FRAME, Drained, Outbox, Packets, Pushed},
+        budget::Budget,
+        outbox::{CLOSE_FRAME, Drained, Outbox, Packets, Pushed},
         stream::{self, Stream},
     },
     sys::{
@@ -65,7 +66,7 @@ fn texts(bytes: &[u8]) -> Vec<String> {
 
 /// Two pushers, one that corks as a reader with more input does, a drain thread, and an end.
 fn scene(ending: Ending, large: bool) {
-    let budget = Arc::new(Budget::new(1 << 20, 1));
+    let budget = Arc::new(Budget::new(1 << 20));
     let outbox = Arc::new(Outbox::new(1 << 20, Arc::clone(&budget)));
     let inbox = Arc::new(Inbox::default());
     let (ours, theirs) = TcpStream::pair();
