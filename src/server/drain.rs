@@ -5,7 +5,7 @@
 //!   emit ─► corked outbox ─────────► watch(session): every CORK_PATIENCE, send what was there at the last look
 //! ```
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, mem, sync::Arc, time::Duration};
 
 use super::{
     outbox::{Drained, Pushed},
@@ -13,8 +13,8 @@ use super::{
     stream::{self, Stream, Waker},
 };
 use crate::sys::{
-    channel::{Receiver, Sender, bounded},
     os::{PollFd, PollFlags},
+    sync::Mutex,
     thread::{self, JoinHandle},
     time::Instant,
 };
@@ -30,22 +30,26 @@ enum Command {
     Stop,
 }
 
-/// Hands sessions to the thread.
+/// What the thread has not looked at yet. A list, because a queue of as many slots as there can be sessions would be
+/// resident from the start; and the thread waits in poll(2) in any case.
 #[derive(Debug)]
-pub(super) struct DrainHandle {
-    inbox: Sender<Command>,
-    waker: Arc<Waker>,
+struct Inbox {
+    /// At most two a session, once a kind, and the stop. `None`: the thread has ended.
+    commands: Mutex<Option<Vec<Command>>>,
+    waker: Waker,
 }
 
+/// Hands sessions to the thread.
+#[derive(Debug)]
+pub(super) struct DrainHandle(Arc<Inbox>);
+
 impl DrainHandle {
-    /// `sessions`: as many as there can be. Each is in the queue at most twice, once a kind, so it never fills.
-    pub(super) fn start(sessions: usize) -> io::Result<(Self, JoinHandle<()>)> {
-        let (inbox, queue) = bounded(2 * sessions + 1);
-        let waker = Arc::new(Waker::new()?);
-        let drain = Drain { queue, waker: Arc::clone(&waker), blocked: Vec::new(), watched: Vec::new() };
+    pub(super) fn start() -> io::Result<(Self, JoinHandle<()>)> {
+        let inbox = Arc::new(Inbox { commands: Mutex::new(Some(Vec::new())), waker: Waker::new()? });
+        let drain = Drain { inbox: Arc::clone(&inbox), blocked: Vec::new(), watched: Vec::new() };
         let thread =
             thread::Builder::new().name("drain".into()).stack_size(128 << 10).spawn(|| drain.run())?;
-        Ok((Self { inbox, waker }, thread))
+        Ok((Self(inbox), thread))
     }
 
     /// The outbox has a backlog that the kernel did not take.
@@ -63,16 +67,28 @@ impl DrainHandle {
     }
 
     fn send(&self, command: Command) {
-        // Fails only after the stop, when every session has been cut.
-        if self.inbox.send(command).is_ok() {
-            self.waker.wake();
+        let first = {
+            let mut commands = self.0.commands.lock();
+            // Only after the stop, when every session has been cut.
+            let Some(commands) = commands.as_mut() else { return };
+            commands.push(command);
+            commands.len() == 1
+        };
+        // Who put the first one there wakes for those behind it.
+        if first {
+            self.0.waker.wake();
         }
     }
 }
 
+impl Inbox {
+    fn take(&self) -> Vec<Command> {
+        self.commands.lock().as_mut().map(mem::take).unwrap_or_default()
+    }
+}
+
 struct Drain {
-    queue: Receiver<Command>,
-    waker: Arc<Waker>,
+    inbox: Arc<Inbox>,
     blocked: Vec<(Arc<Session>, Arc<Stream>)>,
     watched: Vec<Arc<Session>>,
 }
@@ -82,8 +98,9 @@ impl Drain {
         let mut next_look = Instant::now();
         loop {
             self.wait((!self.watched.is_empty()).then_some(next_look));
-            self.waker.reset();
-            while let Ok(command) = self.queue.try_recv() {
+            // Before the look, so that what comes after the look wakes again.
+            self.inbox.waker.reset();
+            for command in self.inbox.take() {
                 match command {
                     Command::Drain(session) => {
                         if let Some(stream) = session.outbox.stream() {
@@ -107,7 +124,7 @@ impl Drain {
                     if pushed != Pushed::Drain {
                         return session.settle(pushed).is_ok() && more;
                     }
-                    // Not by way of the queue, for whose room this thread would wait for itself.
+                    // Not by way of the inbox, which would wake this thread for what it knows.
                     blocked.extend(session.outbox.stream().map(|stream| (Arc::clone(session), stream)));
                     more
                 });
@@ -118,7 +135,7 @@ impl Drain {
     /// Waits for a command, for room in a socket, or for the next look; uses the room.
     fn wait(&mut self, deadline: Option<Instant>) {
         let mut fds = Vec::with_capacity(1 + self.blocked.len());
-        fds.push(self.waker.poll_fd());
+        fds.push(self.inbox.waker.poll_fd());
         fds.extend(self.blocked.iter().map(|(_, stream)| PollFd::new(&**stream, PollFlags::OUT)));
         if let Err(error) = stream::wait(&mut fds, deadline) {
             // Out of kernel memory at worst; what waits is tried again.
@@ -130,5 +147,13 @@ impl Drain {
         self.blocked.retain(|(session, _)| {
             !ready.next().unwrap_or(false) || session.outbox.drain() == Drained::Blocked
         });
+    }
+}
+
+impl Drop for Drain {
+    fn drop(&mut self) {
+        // However the thread ends, nothing that is sent later keeps its session.
+        let rest = self.inbox.commands.lock().take();
+        drop(rest);
     }
 }

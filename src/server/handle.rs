@@ -302,7 +302,7 @@ impl Builder {
             Listener::Unix(..) => None,
         };
         let (hub, queue) = HubHandle::new(&config);
-        let (drain, drain_thread) = DrainHandle::start(config.max_connections)?;
+        let (drain, drain_thread) = DrainHandle::start()?;
         let (tend, tend_thread) = TendHandle::start(config.max_connections, config.stack_size)?;
         let hub_thread = hub::start(queue, &hub, &config, namespaces.len())?;
         let mut endpoints = vec![(config.path.clone(), Endpoint::SocketIo)];
