@@ -355,8 +355,10 @@ impl Session {
 
     /// Ends at once what was ending in peace, and what cannot.
     pub(super) fn cut(&self) {
-        self.core.sessions.forget(&self.id);
+        // In this order: what waits for it must not be counted when it is found no more, or the next largest backlog would pay
+        // for it.
         self.outbox.abort();
+        self.core.sessions.forget(&self.id);
         self.leave_seat(|gate| gate.cut = true);
     }
 

@@ -72,13 +72,15 @@ fn a_handler_may_shut_the_server_down() {
 #[test]
 fn a_poll_whose_answer_cannot_be_written_ends_its_session() {
     let (report, reports) = mpsc::channel();
-    let server = serve_root(|ns| {
-        ns.on_disconnect(move |_, reason| report.send(reason.as_str()).unwrap());
+    let server = serve(|builder| {
+        builder.outbox_bytes_max(64 << 20).outbox_bytes_total(64 << 20).namespace("/", |ns| {
+            ns.on_disconnect(move |_, reason| report.send(reason.as_str()).unwrap());
+        })
     });
     let client = Client::connected(addr(&server), Polling);
     let target = client.target("polling");
-    // More than a loopback connection holds.
-    server.emit("large", "x".repeat(4_000_000)).unwrap();
+    // More than a loopback connection ever holds: the kernel's buffers grow to some ten megabytes.
+    server.emit("large", "x".repeat(24 << 20)).unwrap();
     let mut poll = Http::connect(addr(&server));
     poll.begin("GET", &target, "");
     eventually("the answer is under way", || poll.fill("the answer's beginning") > 0);
