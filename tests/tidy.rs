@@ -61,7 +61,9 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
 
 /// Each line of code, without comments and without the tests at the bottom of the file.
 fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
-    let lines = text.lines().take_while(|line| !line.starts_with("#[cfg(test)]"));
+    let lines = text
+        .lines()
+        .take_while(|line| !line.starts_with("#[cfg(test)]") && !line.starts_with("#[cfg(all(test"));
     let code = lines.map(|line| line.split_once("//").map_or(line, |(code, _)| code));
     code.enumerate().map(|(index, line)| (index + 1, line))
 }
