@@ -159,8 +159,9 @@ fn tour(place: &str, way: Way, end: fn(&Mutex<Option<Client>>)) {
     *slot.lock().unwrap() = Some(client);
     handle.start().unwrap();
     let _ = socket.emit("shout", ());
-    until("an attempt", || {
-        handle.stats().attempts > 1 || handle.status().state == ConnectionState::Disconnected
+    // The second one has failed when the third begins.
+    until("an attempt again that fails", || {
+        handle.stats().attempts > 2 || handle.status().state == ConnectionState::Disconnected
     });
     let mut server = Some(own_server(&address));
     let begun = Instant::now();
