@@ -47,7 +47,7 @@ pub struct Config {
     /// Official `allowRequest`: a last word on each handshake, before a session exists. Default: all.
     pub allow_request: Option<AllowRequest>,
     /// Sessions at one time. Default 1,000. The next handshake is answered 503 with `Retry-After`. Each costs a
-    /// thread and its buffers.
+    /// thread and its buffers while it talks, and some KB while it is silent ([`park_after`](Self::park_after)).
     pub max_connections: usize,
     /// TCP connections at one time. Default `2 * max_connections + 64`: a polling client uses two. The next one
     /// is answered 503 and closed, without a thread.
