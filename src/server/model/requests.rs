@@ -9,6 +9,7 @@ use crate::{
     proto::engine::{Packet, Query},
     server::{
         Config,
+        budget::{Budget, Charge},
         connections::Connections,
         http::{Connection, NextHead, Request},
         stream::{Peer, Stream},
@@ -33,10 +34,11 @@ pub(crate) fn http(bytes: &[u8]) {
         });
         let stream = Arc::new(Stream::Tcp(ours));
         let peer = Peer::Tcp(([127, 0, 0, 1], 1).into());
-        let permit = Arc::new(Connections::new(1)).permit(&stream).expect("the first");
+        let permit = Arc::new(Connections::new(1)).permit(&stream, None).expect("the first");
         let mut connection = Connection::new(Arc::clone(&stream), peer, permit);
         let config =
             Config { max_head_size: 2048, max_http_buffer_size: 4096, park_after: None, ..Config::default() };
+        let budget = Arc::new(Budget::new(1 << 20));
         while connection.keeps_alive() {
             let due = Instant::now() + config.head_timeout;
             let Ok(NextHead::Head(head)) = connection.read_head(&config, due, None) else { break };
@@ -44,7 +46,8 @@ pub(crate) fn http(bytes: &[u8]) {
             assert!(request.path().len() + request.query().len() <= 2048 + 4096);
             assert!(!request.path().contains('?'));
             let _ = (Query::parse(request.query()), request.header("host"), websocket::accept(&head));
-            match connection.read_body(&head, &config) {
+            let mut charge = Charge::new(&budget);
+            match connection.read_body(&head, &config, &mut charge) {
                 Ok(body) => assert!(body.len() <= config.max_http_buffer_size),
                 Err(error) => drop(error.status()),
             }
