@@ -59,7 +59,7 @@ impl Token {
 pub(super) struct Lot {
     epoll: OwnedFd,
     waker: Waker,
-    /// Held for a look or a change, never while anything else is locked or waited for.
+    /// Held for a look or a change; nothing else is locked or waited for under it.
     table: Mutex<Table>,
 }
 
@@ -98,11 +98,13 @@ enum State {
 }
 
 impl Table {
+    /// `None`: it has been left, or is another's.
+    fn place(&mut self, token: Token) -> Option<&mut Place> {
+        self.places.get_mut(token.index as usize).filter(|place| place.round == token.round)
+    }
+
     fn state(&mut self, token: Token) -> Option<&mut State> {
-        self.places
-            .get_mut(token.index as usize)
-            .filter(|place| place.round == token.round)
-            .map(|place| &mut place.state)
+        self.place(token).map(|place| &mut place.state)
     }
 
     fn reserve(&mut self) -> Token {
@@ -118,15 +120,12 @@ impl Table {
 
     /// Empties the place.
     fn free(&mut self, token: Token) -> State {
-        let Some(place) =
-            self.places.get_mut(token.index as usize).filter(|place| place.round == token.round)
-        else {
-            return State::Free;
-        };
+        let Some(place) = self.place(token) else { return State::Free };
         // One number is never given: it is the waker's.
         place.round = if place.round == u32::MAX - 1 { 0 } else { place.round + 1 };
+        let state = mem::replace(&mut place.state, State::Free);
         self.free.push(token.index);
-        mem::replace(&mut place.state, State::Free)
+        state
     }
 }
 
@@ -281,10 +280,10 @@ impl Attendant {
         {
             let mut table = self.lot.table.lock();
             if table.stopped {
-                let places = mem::take(&mut table.places);
-                // What they hold may want the lot while it is dropped.
+                let left = mem::replace(&mut *table, Table { stopped: true, ..Table::default() });
+                // What the parked hold may want the lot while it is dropped.
                 drop(table);
-                drop(places);
+                drop(left);
                 return true;
             }
             leaving.append(&mut table.called);

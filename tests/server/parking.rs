@@ -152,6 +152,18 @@ fn a_stop_reaches_parked_clients(#[values(Road::Polling, Road::WebSocket, Road::
     });
 }
 
+/// The lot let go of its places at the stop, and not of their numbers: asking how many were parked panicked.
+#[test]
+fn a_stopped_server_says_that_nobody_is_parked() {
+    let server = parking(|builder| builder.namespace("/", |_| {}));
+    let client = silent(&server, Road::WebSocket);
+    all_parked(&server, 1);
+    drop(client);
+    all_gone(&server);
+    assert!(server.shutdown(Duration::from_secs(10)));
+    assert_eq!(server.parked_count(), 0);
+}
+
 /// A client that is parked while it polls moves to a WebSocket as any other.
 #[test]
 fn a_parked_polling_client_upgrades() {
