@@ -19,7 +19,7 @@ use super::{
     config::Config,
     connections::Permit,
     rhythm::Rhythm,
-    stream::{Peer, Stream, WRITE_PATIENCE},
+    stream::{self, Peer, Stream, WRITE_PATIENCE},
 };
 use crate::sys::time::Instant;
 
@@ -182,7 +182,6 @@ impl From<io::Error> for HttpError {
     fn from(error: io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => Self::TooSlow,
-            io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData => Self::Malformed,
             _ => Self::Gone,
         }
     }
@@ -374,10 +373,7 @@ impl Connection {
     /// Has reads fail at `deadline`, or a sixteenth of the time sooner or later: most waits are as long as the one before, and need no
     /// call for it.
     fn limit_reads(&mut self, deadline: Instant) -> io::Result<()> {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
+        let left = stream::time_left(deadline)?;
         if self.read_timeout.abs_diff(left) > left / 16 {
             self.stream.set_read_timeout(Some(left))?;
             self.read_timeout = left;

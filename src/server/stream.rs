@@ -109,11 +109,7 @@ impl Stream {
 
     /// Has reads fail at `deadline`.
     fn limit_reads(&self, deadline: Instant) -> io::Result<()> {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        self.set_read_timeout(Some(left))
+        self.set_read_timeout(Some(time_left(deadline)?))
     }
 
     /// Hands the kernel as much as it takes now. `WouldBlock` when that is nothing.
@@ -169,6 +165,12 @@ pub(super) const WRITE_PATIENCE: Duration = Duration::from_secs(30);
 
 /// How much a peer must take of a large answer in the time that it may rest: 8 KiB a second, with [`WRITE_PATIENCE`].
 const PATIENT_BYTES: usize = 256 << 10;
+
+/// How long it is until then; `TimedOut` when it has passed.
+pub(super) fn time_left(deadline: Instant) -> io::Result<Duration> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
+}
 
 /// Waits until one of `fds` is ready (`true`) or the deadline passes (`false`).
 pub(super) fn wait(fds: &mut [PollFd<'_>], deadline: Option<Instant>) -> io::Result<bool> {
