@@ -175,8 +175,13 @@ def _behind(samples):
     return "### Where tinysio is behind\n\n" + "\n".join(lines) if lines else ""
 
 
+def _cases_with(samples, key):
+    """The cases of which some sample has this figure."""
+    return [case for case in cases.CASES if any(s.get(key) for of in samples.get(case.name, {}).values() for s in of)]
+
+
 def _latencies(samples):
-    chosen = [case for case in cases.CASES if any(s.get("p50_us") for of in samples.get(case.name, {}).values() for s in of)]
+    chosen = _cases_with(samples, "p50_us")
     if not chosen:
         return ""
     columns = _present(samples, chosen)
@@ -192,7 +197,7 @@ def _latencies(samples):
 
 
 def _cpu(samples):
-    chosen = [case for case in cases.CASES if any(s.get("server_cpu") for of in samples.get(case.name, {}).values() for s in of)]
+    chosen = _cases_with(samples, "server_cpu")
     if not chosen:
         return ""
     columns = _present(samples, chosen)

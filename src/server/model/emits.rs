@@ -14,29 +14,13 @@ use super::{
 };
 use crate::{
     server::{Server, Socket},
-    sys::{channel::bounded, sync::Mutex, time::Instant},
+    sys::{channel::Receiver, sync::Mutex, time::Instant},
 };
 
 const EACH: usize = 5;
 
-/// A server that hands out each socket that connects, and counts the disconnects.
-fn serve(ends: &Arc<AtomicUsize>) -> (Server, crate::sys::channel::Receiver<Socket>) {
-    let (connected, sockets) = bounded(4);
-    let ends = Arc::clone(ends);
-    let server = Server::builder()
-        .max_http_buffer_size(32 << 10)
-        .outbox_bytes_max(64 << 10)
-        .namespace("/", move |ns| {
-            ns.on_connect(move |socket| {
-                socket.join("room");
-                connected.send(socket.clone()).expect("the scene waits");
-            });
-            ns.on("echo", |socket, event| socket.emit("w", event.args()));
-            ns.on_disconnect(move |_, _| _ = ends.fetch_add(1, SeqCst));
-        })
-        .listen("127.0.0.1:1")
-        .expect("it starts");
-    (server, sockets)
+fn serve(ends: &Arc<AtomicUsize>) -> (Server, Receiver<Socket>) {
+    super::serve(Server::builder().max_http_buffer_size(32 << 10).outbox_bytes_max(64 << 10), ends)
 }
 
 fn pad(word: &str, large: bool) -> String {

@@ -22,6 +22,11 @@ mod trouble;
 #[cfg(test)]
 mod upgrade;
 
+#[cfg(test)]
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering::SeqCst},
+};
 use std::time::Duration;
 
 #[cfg(test)]
@@ -29,6 +34,10 @@ use shuttle::scheduler::PctScheduler;
 use shuttle::{Config, FailurePersistence, MaxSteps, Runner, scheduler::RandomScheduler};
 
 use super::Server;
+#[cfg(test)]
+use super::{Builder, Socket};
+#[cfg(test)]
+use crate::sys::channel::{Receiver, bounded};
 use crate::sys::{
     sim::{self, Faults},
     thread,
@@ -81,9 +90,9 @@ fn check(name: &str, scene: impl Fn() + Send + Sync + 'static) {
     let seed = setting("MODEL_SEED")
         .unwrap_or_else(|| std::time::UNIX_EPOCH.elapsed().expect("after 1970").subsec_nanos().into());
     println!("{name}: MODEL_SEED={seed}");
-    let scene = std::sync::Arc::new(scene);
+    let scene = Arc::new(scene);
     let run = || {
-        let scene = std::sync::Arc::clone(&scene);
+        let scene = Arc::clone(&scene);
         move || {
             set_up();
             scene();
@@ -99,6 +108,25 @@ fn check(name: &str, scene: impl Fn() + Send + Sync + 'static) {
 #[cfg(test)]
 fn go<T: Send + 'static>(run: impl FnOnce() -> T + Send + 'static) -> thread::JoinHandle<T> {
     thread::Builder::new().name("scene".into()).spawn(run).expect("a thread")
+}
+
+/// A server whose clients join a room; it hands out each socket that connects, and counts the disconnects.
+#[cfg(test)]
+fn serve(builder: Builder, ends: &Arc<AtomicUsize>) -> (Server, Receiver<Socket>) {
+    let (connected, sockets) = bounded(4);
+    let ends = Arc::clone(ends);
+    let server = builder
+        .namespace("/", move |ns| {
+            ns.on_connect(move |socket| {
+                socket.join("room");
+                connected.send(socket.clone()).expect("the scene waits");
+            });
+            ns.on("echo", |socket, event| socket.emit("w", event.args()));
+            ns.on_disconnect(move |_, _| _ = ends.fetch_add(1, SeqCst));
+        })
+        .listen("127.0.0.1:1")
+        .expect("it starts");
+    (server, sockets)
 }
 
 /// Waits until `holds`, for not long.

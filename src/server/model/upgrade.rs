@@ -23,20 +23,7 @@ use peer::{Peer, word};
 const EACH: usize = 8;
 
 fn serve(ends: &Arc<AtomicUsize>) -> (Server, Receiver<Socket>) {
-    let (connected, sockets) = bounded(1);
-    let ends = Arc::clone(ends);
-    let server = Server::builder()
-        .namespace("/", move |ns| {
-            ns.on_connect(move |socket| {
-                socket.join("room");
-                connected.send(socket.clone()).expect("the scene waits");
-            });
-            ns.on("echo", |socket, event| socket.emit("w", event.args()));
-            ns.on_disconnect(move |_, _| _ = ends.fetch_add(1, SeqCst));
-        })
-        .listen("127.0.0.1:1")
-        .expect("it starts");
-    (server, sockets)
+    super::serve(Server::builder(), ends)
 }
 
 /// Everything that is emitted meanwhile arrives once and in order, by the GETs and then by the WebSocket; what a POST brings
