@@ -4,7 +4,7 @@ use Road::Polling;
 use rstest::rstest;
 
 use crate::{
-    support::{Client, Http, Road, eventually},
+    support::{Client, Http, Road},
     trial::{goodbye, trial},
 };
 
@@ -157,10 +157,10 @@ fn two_posts_at_once() {
     trial().ends(&["transport error"]).run(|addr| {
         let client = Client::connected(addr, Polling);
         let mut first = Http::connect(addr);
-        first.send(format!("POST {} HTTP/1.1\r\nContent-Length: 1\r\n\r\n", client.target("polling")));
-        eventually("the second POST meets the first", || {
-            Http::connect(addr).post(&client.target("polling"), "3").status == 400
-        });
+        let target = client.target("polling");
+        first.send(format!("POST {target} HTTP/1.1\r\nContent-Length: 1\r\nExpect: 100-continue\r\n\r\n"));
+        assert_eq!(first.response("the server's invitation to send the body").status, 100);
+        assert_eq!(Http::connect(addr).post(&target, "3").status, 400);
         first.send("3");
         assert_eq!(first.response("the first POST's answer").status, 200);
     });
