@@ -6,10 +6,13 @@
 
 use std::ops::Range;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use serde::Serialize;
 
-use super::ser::{self, Attachments};
+use super::{
+    offset::Offset,
+    ser::{self, Attachments},
+};
 use crate::proto::limits;
 
 /// WebSocket frames of one or more packets, immutable and cheap to clone.
@@ -41,6 +44,24 @@ impl Encoded {
         &self.0
     }
 
+    /// Writes the offset into the packet that was encoded with room for it: the string at the end of its text, whether that is
+    /// an event's last argument or the last member of a CONNECT's object. Copies the packet if somebody else has it too.
+    pub fn set_offset(&mut self, offset: Offset) {
+        let Some(first) = self.frames().next() else { return };
+        // The quote and the bracket behind it.
+        let Some(end) = first.size.checked_sub(2) else { return };
+        let Some(start) = end.checked_sub(Offset::LEN) else { return };
+        let mut bytes = std::mem::take(&mut self.0).try_into_mut().unwrap_or_else(|shared| BytesMut::from(&*shared));
+        bytes[start..end].copy_from_slice(&offset.text());
+        self.0 = bytes.freeze();
+    }
+
+    /// What was sent or kept as bytes before.
+    #[must_use]
+    pub fn from_bytes(bytes: Bytes) -> Self {
+        Self(bytes)
+    }
+
     /// The frames, for whoever needs another form.
     #[must_use]
     pub fn frames(&self) -> Frames<'_> {
@@ -61,6 +82,7 @@ pub struct Outgoing<'a> {
     kind: Kind<'a>,
     namespace: &'a str,
     id: Option<u64>,
+    offset: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -76,31 +98,39 @@ impl<'a> Outgoing<'a> {
     /// `2` or `5`: an event; with an id, the other side is asked to acknowledge it.
     #[must_use]
     pub const fn event(namespace: &'a str, name: &'a str, id: Option<u64>) -> Self {
-        Self { kind: Kind::Event(name), namespace, id }
+        Self { kind: Kind::Event(name), namespace, id, offset: false }
     }
 
     /// `3` or `6`: the answer to the event of this id.
     #[must_use]
     pub const fn ack(namespace: &'a str, id: u64) -> Self {
-        Self { kind: Kind::Ack, namespace, id: Some(id) }
+        Self { kind: Kind::Ack, namespace, id: Some(id), offset: false }
     }
 
     /// `0`: data is an object, or `()` for none.
     #[must_use]
     pub const fn connect(namespace: &'a str) -> Self {
-        Self { kind: Kind::Connect, namespace, id: None }
+        Self { kind: Kind::Connect, namespace, id: None, offset: false }
     }
 
     /// `4`: data is an object with a `message`.
     #[must_use]
     pub const fn connect_error(namespace: &'a str) -> Self {
-        Self { kind: Kind::ConnectError, namespace, id: None }
+        Self { kind: Kind::ConnectError, namespace, id: None, offset: false }
     }
 
     /// `1`: data is `()`.
     #[must_use]
     pub const fn disconnect(namespace: &'a str) -> Self {
-        Self { kind: Kind::Disconnect, namespace, id: None }
+        Self { kind: Kind::Disconnect, namespace, id: None, offset: false }
+    }
+
+    /// For an event: with room for its [`Offset`] as one more last argument, which is not known before the packet is sent
+    /// ([`Encoded::set_offset`]).
+    #[must_use]
+    pub const fn with_offset(mut self) -> Self {
+        self.offset = true;
+        self
     }
 
     /// Encodes the packet with `data`: for events and acks the arguments, for the other types the payload.
@@ -139,8 +169,11 @@ impl<'a> Outgoing<'a> {
             Kind::Event(name) if limits::RESERVED_EVENTS.contains(&name) => {
                 return Err(EncodeError::ReservedEvent);
             }
-            Kind::Event(name) => ser::array(Some(name), data, buffer, &mut attachments)?,
-            Kind::Ack => ser::array(None, data, buffer, &mut attachments)?,
+            Kind::Event(name) => {
+                let last = self.offset.then_some(Offset::PLACEHOLDER);
+                ser::array(Some(name), data, last, buffer, &mut attachments)?;
+            },
+            Kind::Ack => ser::array(None, data, None, buffer, &mut attachments)?,
             Kind::Connect => payload(data, b"{", buffer)?,
             Kind::ConnectError => payload(data, b"{\"", buffer)?,
             Kind::Disconnect => payload(data, b"", buffer)?,

@@ -37,10 +37,11 @@ impl Formatter for BinaryFormatter<'_> {
 }
 
 /// Writes `["name",…arguments]`, or `[…arguments]` without a name: a tuple gives one argument an element, `()`
-/// gives none, everything else is one argument.
+/// gives none, everything else is one argument. `last` follows as one more argument.
 pub(super) fn array<T: Serialize + ?Sized>(
     name: Option<&str>,
     value: &T,
+    last: Option<&str>,
     json: &mut Vec<u8>,
     attachments: &mut Attachments,
 ) -> Result<(), Error> {
@@ -54,6 +55,9 @@ pub(super) fn array<T: Serialize + ?Sized>(
         Ok(()) => {}
         Err(Probe::OneArgument) => SerializeSeq::serialize_element(&mut list, value)?,
         Err(Probe::Json(error)) => return Err(error),
+    }
+    if let Some(last) = last {
+        SerializeSeq::serialize_element(&mut list, last)?;
     }
     SerializeSeq::end(list)
 }
