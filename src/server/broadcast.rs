@@ -63,7 +63,11 @@ impl Broadcast {
     /// [`EmitError::Encode`], [`EmitError::ServerGone`]. What becomes of it at each
     /// recipient is not reported.
     pub fn emit(self, event: &str, args: impl Serialize) -> Result<(), EmitError> {
-        let packet = Outgoing::event(self.namespace.name(), event, None).encode(&args)?;
+        let mut packet = Outgoing::event(self.namespace.name(), event, None);
+        if self.namespace.0.hub.recovers() {
+            packet = packet.with_offset();
+        }
+        let packet = packet.encode(&args)?;
         self.namespace.0.hub.emit(self.namespace.0.index, self.selection, packet, self.volatile)
     }
 

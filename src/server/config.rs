@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Cors, Rate, Request, admission::Exempt, error::StartError};
+use super::{ConnectionStateRecovery, Cors, Rate, Request, admission::Exempt, error::StartError};
 use crate::proto::{engine::TransportKind, limits};
 
 /// What [`allow_request`](Config::allow_request) calls: `Err` refuses with that message.
@@ -101,6 +101,9 @@ pub struct Config {
     /// anything is left, and may leave a debt, so `burst` need not reach `max_packet_size`; what comes too fast has the
     /// consequences of [`event_rate`](Self::event_rate).
     pub byte_rate: Rate,
+    /// Official `connectionStateRecovery`. Default `None`, off: a client that loses its connection begins anew. When on, every
+    /// event goes through the hub and carries its offset, 14 bytes, as one more argument.
+    pub connection_state_recovery: Option<ConnectionStateRecovery>,
     /// Bytes of a request head. Default 16 KiB, as Node has it. Answered 431.
     pub max_head_size: usize,
     /// How long a request head may take. Default 10 s. Answered 408.
@@ -153,6 +156,7 @@ impl Default for Config {
             max_rooms: 1_000,
             event_rate: Rate::NONE,
             byte_rate: Rate::NONE,
+            connection_state_recovery: None,
             max_head_size: 16 << 10,
             head_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(120),
@@ -188,7 +192,9 @@ impl Config {
             ("keep_alive_timeout", self.keep_alive_timeout),
             ("close_timeout", self.close_timeout),
         ];
-        fixed.into_iter().chain(self.park_after.map(|silence| ("park_after", silence)))
+        let recovery = self.connection_state_recovery.as_ref();
+        let recovery = recovery.map(|of| ("max_disconnection_duration", of.max_disconnection_duration));
+        fixed.into_iter().chain(recovery).chain(self.park_after.map(|silence| ("park_after", silence)))
     }
 
     /// TCP connections at one time, given or derived.

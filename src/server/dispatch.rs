@@ -20,12 +20,15 @@ use smallvec::SmallVec;
 
 use super::{
     budget::Charge,
+    connect,
     engine::Message,
     error::ConnectError,
     handle::{Core, Endpoint},
     hub::{Command, Unfinished},
     rate::{Kind, Pace, Verdict},
-    session::{self, Session},
+    recovery::is_recoverable,
+    retried::Turn,
+    session::Session,
     socket::{Event, Socket},
 };
 use crate::{
@@ -259,7 +262,7 @@ impl Inbound {
             (_, None) => Err(Error::NotConnected),
             (Body::Disconnect, Some(index)) => {
                 let socket = self.sockets.swap_remove(index);
-                if socket.set_disconnected() {
+                if socket.set_disconnected(CloseReason::ClientNamespaceDisconnect) {
                     leave(&socket, CloseReason::ClientNamespaceDisconnect);
                 }
                 Ok(())
@@ -299,24 +302,25 @@ impl Inbound {
         if let Some(message) = refusal {
             return refuse(session, name, &json!({ "message": message }));
         }
-        let id = match session::new_id() {
-            Ok(id) => id,
+        let (socket, resume) = match connect::begin(session, namespace, auth) {
+            Ok(begun) => begun,
             Err(error) => {
                 log::error!("no randomness for a socket id: {error}");
                 return refuse(session, name, &json!({ "message": "Internal server error" }));
             }
         };
-        let socket = Socket::new(id, namespace.clone(), session, auth);
-        if let Err(refusal) = admit(&socket) {
+        if !connect::is_waved_through(&socket)
+            && let Err(refusal) = admit(&socket)
+        {
             log::debug!("session {}: {name} refused: {refusal}", session.name());
             return refuse(session, name, &refusal);
         }
         session.settled.store(true, Release);
         socket.set_connected();
         self.sockets.push(socket.clone());
-        // A string always encodes.
-        if let Ok(consent) = Outgoing::connect(name).encode(&json!({ "sid": socket.id() })) {
-            namespace.0.hub.enter(socket.clone(), consent);
+        // Strings always encode.
+        if let Ok(consent) = Outgoing::connect(name).encode(&connect::Consent::of(&socket)) {
+            namespace.0.hub.enter(socket.clone(), consent, resume);
         }
         socket.join_early_rooms();
         if let Some(handler) = &namespace.0.handlers.connect {
@@ -341,7 +345,7 @@ impl Inbound {
                     reason => reason,
                 };
                 for socket in std::mem::take(&mut self.sockets) {
-                    if socket.say_goodbye() {
+                    if socket.say_goodbye(of_sockets) {
                         leave(&socket, of_sockets);
                     }
                 }
@@ -349,7 +353,7 @@ impl Inbound {
             }
             Todo::End(reason) => {
                 for socket in std::mem::take(&mut self.sockets) {
-                    if socket.set_disconnected() {
+                    if socket.set_disconnected(reason) {
                         leave(&socket, reason);
                     }
                 }
@@ -386,12 +390,39 @@ fn event(socket: &Socket, event: Event<'_>) {
     if !socket.is_connected() {
         return;
     }
+    match event.retried_id() {
+        None => handle(socket, event),
+        Some(id) => retried(socket, event, id),
+    }
+}
+
+fn handle(socket: &Socket, event: Event<'_>) {
     let handlers = &socket.namespace().0.handlers;
     if let Some(any) = &handlers.any {
         guard(socket, "on_any", || any(socket, &event));
     }
     if let Some(handler) = handlers.events.get(event.name()).or(handlers.unhandled.as_ref()) {
         guard(socket, "event", || handler(socket, event));
+    }
+}
+
+/// An event that its client sends again until it is acknowledged: handled once. What its handler emits and its answer reach the
+/// store together.
+fn retried(socket: &Socket, event: Event<'_>, id: u64) {
+    let retried = &socket.session().core.retried;
+    match retried.begin(socket, id) {
+        Turn::Handle => {
+            let hub = &socket.namespace().0.hub;
+            hub.gather();
+            handle(socket, event);
+            hub.part();
+            retried.end(socket, id, false);
+        }
+        Turn::Answered(answer) => {
+            // A failure has ended the session by itself, and the client will ask again.
+            let _ = socket.session().send_ordered(answer);
+        }
+        Turn::Ignore => {}
     }
 }
 
@@ -409,8 +440,13 @@ fn leave(socket: &Socket, reason: CloseReason) {
     if let Some(handler) = &handlers.disconnecting {
         guard(socket, "on_disconnecting", || handler(socket, reason));
     }
-    socket.namespace().0.hub.send(Command::Exit(socket.clone()));
+    let hub = &socket.namespace().0.hub;
+    let lost = socket.pid().is_some() && is_recoverable(reason);
+    hub.send(Command::Exit { socket: socket.clone(), lost });
     if let Some(handler) = &handlers.disconnect {
         guard(socket, "on_disconnect", || handler(socket, reason));
+    }
+    if lost {
+        hub.send(Command::Left(socket.clone()));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    fmt,
+    fmt, io,
     net::{IpAddr, SocketAddr, ToSocketAddrs},
     os::unix::fs::FileTypeExt,
     path::Path,
@@ -28,10 +28,14 @@ use super::{
     front_door::{self, Listener},
     http::{Request, Response},
     hub::{self, HubHandle},
+    journal::{Durability, Journal, Status, StoreStatus},
     lot::{self, Lot},
     namespace::{self, Namespace, NamespaceBuilder},
     rate::Rate,
+    recovery::{ConnectionStateRecovery, Recovery},
+    retried::Retried,
     session::Registry,
+    store::{Kept, Store},
     stream::Waker,
     tend::TendHandle,
 };
@@ -75,6 +79,9 @@ pub(super) struct Core {
     /// What is being received from them.
     pub(super) receiving: Arc<Budget>,
     pub(super) admission: Arc<Admission>,
+    /// What the clients that send again were answered.
+    pub(super) retried: Retried,
+    store_status: Status,
     endpoints: Vec<(String, Endpoint)>,
     namespaces: Vec<Namespace>,
     routes: HashMap<String, RouteHandler>,
@@ -161,6 +168,7 @@ pub struct Builder {
     namespaces: Vec<NamespaceBuilder>,
     engines: Vec<(String, EngineHandlers)>,
     routes: HashMap<String, RouteHandler>,
+    store: Option<(Box<dyn Store>, Durability)>,
 }
 
 impl fmt::Debug for Builder {
@@ -207,6 +215,7 @@ impl Builder {
         max_rooms: usize => max_rooms;
         event_rate: Rate => event_rate;
         byte_rate: Rate => byte_rate;
+        connection_state_recovery: impl Into<Option<ConnectionStateRecovery>> => connection_state_recovery.into();
         max_head_size: usize => max_head_size;
         head_timeout: Duration => head_timeout;
         body_timeout: Duration => body_timeout;
@@ -229,6 +238,14 @@ impl Builder {
     /// Sets [`Config::exempt_from_ip_limit`]: for these addresses `max_connections_per_ip` does not count.
     pub fn exempt_from_ip_limit(mut self, exempt: impl Fn(IpAddr) -> bool + Send + Sync + 'static) -> Self {
         self.config.exempt_from_ip_limit = Some(Arc::new(exempt));
+        self
+    }
+
+    /// Has everything that connection state recovery keeps, and what clients with `retries` were answered, outlive the process;
+    /// turns [`connection_state_recovery`](Config::connection_state_recovery) on, with its defaults, unless it is. A store that
+    /// cannot be opened, or fails later, is an error in the log and in [`Server::store_status`]; the server goes on without it.
+    pub fn store(mut self, store: impl Store, durability: Durability) -> Self {
+        self.store = Some((Box::new(store), durability));
         self
     }
 
@@ -296,7 +313,10 @@ impl Builder {
 
     fn start(self, listener: Listener) -> Result<Server, StartError> {
         self.validate()?;
-        let Self { config, namespaces, engines, routes } = self;
+        let Self { mut config, namespaces, engines, routes, store } = self;
+        if store.is_some() {
+            config.connection_state_recovery.get_or_insert_default();
+        }
         let local_addr = match &listener {
             Listener::Tcp(listener) => Some(listener.local_addr()?),
             Listener::Unix(..) => None,
@@ -304,7 +324,16 @@ impl Builder {
         let (hub, queue) = HubHandle::new(&config);
         let (drain, drain_thread) = DrainHandle::start()?;
         let (tend, tend_thread) = TendHandle::start(config.max_connections, config.stack_size)?;
-        let hub_thread = hub::start(queue, &hub, &config, namespaces.len())?;
+        let names: Vec<Arc<str>> =
+            namespaces.iter().map(|namespace| namespace.name.as_str().into()).collect();
+        let store_status = Status::new(Mutex::new(StoreStatus::Off));
+        let (journal, mut kept) = open(store, &store_status)?;
+        let retried = Retried::new(&config, &names, std::mem::take(&mut kept.answers));
+        let recovery = config
+            .connection_state_recovery
+            .as_ref()
+            .map(|options| Recovery::new(&config, options, names, kept, journal));
+        let hub_thread = hub::start(queue, &hub, &config, namespaces.len(), recovery)?;
         let mut endpoints = vec![(config.path.clone(), Endpoint::SocketIo)];
         endpoints.extend(engines.into_iter().map(|(path, handlers)| (path, Endpoint::Engine(handlers))));
         let namespaces = namespaces
@@ -320,6 +349,8 @@ impl Builder {
             waiting: Arc::new(Budget::new(config.total_outbox_bytes())),
             receiving: Arc::new(Budget::new(config.total_receive_bytes())),
             admission: Arc::new(Admission::new(&config)),
+            retried,
+            store_status,
             born: Instant::now(),
             ending: AtomicBool::new(false),
             closed: AtomicBool::new(false),
@@ -403,6 +434,7 @@ impl Server {
             namespaces: Vec::new(),
             engines: Vec::new(),
             routes: HashMap::new(),
+            store: None,
         }
     }
 
@@ -454,6 +486,12 @@ impl Server {
     #[must_use]
     pub fn parked_count(&self) -> usize {
         self.0.core.lot.len()
+    }
+
+    /// How the store is.
+    #[must_use]
+    pub fn store_status(&self) -> StoreStatus {
+        self.0.core.store_status.lock().clone()
     }
 
     /// [`Config::memory_bound`] of this server, with the namespaces that it serves.
@@ -584,6 +622,21 @@ impl Running {
             all_gone &= thread.join().is_ok();
         }
         all_gone
+    }
+}
+
+/// Opens the store. One that cannot be opened does not keep the server from its work.
+fn open(store: Option<(Box<dyn Store>, Durability)>, status: &Status) -> io::Result<(Option<Journal>, Kept)> {
+    let Some((mut store, durability)) = store else { return Ok((None, Kept::default())) };
+    match store.open() {
+        Ok(kept) => Ok((Some(Journal::new(store, durability, Arc::clone(status))?), kept)),
+        Err(error) => {
+            log::error!(
+                "{error}; the server starts without it, and what it keeps for clients is in memory only"
+            );
+            *status.lock() = StoreStatus::Failed(error.to_string());
+            Ok((None, Kept::default()))
+        }
     }
 }
 

@@ -21,6 +21,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::{
@@ -28,9 +29,11 @@ use super::{
     dispatch::Todo,
     error::EmitError,
     outbox::Packets,
+    recovery::{Claim, Recovery, Resume},
     rooms::Rooms,
     session::Session,
     socket::{self, Socket},
+    store::{Change, KeptAnswer},
 };
 use crate::{
     proto::{
@@ -95,8 +98,20 @@ pub(super) enum Command {
     Gone(Arc<Session>),
     /// A socket is connected, and this tells its client so. Together, so that whoever hears of the socket finds it in the
     /// namespace, and no broadcast comes before the consent.
-    Enter(Socket, Encoded, Order),
-    Exit(Socket),
+    Enter {
+        socket: Socket,
+        consent: Encoded,
+        /// Whose place it takes.
+        resume: Option<Box<Resume>>,
+        order: Order,
+    },
+    /// It has left; `lost`: and may come back.
+    Exit {
+        socket: Socket,
+        lost: bool,
+    },
+    /// The handlers of one that was lost have been told.
+    Left(Socket),
     Join(Socket, SmallVec<[Arc<str>; 1]>),
     Leave(Socket, Arc<str>),
     Emit {
@@ -121,6 +136,14 @@ pub(super) enum Command {
         namespace: usize,
         question: Question,
     },
+    /// The application's data of a socket, as the store keeps it.
+    Data(Socket, Bytes),
+    /// What a client was answered, for its retries.
+    Remember(KeptAnswer, Order),
+    /// A client's retries are over.
+    ForgetAnswer(Arc<str>, usize),
+    /// What belongs together: the store gets all of it or nothing.
+    Together(Vec<Self>),
     /// Some acknowledgement is awaited until then.
     AckDeadline(Weak<socket::Inner>, Instant),
     Stop,
@@ -133,10 +156,66 @@ pub(super) enum Question {
     Count(Arc<str>, Sender<usize>),
     /// The sockets selected.
     Sockets(Selection, Sender<Vec<Socket>>),
+    /// Whether the client that was known by this pid, and has this offset, can go on where it was.
+    Claim(String, Option<String>, Sender<Claim>),
 }
 
 /// A token that one command of a thread is under way; dropping it says that the command is finished.
 pub(super) struct Order(Arc<AtomicUsize>);
+
+/// What a thread has gathered for the hub.
+#[derive(Default)]
+struct Together {
+    commands: Vec<Command>,
+    bytes: usize,
+}
+
+/// A thread that gathers more than this, or more bytes, sends it in parts.
+const TOGETHER_MAX: usize = 1_000;
+const TOGETHER_BYTES_MAX: usize = 1 << 20;
+
+/// What became of a command of a thread that may be gathering.
+enum Gathering {
+    Off(Command),
+    Kept,
+    /// What was gathered goes first.
+    Full(Command),
+}
+
+fn gather(command: Command) -> Gathering {
+    TOGETHER.with_borrow_mut(|together| {
+        let Some(together) = together else { return Gathering::Off(command) };
+        let bytes = match &command {
+            Command::Emit { packet, .. } | Command::Direct { packet, .. } => packet.bytes().len(),
+            Command::Remember(answer, _) => answer.frames.len(),
+            Command::Join(..) | Command::Leave(..) | Command::Data(..) => 0,
+            _ => return Gathering::Full(command),
+        };
+        together.bytes += bytes;
+        if together.commands.len() >= TOGETHER_MAX || together.bytes > TOGETHER_BYTES_MAX {
+            return Gathering::Full(command);
+        }
+        together.commands.push(command);
+        Gathering::Kept
+    })
+}
+
+impl Command {
+    /// Bytes of large packets in it.
+    fn large_bytes(&self) -> usize {
+        match self {
+            Self::Emit { packet, .. } | Self::Direct { packet, .. } => large(packet),
+            Self::Together(commands) => commands.iter().map(Self::large_bytes).sum(),
+            _ => 0,
+        }
+    }
+}
+
+/// The bytes of a packet, if it is large.
+fn large(packet: &Encoded) -> usize {
+    let bytes = packet.bytes().len();
+    if bytes >= INFLIGHT_MIN { bytes } else { 0 }
+}
 
 impl Drop for Order {
     fn drop(&mut self) {
@@ -150,6 +229,8 @@ thread_local! {
     /// What the hub's own thread wants from itself; it must not wait for room in its own inbox.
     static OWN: RefCell<VecDeque<Command>> = RefCell::default();
     static IS_HUB: Cell<bool> = const { Cell::new(false) };
+    /// What this thread gathers.
+    static TOGETHER: RefCell<Option<Together>> = const { RefCell::new(None) };
 }
 
 /// Whether the hub has finished everything that this thread has asked it to send.
@@ -185,13 +266,20 @@ fn order() -> Order {
 pub(super) struct HubHandle {
     inbox: Sender<Command>,
     inflight: Arc<Inflight>,
+    recovers: bool,
 }
 
 impl HubHandle {
     /// The handle and the way to start the thread, apart because the thread needs what the handle is part of.
     pub(super) fn new(config: &Config) -> (Self, Receiver<Command>) {
         let (inbox, queue) = bounded(config.hub_queue);
-        (Self { inbox, inflight: Arc::default() }, queue)
+        let recovers = config.connection_state_recovery.is_some();
+        (Self { inbox, inflight: Arc::default(), recovers }, queue)
+    }
+
+    /// Whether events go through the hub, which gives them their offsets: each must have room for one.
+    pub(super) fn recovers(&self) -> bool {
+        self.recovers
     }
 
     /// Waits for room in the inbox. After the stop the command is dropped.
@@ -201,10 +289,43 @@ impl HubHandle {
 
     fn try_send(&self, command: Command) -> Result<(), EmitError> {
         if IS_HUB.get() {
+            self.inflight.enter(command.large_bytes());
             OWN.with_borrow_mut(|own| own.push_back(command));
             return Ok(());
         }
+        let command = match gather(command) {
+            Gathering::Kept => return Ok(()),
+            Gathering::Off(command) => command,
+            Gathering::Full(command) => {
+                self.send_gathered()?;
+                command
+            }
+        };
+        self.inflight.enter(command.large_bytes());
         self.inbox.send(command).map_err(|_| EmitError::ServerGone)
+    }
+
+    /// Until [`part`](Self::part), what this thread wants reaches the hub as one, unless it is very much, or waits for an answer.
+    pub(super) fn gather(&self) {
+        TOGETHER.set(Some(Together::default()));
+    }
+
+    /// Sends what was gathered, and gathers no more.
+    pub(super) fn part(&self) {
+        // Fails after the stop, when nothing is sent any more.
+        let _ = self.send_gathered();
+        TOGETHER.set(None);
+    }
+
+    fn send_gathered(&self) -> Result<(), EmitError> {
+        let gathered = TOGETHER.with_borrow_mut(|together| together.as_mut().map(std::mem::take));
+        let commands = gathered.unwrap_or_default().commands;
+        if commands.is_empty() {
+            return Ok(());
+        }
+        let together = Command::Together(commands);
+        self.inflight.enter(together.large_bytes());
+        self.inbox.send(together).map_err(|_| EmitError::ServerGone)
     }
 
     pub(super) fn emit(
@@ -214,7 +335,6 @@ impl HubHandle {
         packet: Encoded,
         volatile: bool,
     ) -> Result<(), EmitError> {
-        self.inflight.enter(packet.bytes().len());
         self.try_send(Command::Emit { namespace, to, packet, volatile, order: order() })
     }
 
@@ -224,12 +344,16 @@ impl HubHandle {
         packet: Encoded,
         volatile: bool,
     ) -> Result<(), EmitError> {
-        self.inflight.enter(packet.bytes().len());
         self.try_send(Command::Direct { session, packet, volatile, order: order() })
     }
 
-    pub(super) fn enter(&self, socket: Socket, consent: Encoded) {
-        self.send(Command::Enter(socket, consent, order()));
+    pub(super) fn enter(&self, socket: Socket, consent: Encoded, resume: Option<Box<Resume>>) {
+        self.send(Command::Enter { socket, consent, resume, order: order() });
+    }
+
+    /// Keeps an answer, before it is given.
+    pub(super) fn remember(&self, answer: KeptAnswer) {
+        self.send(Command::Remember(answer, order()));
     }
 
     pub(super) fn fence(&self) {
@@ -284,7 +408,7 @@ struct InflightState {
 
 impl Inflight {
     fn enter(&self, bytes: usize) {
-        if bytes < INFLIGHT_MIN {
+        if bytes == 0 {
             return;
         }
         let mut state = self.state.lock();
@@ -314,6 +438,7 @@ pub(super) fn start(
     handle: &HubHandle,
     config: &Config,
     namespaces: usize,
+    recovery: Option<Recovery>,
 ) -> io::Result<JoinHandle<()>> {
     let hub = Hub {
         queue,
@@ -329,6 +454,9 @@ pub(super) fn start(
         orders: Vec::new(),
         marks: Vec::new(),
         mark: 0,
+        large: 0,
+        recovery,
+        recovery_alarm: None,
     };
     thread::Builder::new().name("hub".into()).stack_size(256 << 10).spawn(|| hub.run())
 }
@@ -375,6 +503,8 @@ enum Deadline {
     /// The ending should be over by now.
     Cut(Weak<Session>),
     Ack(Weak<socket::Inner>),
+    /// Recovery may forget something, or its journal is due.
+    Recovery,
 }
 
 impl Deadline {
@@ -384,6 +514,7 @@ impl Deadline {
                 session.strong_count() > 0
             }
             Self::Ack(socket) => socket.strong_count() > 0,
+            Self::Recovery => true,
         }
     }
 }
@@ -429,6 +560,11 @@ struct Hub {
     /// The last selection that visited a seat, so that nobody in two rooms gets a packet twice.
     marks: Vec<u64>,
     mark: u64,
+    /// Bytes of large packets of this batch.
+    large: usize,
+    recovery: Option<Recovery>,
+    /// The next look at what recovery may forget, and its journal wants.
+    recovery_alarm: Option<Instant>,
 }
 
 impl Hub {
@@ -440,7 +576,7 @@ impl Hub {
             let mut left = BATCH_MAX;
             while let Some(command) = next {
                 if matches!(command, Command::Stop) {
-                    return self.flush();
+                    return self.stop();
                 }
                 self.apply(command);
                 left -= 1;
@@ -472,23 +608,20 @@ impl Hub {
     }
 
     fn apply(&mut self, command: Command) {
+        self.large += if matches!(command, Command::Together(_)) { 0 } else { command.large_bytes() };
         match command {
             Command::Open(session, since) => self.open(session, since),
             Command::Ending(session, code, order) => self.ending(&session, code, order),
             Command::Gone(session) => self.gone(&session),
-            Command::Enter(socket, consent, order) => {
-                let session = Arc::clone(socket.session());
-                self.spaces[socket.namespace_index()].enter(socket);
-                self.direct(&session, consent, false, order);
-            }
-            Command::Exit(socket) => self.spaces[socket.namespace_index()].exit(&socket),
-            Command::Join(socket, names) => {
-                let taken: usize = self.spaces.iter().map(|space| space.rooms.bytes()).sum();
-                let left = self.config.room_bytes_total.saturating_sub(taken);
-                self.spaces[socket.namespace_index()].join(&socket, &names, self.config.max_rooms, left);
-            }
+            Command::Enter { socket, consent, resume, order } => self.enter(socket, consent, resume, order),
+            Command::Exit { socket, lost } => self.exit(&socket, lost),
+            Command::Join(socket, names) => self.join(&socket, &names),
             Command::Leave(socket, name) => {
-                self.spaces[socket.namespace_index()].leave(&socket, &name);
+                if self.spaces[socket.namespace_index()].leave(&socket, &name)
+                    && let Some(recovery) = &mut self.recovery
+                {
+                    recovery.leave(&socket, &name);
+                }
             }
             Command::Emit { namespace, to, packet, volatile, order } => {
                 self.emit(namespace, &to, packet, volatile, order);
@@ -503,8 +636,78 @@ impl Hub {
             }
             Command::Ask { namespace, question } => self.answer(namespace, question),
             Command::AckDeadline(socket, at) => self.alarm(at, Deadline::Ack(socket)),
+            Command::Together(commands) => commands.into_iter().for_each(|command| self.apply(command)),
+            Command::Remember(answer, order) => {
+                self.orders.push(order);
+                self.keep(|recovery| recovery.note(Change::Answer(answer)));
+            }
+            Command::ForgetAnswer(client, namespace) => {
+                self.keep(|recovery| recovery.forget_answer(client, namespace));
+            }
+            Command::Data(socket, data) => self.keep(|recovery| recovery.keep_data(&socket, data)),
+            Command::Left(socket) => self.keep(|recovery| recovery.left(&socket)),
             Command::Stop => {}
         }
+    }
+
+    fn keep(&mut self, how: impl FnOnce(&mut Recovery)) {
+        if let Some(recovery) = &mut self.recovery {
+            how(recovery);
+        }
+    }
+
+    fn stop(&mut self) {
+        self.flush();
+        self.keep(Recovery::close);
+    }
+
+    fn enter(&mut self, socket: Socket, mut consent: Encoded, resume: Option<Box<Resume>>, order: Order) {
+        let (namespace, session) = (socket.namespace_index(), Arc::clone(socket.session()));
+        let Some(recovery) = &mut self.recovery else {
+            self.spaces[namespace].enter(socket);
+            return self.direct(&session, consent, false, order);
+        };
+        let Some(resume) = resume else {
+            consent.set_offset(recovery.last());
+            recovery.enter(&socket);
+            self.spaces[namespace].enter(socket);
+            return self.direct(&session, consent, false, order);
+        };
+        let Some(restored) = recovery.restore(&socket, &resume) else {
+            // Something has left the log, or another connection was faster. It comes again, and is told.
+            log::info!("session {}: it cannot be recovered any more", session.name());
+            return session.end(CloseReason::TransportClose);
+        };
+        consent.set_offset(resume.offset);
+        self.spaces[namespace].enter(socket.clone());
+        let left = self.room_bytes_left();
+        self.spaces[namespace].join(&socket, &restored.rooms, self.config.max_rooms, left, |_| ());
+        self.direct(&session, consent, false, order);
+        for packets in restored.missed {
+            self.due.push((packets, false));
+            self.note(session.slot, self.due.len() - 1);
+        }
+    }
+
+    fn exit(&mut self, socket: &Socket, lost: bool) {
+        self.spaces[socket.namespace_index()].exit(socket);
+        self.keep(|recovery| recovery.exit(socket, lost, Instant::now()));
+    }
+
+    fn room_bytes_left(&self) -> usize {
+        let taken: usize = self.spaces.iter().map(|space| space.rooms.bytes()).sum();
+        self.config.room_bytes_total.saturating_sub(taken)
+    }
+
+    fn join(&mut self, socket: &Socket, names: &[Arc<str>]) {
+        let left = self.room_bytes_left();
+        let recovery = &mut self.recovery;
+        let space = &mut self.spaces[socket.namespace_index()];
+        space.join(socket, names, self.config.max_rooms, left, |name| {
+            if let Some(recovery) = recovery {
+                recovery.join(socket, name);
+            }
+        });
     }
 
     fn open(&mut self, session: Arc<Session>, since: Instant) {
@@ -561,11 +764,13 @@ impl Hub {
         }
     }
 
-    fn emit(&mut self, namespace: usize, to: &Selection, packet: Encoded, volatile: bool, order: Order) {
+    fn emit(&mut self, namespace: usize, to: &Selection, mut packet: Encoded, volatile: bool, order: Order) {
+        let selected = self.select(namespace, to);
+        self.keep(|recovery| recovery.stamp(namespace, to, &mut packet, volatile, &selected));
         let index = self.due.len();
         self.due.push((packet, volatile));
         self.orders.push(order);
-        for slot in self.select(namespace, to) {
+        for slot in selected {
             self.note(slot, index);
         }
     }
@@ -623,27 +828,40 @@ impl Hub {
                 // Whoever was disconnected stays in its rooms until its handlers have been told.
                 reply.send(sockets.filter(|socket| socket.is_connected()).cloned().collect()).is_ok()
             }
+            Question::Claim(pid, offset, reply) => {
+                let claim = |recovery: &mut Recovery| recovery.claim(namespace, &pid, offset.as_deref());
+                reply.send(self.recovery.as_mut().map_or(Claim::Unknown, claim)).is_ok()
+            }
         };
     }
 
     /// Writes each recipient's packets of this batch, then says that the batch is finished.
     fn flush(&mut self) {
+        self.keep(Recovery::commit);
+        self.look_again();
         let mut gathered = Gathered::default();
         for slot in std::mem::take(&mut self.dirty) {
             self.flush_into(slot, &mut gathered);
         }
-        let bytes: usize = self
-            .due
-            .iter()
-            .map(|(packet, _)| packet.bytes().len())
-            .filter(|&bytes| bytes >= INFLIGHT_MIN)
-            .sum();
-        self.inflight.leave(bytes);
+        self.inflight.leave(std::mem::take(&mut self.large));
         self.due.clear();
         self.orders.clear();
     }
 
+    /// Sets the alarm for what recovery has to do later.
+    fn look_again(&mut self) {
+        let Some(recovery) = &self.recovery else { return };
+        let wanted = recovery.deadline().into_iter().chain(recovery.journal_deadline()).min();
+        if let Some(at) = wanted
+            && self.recovery_alarm.is_none_or(|alarm| at < alarm)
+        {
+            self.recovery_alarm = Some(at);
+            self.alarm(at, Deadline::Recovery);
+        }
+    }
+
     fn flush_seat(&mut self, slot: u32) {
+        self.keep(Recovery::commit);
         self.flush_into(slot, &mut Gathered::default());
     }
 
@@ -696,6 +914,14 @@ impl Hub {
                     if let Some(session) = session.upgrade() {
                         session.cut();
                     }
+                }
+                Deadline::Recovery => {
+                    self.recovery_alarm = None;
+                    self.keep(|recovery| {
+                        recovery.expire(now);
+                        recovery.commit();
+                    });
+                    self.look_again();
                 }
                 Deadline::Ack(socket) => {
                     // The end of a session answers what is still awaited in it.
@@ -763,10 +989,9 @@ impl Space {
         if self.has(socket) { self.rooms.of(socket.slot()).cloned().collect() } else { Vec::new() }
     }
 
-    fn leave(&mut self, socket: &Socket, name: &str) {
-        if self.has(socket) {
-            self.rooms.leave(socket.slot(), name);
-        }
+    /// `false`: it was not there.
+    fn leave(&mut self, socket: &Socket, name: &str) -> bool {
+        self.has(socket) && self.rooms.leave(socket.slot(), name)
     }
 
     fn enter(&mut self, socket: Socket) {
@@ -793,7 +1018,15 @@ impl Space {
         }
     }
 
-    fn join(&mut self, socket: &Socket, names: &[Arc<str>], max: usize, mut left: usize) {
+    /// `joined`: hears of each room that it was not in before.
+    fn join(
+        &mut self,
+        socket: &Socket,
+        names: &[Arc<str>],
+        max: usize,
+        mut left: usize,
+        mut joined: impl FnMut(&Arc<str>),
+    ) {
         if !self.has(socket) {
             return;
         }
@@ -809,6 +1042,7 @@ impl Space {
             }
             if self.rooms.join(socket.slot(), name) {
                 left -= cost;
+                joined(name);
             }
         }
     }

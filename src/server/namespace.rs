@@ -1,8 +1,9 @@
 //! A namespace: its handlers, fixed before the server starts, and its verbs afterwards.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{any::Any, collections::BTreeMap, fmt, sync::Arc};
 
-use serde::Serialize;
+use bytes::Bytes;
+use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
     broadcast::Broadcast,
@@ -42,6 +43,14 @@ pub struct NamespaceBuilder {
     pub(super) rate_limited: Option<EventHandler>,
     pub(super) disconnecting: Option<CloseHandler>,
     pub(super) disconnect: Option<CloseHandler>,
+    pub(super) data: Option<Codec>,
+}
+
+/// How a socket's data goes to the store and back.
+pub(super) struct Codec {
+    /// `None`: it is of another type, or cannot be written.
+    pub(super) encode: fn(&(dyn Any + Send + Sync)) -> Option<Bytes>,
+    pub(super) decode: fn(&[u8]) -> Option<Arc<dyn Any + Send + Sync>>,
 }
 
 impl NamespaceBuilder {
@@ -56,6 +65,7 @@ impl NamespaceBuilder {
             rate_limited: None,
             disconnecting: None,
             disconnect: None,
+            data: None,
         }
     }
 
@@ -116,6 +126,16 @@ impl NamespaceBuilder {
         handler: impl Fn(&Socket, Event<'_>) -> O + Send + Sync + 'static,
     ) -> &mut Self {
         self.rate_limited = Some(event_handler("rate limit handler".to_owned(), handler));
+        self
+    }
+
+    /// Has the store keep what [`Socket::set_data`] is given, when it is a `T`: a client that is recovered after a restart of
+    /// the server finds it again. As of that call: what changes inside it later is kept with the next call.
+    pub fn keep_data<T: Any + Send + Sync + Serialize + DeserializeOwned>(&mut self) -> &mut Self {
+        self.data = Some(Codec {
+            encode: |data| serde_json::to_vec(data.downcast_ref::<T>()?).ok().map(Bytes::from),
+            decode: |bytes| Some(Arc::new(serde_json::from_slice::<T>(bytes).ok()?)),
+        });
         self
     }
 

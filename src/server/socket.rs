@@ -14,6 +14,7 @@ use super::{
     hub::{self, Command, Question, Selection},
     namespace::Namespace,
     outbox::Packets,
+    recovery::is_recoverable,
     session::{Handshake, Session},
 };
 use crate::{
@@ -46,6 +47,7 @@ pub(super) struct Inner {
     namespace: Namespace,
     session: Arc<Session>,
     auth: Option<Box<RawValue>>,
+    identity: Identity,
     state: AtomicU8,
     acks: Mutex<Acks>,
     /// Joined before it was connected.
@@ -53,10 +55,23 @@ pub(super) struct Inner {
     data: Mutex<Option<Arc<dyn Any + Send + Sync>>>,
 }
 
+/// What a socket is known by beside its id, when the server has connection state recovery.
+#[derive(Debug, Default)]
+pub(super) struct Identity {
+    /// The secret by which it can be recovered.
+    pub(super) pid: Option<Arc<str>>,
+    /// Whether it has taken the place of one that was lost.
+    pub(super) recovered: bool,
+    /// What a client that sends again what was not acknowledged calls itself.
+    pub(super) rid: Option<Arc<str>>,
+}
+
 /// Not connected yet: the middlewares are looking at it.
 const NEW: u8 = 0;
 const CONNECTED: u8 = 1;
 const DISCONNECTED: u8 = 2;
+/// Disconnected, and may come back: what is emitted to it is kept.
+const LOST: u8 = 3;
 
 pub(super) type AckResult = Result<OwnedArgs, AckError>;
 
@@ -72,16 +87,18 @@ pub(super) const SCRATCH_MAX: usize = 16 << 10;
 
 impl Socket {
     pub(super) fn new(
-        id: String,
+        id: Arc<str>,
         namespace: Namespace,
         session: &Arc<Session>,
         auth: Option<&RawValue>,
+        identity: Identity,
     ) -> Self {
         Self(Arc::new(Inner {
-            id: id.into(),
+            id,
             namespace,
             session: Arc::clone(session),
             auth: auth.map(ToOwned::to_owned),
+            identity,
             state: AtomicU8::new(NEW),
             acks: Mutex::default(),
             early_rooms: Mutex::default(),
@@ -137,10 +154,20 @@ impl Socket {
         self.0.state.load(Acquire) == CONNECTED
     }
 
+    /// Official `socket.recovered`: whether this client has taken up the connection that it lost, with id, rooms and data, and what
+    /// it missed follows. Always false without [`connection_state_recovery`](super::Config::connection_state_recovery).
+    #[must_use]
+    pub fn recovered(&self) -> bool {
+        self.0.identity.recovered
+    }
+
     /// Official `socket.emit`. The packet is sent by this thread, at once, unless earlier packets wait.
     ///
     /// `args`: a tuple gives one argument an element, `()` gives none, everything else is one argument. Byte values
     /// ([`bytes::Bytes`], whatever serialises as bytes) become attachments.
+    ///
+    /// With connection state recovery the hub sends it, as it does a broadcast, and what becomes of it is not reported; for a
+    /// client that was just lost it is kept, like everything else that the client misses.
     ///
     /// # Errors
     /// [`EmitError`]: each variant says whether something was sent.
@@ -310,8 +337,25 @@ impl Socket {
     }
 
     /// Official `socket.data`: keeps `data` with the socket, in place of what was kept.
+    ///
+    /// A client that is recovered finds it again; after a restart of the server too, if there is a store and
+    /// [`keep_data`](super::NamespaceBuilder::keep_data) was called for `T`.
     pub fn set_data<T: Any + Send + Sync>(&self, data: T) {
-        *self.0.data.lock() = Some(Arc::new(data));
+        let data: Arc<dyn Any + Send + Sync> = Arc::new(data);
+        if let Some(codec) = &self.0.namespace.0.handlers.data
+            && let Some(bytes) = (codec.encode)(&*data)
+        {
+            self.0.namespace.0.hub.send(Command::Data(self.clone(), bytes));
+        }
+        self.set_any_data(Some(data));
+    }
+
+    pub(super) fn set_any_data(&self, data: Option<Arc<dyn Any + Send + Sync>>) {
+        *self.0.data.lock() = data;
+    }
+
+    pub(super) fn any_data(&self) -> Option<Arc<dyn Any + Send + Sync>> {
+        self.0.data.lock().clone()
     }
 
     /// What [`set_data`](Self::set_data) kept, if it is a `T`.
@@ -332,6 +376,14 @@ impl Socket {
         self.0.namespace.0.index
     }
 
+    pub(super) fn pid(&self) -> Option<&Arc<str>> {
+        self.0.identity.pid.as_ref()
+    }
+
+    pub(super) fn rid(&self) -> Option<&Arc<str>> {
+        self.0.identity.rid.as_ref()
+    }
+
     /// The seat of its session.
     pub(super) fn slot(&self) -> u32 {
         self.0.session.slot
@@ -348,8 +400,9 @@ impl Socket {
     }
 
     /// `false`: it was not connected, so there is nothing to tell anybody.
-    pub(super) fn set_disconnected(&self) -> bool {
-        let was = self.0.state.swap(DISCONNECTED, AcqRel) == CONNECTED;
+    pub(super) fn set_disconnected(&self, reason: CloseReason) -> bool {
+        let lost = self.0.identity.pid.is_some() && is_recoverable(reason);
+        let was = self.0.state.swap(if lost { LOST } else { DISCONNECTED }, AcqRel) == CONNECTED;
         if was {
             self.0.namespace.0.connected.fetch_sub(1, AcqRel);
         }
@@ -358,7 +411,7 @@ impl Socket {
 
     /// Removes the socket from its namespace; the handlers follow in their turn.
     fn leave_namespace(&self, reason: CloseReason) {
-        if self.set_disconnected() {
+        if self.set_disconnected(reason) {
             // Before the packet: when its client joins again at once, this socket must not be there any more.
             self.0.session.leave_todo(Todo::Left(self.clone(), reason));
             self.send_disconnect();
@@ -366,8 +419,8 @@ impl Socket {
     }
 
     /// Says good-bye to the client in this namespace. `false`: it is not there, so there is nothing to tell anybody.
-    pub(super) fn say_goodbye(&self) -> bool {
-        let was = self.set_disconnected();
+    pub(super) fn say_goodbye(&self, reason: CloseReason) -> bool {
+        let was = self.set_disconnected(reason);
         if was {
             self.send_disconnect();
         }
@@ -388,7 +441,16 @@ impl Socket {
         args: &T,
         volatile: bool,
     ) -> Result<(), EmitError> {
-        self.send(&Outgoing::event(self.0.namespace.name(), event, id), args, volatile)
+        let packet = Outgoing::event(self.0.namespace.name(), event, id);
+        let hub = &self.0.namespace.0.hub;
+        if !hub.recovers() || id.is_some() {
+            return self.send(&packet, args, volatile);
+        }
+        if !matches!(self.0.state.load(Acquire), CONNECTED | LOST) {
+            return Err(EmitError::Disconnected);
+        }
+        let to = Selection { rooms: smallvec![self.shared_id()], ..Selection::default() };
+        hub.emit(self.namespace_index(), to, packet.with_offset().encode(args)?, volatile)
     }
 
     fn send<T: Serialize + ?Sized>(
@@ -544,6 +606,11 @@ impl<'a> Event<'a> {
         self.id.get().is_some()
     }
 
+    /// The id by which a client that sends its events again would know this one.
+    pub(super) fn retried_id(&self) -> Option<u64> {
+        self.socket.rid().and(self.id.get())
+    }
+
     /// Acknowledges the event, with arguments as [`Socket::emit`] takes them. Without effect when the client asked for no
     /// acknowledgement, or has got it.
     ///
@@ -559,7 +626,11 @@ impl<'a> Event<'a> {
     /// The acknowledgement, to be sent later or by another thread. `None` as [`ack`](Self::ack) is without effect.
     #[must_use]
     pub fn take_ack(&self) -> Option<Ack> {
-        self.id.take().map(|id| Ack { socket: self.socket.clone(), id })
+        let id = self.id.take()?;
+        if self.socket.rid().is_some() {
+            self.socket.session().core.retried.taken(self.socket, id);
+        }
+        Some(Ack { socket: self.socket.clone(), id, used: false })
     }
 }
 
@@ -568,6 +639,7 @@ impl<'a> Event<'a> {
 pub struct Ack {
     socket: Socket,
     id: u64,
+    used: bool,
 }
 
 impl Ack {
@@ -575,7 +647,25 @@ impl Ack {
     ///
     /// # Errors
     /// [`EmitError`].
-    pub fn send(self, args: impl Serialize) -> Result<(), EmitError> {
-        self.socket.send(&Outgoing::ack(self.socket.namespace().name(), self.id), &args, false)
+    pub fn send(mut self, args: impl Serialize) -> Result<(), EmitError> {
+        self.used = true;
+        let packet = Outgoing::ack(self.socket.namespace().name(), self.id);
+        if self.socket.rid().is_none() {
+            return self.socket.send(&packet, &args, false);
+        }
+        let answer = packet.encode(&args)?;
+        match self.socket.session().core.retried.answered(&self.socket, self.id, &answer) {
+            // Its next connection, if it has lost this one meanwhile; remembered in any case.
+            Some(asker) => asker.session().send_ordered(answer),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Ack {
+    fn drop(&mut self) {
+        if !self.used && self.socket.rid().is_some() {
+            self.socket.session().core.retried.end(&self.socket, self.id, true);
+        }
     }
 }

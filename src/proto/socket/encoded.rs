@@ -51,7 +51,8 @@ impl Encoded {
         // The quote and the bracket behind it.
         let Some(end) = first.size.checked_sub(2) else { return };
         let Some(start) = end.checked_sub(Offset::LEN) else { return };
-        let mut bytes = std::mem::take(&mut self.0).try_into_mut().unwrap_or_else(|shared| BytesMut::from(&*shared));
+        let mut bytes =
+            std::mem::take(&mut self.0).try_into_mut().unwrap_or_else(|shared| BytesMut::from(&*shared));
         bytes[start..end].copy_from_slice(&offset.text());
         self.0 = bytes.freeze();
     }
@@ -172,7 +173,7 @@ impl<'a> Outgoing<'a> {
             Kind::Event(name) => {
                 let last = self.offset.then_some(Offset::PLACEHOLDER);
                 ser::array(Some(name), data, last, buffer, &mut attachments)?;
-            },
+            }
             Kind::Ack => ser::array(None, data, None, buffer, &mut attachments)?,
             Kind::Connect => payload(data, b"{", buffer)?,
             Kind::ConnectError => payload(data, b"{\"", buffer)?,

@@ -56,6 +56,12 @@ impl Offset {
         self.0 >> COUNTER_BITS == other.0 >> COUNTER_BITS
     }
 
+    /// Whether it is from before the first event of its life: who has it, has nothing of that life.
+    #[must_use]
+    pub const fn begins_a_life(self) -> bool {
+        self.0 & ((1 << COUNTER_BITS) - 1) == 0
+    }
+
     /// Reads what a client sent back. `None`: no offset of ours.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {

@@ -1,0 +1,154 @@
+//! The way of the hub's changes to the store: at once, before anybody hears of them, or gathered, by a thread of its own.
+
+use std::{fmt, io, sync::Arc, time::Duration};
+
+use super::store::{Change, Store, StoreError};
+use crate::sys::{
+    channel::{Receiver, Sender, bounded},
+    sync::Mutex,
+    thread::{self, JoinHandle},
+    time::Instant,
+};
+
+/// When what is kept is durable, and so what a crash or a power cut may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// Before anybody gets it: every packet, every change of a room, every answer that is remembered is on the disk first. What has
+    /// gathered meanwhile shares one write. Nothing that anybody has seen or was promised is lost; each message waits for the
+    /// disk.
+    EveryPacket,
+    /// So often. What happened since the last time is lost with the process or the power, and nobody is told; messages do not
+    /// wait for the disk.
+    Every(Duration),
+}
+
+/// What a server's store is at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreStatus {
+    /// There is none.
+    Off,
+    /// It keeps what it is given.
+    Working,
+    /// It has failed, for this reason, and the server goes on without: what is kept is in memory only.
+    Failed(String),
+}
+
+/// The status, for whoever asks.
+pub(super) type Status = Arc<Mutex<StoreStatus>>;
+
+/// Changes of so many bytes are handed over before their time.
+const GATHER_MAX: usize = 1 << 20;
+
+/// What a change takes beside its text and its frames.
+const CHANGE_COST: usize = 192;
+
+/// The hub's side of a store.
+pub(super) struct Journal {
+    changes: Vec<Change>,
+    bytes: usize,
+    way: Way,
+    status: Status,
+}
+
+enum Way {
+    Here(Box<dyn Store>),
+    There { to: Sender<Vec<Change>>, every: Duration, due: Option<Instant>, thread: JoinHandle<()> },
+}
+
+impl Journal {
+    pub(super) fn new(store: Box<dyn Store>, durability: Durability, status: Status) -> io::Result<Self> {
+        let way = match durability {
+            Durability::EveryPacket => Way::Here(store),
+            Durability::Every(every) => {
+                let (to, from) = bounded(1);
+                let of_thread = Arc::clone(&status);
+                let thread = thread::Builder::new()
+                    .name("store".into())
+                    .stack_size(256 << 10)
+                    .spawn(move || write(store, &from, &of_thread))?;
+                Way::There { to, every, due: None, thread }
+            }
+        };
+        *status.lock() = StoreStatus::Working;
+        Ok(Self { changes: Vec::new(), bytes: 0, way, status })
+    }
+
+    pub(super) fn note(&mut self, change: Change) {
+        self.bytes += CHANGE_COST
+            + match &change {
+                Change::Packet(packet) => packet.frames.len(),
+                Change::Answer(answer) => answer.frames.len(),
+                Change::Session(session) => session.stays.len() * 64,
+                _ => 0,
+            };
+        self.changes.push(change);
+    }
+
+    /// Makes the changes durable, or hands them over when their time has come. `false`: the store has failed.
+    pub(super) fn commit(&mut self) -> bool {
+        if self.changes.is_empty() {
+            return true;
+        }
+        match &mut self.way {
+            Way::Here(store) => {
+                let committed = store.commit(&self.changes);
+                self.changes.clear();
+                self.changes.shrink_to(1_024);
+                self.bytes = 0;
+                if let Err(error) = committed {
+                    fail(store, &error, &self.status);
+                    return false;
+                }
+                true
+            }
+            Way::There { to, every, due, .. } => {
+                let now = Instant::now();
+                let at = *due.get_or_insert(now + *every);
+                if self.bytes < GATHER_MAX && now < at {
+                    return true;
+                }
+                (*due, self.bytes) = (None, 0);
+                // Waits while the disk is behind by two portions: what is not kept yet is bounded.
+                to.send(std::mem::take(&mut self.changes)).is_ok()
+            }
+        }
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        match &self.way {
+            Way::Here(_) => None,
+            Way::There { due, .. } => *due,
+        }
+    }
+
+    /// Keeps the rest and waits until it is kept.
+    pub(super) fn close(self) {
+        if let Way::There { to, thread, .. } = self.way {
+            // Fails only if the store has.
+            let _ = to.send(self.changes);
+            drop(to);
+            let _ = thread.join();
+        }
+    }
+}
+
+impl fmt::Debug for Journal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Journal").field("changes", &self.changes.len()).finish_non_exhaustive()
+    }
+}
+
+fn write(mut store: Box<dyn Store>, changes: &Receiver<Vec<Change>>, status: &Status) {
+    for changes in changes {
+        if let Err(error) = store.commit(&changes) {
+            return fail(&mut store, &error, status);
+        }
+    }
+}
+
+#[allow(clippy::borrowed_box, reason = "a trait object as it is kept")]
+fn fail(store: &mut Box<dyn Store>, error: &StoreError, status: &Status) {
+    log::error!("{error}; the server goes on without it, and what it keeps for clients is in memory only");
+    store.abandon();
+    *status.lock() = StoreStatus::Failed(error.to_string());
+}

@@ -1,0 +1,820 @@
+//! Connection state recovery (official `connectionStateRecovery`): what the hub keeps, so that a client that was lost goes
+//! on where it was.
+//!
+//! ```text
+//!   emit ──► stamp: offset into the packet, packet into the log ──► recipients
+//!   enter ─► Member ──── exit, the connection lost ────► Away ──── CONNECT with its pid: claim, enter ────► Member
+//!             │ exit for good                             │ max_disconnection_duration
+//!             └──────────────► forgotten ◄────────────────┘
+//! ```
+//! The log has each packet once, however many get it, with the selection that it was sent to. Who was in which room at
+//! which offset is kept with each member; so what a client has missed is what was meant for it at the time, whatever it joined or
+//! left since. The log's oldest packets go when it is full or they are old; the **floor** is the last one gone. A client
+//! that may lack one of those is not recovered, and told so.
+//!
+//! Unlike the official server's, a recovery needs no event received before, works again and again, and after hours of quiet:
+//! what counts is not whether the client's offset is in the log, but whether anything meant for the client has left it.
+
+use std::{
+    any::Any,
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+use super::{
+    config::Config,
+    hub::Selection,
+    journal::Journal,
+    socket::Socket,
+    store::{Change, Kept, KeptPacket, KeptSession, Stay},
+};
+use crate::{
+    proto::{
+        CloseReason,
+        socket::{Encoded, Offset},
+    },
+    sys::{
+        channel::{Receiver, Sender, bounded},
+        time::Instant,
+    },
+};
+
+/// The options of connection state recovery: the official `connectionStateRecovery`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ConnectionStateRecovery {
+    /// Official `maxDisconnectionDuration`: how long a client may be away. Default 2 min.
+    pub max_disconnection_duration: Duration,
+    /// Official `skipMiddlewares`: whether a client that is recovered passes the middlewares unasked. Default true.
+    pub skip_middlewares: bool,
+    /// Packets that are kept for all clients together. Default 50,000. A client that has missed an older one is not
+    /// recovered.
+    pub max_packets: usize,
+    /// Bytes of memory that the packets kept may take, about 130 each beside their own; and once more as much for the
+    /// records of clients that are away. Default 8 MiB. A client that has missed an older packet is not recovered, and the
+    /// client that has been away longest goes first.
+    pub max_bytes: usize,
+}
+
+impl Default for ConnectionStateRecovery {
+    fn default() -> Self {
+        Self {
+            max_disconnection_duration: Duration::from_secs(120),
+            skip_middlewares: true,
+            max_packets: 50_000,
+            max_bytes: 8 << 20,
+        }
+    }
+}
+
+impl ConnectionStateRecovery {
+    /// The defaults.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets [`max_disconnection_duration`](Self::max_disconnection_duration).
+    #[must_use]
+    pub fn max_disconnection_duration(mut self, duration: Duration) -> Self {
+        self.max_disconnection_duration = duration;
+        self
+    }
+
+    /// Sets [`skip_middlewares`](Self::skip_middlewares).
+    #[must_use]
+    pub fn skip_middlewares(mut self, skip: bool) -> Self {
+        self.skip_middlewares = skip;
+        self
+    }
+
+    /// Sets [`max_packets`](Self::max_packets).
+    #[must_use]
+    pub fn max_packets(mut self, packets: usize) -> Self {
+        self.max_packets = packets;
+        self
+    }
+
+    /// Sets [`max_bytes`](Self::max_bytes).
+    #[must_use]
+    pub fn max_bytes(mut self, bytes: usize) -> Self {
+        self.max_bytes = bytes;
+        self
+    }
+}
+
+/// What an entry of the log takes beside the packet itself.
+const ENTRY_COST: usize = 128;
+
+/// What the record of a client that is away takes beside its rooms.
+const AWAY_COST: usize = 512;
+
+/// What a stay in a room takes beside the room's name, which others share.
+const STAY_COST: usize = 48;
+
+/// Rooms that a member has left and the log may still need to know of.
+pub(super) const LEFT_MAX: usize = 64;
+
+/// A part of the log of this size is worth a change of the store.
+const TRIM_SHARE: usize = 8;
+
+/// What is missed goes out in pieces of this size.
+const PIECE: usize = 64 << 10;
+
+/// The reasons after which a client may come back: the official list, and those of ours by which a client is cut and not sent away.
+pub(super) fn is_recoverable(reason: CloseReason) -> bool {
+    matches!(
+        reason,
+        CloseReason::TransportError
+            | CloseReason::TransportClose
+            | CloseReason::ForcedClose
+            | CloseReason::PingTimeout
+            | CloseReason::ServerShuttingDown
+            | CloseReason::ForcedServerClose
+            | CloseReason::SlowConsumer
+            | CloseReason::Overloaded
+    )
+}
+
+/// A packet that was sent.
+struct Entry {
+    offset: Offset,
+    namespace: usize,
+    to: Selection,
+    packet: Encoded,
+    at: Instant,
+}
+
+impl Entry {
+    fn bytes(&self) -> usize {
+        let names = self.to.rooms.iter().chain(&self.to.except).chain(&self.to.skip);
+        ENTRY_COST + self.packet.bytes().len() + names.map(|name| name.len()).sum::<usize>()
+    }
+}
+
+/// A time in a room, counted in offsets.
+#[derive(Debug, Clone)]
+struct Time {
+    room: Arc<str>,
+    from: Offset,
+    to: Offset,
+}
+
+/// The end of a stay that has none.
+const STILL: Offset = Offset::new(u64::MAX);
+
+/// What is kept of a socket that is connected, beside what the namespace knows of it.
+#[derive(Debug, Clone)]
+struct Member {
+    sid: Arc<str>,
+    pid: Arc<str>,
+    /// Where it began: it gets what comes later.
+    entered: Offset,
+    /// The last packet that was meant for it.
+    last: Offset,
+    times: Vec<Time>,
+    /// At and before this offset it is not known any more where it was.
+    blind: Offset,
+    /// The application's data, as the store keeps it.
+    data: Option<Bytes>,
+    /// The store has to learn of a change.
+    dirty: bool,
+    /// `last`, as the store has it.
+    noted: Offset,
+}
+
+/// What is kept of a socket that is gone and may come back.
+struct Away {
+    namespace: usize,
+    member: Member,
+    /// Up to here, `member.last` tells whether anything was meant for it.
+    known: Offset,
+    data: Option<Arc<dyn Any + Send + Sync>>,
+    /// Its disconnect handlers have returned.
+    ready: bool,
+    /// Who has asked for it last.
+    claim: u64,
+    bytes: usize,
+    since: Instant,
+}
+
+/// The answer to a pid.
+pub(super) enum Claim {
+    /// Nobody is known by it, or something that was meant for it is not there any more.
+    Unknown,
+    /// It is still there: its session is to be ended, if that has not happened, and the question asked again when the channel
+    /// closes.
+    Busy(Option<Socket>, Receiver<()>),
+    Ready(Box<Resume>),
+}
+
+/// The right to take the place of a client that was lost.
+#[derive(Debug)]
+pub(super) struct Resume {
+    pub(super) sid: Arc<str>,
+    pub(super) pid: Arc<str>,
+    pub(super) data: Option<Arc<dyn Any + Send + Sync>>,
+    /// The application's data as the store has kept it, when `data` did not survive.
+    pub(super) kept: Option<Bytes>,
+    claim: u64,
+    /// What the client has.
+    pub(super) offset: Offset,
+}
+
+/// What a client that comes back gets.
+pub(super) struct Restored {
+    pub(super) rooms: SmallVec<[Arc<str>; 1]>,
+    /// What it has missed, in order, in pieces.
+    pub(super) missed: Vec<Encoded>,
+}
+
+/// The hub's part in connection state recovery.
+pub(super) struct Recovery {
+    options: ConnectionStateRecovery,
+    /// How long a client may be gone before anybody notices.
+    patience: Duration,
+    /// Clients that may be away at one time.
+    max_away: usize,
+    /// More than this is not sent to one client at once.
+    replay_max: usize,
+    log: VecDeque<Entry>,
+    bytes: usize,
+    floor: Offset,
+    last: Offset,
+    /// The last offset that earlier lives have left.
+    before: Offset,
+    names: Vec<Arc<str>>,
+    /// By namespace and seat.
+    members: Vec<Vec<Option<Box<Member>>>>,
+    /// Members of all namespaces by their pid.
+    here: HashMap<Arc<str>, Socket>,
+    away: HashMap<Arc<str>, Away>,
+    away_bytes: usize,
+    /// Those away in the order of their leaving; some may have come back.
+    leaving: VecDeque<(Instant, Arc<str>)>,
+    /// Who waits for the end of a socket.
+    waits: Vec<(Arc<str>, Sender<()>)>,
+    claims: u64,
+    journal: Option<Journal>,
+    /// Members with changes for the store.
+    dirty: Vec<(usize, u32)>,
+    /// Bytes that have left the log, and not the store.
+    trimmed: usize,
+}
+
+impl Recovery {
+    /// Goes on with what an earlier life has kept.
+    pub(super) fn new(
+        config: &Config,
+        options: &ConnectionStateRecovery,
+        names: Vec<Arc<str>>,
+        kept: Kept,
+        journal: Option<Journal>,
+    ) -> Self {
+        let now = Instant::now();
+        let offset =
+            |packet: Option<&KeptPacket>| packet.map_or(Offset::ZERO, |packet| Offset::new(packet.offset));
+        let floor = Offset::new(kept.floor);
+        let mut recovery = Self {
+            options: options.clone(),
+            patience: config.ping_interval + config.ping_timeout,
+            max_away: config.max_connections,
+            replay_max: config.outbox_bytes() / 2,
+            log: VecDeque::new(),
+            bytes: 0,
+            floor,
+            last: Offset::of_life(kept.life),
+            before: offset(kept.packets.last()).max(floor),
+            members: names.iter().map(|_| Vec::new()).collect(),
+            names,
+            here: HashMap::new(),
+            away: HashMap::new(),
+            away_bytes: 0,
+            leaving: VecDeque::new(),
+            waits: Vec::new(),
+            claims: 0,
+            journal,
+            dirty: Vec::new(),
+            trimmed: 0,
+        };
+        for packet in kept.packets {
+            recovery.remember(packet, now);
+        }
+        for session in kept.sessions {
+            recovery.await_again(session, now);
+        }
+        recovery
+    }
+
+    fn namespace(&self, name: &str) -> Option<usize> {
+        self.names.iter().position(|other| **other == *name)
+    }
+
+    fn remember(&mut self, packet: KeptPacket, now: Instant) {
+        // A namespace that is not served any more has nobody to send to.
+        let Some(namespace) = self.namespace(&packet.namespace) else { return };
+        let to = Selection { rooms: packet.rooms.into(), except: packet.except.into(), skip: packet.skip };
+        let (offset, packet) = (Offset::new(packet.offset), Encoded::from_bytes(packet.frames));
+        self.push(Entry { offset, namespace, to, packet, at: now });
+    }
+
+    fn await_again(&mut self, session: KeptSession, now: Instant) {
+        let Some(namespace) = self.namespace(&session.namespace) else { return };
+        let entered = session.stays.first().map_or(0, |stay| stay.from);
+        let mut times = session.stays.into_iter();
+        // The first is the stay in the namespace itself.
+        times.next();
+        let times =
+            times.map(|Stay { room, from, to }| Time { room, from: Offset::new(from), to: Offset::new(to) });
+        let last = Offset::new(session.last);
+        let member = Member {
+            sid: session.sid,
+            pid: session.pid,
+            entered: Offset::new(entered),
+            last,
+            times: times.collect(),
+            blind: Offset::ZERO,
+            data: session.data,
+            dirty: false,
+            noted: last,
+        };
+        // The record of one that was there is right as of the last trim.
+        let known = Offset::new(session.known);
+        let known = if known == STILL { self.floor } else { known };
+        self.put_away(namespace, member, known, None, true, now);
+    }
+
+    /// The offset of the last packet that was kept.
+    pub(super) fn last(&self) -> Offset {
+        self.last
+    }
+
+    /// Gives a packet its offset, and keeps it unless nobody could ask for it. `recipients`: those who get it now.
+    pub(super) fn stamp(
+        &mut self,
+        namespace: usize,
+        to: &Selection,
+        packet: &mut Encoded,
+        volatile: bool,
+        recipients: &[u32],
+    ) {
+        if volatile || (self.here.is_empty() && self.away.is_empty()) {
+            // The official client takes the last string of any event for its offset; so it gets the one that it has.
+            return packet.set_offset(self.last);
+        }
+        self.last = self.last.next();
+        packet.set_offset(self.last);
+        for &slot in recipients {
+            if let Some(member) = member(&mut self.members, namespace, slot) {
+                member.last = self.last;
+            }
+        }
+        if let Some(journal) = &mut self.journal {
+            journal.note(Change::Packet(KeptPacket {
+                offset: self.last.number(),
+                namespace: Arc::clone(&self.names[namespace]),
+                rooms: to.rooms.to_vec(),
+                except: to.except.to_vec(),
+                skip: to.skip.clone(),
+                frames: packet.bytes().clone(),
+            }));
+        }
+        let at = Instant::now();
+        self.push(Entry { offset: self.last, namespace, to: to.clone(), packet: packet.clone(), at });
+        self.trim(at);
+    }
+
+    fn push(&mut self, entry: Entry) {
+        self.bytes += entry.bytes();
+        self.log.push_back(entry);
+    }
+
+    /// Drops what is too much or too old.
+    fn trim(&mut self, now: Instant) {
+        let retention = self.options.max_disconnection_duration + self.patience;
+        let is_over = |recovery: &Self, entry: &Entry| {
+            recovery.log.len() > recovery.options.max_packets
+                || recovery.bytes > recovery.options.max_bytes
+                || now.saturating_duration_since(entry.at) > retention
+        };
+        while self.log.front().is_some_and(|entry| is_over(self, entry)) {
+            let Some(entry) = self.log.pop_front() else { return };
+            self.bytes -= entry.bytes();
+            self.trimmed += entry.bytes();
+            self.floor = entry.offset;
+        }
+        if self.trimmed > self.options.max_bytes / TRIM_SHARE {
+            self.trim_store();
+        }
+    }
+
+    /// The store forgets what the log has. Before that it learns of each member the last packet that was meant for it: what it
+    /// forgets was not meant for anybody who had that.
+    fn trim_store(&mut self) {
+        self.trimmed = 0;
+        let Some(journal) = &mut self.journal else { return };
+        for (namespace, members) in self.members.iter_mut().enumerate() {
+            for member in members.iter_mut().flatten().filter(|member| member.last != member.noted) {
+                member.noted = member.last;
+                journal.note(Change::Session(record(&self.names[namespace], member, STILL)));
+            }
+        }
+        journal.note(Change::Trim(self.floor.number()));
+    }
+
+    /// A new client has come.
+    pub(super) fn enter(&mut self, socket: &Socket) {
+        let Some(pid) = socket.pid() else { return };
+        let member = Member {
+            sid: socket.shared_id(),
+            pid: Arc::clone(pid),
+            entered: self.last,
+            last: self.last,
+            times: Vec::new(),
+            blind: Offset::ZERO,
+            data: None,
+            dirty: false,
+            noted: self.last,
+        };
+        self.sit(socket, member);
+    }
+
+    fn sit(&mut self, socket: &Socket, member: Member) {
+        let (namespace, slot) = (socket.namespace_index(), socket.slot());
+        self.here.insert(Arc::clone(&member.pid), socket.clone());
+        let members = &mut self.members[namespace];
+        let at = slot as usize;
+        if members.len() <= at {
+            members.resize_with(at + 1, || None);
+        }
+        members[at] = Some(Box::new(member));
+        self.soil(namespace, slot);
+    }
+
+    /// The store has to learn of a member.
+    fn soil(&mut self, namespace: usize, slot: u32) {
+        if self.journal.is_none() {
+            return;
+        }
+        if let Some(member) = member(&mut self.members, namespace, slot)
+            && !std::mem::replace(&mut member.dirty, true)
+        {
+            self.dirty.push((namespace, slot));
+        }
+    }
+
+    /// Whether the socket is the member of its seat.
+    fn is_here(&self, socket: &Socket) -> bool {
+        let here = socket.pid().and_then(|pid| self.here.get(pid));
+        here.is_some_and(|here| here.is_same(socket))
+    }
+
+    pub(super) fn join(&mut self, socket: &Socket, room: &Arc<str>) {
+        if !self.is_here(socket) {
+            return;
+        }
+        let (namespace, slot, from) = (socket.namespace_index(), socket.slot(), self.last);
+        if let Some(member) = member(&mut self.members, namespace, slot) {
+            member.times.push(Time { room: Arc::clone(room), from, to: STILL });
+            self.soil(namespace, slot);
+        }
+    }
+
+    pub(super) fn leave(&mut self, socket: &Socket, room: &str) {
+        if !self.is_here(socket) {
+            return;
+        }
+        let (namespace, slot) = (socket.namespace_index(), socket.slot());
+        let (floor, last) = (self.floor, self.last);
+        if let Some(member) = member(&mut self.members, namespace, slot) {
+            member.leave(room, last, floor);
+            self.soil(namespace, slot);
+        }
+    }
+
+    /// The application's data of this socket, as the store keeps it.
+    pub(super) fn keep_data(&mut self, socket: &Socket, data: Bytes) {
+        if !self.is_here(socket) {
+            return;
+        }
+        let (namespace, slot) = (socket.namespace_index(), socket.slot());
+        if let Some(member) = member(&mut self.members, namespace, slot) {
+            member.data = Some(data);
+            self.soil(namespace, slot);
+        }
+    }
+
+    /// A socket leaves, and may come back if it was only `lost`.
+    pub(super) fn exit(&mut self, socket: &Socket, lost: bool, now: Instant) {
+        if !self.is_here(socket) {
+            return;
+        }
+        let (namespace, slot) = (socket.namespace_index(), socket.slot());
+        let Some(mut member) = self.members[namespace][slot as usize].take() else { return };
+        self.here.remove(&member.pid);
+        if !lost {
+            self.waits.retain(|(pid, _)| *pid != member.pid);
+            return self.note(Change::Forget(member.pid));
+        }
+        (member.dirty, member.noted) = (false, member.last);
+        self.note(Change::Session(record(&self.names[namespace], &member, self.last)));
+        let known = self.last;
+        self.put_away(namespace, *member, known, socket.any_data(), false, now);
+    }
+
+    fn put_away(
+        &mut self,
+        namespace: usize,
+        member: Member,
+        known: Offset,
+        data: Option<Arc<dyn Any + Send + Sync>>,
+        ready: bool,
+        since: Instant,
+    ) {
+        let names: usize = member.times.iter().map(|time| STAY_COST + time.room.len()).sum();
+        let bytes = AWAY_COST + names + member.data.as_ref().map_or(0, Bytes::len);
+        let pid = Arc::clone(&member.pid);
+        self.away_bytes += bytes;
+        self.leaving.push_back((since, Arc::clone(&pid)));
+        let away = Away { namespace, member, known, data, ready, claim: 0, bytes, since };
+        if let Some(before) = self.away.insert(pid, away) {
+            self.away_bytes -= before.bytes;
+        }
+        while self.away.len() > self.max_away || self.away_bytes > self.options.max_bytes {
+            if !self.forget_first() {
+                return;
+            }
+        }
+        if self.leaving.len() > 2 * self.away.len() + 64 {
+            // Those who have come back have left their marks behind.
+            let away = &self.away;
+            self.leaving.retain(|(since, pid)| away.get(pid).is_some_and(|away| away.since == *since));
+        }
+    }
+
+    /// Forgets who has been away longest. `false`: nobody is.
+    fn forget_first(&mut self) -> bool {
+        while let Some((since, pid)) = self.leaving.pop_front() {
+            if self.away.get(&pid).is_some_and(|away| away.since == since) {
+                self.forget(&pid);
+                return true;
+            }
+        }
+        false
+    }
+
+    fn forget(&mut self, pid: &Arc<str>) {
+        if let Some(away) = self.away.remove(pid) {
+            self.away_bytes -= away.bytes;
+            self.waits.retain(|(other, _)| other != pid);
+            self.note(Change::Forget(Arc::clone(pid)));
+        }
+    }
+
+    /// The handlers of a socket that left have been told.
+    pub(super) fn left(&mut self, socket: &Socket) {
+        let Some(pid) = socket.pid() else { return };
+        if let Some(away) = self.away.get_mut(pid) {
+            away.ready = true;
+        }
+        self.waits.retain(|(other, _)| other != pid);
+    }
+
+    /// A client says who it was, and what it has received last.
+    pub(super) fn claim(&mut self, namespace: usize, pid: &str, offset: Option<&str>) -> Claim {
+        if let Some(socket) = self.here.get(pid) {
+            if socket.namespace_index() != namespace {
+                return Claim::Unknown;
+            }
+            let socket = socket.clone();
+            return self.busy(pid, Some(socket));
+        }
+        let Some(away) = self.away.get(pid).filter(|away| away.namespace == namespace) else {
+            return Claim::Unknown;
+        };
+        if !away.ready {
+            return self.busy(pid, None);
+        }
+        let offset = match offset {
+            // It has received nothing yet.
+            None => away.member.entered,
+            Some(text) => match Offset::parse(text) {
+                Some(offset) => offset.max(away.member.entered),
+                None => return Claim::Unknown,
+            },
+        };
+        if !self.has_everything(away, offset) || self.missed_bytes(away, offset) > self.replay_max {
+            return Claim::Unknown;
+        }
+        self.claims += 1;
+        let Some(away) = self.away.get_mut(pid) else { return Claim::Unknown };
+        away.claim = self.claims;
+        Claim::Ready(Box::new(Resume {
+            sid: Arc::clone(&away.member.sid),
+            pid: Arc::clone(&away.member.pid),
+            data: away.data.clone(),
+            kept: away.member.data.clone(),
+            claim: self.claims,
+            offset,
+        }))
+    }
+
+    fn busy(&mut self, pid: &str, socket: Option<Socket>) -> Claim {
+        let (done, wait) = bounded(0);
+        self.waits.push((pid.into(), done));
+        Claim::Busy(socket, wait)
+    }
+
+    /// Whether everything that was meant for it after `offset` is in the log.
+    fn has_everything(&self, away: &Away, offset: Offset) -> bool {
+        if offset > self.last || offset < away.member.blind {
+            return false;
+        }
+        if offset > self.before && !offset.is_of_life_of(self.last) && !offset.begins_a_life() {
+            // It has something that this server has lost, and with it perhaps more that it has not.
+            return false;
+        }
+        // Nothing after the offset has left the log; or nothing that was meant for it has.
+        offset >= self.floor || (offset >= away.member.last && self.floor <= away.known)
+    }
+
+    fn missed<'a>(&'a self, away: &'a Away, offset: Offset) -> impl Iterator<Item = &'a Entry> {
+        let places = Places::new(&away.member);
+        let begin = self.log.partition_point(|entry| entry.offset <= offset);
+        self.log
+            .range(begin..)
+            .filter(move |entry| entry.namespace == away.namespace && places.gets(&entry.to, entry.offset))
+    }
+
+    fn missed_bytes(&self, away: &Away, offset: Offset) -> usize {
+        self.missed(away, offset).map(|entry| entry.packet.bytes().len()).sum()
+    }
+
+    /// A client takes the place of one that was lost. `None`: it cannot any more.
+    pub(super) fn restore(&mut self, socket: &Socket, resume: &Resume) -> Option<Restored> {
+        let away = self.away.get(&resume.pid).filter(|away| away.claim == resume.claim)?;
+        if !self.has_everything(away, resume.offset) {
+            return None;
+        }
+        let (mut last, mut missed, mut piece) = (resume.offset, Vec::new(), Vec::new());
+        for entry in self.missed(away, resume.offset) {
+            last = entry.offset;
+            piece.extend_from_slice(entry.packet.bytes());
+            if piece.len() >= PIECE {
+                missed.push(Encoded::from_bytes(std::mem::take(&mut piece).into()));
+            }
+        }
+        if !piece.is_empty() {
+            missed.push(Encoded::from_bytes(piece.into()));
+        }
+        let away = self.away.remove(&resume.pid)?;
+        self.away_bytes -= away.bytes;
+        let mut member = away.member;
+        member.last = last;
+        let still = member.times.iter().filter(|time| time.to == STILL);
+        let rooms = still.map(|time| Arc::clone(&time.room)).collect();
+        self.sit(socket, member);
+        Some(Restored { rooms, missed })
+    }
+
+    /// When there is something to be forgotten. `None`: there is nothing.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let retention = self.options.max_disconnection_duration + self.patience;
+        let old = self.log.front().map(|entry| entry.at + retention);
+        let gone = self.leaving.front().map(|(since, _)| *since + self.options.max_disconnection_duration);
+        old.into_iter().chain(gone).min()
+    }
+
+    /// Forgets what is too old by `now`.
+    pub(super) fn expire(&mut self, now: Instant) {
+        while let Some((since, pid)) = self.leaving.front() {
+            if *since + self.options.max_disconnection_duration > now {
+                break;
+            }
+            let (since, pid) = (*since, Arc::clone(pid));
+            self.leaving.pop_front();
+            if self.away.get(&pid).is_some_and(|away| away.since == since) {
+                self.forget(&pid);
+            }
+        }
+        self.trim(now);
+        if self.log.is_empty() {
+            self.log.shrink_to(64);
+        }
+    }
+
+    pub(super) fn note(&mut self, change: Change) {
+        if let Some(journal) = &mut self.journal {
+            journal.note(change);
+        }
+    }
+
+    /// A client's answer is not remembered any more.
+    pub(super) fn forget_answer(&mut self, client: Arc<str>, namespace: usize) {
+        let namespace = Arc::clone(&self.names[namespace]);
+        self.note(Change::ForgetAnswer { client, namespace });
+    }
+
+    /// What has changed is kept, before anybody hears of it.
+    pub(super) fn commit(&mut self) {
+        let Some(journal) = &mut self.journal else { return };
+        for (namespace, slot) in self.dirty.drain(..) {
+            if let Some(member) = member(&mut self.members, namespace, slot) {
+                (member.dirty, member.noted) = (false, member.last);
+                journal.note(Change::Session(record(&self.names[namespace], member, STILL)));
+            }
+        }
+        if !journal.commit() {
+            self.journal = None;
+        }
+    }
+
+    /// When the journal wants to be asked again. `None`: it has nothing to write.
+    pub(super) fn journal_deadline(&self) -> Option<Instant> {
+        self.journal.as_ref()?.deadline()
+    }
+
+    /// Keeps what is not kept yet, and waits for it: the server's end.
+    pub(super) fn close(&mut self) {
+        self.commit();
+        if let Some(journal) = self.journal.take() {
+            journal.close();
+        }
+    }
+}
+
+/// A namespace's member by its seat.
+fn member(members: &mut [Vec<Option<Box<Member>>>], namespace: usize, slot: u32) -> Option<&mut Member> {
+    members[namespace].get_mut(slot as usize)?.as_deref_mut()
+}
+
+/// What the store keeps of a member. `known`: up to where its last packet is right; [`STILL`] for one that is there.
+fn record(namespace: &Arc<str>, member: &Member, known: Offset) -> KeptSession {
+    let own = Stay { room: Arc::clone(&member.sid), from: member.entered.number(), to: STILL.number() };
+    let times = member.times.iter().map(|time| Stay {
+        room: Arc::clone(&time.room),
+        from: time.from.number(),
+        to: time.to.number(),
+    });
+    KeptSession {
+        pid: Arc::clone(&member.pid),
+        sid: Arc::clone(&member.sid),
+        namespace: Arc::clone(namespace),
+        stays: std::iter::once(own).chain(times).collect(),
+        data: member.data.clone(),
+        last: member.last.number(),
+        known: known.number(),
+    }
+}
+
+impl Member {
+    /// It was in the room until `last`.
+    fn leave(&mut self, room: &str, last: Offset, floor: Offset) {
+        let still = self.times.iter_mut().find(|time| time.to == STILL && *time.room == *room);
+        let Some(time) = still else { return };
+        time.to = last;
+        // Nobody asks about what the log does not have any more, or about a stay in which nothing happened.
+        self.times.retain(|time| time.to > floor && time.from < time.to);
+        let left = self.times.iter().filter(|time| time.to != STILL);
+        if left.clone().count() > LEFT_MAX
+            && let Some(first) = left.map(|time| time.to).min()
+        {
+            self.blind = first;
+            self.times.retain(|time| time.to != first);
+        }
+    }
+}
+
+/// Where a member was, by room.
+struct Places<'a> {
+    member: &'a Member,
+    times: HashMap<&'a str, SmallVec<[(Offset, Offset); 1]>>,
+}
+
+impl<'a> Places<'a> {
+    fn new(member: &'a Member) -> Self {
+        let mut times: HashMap<_, SmallVec<_>> = HashMap::new();
+        for time in &member.times {
+            times.entry(&*time.room).or_default().push((time.from, time.to));
+        }
+        Self { member, times }
+    }
+
+    fn is_in(&self, room: &str, at: Offset) -> bool {
+        room == &*self.member.sid
+            || self.times.get(room).is_some_and(|times| times.iter().any(|&(from, to)| from < at && at <= to))
+    }
+
+    /// Whether a packet was meant for the member.
+    fn gets(&self, to: &Selection, at: Offset) -> bool {
+        let is_in = |room: &Arc<str>| self.is_in(room, at);
+        at > self.member.entered
+            && (to.rooms.is_empty() || to.rooms.iter().any(is_in))
+            && !to.except.iter().any(is_in)
+            && to.skip.as_ref() != Some(&self.member.sid)
+    }
+}
