@@ -1,0 +1,613 @@
+//! Connection state recovery: what a client that was lost finds again.
+
+use std::{
+    net::SocketAddr,
+    sync::mpsc::{Receiver, channel},
+    time::Duration,
+};
+
+use rstest::rstest;
+use serde_json::{Value, json};
+use tinysio::server::{
+    Builder, ConnectError, ConnectionStateRecovery, Durability, MemoryStore, Namespace, Server,
+};
+
+use crate::support::{Client, Frame, Road, addr, eventually, next, serve};
+
+/// A client that recovers as the official one does: it sends its `pid`, and the last argument of the last event that was a string.
+struct Caller {
+    client: Client,
+    road: Road,
+    sid: String,
+    pid: String,
+    /// What the consent said of where it stands.
+    stands: String,
+    offset: Option<String>,
+    recovered: bool,
+}
+
+impl Caller {
+    fn new(addr: SocketAddr, road: Road) -> Self {
+        Self::join(addr, road, "/", "", None)
+    }
+
+    fn join(addr: SocketAddr, road: Road, namespace: &str, auth: &str, offset: Option<String>) -> Self {
+        let mut client = Client::new(addr, road);
+        let prefix = if namespace == "/" { "40".to_owned() } else { format!("40{namespace},") };
+        client.send(&format!("{prefix}{auth}"));
+        let answer = client.text("the consent");
+        let consent: Value = serde_json::from_str(answer.strip_prefix(&prefix).unwrap()).unwrap();
+        let text = |key: &str| consent[key].as_str().unwrap().to_owned();
+        let (sid, pid, stands) = (text("sid"), text("pid"), text("offset"));
+        let recovered = !pid.is_empty() && auth.contains(&pid);
+        Self { client, road, sid, pid, stands, offset, recovered }
+    }
+
+    /// Loses its connection; the server notices, because there is one.
+    fn lose(mut self) -> Lost {
+        self.client.ask();
+        Lost { addr: self.client.addr, road: self.road, pid: self.pid, offset: self.offset }
+    }
+
+    /// The next event, without its offset, which is noted.
+    fn event(&mut self) -> Value {
+        let text = self.client.text("an event");
+        let event = text.strip_prefix("42").unwrap_or_else(|| panic!("{text} is no event"));
+        let mut event: Value = serde_json::from_str(event).unwrap();
+        let offset = event.as_array_mut().unwrap().pop().unwrap();
+        let offset = offset.as_str().expect("an offset").to_owned();
+        assert_eq!(offset.len(), 11, "{text}");
+        self.offset = Some(offset);
+        event
+    }
+
+    #[track_caller]
+    fn expect(&mut self, event: Value) {
+        assert_eq!(self.event(), event);
+    }
+
+    /// Nothing is on its way to it.
+    fn expect_nothing(&mut self) {
+        self.client.send(r#"420["echo"]"#);
+        assert_eq!(self.client.text("the answer, and nothing before it"), r#"430[]"#);
+    }
+}
+
+/// A client without a connection.
+struct Lost {
+    addr: SocketAddr,
+    road: Road,
+    pid: String,
+    offset: Option<String>,
+}
+
+impl Lost {
+    fn back(self) -> Caller {
+        let offset = self.offset.as_ref().map(|offset| json!(offset)).unwrap_or_default();
+        let auth = json!({ "pid": self.pid, "offset": offset });
+        self.back_with(&auth)
+    }
+
+    fn back_with(self, auth: &Value) -> Caller {
+        Caller::join(self.addr, self.road, "/", &auth.to_string(), self.offset)
+    }
+}
+
+/// Whether it is the same client to the server.
+#[track_caller]
+fn assert_same(caller: &Caller, sid: &str) {
+    assert!(caller.recovered, "not recovered");
+    assert_eq!(caller.sid, sid);
+}
+
+fn recovering(set_up: impl FnOnce(Builder) -> Builder) -> (Server, Namespace) {
+    let server = serve(|builder| {
+        set_up(builder.connection_state_recovery(ConnectionStateRecovery::new()).namespace("/", |ns| {
+            ns.on("join", |socket, event| event.arg::<String>(0).map(|room| socket.join(&room)));
+            ns.on("leave", |socket, event| event.arg::<String>(0).map(|room| socket.leave(&room)));
+            ns.on("echo", |_, event| event.ack(()));
+            ns.on("others", |socket, event| socket.broadcast().emit("of another", event.args()));
+        }))
+    });
+    let namespace = server.of("/").unwrap();
+    (server, namespace)
+}
+
+/// The server has noticed that everybody is gone.
+fn empty(namespace: &Namespace) {
+    eventually("the server notices the loss", || namespace.is_empty());
+}
+
+/// The server has noticed that this one is gone.
+fn gone(io: &Namespace, sid: &str) {
+    eventually("the server notices the loss", || !io.sockets().iter().any(|socket| socket.id() == sid));
+}
+
+#[rstest]
+fn what_was_missed_comes_in_order(#[values(Road::Polling, Road::WebSocket, Road::Upgrade)] road: Road) {
+    let (server, io) = recovering(|builder| builder);
+    let mut caller = Caller::new(addr(&server), road);
+    caller.client.send(r#"42["join","a room"]"#);
+    caller.expect_nothing();
+    io.emit("first", 1).unwrap();
+    caller.expect(json!(["first", 1]));
+    let sid = caller.sid.clone();
+    let socket = io.sockets().pop().unwrap();
+    let lost = caller.lose();
+    empty(&io);
+    io.emit("to all", ()).unwrap();
+    io.to("a room").emit("to a room", (1, "two")).unwrap();
+    io.to("another room").emit("to another", ()).unwrap();
+    io.to(&sid).emit("to its id", ()).unwrap();
+    io.except("a room").emit("to others", ()).unwrap();
+    socket.emit("direct", json!({"a": [1]})).unwrap();
+    io.emit("binary", tinysio::Bytes::from_static(&[1, 2, 3])).unwrap();
+    io.volatile().emit("volatile", ()).unwrap();
+    let mut caller = lost.back();
+    assert_same(&caller, &sid);
+    io.emit("new", ()).unwrap();
+    caller.expect(json!(["to all"]));
+    caller.expect(json!(["to a room", 1, "two"]));
+    caller.expect(json!(["to its id"]));
+    caller.expect(json!(["direct", {"a": [1]}]));
+    let binary = caller.client.text("the binary event");
+    assert!(binary.starts_with(r#"451-["binary",{"_placeholder":true,"num":0},""#), "{binary}");
+    caller.client.expect_binary(&[1, 2, 3]);
+    caller.expect(json!(["new"]));
+    io.to("a room").emit("still in the room", ()).unwrap();
+    caller.expect(json!(["still in the room"]));
+    assert!(io.sockets().pop().unwrap().recovered());
+}
+
+/// The official server needs an event received before (its issue 4888).
+#[rstest]
+fn with_nothing_received(
+    #[values(Road::Polling, Road::WebSocket, Road::Upgrade)] road: Road,
+    #[values(true, false)] knows_where_it_stands: bool,
+) {
+    let (server, io) = recovering(|builder| builder);
+    let caller = Caller::new(addr(&server), road);
+    let (sid, stands) = (caller.sid.clone(), caller.stands.clone());
+    let mut lost = caller.lose();
+    empty(&io);
+    io.emit("missed", ()).unwrap();
+    lost.offset = knows_where_it_stands.then_some(stands);
+    let mut caller = lost.back();
+    assert_same(&caller, &sid);
+    caller.expect(json!(["missed"]));
+}
+
+/// The official server recovers a client once (its issue 4880).
+#[rstest]
+fn again_and_again(#[values(Road::Polling, Road::WebSocket, Road::Upgrade)] road: Road) {
+    let (server, io) = recovering(|builder| builder);
+    let mut caller = Caller::new(addr(&server), road);
+    let sid = caller.sid.clone();
+    for round in 0..10 {
+        let lost = caller.lose();
+        empty(&io);
+        if round % 3 != 0 {
+            io.emit("missed", round).unwrap();
+        }
+        caller = lost.back();
+        assert_same(&caller, &sid);
+        if round % 3 != 0 {
+            caller.expect(json!(["missed", round]));
+        }
+        if round % 2 == 0 {
+            io.emit("live", round).unwrap();
+            caller.expect(json!(["live", round]));
+        }
+        caller.expect_nothing();
+    }
+}
+
+/// What the client never got because it was in flight is sent again; what it got is not.
+#[test]
+fn from_where_the_client_stands_and_not_from_where_the_server_noticed() {
+    let (server, io) = recovering(|builder| builder);
+    let mut caller = Caller::new(addr(&server), Road::WebSocket);
+    let sid = caller.sid.clone();
+    for number in 0..5 {
+        io.emit("n", number).unwrap();
+    }
+    caller.expect(json!(["n", 0]));
+    caller.expect(json!(["n", 1]));
+    // The others arrive, but for this client they were lost.
+    let lost = caller.lose();
+    empty(&io);
+    io.emit("n", 5).unwrap();
+    let mut caller = lost.back();
+    assert_same(&caller, &sid);
+    for number in 2..6 {
+        caller.expect(json!(["n", number]));
+    }
+    caller.expect_nothing();
+}
+
+/// A connection whose end the server has not seen is taken over, its disconnect handlers first.
+#[rstest]
+fn while_the_old_connection_hangs_around(
+    #[values(Road::Polling, Road::WebSocket, Road::Upgrade)] road: Road,
+) {
+    let (told, events) = channel();
+    let (server, io) = recovering(|builder| {
+        builder.namespace("/", |ns| {
+            let tell = told.clone();
+            ns.on_connect(move |socket| {
+                tell.send(format!("{} connects, recovered: {}", socket.id(), socket.recovered())).unwrap();
+            });
+            ns.on_disconnect(move |socket, reason| {
+                // Slow, and still first.
+                std::thread::sleep(Duration::from_millis(50));
+                told.send(format!("{} disconnects: {reason}", socket.id())).unwrap();
+            });
+        })
+    });
+    let old = Caller::new(addr(&server), road);
+    let sid = old.sid.clone();
+    let event = |events: &Receiver<String>| next(events, "an event of the socket's life");
+    assert_eq!(event(&events), format!("{sid} connects, recovered: false"));
+    let lost = Lost { addr: addr(&server), road, pid: old.pid.clone(), offset: None };
+    let mut caller = lost.back();
+    assert_same(&caller, &sid);
+    assert_eq!(event(&events), format!("{sid} disconnects: transport close"));
+    assert_eq!(event(&events), format!("{sid} connects, recovered: true"));
+    assert_eq!(io.len(), 1);
+    io.emit("one copy", ()).unwrap();
+    caller.expect(json!(["one copy"]));
+    caller.expect_nothing();
+    // Nothing of the old one's late end touches the new one.
+    drop(old);
+    caller.expect_nothing();
+}
+
+/// The official client takes the last string of any event for its offset, also of a volatile one that was not kept.
+#[test]
+fn after_a_volatile_event() {
+    let (server, io) = recovering(|builder| builder);
+    let mut caller = Caller::new(addr(&server), Road::WebSocket);
+    let sid = caller.sid.clone();
+    io.emit("kept", ()).unwrap();
+    io.volatile().emit("volatile", "with a string").unwrap();
+    io.sockets().pop().unwrap().emit_volatile("volatile", ()).unwrap();
+    caller.expect(json!(["kept"]));
+    let offset = caller.offset.clone();
+    caller.expect(json!(["volatile", "with a string"]));
+    caller.expect(json!(["volatile"]));
+    assert_eq!(caller.offset, offset);
+    let lost = caller.lose();
+    empty(&io);
+    io.emit("missed", ()).unwrap();
+    let mut caller = lost.back();
+    assert_same(&caller, &sid);
+    caller.expect(json!(["missed"]));
+}
+
+/// What a client gets is what was meant for it at the time, whatever it joined or left since.
+#[test]
+fn the_rooms_of_the_time() {
+    let (server, io) = recovering(|builder| builder);
+    let mut caller = Caller::new(addr(&server), Road::WebSocket);
+    let sid = caller.sid.clone();
+    io.to("left").emit("before it was there", ()).unwrap();
+    caller.client.send(r#"42["join","left"]"#);
+    caller.expect_nothing();
+    io.to("left").emit("while it was there", ()).unwrap();
+    caller.expect(json!(["while it was there"]));
+    let offset = caller.offset.clone();
+    io.to("left").emit("in flight", ()).unwrap();
+    io.except("joined").emit("not yet excepted", ()).unwrap();
+    io.to("joined").emit("before it joined", ()).unwrap();
+    caller.client.send_texts(&[r#"42["leave","left"]"#, r#"42["join","joined"]"#]);
+    caller.expect(json!(["in flight"]));
+    caller.expect(json!(["not yet excepted"]));
+    caller.expect_nothing();
+    io.to("left").emit("when it had left", ()).unwrap();
+    io.to("joined").emit("when it had joined", ()).unwrap();
+    io.except("joined").emit("excepted", ()).unwrap();
+    caller.client.send(r#"42["others"]"#);
+    caller.expect(json!(["when it had joined"]));
+    caller.expect_nothing();
+    let mut lost = caller.lose();
+    empty(&io);
+    lost.offset = offset;
+    let mut caller = lost.back();
+    assert_same(&caller, &sid);
+    for event in ["in flight", "not yet excepted", "when it had joined"] {
+        caller.expect(json!([event]));
+    }
+    caller.expect_nothing();
+}
+
+/// A gap is told, never passed over: too many packets since, in number or in bytes.
+#[rstest]
+#[case::packets(ConnectionStateRecovery::new().max_packets(10), 11, 8, false)]
+#[case::just_not_too_many(ConnectionStateRecovery::new().max_packets(10), 10, 8, true)]
+#[case::bytes(ConnectionStateRecovery::new().max_bytes(10_000), 10, 1_000, false)]
+#[case::more_than_a_client_takes(ConnectionStateRecovery::new(), 3, 900_000, false)]
+#[case::not_so_much(ConnectionStateRecovery::new(), 2, 900_000, true)]
+fn a_gap(
+    #[case] options: ConnectionStateRecovery,
+    #[case] packets: usize,
+    #[case] size: usize,
+    #[case] recovered: bool,
+) {
+    let (server, io) = recovering(|builder| builder.connection_state_recovery(options));
+    let caller = Caller::new(addr(&server), Road::WebSocket);
+    let sid = caller.sid.clone();
+    let lost = caller.lose();
+    empty(&io);
+    for number in 0..packets {
+        io.emit("missed", (number, "x".repeat(size))).unwrap();
+    }
+    let mut caller = lost.back();
+    assert_eq!((caller.recovered, caller.sid == sid), (recovered, recovered));
+    for number in 0..if recovered { packets } else { 0 } {
+        assert_eq!(caller.event()[1], number);
+    }
+    caller.expect_nothing();
+}
+
+/// A quiet client misses nothing by what others are sent, however much that is (the official server's issue 5282).
+#[test]
+fn after_others_have_filled_the_log() {
+    let options = ConnectionStateRecovery::new().max_packets(10);
+    let (server, io) = recovering(|builder| builder.connection_state_recovery(options));
+    let mut quiet = Caller::new(addr(&server), Road::WebSocket);
+    let silent = Caller::new(addr(&server), Road::WebSocket);
+    let mut busy = Caller::new(addr(&server), Road::WebSocket);
+    io.to(&quiet.sid).emit("once", ()).unwrap();
+    quiet.expect(json!(["once"]));
+    for number in 0..100 {
+        io.to(&busy.sid).emit("n", number).unwrap();
+        busy.expect(json!(["n", number]));
+    }
+    for caller in [quiet, silent] {
+        let sid = caller.sid.clone();
+        let lost = caller.lose();
+        gone(&io, &sid);
+        io.to(&sid).emit("missed", ()).unwrap();
+        let mut caller = lost.back();
+        assert_same(&caller, &sid);
+        caller.expect(json!(["missed"]));
+        for number in 0..20 {
+            io.to(&busy.sid).emit("n", number).unwrap();
+        }
+        let lost = caller.lose();
+        gone(&io, &sid);
+        let mut caller = lost.back();
+        assert_same(&caller, &sid);
+        caller.expect_nothing();
+    }
+}
+
+/// Whoever is away for longer than `max_disconnection_duration` is forgotten.
+#[test]
+fn after_too_long() {
+    let options = ConnectionStateRecovery::new().max_disconnection_duration(Duration::from_millis(50));
+    let (server, io) = recovering(|builder| builder.connection_state_recovery(options));
+    let caller = Caller::new(addr(&server), Road::WebSocket);
+    let sid = caller.sid.clone();
+    let lost = caller.lose();
+    empty(&io);
+    std::thread::sleep(Duration::from_millis(60));
+    let mut caller = lost.back();
+    assert!(!caller.recovered);
+    assert_ne!(caller.sid, sid);
+    caller.expect_nothing();
+}
+
+/// What is no pid and offset of this client's is a new client.
+#[rstest]
+#[case::a_foreign_pid(json!({"pid": "AAAAAAAAAAAAAAAAAAAA", "offset": "AAAAAAAAAAA"}))]
+#[case::an_object(json!({"pid": {"a": 1}, "offset": "AAAAAAAAAAA"}))]
+#[case::a_number(json!({"pid": 7, "offset": 7}))]
+#[case::a_long_one(json!({"pid": "x".repeat(10_000), "offset": "x".repeat(5_000)}))]
+#[case::nothing(json!({"pid": null, "offset": null}))]
+#[case::empty(json!({"pid": "", "offset": ""}))]
+fn not_a_pid(#[case] auth: Value) {
+    let (server, io) = recovering(|builder| builder);
+    let caller = Caller::new(addr(&server), Road::WebSocket);
+    let sid = caller.sid.clone();
+    let lost = caller.lose();
+    empty(&io);
+    let mut caller = lost.back_with(&auth);
+    assert_ne!(caller.sid, sid);
+    caller.expect_nothing();
+}
+
+/// With a pid that is right and an offset that is none of ours, something may be missing.
+#[rstest]
+#[case::of_the_official_server(json!("PsXGH7i.0"))]
+#[case::an_object(json!({}))]
+#[case::a_number(json!(7))]
+#[case::of_the_future(json!("AAAAAAAD__8"))]
+#[case::of_another_life(json!("AAAQAAAAAAE"))]
+fn not_an_offset(#[case] offset: Value) {
+    let (server, io) = recovering(|builder| builder);
+    let caller = Caller::new(addr(&server), Road::WebSocket);
+    let sid = caller.sid.clone();
+    let lost = caller.lose();
+    empty(&io);
+    let auth = json!({"pid": lost.pid, "offset": offset});
+    let mut caller = lost.back_with(&auth);
+    assert!(caller.sid != sid && caller.pid != auth["pid"]);
+    caller.expect_nothing();
+}
+
+/// A client that left on purpose, or was sent away, has nothing to come back to.
+#[rstest]
+#[case::it_left("41", |_: &Namespace| {})]
+#[case::it_was_removed("", |io: &Namespace| io.disconnect_sockets(false))]
+#[case::it_was_thrown_out("", |io: &Namespace| io.disconnect_sockets(true))]
+#[case::it_broke_a_rule("40", |_: &Namespace| {})]
+fn an_end_for_good(#[case] packet: &str, #[case] end: impl FnOnce(&Namespace)) {
+    let (server, io) = recovering(|builder| builder);
+    let mut caller = Caller::new(addr(&server), Road::WebSocket);
+    let sid = caller.sid.clone();
+    if !packet.is_empty() {
+        caller.client.send(packet);
+    }
+    end(&io);
+    empty(&io);
+    io.emit("not for it", ()).unwrap();
+    let mut caller = caller.lose().back();
+    assert_ne!(caller.sid, sid);
+    caller.expect_nothing();
+}
+
+/// A namespace's pid is of no use in another one.
+#[test]
+fn another_namespace() {
+    let (server, io) = recovering(|builder| builder.namespace("/other", |_| {}));
+    let caller = Caller::new(addr(&server), Road::WebSocket);
+    let auth = json!({"pid": caller.pid}).to_string();
+    let other = Caller::join(addr(&server), Road::WebSocket, "/other", &auth, None);
+    assert!(other.sid != caller.sid && other.pid != caller.pid);
+    assert_eq!(io.len(), 1);
+}
+
+#[rstest]
+#[case::skipped(true)]
+#[case::asked(false)]
+fn middlewares(#[case] skip: bool) {
+    let options = ConnectionStateRecovery::new().skip_middlewares(skip);
+    let (server, io) = recovering(|builder| {
+        builder.connection_state_recovery(options).namespace("/", |ns| {
+            ns.middleware(
+                |socket| {
+                    if socket.recovered() { Err(ConnectError::new("not again")) } else { Ok(()) }
+                },
+            );
+        })
+    });
+    let caller = Caller::new(addr(&server), Road::WebSocket);
+    let lost = caller.lose();
+    empty(&io);
+    if skip {
+        assert!(lost.back().recovered);
+        return;
+    }
+    let mut client = Client::new(lost.addr, lost.road);
+    client.send(&format!(r#"40{{"pid":"{}"}}"#, lost.pid));
+    client.expect(r#"44{"message":"not again"}"#);
+}
+
+/// What was kept with the socket is there again, in this process as it was, and after a restart as the store has it.
+#[rstest]
+fn data(#[values(false, true)] restarts: bool) {
+    let store = MemoryStore::new();
+    let begin = || {
+        recovering(|builder| {
+            builder.store(store.clone(), Durability::EveryPacket).namespace("/", |ns| {
+                ns.keep_data::<String>();
+                ns.on("set", |socket, event| event.arg::<String>(0).map(|text| socket.set_data(text)));
+                ns.on("get", |socket, event| event.ack(socket.data::<String>().as_deref()));
+            })
+        })
+    };
+    let (mut server, mut io) = begin();
+    let mut caller = Caller::new(addr(&server), Road::WebSocket);
+    let sid = caller.sid.clone();
+    caller.client.send(r#"42["set","kept"]"#);
+    caller.expect_nothing();
+    let mut lost = caller.lose();
+    empty(&io);
+    if restarts {
+        server.shutdown(Duration::from_secs(1));
+        (server, io) = begin();
+        lost.addr = addr(&server);
+    }
+    let mut caller = lost.back();
+    assert_same(&caller, &sid);
+    caller.client.send(r#"421["get"]"#);
+    caller.client.expect(r#"431["kept"]"#);
+    assert_eq!(io.len(), 1);
+}
+
+/// A restart in good order, and one without a word: the first server's clients are those of the second.
+#[rstest]
+fn a_restart(
+    #[values(Road::Polling, Road::WebSocket, Road::Upgrade)] road: Road,
+    #[values(Durability::EveryPacket, Durability::Every(Duration::from_millis(1)))] durability: Durability,
+) {
+    let store = MemoryStore::new();
+    let begin = || recovering(|builder| builder.store(store.clone(), durability));
+    let (server, io) = begin();
+    let mut caller = Caller::new(addr(&server), road);
+    let sid = caller.sid.clone();
+    caller.client.send(r#"42["join","a room"]"#);
+    caller.expect_nothing();
+    io.emit("first", ()).unwrap();
+    caller.expect(json!(["first"]));
+    let mut lost = caller.lose();
+    empty(&io);
+    io.to("a room").emit("missed", 1).unwrap();
+    server.shutdown(Duration::from_secs(1));
+    let (server, io) = begin();
+    io.emit("missed", 2).unwrap();
+    lost.addr = addr(&server);
+    let mut caller = lost.back();
+    assert_same(&caller, &sid);
+    caller.expect(json!(["missed", 1]));
+    caller.expect(json!(["missed", 2]));
+    io.to("a room").emit("live", ()).unwrap();
+    caller.expect(json!(["live"]));
+    caller.expect_nothing();
+    // And once more, with nothing received in the life between.
+    let mut lost = caller.lose();
+    empty(&io);
+    server.shutdown(Duration::from_secs(1));
+    let (server, _) = begin();
+    lost.addr = addr(&server);
+    let caller = lost.back();
+    assert_same(&caller, &sid);
+    let stands = caller.stands.clone();
+    let mut lost = caller.lose();
+    server.shutdown(Duration::from_secs(1));
+    let (server, io) = begin();
+    lost.addr = addr(&server);
+    lost.offset = Some(stands);
+    let mut caller = lost.back();
+    assert_same(&caller, &sid);
+    io.to("a room").emit("end", ()).unwrap();
+    caller.expect(json!(["end"]));
+}
+
+/// The shutdown itself is a loss from which one recovers.
+#[rstest]
+fn the_servers_shutdown(#[values(Road::Polling, Road::WebSocket, Road::Upgrade)] road: Road) {
+    let store = MemoryStore::new();
+    let begin = || recovering(|builder| builder.store(store.clone(), Durability::EveryPacket));
+    let (server, io) = begin();
+    let mut caller = Caller::new(addr(&server), road);
+    let sid = caller.sid.clone();
+    io.emit("last words", ()).unwrap();
+    let stop = std::thread::spawn(move || server.shutdown(Duration::from_secs(5)));
+    caller.expect(json!(["last words"]));
+    caller.client.closed("the server's end");
+    assert!(stop.join().unwrap());
+    let (server, _) = begin();
+    let mut lost = caller.lose();
+    lost.addr = addr(&server);
+    let mut caller = lost.back();
+    assert_same(&caller, &sid);
+    caller.expect_nothing();
+}
+
+/// Without the option nothing is different on the wire.
+#[test]
+fn off_unless_asked_for() {
+    let server = serve(|builder| builder.namespace("/", |_| {}));
+    let mut client = Client::new(addr(&server), Road::WebSocket);
+    client.send(r#"40{"pid":"x","offset":"y","rid":"z"}"#);
+    let consent = client.text("the consent");
+    assert!(consent.starts_with(r#"40{"sid":""#) && !consent.contains("pid"), "{consent}");
+    server.of("/").unwrap().emit("plain", "text").unwrap();
+    client.expect(r#"42["plain","text"]"#);
+    let socket = server.of("/").unwrap().sockets().pop().unwrap();
+    assert!(!socket.recovered());
+    assert!(socket.emit("direct", ()).is_ok());
+    assert_eq!(client.next("the direct one"), Frame::Text(r#"42["direct"]"#.into()));
+}
