@@ -5,7 +5,7 @@ use std::{
     collections::BTreeSet,
     fmt, hint, mem,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{
             AtomicBool,
             Ordering::{Acquire, Release},
@@ -20,12 +20,17 @@ use serde::{Deserialize, Serialize};
 use super::{
     Counters, Limits, Network, Refusal, address, events, handlers, limits,
     members::Members,
-    payload::{self, ClientNotification, ErrorReport, ServerNotification, UserLeftRoom, Welcome},
+    payload::{
+        self, ClientNotification, ErrorReport, ServerNotification, UserJoinedRoom, UserLeftRoom, Welcome,
+    },
     test_events,
 };
 use crate::{
     proto::{CloseReason, limits::DEFAULT_NAMESPACE, socket::EncodeError},
-    server::{Broadcast, Builder, ConnectError, EmitError, NamespaceBuilder, Rate, Server, Socket},
+    server::{
+        Broadcast, Builder, ConnectError, EmitError, NamespaceBuilder, Rate, Server, Socket, StoreStatus,
+        StoreWatch,
+    },
 };
 
 /// How the chat is run.
@@ -82,6 +87,7 @@ impl Chat {
             members: Members::default(),
             counters: Counters::default(),
             stopping: AtomicBool::new(false),
+            store: OnceLock::new(),
         }))
     }
 
@@ -113,6 +119,12 @@ impl Chat {
     #[must_use]
     pub fn uptime(&self) -> f64 {
         self.0.uptime()
+    }
+
+    /// Has `/health` tell how the server's store is.
+    pub fn watch_store(&self, server: &Server) {
+        // One server a chat: a second one would tell of the first.
+        let _ = self.0.store.set(server.store_watch());
     }
 
     /// What `/health` says.
@@ -151,6 +163,7 @@ pub(super) struct App {
     pub(super) members: Members,
     pub(super) counters: Counters,
     stopping: AtomicBool,
+    store: OnceLock<StoreWatch>,
 }
 
 /// What is kept with each socket.
@@ -161,18 +174,25 @@ pub(super) struct Client {
     pub(super) state: Mutex<ClientState>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct ClientState {
     /// Names as the clients know them.
     pub(super) rooms: BTreeSet<String>,
     /// `message` events accepted.
     pub(super) messages: u64,
+    /// What the ids of its messages count from.
+    pub(super) ids_from: u64,
 }
 
 /// The library's name of a room. The prefix keeps it apart from socket ids, which the library takes for rooms too, so
 /// that a room called after somebody's id reads nothing of theirs.
 pub(super) fn address_of(room: &str) -> String {
     format!("room:{room}")
+}
+
+/// The name of a room as the clients know it.
+fn name_of(address: &str) -> Option<String> {
+    address.strip_prefix("room:").map(str::to_owned)
 }
 
 impl App {
@@ -222,24 +242,49 @@ impl App {
         payload::seconds(self.started.elapsed())
     }
 
+    /// `None`: there is no store.
+    pub(super) fn store(&self) -> Option<StoreStatus> {
+        self.store.get().map(StoreWatch::status).filter(|status| *status != StoreStatus::Off)
+    }
+
     pub(super) fn is_stopping(&self) -> bool {
         self.stopping.load(Acquire)
     }
 
     fn connected(&self, socket: &Socket) {
-        let client = Client {
-            address: self.address(socket),
-            state: Mutex::new(ClientState { rooms: BTreeSet::new(), messages: 0 }),
-        };
+        let client = Client { address: self.address(socket), state: Mutex::new(self.state(socket)) };
         self.counters.connects.add_one();
         let total = socket.namespace().len();
         log::info!(
             client = socket.id();
-            "connected from {} on {}; {total} here", client.address, socket.transport().as_str()
+            "connected from {} on {}{}; {total} here",
+            client.address,
+            socket.transport().as_str(),
+            if socket.recovered() { ", recovered" } else { "" },
         );
+        let rooms = client.state.lock().rooms.clone();
         socket.set_data(client);
-        if self.greet(socket, total).is_err() {
+        let greeted = if socket.recovered() {
+            self.tell_connected(socket, total)
+                .and_then(|()| rooms.iter().try_for_each(|room| self.rejoined(socket, room)))
+        } else {
+            self.greet(socket, total)
+        };
+        if greeted.is_err() {
             self.refuse(socket, "connect", &Refusal::Connection, None);
+        }
+    }
+
+    /// Where a client begins: with nothing, or where it was when it was lost.
+    fn state(&self, socket: &Socket) -> ClientState {
+        if !socket.recovered() {
+            return ClientState::default();
+        }
+        let rooms = socket.rooms().iter().filter_map(|room| name_of(room)).collect();
+        match socket.data::<Client>() {
+            Some(before) => ClientState { rooms, ..*before.state.lock() },
+            // The server has started anew, and how many messages there were is gone; their ids must not come again.
+            None => ClientState { rooms, messages: 0, ids_from: payload::now() as u64 },
         }
     }
 
@@ -251,6 +296,10 @@ impl App {
             total_clients,
         };
         self.reply(socket, events::MESSAGE, &welcome)?;
+        self.tell_connected(socket, total_clients)
+    }
+
+    fn tell_connected(&self, socket: &Socket, total_clients: usize) -> Result<(), EncodeError> {
         let notification = ClientNotification {
             kind: "user_connected".into(),
             user_id: socket.id().into(),
@@ -287,6 +336,25 @@ impl App {
         };
         // Texts and numbers always encode.
         let _ = self.tell(socket, socket.broadcast(), events::CLIENT_NOTIFICATION, &notification);
+    }
+
+    /// A client that was lost is in its room again.
+    fn rejoined(&self, socket: &Socket, room: &str) -> Result<(), EncodeError> {
+        let room_members = self.members.join(room);
+        self.tell_joined(socket, room, room_members, payload::now())
+    }
+
+    /// Tells the others in the room that a socket has come.
+    pub(super) fn tell_joined(
+        &self,
+        socket: &Socket,
+        room: &str,
+        room_members: usize,
+        timestamp: payload::Timestamp,
+    ) -> Result<(), EncodeError> {
+        let notification =
+            UserJoinedRoom { user_id: socket.id().into(), room: room.into(), room_members, timestamp };
+        self.tell(socket, socket.to(&address_of(room)), events::USER_JOINED_ROOM, &notification)
     }
 
     /// Tells those who are still in the room that a socket is not.

@@ -8,7 +8,7 @@ use super::{
     events,
     payload::{
         self, BroadcastMessage, CustomResponse, MessageReceived, RoomBroadcast, RoomJoined, RoomLeft,
-        ServerStatus, UserJoinedRoom,
+        ServerStatus,
     },
     refusal::{GET_STATUS, Quote},
     rules,
@@ -133,13 +133,16 @@ fn original_data<'a>(refusal: &Refusal, data: Option<Arg<'a>>) -> Option<&'a str
 fn message(turn: &Turn<'_>) -> Result<(), Trouble> {
     let Turn { app, socket, .. } = turn;
     let message = rules::message(turn.data, &app.options.limits)?;
-    let number = turn.client.state.lock().messages + 1;
+    let (number, id) = {
+        let state = turn.client.state.lock();
+        (state.messages + 1, state.ids_from + state.messages + 1)
+    };
     let timestamp = payload::now();
     let received = MessageReceived {
         sender: socket.id().into(),
         message,
         timestamp,
-        message_id: format!("{}_{number}", socket.id()).into(),
+        message_id: format!("{}_{id}", socket.id()).into(),
     };
     app.reply(socket, events::MESSAGE_RECEIVED, &received)?;
     turn.client.state.lock().messages = number;
@@ -181,8 +184,7 @@ fn join_room(turn: &Turn<'_>) -> Result<(), Trouble> {
         };
         return Ok(app.reply(socket, events::ROOM_JOINED, &still)?);
     }
-    let address = address_of(&room);
-    socket.join(&address);
+    socket.join(&address_of(&room));
     let room_members = app.members.join(&room);
     log::info!(client = socket.id(); "joined '{room}', members: {room_members}");
     let timestamp = payload::now();
@@ -193,9 +195,7 @@ fn join_room(turn: &Turn<'_>) -> Result<(), Trouble> {
         timestamp: Some(timestamp),
     };
     app.reply(socket, events::ROOM_JOINED, &joined)?;
-    let notification =
-        UserJoinedRoom { user_id: socket.id().into(), room: room.as_str().into(), room_members, timestamp };
-    Ok(app.tell(socket, socket.to(&address), events::USER_JOINED_ROOM, &notification)?)
+    Ok(app.tell_joined(socket, &room, room_members, timestamp)?)
 }
 
 /// Notes that the client is in the room. `false`: it was already.

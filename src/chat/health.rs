@@ -14,6 +14,7 @@ impl App {
             timestamp: payload::now(),
             uptime: self.uptime(),
             version: env!("CARGO_PKG_VERSION").into(),
+            store: self.store().map(|status| status.to_string().into()),
         }
     }
 

@@ -229,4 +229,7 @@ pub struct Health<'a> {
     pub uptime: f64,
     /// The server's version.
     pub version: Cow<'a, str>,
+    /// How the store is, if the server was given one: `working`, or `failed: ` and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store: Option<Cow<'a, str>>,
 }

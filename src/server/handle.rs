@@ -28,7 +28,7 @@ use super::{
     front_door::{self, Listener},
     http::{Request, Response},
     hub::{self, HubHandle},
-    journal::{Durability, Journal, Status, StoreStatus},
+    journal::{Durability, Journal, StoreStatus, StoreWatch},
     lot::{self, Lot},
     namespace::{self, Namespace, NamespaceBuilder},
     rate::Rate,
@@ -81,7 +81,7 @@ pub(super) struct Core {
     pub(super) admission: Arc<Admission>,
     /// What the clients that send again were answered.
     pub(super) retried: Retried,
-    store_status: Status,
+    store_watch: StoreWatch,
     endpoints: Vec<(String, Endpoint)>,
     namespaces: Vec<Namespace>,
     routes: HashMap<String, RouteHandler>,
@@ -243,7 +243,7 @@ impl Builder {
 
     /// Has everything that connection state recovery keeps, and what clients with `retries` were answered, outlive the process;
     /// turns [`connection_state_recovery`](Config::connection_state_recovery) on, with its defaults, unless it is. A store that
-    /// cannot be opened, or fails later, is an error in the log and in [`Server::store_status`]; the server goes on without it.
+    /// cannot be opened, or fails later, is an error in the log and in [`Server::store_watch`]; the server goes on without it.
     pub fn store(mut self, store: impl Store, durability: Durability) -> Self {
         self.store = Some((Box::new(store), durability));
         self
@@ -326,8 +326,8 @@ impl Builder {
         let (tend, tend_thread) = TendHandle::start(config.max_connections, config.stack_size)?;
         let names: Vec<Arc<str>> =
             namespaces.iter().map(|namespace| namespace.name.as_str().into()).collect();
-        let store_status = Status::new(Mutex::new(StoreStatus::Off));
-        let (journal, mut kept) = open(store, &store_status)?;
+        let store_watch = StoreWatch::new();
+        let (journal, mut kept) = open(store, &store_watch)?;
         let retried = Retried::new(&config, &names, std::mem::take(&mut kept.answers));
         let recovery = config
             .connection_state_recovery
@@ -350,7 +350,7 @@ impl Builder {
             receiving: Arc::new(Budget::new(config.total_receive_bytes())),
             admission: Arc::new(Admission::new(&config)),
             retried,
-            store_status,
+            store_watch,
             born: Instant::now(),
             ending: AtomicBool::new(false),
             closed: AtomicBool::new(false),
@@ -488,10 +488,10 @@ impl Server {
         self.0.core.lot.len()
     }
 
-    /// How the store is.
+    /// Tells how the store is.
     #[must_use]
-    pub fn store_status(&self) -> StoreStatus {
-        self.0.core.store_status.lock().clone()
+    pub fn store_watch(&self) -> StoreWatch {
+        self.0.core.store_watch.clone()
     }
 
     /// [`Config::memory_bound`] of this server, with the namespaces that it serves.
@@ -626,15 +626,18 @@ impl Running {
 }
 
 /// Opens the store. One that cannot be opened does not keep the server from its work.
-fn open(store: Option<(Box<dyn Store>, Durability)>, status: &Status) -> io::Result<(Option<Journal>, Kept)> {
+fn open(
+    store: Option<(Box<dyn Store>, Durability)>,
+    watch: &StoreWatch,
+) -> io::Result<(Option<Journal>, Kept)> {
     let Some((mut store, durability)) = store else { return Ok((None, Kept::default())) };
     match store.open() {
-        Ok(kept) => Ok((Some(Journal::new(store, durability, Arc::clone(status))?), kept)),
+        Ok(kept) => Ok((Some(Journal::new(store, durability, watch.clone())?), kept)),
         Err(error) => {
             log::error!(
                 "{error}; the server starts without it, and what it keeps for clients is in memory only"
             );
-            *status.lock() = StoreStatus::Failed(error.to_string());
+            watch.set(StoreStatus::Failed(error.to_string()));
             Ok((None, Kept::default()))
         }
     }

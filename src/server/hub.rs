@@ -170,9 +170,14 @@ struct Together {
     bytes: usize,
 }
 
-/// A thread that gathers more than this, or more bytes, sends it in parts.
-const TOGETHER_MAX: usize = 1_000;
-const TOGETHER_BYTES_MAX: usize = 1 << 20;
+/// A thread that gathers more bytes sends them in parts.
+const TOGETHER_MAX: usize = 1 << 20;
+
+/// Bytes that all threads together may gather; beyond it they send what they have.
+pub(super) const TOGETHER_TOTAL: usize = 8 << 20;
+
+/// What a command takes beside its packet.
+const COMMAND_COST: usize = 256;
 
 /// What became of a command of a thread that may be gathering.
 enum Gathering {
@@ -182,19 +187,22 @@ enum Gathering {
     Full(Command),
 }
 
-fn gather(command: Command) -> Gathering {
+fn gather(command: Command, total: &AtomicUsize) -> Gathering {
     TOGETHER.with_borrow_mut(|together| {
         let Some(together) = together else { return Gathering::Off(command) };
-        let bytes = match &command {
-            Command::Emit { packet, .. } | Command::Direct { packet, .. } => packet.bytes().len(),
-            Command::Remember(answer, _) => answer.frames.len(),
-            Command::Join(..) | Command::Leave(..) | Command::Data(..) => 0,
-            _ => return Gathering::Full(command),
-        };
-        together.bytes += bytes;
-        if together.commands.len() >= TOGETHER_MAX || together.bytes > TOGETHER_BYTES_MAX {
+        let bytes = COMMAND_COST
+            + match &command {
+                Command::Emit { packet, .. } | Command::Direct { packet, .. } => packet.bytes().len(),
+                Command::Remember(answer, _) => answer.frames.len(),
+                Command::Data(_, data) => data.len(),
+                Command::Join(..) | Command::Leave(..) => 0,
+                _ => return Gathering::Full(command),
+            };
+        if together.bytes + bytes > TOGETHER_MAX || total.load(Relaxed) + bytes > TOGETHER_TOTAL {
             return Gathering::Full(command);
         }
+        total.fetch_add(bytes, Relaxed);
+        together.bytes += bytes;
         together.commands.push(command);
         Gathering::Kept
     })
@@ -267,6 +275,8 @@ pub(super) struct HubHandle {
     inbox: Sender<Command>,
     inflight: Arc<Inflight>,
     recovers: bool,
+    /// Bytes that threads have gathered.
+    gathered: Arc<AtomicUsize>,
 }
 
 impl HubHandle {
@@ -274,7 +284,7 @@ impl HubHandle {
     pub(super) fn new(config: &Config) -> (Self, Receiver<Command>) {
         let (inbox, queue) = bounded(config.hub_queue);
         let recovers = config.connection_state_recovery.is_some();
-        (Self { inbox, inflight: Arc::default(), recovers }, queue)
+        (Self { inbox, inflight: Arc::default(), recovers, gathered: Arc::default() }, queue)
     }
 
     /// Whether events go through the hub, which gives them their offsets: each must have room for one.
@@ -293,7 +303,7 @@ impl HubHandle {
             OWN.with_borrow_mut(|own| own.push_back(command));
             return Ok(());
         }
-        let command = match gather(command) {
+        let command = match gather(command, &self.gathered) {
             Gathering::Kept => return Ok(()),
             Gathering::Off(command) => command,
             Gathering::Full(command) => {
@@ -319,10 +329,11 @@ impl HubHandle {
 
     fn send_gathered(&self) -> Result<(), EmitError> {
         let gathered = TOGETHER.with_borrow_mut(|together| together.as_mut().map(std::mem::take));
-        let commands = gathered.unwrap_or_default().commands;
+        let Together { commands, bytes } = gathered.unwrap_or_default();
         if commands.is_empty() {
             return Ok(());
         }
+        self.gathered.fetch_sub(bytes, Relaxed);
         let together = Command::Together(commands);
         self.inflight.enter(together.large_bytes());
         self.inbox.send(together).map_err(|_| EmitError::ServerGone)

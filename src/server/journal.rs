@@ -33,11 +33,41 @@ pub enum StoreStatus {
     Failed(String),
 }
 
-/// The status, for whoever asks.
-pub(super) type Status = Arc<Mutex<StoreStatus>>;
+impl fmt::Display for StoreStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Off => f.write_str("off"),
+            Self::Working => f.write_str("working"),
+            Self::Failed(why) => write!(f, "failed: {why}"),
+        }
+    }
+}
+
+/// Tells how a server's store is, from any thread, also when the server has gone. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct StoreWatch(Arc<Mutex<StoreStatus>>);
+
+impl StoreWatch {
+    pub(super) fn new() -> Self {
+        Self(Arc::new(Mutex::new(StoreStatus::Off)))
+    }
+
+    /// How it is at this moment.
+    #[must_use]
+    pub fn status(&self) -> StoreStatus {
+        self.0.lock().clone()
+    }
+
+    pub(super) fn set(&self, status: StoreStatus) {
+        *self.0.lock() = status;
+    }
+}
 
 /// Changes of so many bytes are handed over before their time.
 const GATHER_MAX: usize = 1 << 20;
+
+/// What is on its way to the store: being gathered, handed over, and being written; each portion may be one batch of the hub larger.
+pub(super) const BYTES_MAX: usize = 4 * GATHER_MAX + 16 * GATHER_MAX;
 
 /// What a change takes beside its text and its frames.
 const CHANGE_COST: usize = 192;
@@ -47,7 +77,7 @@ pub(super) struct Journal {
     changes: Vec<Change>,
     bytes: usize,
     way: Way,
-    status: Status,
+    watch: StoreWatch,
 }
 
 enum Way {
@@ -56,12 +86,12 @@ enum Way {
 }
 
 impl Journal {
-    pub(super) fn new(store: Box<dyn Store>, durability: Durability, status: Status) -> io::Result<Self> {
+    pub(super) fn new(store: Box<dyn Store>, durability: Durability, watch: StoreWatch) -> io::Result<Self> {
         let way = match durability {
             Durability::EveryPacket => Way::Here(store),
             Durability::Every(every) => {
                 let (to, from) = bounded(1);
-                let of_thread = Arc::clone(&status);
+                let of_thread = watch.clone();
                 let thread = thread::Builder::new()
                     .name("store".into())
                     .stack_size(256 << 10)
@@ -69,8 +99,8 @@ impl Journal {
                 Way::There { to, every, due: None, thread }
             }
         };
-        *status.lock() = StoreStatus::Working;
-        Ok(Self { changes: Vec::new(), bytes: 0, way, status })
+        watch.set(StoreStatus::Working);
+        Ok(Self { changes: Vec::new(), bytes: 0, way, watch })
     }
 
     pub(super) fn note(&mut self, change: Change) {
@@ -96,7 +126,7 @@ impl Journal {
                 self.changes.shrink_to(1_024);
                 self.bytes = 0;
                 if let Err(error) = committed {
-                    fail(store, &error, &self.status);
+                    fail(store, &error, &self.watch);
                     return false;
                 }
                 true
@@ -138,17 +168,17 @@ impl fmt::Debug for Journal {
     }
 }
 
-fn write(mut store: Box<dyn Store>, changes: &Receiver<Vec<Change>>, status: &Status) {
+fn write(mut store: Box<dyn Store>, changes: &Receiver<Vec<Change>>, watch: &StoreWatch) {
     for changes in changes {
         if let Err(error) = store.commit(&changes) {
-            return fail(&mut store, &error, status);
+            return fail(&mut store, &error, watch);
         }
     }
 }
 
 #[allow(clippy::borrowed_box, reason = "a trait object as it is kept")]
-fn fail(store: &mut Box<dyn Store>, error: &StoreError, status: &Status) {
+fn fail(store: &mut Box<dyn Store>, error: &StoreError, watch: &StoreWatch) {
     log::error!("{error}; the server goes on without it, and what it keeps for clients is in memory only");
     store.abandon();
-    *status.lock() = StoreStatus::Failed(error.to_string());
+    watch.set(StoreStatus::Failed(error.to_string()));
 }

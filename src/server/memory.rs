@@ -1,6 +1,6 @@
 //! The memory promise: what a server can use at most, from its configuration. `docs/MEMORY.md` explains each line.
 
-use super::{budget, config::Config, http, hub, outbox, socket, websocket};
+use super::{budget, config::Config, http, hub, journal, outbox, recovery, socket, websocket};
 
 /// The program itself, the stacks of the threads that every server has, and tables that are empty.
 const BASE: usize = 16 << 20;
@@ -38,8 +38,23 @@ impl Config {
             self.room_bytes_total,
             hub::INFLIGHT_MAX,
             (self.hub_queue.saturating_add(hub::BATCH_MAX)).saturating_mul(hub::INFLIGHT_MIN),
+            self.bytes_of_recovery(namespaces),
         ];
         terms.into_iter().fold(0, usize::saturating_add)
+    }
+
+    /// The log, the records of who is away, and the answers; for each socket where it was; what is on its way to the store; what
+    /// handlers' threads gather.
+    fn bytes_of_recovery(&self, namespaces: usize) -> usize {
+        let Some(options) = &self.connection_state_recovery else { return 0 };
+        let sockets = self.max_connections.saturating_mul(namespaces.clamp(1, self.max_namespaces));
+        options
+            .max_bytes
+            .saturating_mul(3)
+            .saturating_add(sockets.saturating_mul(recovery::MEMBER_BYTES))
+            .saturating_add(self.room_bytes_total)
+            .saturating_add(journal::BYTES_MAX)
+            .saturating_add(hub::TOGETHER_TOTAL)
     }
 
     fn bytes_of_a_connection(&self) -> usize {

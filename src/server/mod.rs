@@ -55,7 +55,7 @@ pub use engine::{EngineHandlers, EngineSession, Message};
 pub use error::{AckError, ConnectError, EmitError, StartError};
 pub use handle::{Builder, Server};
 pub use http::{Header, Method, Request, Response, StatusCode};
-pub use journal::{Durability, StoreStatus};
+pub use journal::{Durability, StoreStatus, StoreWatch};
 pub use namespace::{Namespace, NamespaceBuilder};
 pub use rate::Rate;
 pub use recovery::ConnectionStateRecovery;

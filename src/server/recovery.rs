@@ -54,7 +54,7 @@ pub struct ConnectionStateRecovery {
     /// Packets that are kept for all clients together. Default 50,000. A client that has missed an older one is not
     /// recovered.
     pub max_packets: usize,
-    /// Bytes of memory that the packets kept may take, about 130 each beside their own; and once more as much for the
+    /// Bytes of memory that the packets kept may take, about 400 each beside their own; and once more as much for the
     /// records of clients that are away. Default 8 MiB. A client that has missed an older packet is not recovered, and the
     /// client that has been away longest goes first.
     pub max_bytes: usize,
@@ -107,8 +107,9 @@ impl ConnectionStateRecovery {
     }
 }
 
-/// What an entry of the log takes beside the packet itself.
-const ENTRY_COST: usize = 128;
+/// What an entry of the log takes beside the packet itself: its place in a queue that may have twice the room that it needs, and a
+/// buffer that may have more than the packet needs.
+const ENTRY_COST: usize = 400;
 
 /// What the record of a client that is away takes beside its rooms.
 const AWAY_COST: usize = 512;
@@ -117,7 +118,10 @@ const AWAY_COST: usize = 512;
 const STAY_COST: usize = 48;
 
 /// Rooms that a member has left and the log may still need to know of.
-pub(super) const LEFT_MAX: usize = 64;
+const LEFT_MAX: usize = 64;
+
+/// What a member takes beside the rooms that it is in.
+pub(super) const MEMBER_BYTES: usize = 1_024 + LEFT_MAX * STAY_COST;
 
 /// A part of the log of this size is worth a change of the store.
 const TRIM_SHARE: usize = 8;

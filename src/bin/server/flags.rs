@@ -8,7 +8,7 @@ use clap::Parser;
 use log::LevelFilter;
 use tinysio::{
     chat::{Limits, Network, Options, Rate, limits},
-    server::{Builder, Cors, Server},
+    server::{Builder, ConnectionStateRecovery, Cors, Durability, FileStore, Server},
 };
 
 use crate::common::{exit::Failure, logging::Format};
@@ -130,6 +130,26 @@ pub(crate) struct Flags {
     #[arg(long, env = "TINYSIO_TRUST_PROXY", value_name = "ADDRESS", num_args = 1.., value_delimiter = ',')]
     trust_proxy: Vec<Network>,
 
+    /// How long a client that has lost its connection may be away and find again its id, its rooms, and what it has missed
+    /// (connection state recovery); 0s for not at all. Each event then has one more argument, its offset
+    #[arg(long, env = "TINYSIO_RECOVERY", value_name = "TIME", default_value = "0s",
+          value_parser = humantime::parse_duration)]
+    recovery: Duration,
+
+    /// Bytes of memory for what clients may miss
+    #[arg(long, env = "TINYSIO_RECOVERY_BYTES", value_name = "BYTES", default_value_t = 8 << 20,
+          value_parser = clap::value_parser!(u32).range(1..))]
+    recovery_bytes: u32,
+
+    /// Keep all that in this file too, so that it outlives the program and the power; --recovery is then 2m unless given
+    #[arg(long, env = "TINYSIO_STORE", value_name = "FILE")]
+    store: Option<PathBuf>,
+
+    /// How often the file is written: a crash loses so much. 0s: before anybody gets anything, so that it loses nothing
+    #[arg(long, env = "TINYSIO_STORE_EVERY", value_name = "TIME", default_value = "0s",
+          value_parser = humantime::parse_duration)]
+    store_every: Duration,
+
     /// How long a shutdown takes to disconnect the clients, evenly one after the other, so that they do not all come to
     /// the next server at once. A second signal ends the program at any time
     #[arg(long, env = "TINYSIO_DRAIN", value_name = "TIME", default_value = "0s",
@@ -181,6 +201,7 @@ impl Flags {
                 move |ip| ip.to_canonical().is_loopback() || proxies.iter().any(|proxy| proxy.contains(ip)),
             );
         }
+        builder = self.recover(builder);
         builder
             .max_connections(self.max_connections as usize)
             .accept_rate(Rate { per_second: self.accept_rate, burst: self.accept_burst })
@@ -190,6 +211,24 @@ impl Flags {
             .ping_interval(self.ping_interval)
             .ping_timeout(self.ping_timeout)
             .cors(self.cors())
+    }
+
+    fn recover(&self, mut builder: Builder) -> Builder {
+        if self.recovery.is_zero() && self.store.is_none() {
+            return builder;
+        }
+        let mut options = ConnectionStateRecovery::new().max_bytes(self.recovery_bytes as usize);
+        if !self.recovery.is_zero() {
+            options = options.max_disconnection_duration(self.recovery);
+        }
+        builder = builder.connection_state_recovery(options);
+        match &self.store {
+            Some(path) if self.store_every.is_zero() => {
+                builder.store(FileStore::new(path), Durability::EveryPacket)
+            }
+            Some(path) => builder.store(FileStore::new(path), Durability::Every(self.store_every)),
+            None => builder,
+        }
     }
 
     fn cors(&self) -> Cors {

@@ -66,6 +66,7 @@ fn run(flags: &Flags) -> Result<(), Failure> {
     let chat = Chat::new(flags.options()?);
     let signals = signals()?;
     let server = listen(flags, &chat)?;
+    chat.watch_store(&server);
     let operator = match flags.operator {
         Some(address) => Some(Operator::start(address, &chat)?),
         None => None,
