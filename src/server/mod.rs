@@ -55,5 +55,7 @@ pub use namespace::{Namespace, NamespaceBuilder};
 pub use rate::Rate;
 pub use session::Handshake;
 pub use socket::{Ack, Event, Socket};
+#[cfg(feature = "store")]
+pub use store::FileStore;
 pub use store::{Change, Kept, KeptAnswer, KeptPacket, KeptSession, MemoryStore, Stay, Store, StoreError};
 pub use stream::Peer;
