@@ -116,6 +116,7 @@ fn newer(head: &[u8]) -> Option<u64> {
 /// Makes the file empty, and says what it is going to be.
 pub(super) fn begin_head(disk: &dyn StorageBackend) -> io::Result<()> {
     disk.set_len(0)?;
+    disk.set_len(HEAD)?;
     disk.write(0, line(FORMAT).as_bytes())?;
     disk.sync_data()
 }

@@ -141,6 +141,13 @@ impl Tables {
         Ok(())
     }
 
+    #[cfg(test)]
+    pub(super) fn set_life(&mut self, life: u32) -> Result<(), Error> {
+        let write = self.database.begin_write()?;
+        write.open_table(NUMBERS)?.insert("life", u64::from(life))?;
+        Ok(write.commit()?)
+    }
+
     /// How many batches shall be removed now that this is the floor: all that are below it, or none yet.
     fn gone(&self, floor: u64) -> usize {
         let below = self.batches.iter().take_while(|batch| batch.last <= floor);
@@ -273,4 +280,52 @@ fn put_answers(write: &WriteTransaction, changes: &[Change]) -> Result<(), Error
 
 fn damaged(what: &str) -> Error {
     Error::Corrupted(what.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use redb::backends::InMemoryBackend;
+    use rstest::rstest;
+
+    use super::{super::tests::packet, *};
+
+    const KIB: usize = 1024;
+
+    /// Twenty times what the log may hold goes through it. docs/STORE.md states the bound: five times that, and half a megabyte.
+    #[rstest]
+    #[case::small_packets_one_by_one(64 * KIB, 1, 100)]
+    #[case::small_packets(1024 * KIB, 97, 300)]
+    #[case::half_a_page(256 * KIB, 1, 2100)]
+    #[case::a_little_over_a_page(1024 * KIB, 1, 4100)]
+    #[case::a_little_over_sixteen_pages(4096 * KIB, 1, 16 * 4100)]
+    #[case::commits_of_all_sizes(1024 * KIB, 0, 500)]
+    fn the_file_is_bounded(#[case] bound: usize, #[case] count: u64, #[case] length: usize) {
+        let disk: Arc<dyn StorageBackend> = Arc::new(InMemoryBackend::new());
+        let mut tables = Tables::open(&disk).unwrap();
+        tables.begin_life().unwrap();
+        let (mut last, mut largest) = (0, 0);
+        let packets = (bound / length) as u64;
+        while last < 20 * packets {
+            let end = last + if count > 0 { count } else { 1 + last * last % 203 };
+            let new = (last + 1..=end).map(|offset| Change::Packet(packet(offset, length)));
+            let changes: Vec<_> = new.chain([Change::Trim(end.saturating_sub(packets))]).collect();
+            tables.commit(&changes).unwrap();
+            last = end;
+            largest = largest.max(disk.len().unwrap());
+        }
+        assert_eq!(tables.load().unwrap().0.packets.len() as u64, packets);
+        let most = (5 * bound + 512 * KIB) as u64;
+        assert!(largest < most, "{largest} of {most} bytes");
+        shrinks(tables, &disk, last);
+    }
+
+    /// When the log has become empty and the process is killed, the next start compacts the file.
+    fn shrinks(mut tables: Tables, disk: &Arc<dyn StorageBackend>, last: u64) {
+        tables.commit(&[Change::Trim(last)]).unwrap();
+        std::mem::forget(tables);
+        let before = disk.len().unwrap();
+        let (_, live) = Tables::open(disk).unwrap().load().unwrap();
+        let after = disk.len().unwrap();
+        assert!(after < COMPACTED_FROM.max(4 * live), "{before} -> {after} bytes for {live}");
+    }
 }

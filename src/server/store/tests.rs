@@ -1,11 +1,10 @@
-//! What the stores promise, on each of them; and the file against everything that can be wrong with one.
+//! What the stores promise, on each of them.
 
 use std::{
     fs,
-    os::unix::fs::PermissionsExt,
     path::PathBuf,
     process,
-    sync::atomic::{AtomicU32, AtomicU64, Ordering},
+    sync::atomic::{AtomicU32, Ordering},
 };
 
 use proptest::prelude::*;
@@ -91,7 +90,7 @@ impl Author {
     }
 }
 
-fn packet(offset: u64, length: usize) -> KeptPacket {
+pub(super) fn packet(offset: u64, length: usize) -> KeptPacket {
     let frames = Bytes::from(vec![offset as u8; length]);
     KeptPacket { offset, namespace: "/".into(), rooms: vec![], except: vec![], skip: None, frames }
 }
@@ -100,7 +99,7 @@ fn stay(room: &str, from: u64, to: u64) -> Stay {
     Stay { room: room.into(), from, to }
 }
 
-fn session(pid: &str, last: u64) -> KeptSession {
+pub(super) fn session(pid: &str, last: u64) -> KeptSession {
     let stays = vec![stay("room", 1, u64::MAX), stay("other room", 0, 7)];
     KeptSession {
         pid: pid.into(),
@@ -118,10 +117,10 @@ fn answer(client: &str, namespace: &str, id: u64) -> KeptAnswer {
 }
 
 /// A directory of the test's own.
-struct Folder(PathBuf);
+pub(super) struct Folder(pub(super) PathBuf);
 
 impl Folder {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("tinysio-store-{}-{}", process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let path = std::env::temp_dir().join(name);
@@ -129,16 +128,8 @@ impl Folder {
         Self(path)
     }
 
-    fn file(&self) -> PathBuf {
+    pub(super) fn file(&self) -> PathBuf {
         self.0.join("store")
-    }
-
-    fn names(&self) -> Vec<String> {
-        let entries = fs::read_dir(&self.0).unwrap();
-        let mut names: Vec<_> =
-            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-        names.sort();
-        names
     }
 }
 
