@@ -61,5 +61,7 @@ pub use rate::Rate;
 pub use recovery::ConnectionStateRecovery;
 pub use session::Handshake;
 pub use socket::{Ack, Event, Socket};
+#[cfg(feature = "store")]
+pub use store::FileStore;
 pub use store::{Change, Kept, KeptAnswer, KeptPacket, KeptSession, MemoryStore, Stay, Store, StoreError};
 pub use stream::Peer;

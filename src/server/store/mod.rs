@@ -14,8 +14,22 @@ use std::{io, path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
 
+#[cfg(feature = "store")]
+mod codec;
+#[cfg(all(test, feature = "store"))]
+mod crash;
+#[cfg(feature = "store")]
+mod disk;
+#[cfg(feature = "store")]
+mod file;
 mod memory;
+#[cfg(feature = "store")]
+mod tables;
+#[cfg(test)]
+mod tests;
 
+#[cfg(feature = "store")]
+pub use file::FileStore;
 pub use memory::MemoryStore;
 
 /// What outlives the process. The server calls it from one thread at a time, and waits for it.
@@ -169,6 +183,12 @@ pub enum StoreError {
         path: PathBuf,
         /// What the system said.
         source: io::Error,
+    },
+    /// There is no directory to keep it in, or it was taken away.
+    #[error("the store {path} has no directory; make it first, writable for this user")]
+    NoDirectory {
+        /// The store's file.
+        path: PathBuf,
     },
     /// A newer tinysio has written it. It is left as it is.
     #[error(
