@@ -225,13 +225,13 @@ fn torn(synced: &[u8], since: &[Step], dice: &mut Dice) -> Vec<u8> {
                 }
                 length = if index < seen { length.max(end) } else { length };
             }
-            Step::Length(new) => {
-                // What is cut off is gone for good when the file grows again.
+            // What is cut off is gone for good when the file grows again.
+            Step::Length(new) if index < seen => {
                 let kept = image.len().min(*new);
                 image[kept..].fill(0);
-                length = if index < seen { *new } else { length };
+                length = *new;
             }
-            Step::Sync => {}
+            Step::Length(_) | Step::Sync => {}
         }
     }
     image.resize(length, 0);
