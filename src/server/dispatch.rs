@@ -322,6 +322,7 @@ impl Inbound {
         if let Ok(consent) = Outgoing::connect(name).encode(&connect::Consent::of(&socket)) {
             namespace.0.hub.enter(socket.clone(), consent, resume);
         }
+        socket.keep_data();
         socket.join_early_rooms();
         if let Some(handler) = &namespace.0.handlers.connect {
             guard(&socket, "on_connect", || handler(&socket));
@@ -408,19 +409,20 @@ fn handle(socket: &Socket, event: Event<'_>) {
 
 /// An event that its client sends again until it is acknowledged: handled once. What its handler emits and its answer reach the
 /// store together.
-fn retried(socket: &Socket, event: Event<'_>, id: u64) {
+fn retried(socket: &Socket, mut event: Event<'_>, id: u64) {
     let retried = &socket.session().core.retried;
     match retried.begin(socket, id) {
         Turn::Handle => {
             let hub = &socket.namespace().0.hub;
+            event.set_retried();
             hub.gather();
             handle(socket, event);
             hub.part();
             retried.end(socket, id, false);
         }
         Turn::Answered(answer) => {
-            // A failure has ended the session by itself, and the client will ask again.
-            let _ = socket.session().send_ordered(answer);
+            // Through the hub, where what the answer stands for may still be on its way to the store. After the stop nobody asks.
+            let _ = socket.namespace().0.hub.direct(Arc::clone(socket.session()), answer, false);
         }
         Turn::Ignore => {}
     }

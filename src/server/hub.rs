@@ -81,6 +81,8 @@ const POLLING_CLOSE: Duration = Duration::from_secs(30);
 /// Which sockets of a namespace a broadcast is for.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Selection {
+    /// This socket, by its id, and nobody else.
+    pub(super) only: Option<Arc<str>>,
     /// Any of these rooms, or of these socket ids; none: everybody.
     pub(super) rooms: SmallVec<[Arc<str>; 2]>,
     /// Nobody who is in one of these.
@@ -112,8 +114,8 @@ pub(super) enum Command {
     },
     /// The handlers of one that was lost have been told.
     Left(Socket),
-    Join(Socket, SmallVec<[Arc<str>; 1]>),
-    Leave(Socket, Arc<str>),
+    Join(Socket, SmallVec<[Arc<str>; 1]>, Option<Order>),
+    Leave(Socket, Arc<str>, Option<Order>),
     Emit {
         namespace: usize,
         to: Selection,
@@ -137,7 +139,7 @@ pub(super) enum Command {
         question: Question,
     },
     /// The application's data of a socket, as the store keeps it.
-    Data(Socket, Bytes),
+    Data(Socket, Option<Bytes>),
     /// What a client was answered, for its retries.
     Remember(KeptAnswer, Order),
     /// A client's retries are over.
@@ -194,7 +196,7 @@ fn gather(command: Command, total: &AtomicUsize) -> Gathering {
             + match &command {
                 Command::Emit { packet, .. } | Command::Direct { packet, .. } => packet.bytes().len(),
                 Command::Remember(answer, _) => answer.frames.len(),
-                Command::Data(_, data) => data.len(),
+                Command::Data(_, data) => data.as_ref().map_or(0, Bytes::len),
                 Command::Join(..) | Command::Leave(..) => 0,
                 _ => return Gathering::Full(command),
             };
@@ -320,6 +322,11 @@ impl HubHandle {
         TOGETHER.set(Some(Together::default()));
     }
 
+    /// Whether this thread gathers.
+    pub(super) fn is_gathering(&self) -> bool {
+        TOGETHER.with_borrow(Option::is_some)
+    }
+
     /// Sends what was gathered, and gathers no more.
     pub(super) fn part(&self) {
         // Fails after the stop, when nothing is sent any more.
@@ -327,7 +334,8 @@ impl HubHandle {
         TOGETHER.set(None);
     }
 
-    fn send_gathered(&self) -> Result<(), EmitError> {
+    /// Sends what was gathered: somebody is about to wait for what it does.
+    pub(super) fn send_gathered(&self) -> Result<(), EmitError> {
         let gathered = TOGETHER.with_borrow_mut(|together| together.as_mut().map(std::mem::take));
         let Together { commands, bytes } = gathered.unwrap_or_default();
         if commands.is_empty() {
@@ -365,6 +373,15 @@ impl HubHandle {
     /// Keeps an answer, before it is given.
     pub(super) fn remember(&self, answer: KeptAnswer) {
         self.send(Command::Remember(answer, order()));
+    }
+
+    /// In effect for whatever this thread emits later; with recovery, kept before that goes out.
+    pub(super) fn join(&self, socket: Socket, rooms: SmallVec<[Arc<str>; 1]>) {
+        self.send(Command::Join(socket, rooms, self.recovers.then(order)));
+    }
+
+    pub(super) fn leave(&self, socket: Socket, room: Arc<str>) {
+        self.send(Command::Leave(socket, room, self.recovers.then(order)));
     }
 
     pub(super) fn fence(&self) {
@@ -626,8 +643,12 @@ impl Hub {
             Command::Gone(session) => self.gone(&session),
             Command::Enter { socket, consent, resume, order } => self.enter(socket, consent, resume, order),
             Command::Exit { socket, lost } => self.exit(&socket, lost),
-            Command::Join(socket, names) => self.join(&socket, &names),
-            Command::Leave(socket, name) => {
+            Command::Join(socket, names, order) => {
+                self.orders.extend(order);
+                self.join(&socket, &names);
+            }
+            Command::Leave(socket, name, order) => {
+                self.orders.extend(order);
                 if self.spaces[socket.namespace_index()].leave(&socket, &name)
                     && let Some(recovery) = &mut self.recovery
                 {
@@ -797,6 +818,9 @@ impl Hub {
 
     /// The seats that a selection means, each once.
     fn select(&mut self, namespace: usize, to: &Selection) -> Vec<u32> {
+        if let Some(only) = &to.only {
+            return self.spaces[namespace].by_id.get(only).copied().into_iter().collect();
+        }
         self.mark += 1;
         let (mark, marks, space) = (self.mark, &mut self.marks, &self.spaces[namespace]);
         let mut mark_all = |name: &Arc<str>| {

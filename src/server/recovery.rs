@@ -155,7 +155,7 @@ struct Entry {
 
 impl Entry {
     fn bytes(&self) -> usize {
-        let names = self.to.rooms.iter().chain(&self.to.except).chain(&self.to.skip);
+        let names = self.to.rooms.iter().chain(&self.to.except).chain(&self.to.skip).chain(&self.to.only);
         ENTRY_COST + self.packet.bytes().len() + names.map(|name| name.len()).sum::<usize>()
     }
 }
@@ -279,6 +279,8 @@ impl Recovery {
         kept: Kept,
         journal: Option<Journal>,
     ) -> Self {
+        // Without a store the lives are not counted; any other than the one before will do.
+        let life = if journal.is_some() { kept.life } else { random_life() };
         let now = Instant::now();
         let offset =
             |packet: Option<&KeptPacket>| packet.map_or(Offset::ZERO, |packet| Offset::new(packet.offset));
@@ -286,12 +288,12 @@ impl Recovery {
         let mut recovery = Self {
             options: options.clone(),
             patience: config.ping_interval + config.ping_timeout,
-            max_away: config.max_connections,
+            max_away: config.max_connections.saturating_mul(names.len().clamp(1, config.max_namespaces)),
             replay_max: config.outbox_bytes() / 2,
             log: VecDeque::new(),
             bytes: 0,
             floor,
-            last: Offset::of_life(kept.life),
+            last: Offset::of_life(life),
             before: offset(kept.packets.last()).max(floor),
             members: names.iter().map(|_| Vec::new()).collect(),
             names,
@@ -321,34 +323,37 @@ impl Recovery {
     fn remember(&mut self, packet: KeptPacket, now: Instant) {
         // A namespace that is not served any more has nobody to send to.
         let Some(namespace) = self.namespace(&packet.namespace) else { return };
-        let to = Selection { rooms: packet.rooms.into(), except: packet.except.into(), skip: packet.skip };
+        let KeptPacket { only, skip, .. } = packet;
+        let to = Selection { only, rooms: packet.rooms.into(), except: packet.except.into(), skip };
         let (offset, packet) = (Offset::new(packet.offset), Encoded::from_bytes(packet.frames));
         self.push(Entry { offset, namespace, to, packet, at: now });
     }
 
     fn await_again(&mut self, session: KeptSession, now: Instant) {
         let Some(namespace) = self.namespace(&session.namespace) else { return };
-        let entered = session.stays.first().map_or(0, |stay| stay.from);
-        let mut times = session.stays.into_iter();
-        // The first is the stay in the namespace itself.
-        times.next();
-        let times =
-            times.map(|Stay { room, from, to }| Time { room, from: Offset::new(from), to: Offset::new(to) });
+        let times = session.stays.into_iter().map(|Stay { room, from, to }| Time {
+            room,
+            from: Offset::new(from),
+            to: Offset::new(to),
+        });
         let last = Offset::new(session.last);
         let member = Member {
             sid: session.sid,
             pid: session.pid,
-            entered: Offset::new(entered),
+            entered: Offset::new(session.entered),
             last,
             times: times.collect(),
-            blind: Offset::ZERO,
+            blind: Offset::new(session.blind),
             data: session.data,
             dirty: false,
             noted: last,
         };
-        // The record of one that was there is right as of the last trim.
-        let known = Offset::new(session.known);
-        let known = if known == STILL { self.floor } else { known };
+        let mut known = Offset::new(session.known);
+        if known == STILL {
+            // It was there, and `last` is right as of the trim; from now on it is away, and trims go on.
+            known = self.floor;
+            self.note(Change::Session(record(&self.names[namespace], &member, known)));
+        }
         self.put_away(namespace, member, known, None, true, now);
     }
 
@@ -381,6 +386,7 @@ impl Recovery {
             journal.note(Change::Packet(KeptPacket {
                 offset: self.last.number(),
                 namespace: Arc::clone(&self.names[namespace]),
+                only: to.only.clone(),
                 rooms: to.rooms.to_vec(),
                 except: to.except.to_vec(),
                 skip: to.skip.clone(),
@@ -501,13 +507,13 @@ impl Recovery {
     }
 
     /// The application's data of this socket, as the store keeps it.
-    pub(super) fn keep_data(&mut self, socket: &Socket, data: Bytes) {
+    pub(super) fn keep_data(&mut self, socket: &Socket, data: Option<Bytes>) {
         if !self.is_here(socket) {
             return;
         }
         let (namespace, slot) = (socket.namespace_index(), socket.slot());
         if let Some(member) = member(&mut self.members, namespace, slot) {
-            member.data = Some(data);
+            member.data = data;
             self.soil(namespace, slot);
         }
     }
@@ -603,17 +609,26 @@ impl Recovery {
         if !away.ready {
             return self.busy(pid, None);
         }
-        let offset = match offset {
+        let entered = away.member.entered;
+        let offset = match offset.map(Offset::parse) {
             // It has received nothing yet.
-            None => away.member.entered,
-            Some(text) => match Offset::parse(text) {
-                Some(offset) => offset.max(away.member.entered),
-                None => return Claim::Unknown,
-            },
+            None => Some(entered),
+            // The official client keeps the offset that it had under another pid until it has received something under this one;
+            // that may be of a server that is gone.
+            Some(Some(offset)) if entered.is_of_life_of(self.last) && !offset.is_of_life_of(self.last) => {
+                Some(entered)
+            }
+            Some(offset) => offset.map(|offset| offset.max(entered)),
         };
-        if !self.has_everything(away, offset) || self.missed_bytes(away, offset) > self.replay_max {
+        let whole = offset.filter(|&offset| {
+            self.has_everything(away, offset) && self.missed_bytes(away, offset) <= self.replay_max
+        });
+        let Some(offset) = whole else {
+            // It will not become whole any more, and need not be looked through again.
+            let pid = Arc::clone(&away.member.pid);
+            self.forget(&pid);
             return Claim::Unknown;
-        }
+        };
         self.claims += 1;
         let Some(away) = self.away.get_mut(pid) else { return Claim::Unknown };
         away.claim = self.claims;
@@ -751,6 +766,11 @@ impl Recovery {
     }
 }
 
+/// With no randomness it is 0: then a client that comes from an earlier process of such a box may not be told of a gap.
+fn random_life() -> u32 {
+    getrandom::u32().unwrap_or_default()
+}
+
 /// A namespace's member by its seat.
 fn member(members: &mut [Vec<Option<Box<Member>>>], namespace: usize, slot: u32) -> Option<&mut Member> {
     members[namespace].get_mut(slot as usize)?.as_deref_mut()
@@ -758,7 +778,6 @@ fn member(members: &mut [Vec<Option<Box<Member>>>], namespace: usize, slot: u32)
 
 /// What the store keeps of a member. `known`: up to where its last packet is right; [`STILL`] for one that is there.
 fn record(namespace: &Arc<str>, member: &Member, known: Offset) -> KeptSession {
-    let own = Stay { room: Arc::clone(&member.sid), from: member.entered.number(), to: STILL.number() };
     let times = member.times.iter().map(|time| Stay {
         room: Arc::clone(&time.room),
         from: time.from.number(),
@@ -768,7 +787,9 @@ fn record(namespace: &Arc<str>, member: &Member, known: Offset) -> KeptSession {
         pid: Arc::clone(&member.pid),
         sid: Arc::clone(&member.sid),
         namespace: Arc::clone(namespace),
-        stays: std::iter::once(own).chain(times).collect(),
+        entered: member.entered.number(),
+        blind: member.blind.number(),
+        stays: times.collect(),
         data: member.data.clone(),
         last: member.last.number(),
         known: known.number(),
@@ -815,6 +836,9 @@ impl<'a> Places<'a> {
 
     /// Whether a packet was meant for the member.
     fn gets(&self, to: &Selection, at: Offset) -> bool {
+        if let Some(only) = &to.only {
+            return *only == self.member.sid;
+        }
         let is_in = |room: &Arc<str>| self.is_in(room, at);
         at > self.member.entered
             && (to.rooms.is_empty() || to.rooms.iter().any(is_in))

@@ -18,6 +18,7 @@ use std::{
 
 use super::{
     config::Config,
+    error::EmitError,
     hub::{Command, HubHandle},
     socket::Socket,
     store::KeptAnswer,
@@ -42,7 +43,7 @@ pub(super) enum Turn {
     Ignore,
 }
 
-/// The answers of all clients, bounded in count and bytes: the one that was not asked for the longest time goes first.
+/// The answers of all clients, bounded in count and bytes: those that were not asked for the longest time go first.
 pub(super) struct Retried {
     table: Mutex<Table>,
     max: usize,
@@ -61,6 +62,8 @@ struct Slot {
     id: u64,
     state: State,
     touched: u64,
+    /// The store has an answer of this client.
+    kept: bool,
 }
 
 enum State {
@@ -69,6 +72,11 @@ enum State {
         socket: Socket,
         taken: bool,
     },
+    /// It is answered, and the answer is not with the hub yet but with what its handler gathers; who asks meanwhile gets it then.
+    Answering {
+        answer: Encoded,
+        late: Option<Socket>,
+    },
     Answered(Encoded),
 }
 
@@ -76,7 +84,7 @@ impl State {
     fn bytes(&self) -> usize {
         match self {
             Self::Running { .. } => 0,
-            Self::Answered(answer) => ANSWER_COST + answer.bytes().len(),
+            Self::Answering { answer, .. } | Self::Answered(answer) => ANSWER_COST + answer.bytes().len(),
         }
     }
 }
@@ -90,7 +98,8 @@ impl Retried {
             let Some(namespace) = names.iter().position(|name| *name == answer.namespace) else { continue };
             let state = State::Answered(Encoded::from_bytes(answer.frames));
             table.bytes += state.bytes();
-            table.slots.insert((answer.client, namespace), Slot { id: answer.id, state, touched: 0 });
+            let slot = Slot { id: answer.id, state, touched: 0, kept: true };
+            table.slots.insert((answer.client, namespace), slot);
         }
         Self { table: Mutex::new(table), max: config.max_connections.saturating_mul(2), bytes_max }
     }
@@ -104,7 +113,7 @@ impl Retried {
         let running = State::Running { socket: socket.clone(), taken: false };
         let before = match table.slots.entry(key) {
             Entry::Vacant(vacant) => {
-                vacant.insert(Slot { id, state: running, touched });
+                vacant.insert(Slot { id, state: running, touched, kept: false });
                 0
             }
             Entry::Occupied(mut occupied) => {
@@ -114,17 +123,10 @@ impl Retried {
                     return Turn::Ignore;
                 }
                 if id == slot.id {
-                    return match &mut slot.state {
-                        State::Answered(answer) => Turn::Answered(answer.clone()),
-                        State::Running { socket: asker, .. } => {
-                            *asker = socket.clone();
-                            Turn::Ignore
-                        }
-                    };
+                    return slot.asked_again(socket);
                 }
-                let before = slot.state.bytes();
-                *slot = Slot { id, state: running, touched };
-                before
+                slot.id = id;
+                std::mem::replace(&mut slot.state, running).bytes()
             }
         };
         table.bytes -= before;
@@ -135,64 +137,111 @@ impl Retried {
     /// Somebody has taken the right to acknowledge away from the handler.
     pub(super) fn taken(&self, socket: &Socket, id: u64) {
         let Some(key) = key(socket) else { return };
-        if let Some(Slot { id: current, state: State::Running { taken, .. }, .. }) =
-            self.table.lock().slots.get_mut(&key)
-            && *current == id
+        if let Some(slot) = self.table.lock().slots.get_mut(&key)
+            && let State::Running { taken, .. } = &mut slot.state
+            && slot.id == id
         {
             *taken = true;
         }
     }
 
-    /// The answer is here. Gives the socket that it is for now. `None`: the event is not the client's last one any more.
-    pub(super) fn answered(&self, socket: &Socket, id: u64, answer: &Encoded) -> Option<Socket> {
-        let key = key(socket)?;
-        let mut table = self.table.lock();
-        let slot = table.slots.get_mut(&key).filter(|slot| slot.id == id)?;
-        let State::Running { socket: asker, .. } = &slot.state else { return None };
-        let asker = asker.clone();
-        slot.state = State::Answered(answer.clone());
-        table.bytes += ANSWER_COST + answer.bytes().len();
+    /// The answer is here: it is remembered, in the same commit as what the handler has emitted before, and sent behind that to the
+    /// connection that has asked last. An event that is not its client's last one any more needs none.
+    pub(super) fn answered(&self, socket: &Socket, id: u64, answer: &Encoded) -> Result<(), EmitError> {
+        let Some(key) = key(socket) else { return Ok(()) };
         let hub = &socket.namespace().0.hub;
-        // In the same commit as what the handler has emitted before, and in front of the answer itself.
+        let mut table = self.table.lock();
+        let Some(slot) = table.slots.get_mut(&key).filter(|slot| slot.id == id) else { return Ok(()) };
+        let State::Running { socket: asker, .. } = &slot.state else { return Ok(()) };
+        let asker = Arc::clone(asker.session());
+        slot.state = State::Answering { answer: answer.clone(), late: None };
+        slot.kept = true;
+        table.bytes += ANSWER_COST + answer.bytes().len();
+        self.evict(table, hub);
         hub.remember(KeptAnswer {
-            client: Arc::clone(&key.0),
+            client: key.0,
             namespace: socket.namespace().name().into(),
             id,
             frames: answer.bytes().clone(),
         });
-        self.evict(table, hub);
-        Some(asker)
+        let sent = hub.direct(asker, answer.clone(), false);
+        if !hub.is_gathering() {
+            self.end(socket, id, false);
+        }
+        sent
     }
 
-    /// The handler has returned, or whoever took the acknowledgement has thrown it away (`thrown`): when it will not be
-    /// answered any more, the next try is handled.
+    /// The handler has returned, and what it gathered is on its way; or whoever took the acknowledgement has thrown it away
+    /// (`thrown`). When it will not be answered any more, the next try is handled.
     pub(super) fn end(&self, socket: &Socket, id: u64, thrown: bool) {
         let Some(key) = key(socket) else { return };
+        let hub = &socket.namespace().0.hub;
         let mut table = self.table.lock();
-        if let Entry::Occupied(occupied) = table.slots.entry(key)
-            && let Slot { id: current, state: State::Running { taken, .. }, .. } = occupied.get()
-            && *current == id
-            && (thrown || !taken)
-        {
-            occupied.remove();
+        let Some(slot) = table.slots.get_mut(&key).filter(|slot| slot.id == id) else { return };
+        match &mut slot.state {
+            State::Running { taken, .. } if thrown || !*taken => {
+                let kept = slot.kept;
+                table.slots.remove(&key);
+                drop(table);
+                if kept {
+                    hub.send(Command::ForgetAnswer(key.0, key.1));
+                }
+            }
+            State::Answering { answer, late } if !thrown => {
+                let (answer, late) = (answer.clone(), late.take());
+                slot.state = State::Answered(answer.clone());
+                drop(table);
+                if let Some(late) = late {
+                    // After the stop nobody asks.
+                    let _ = hub.direct(Arc::clone(late.session()), answer, false);
+                }
+            }
+            _ => {}
         }
     }
 
+    /// Forgets the oldest, some at a time, when there are too many.
     fn evict(&self, mut table: impl std::ops::DerefMut<Target = Table>, hub: &HubHandle) {
+        let is_full = |table: &Table| table.slots.len() > self.max || table.bytes > self.bytes_max;
+        if !is_full(&table) {
+            return;
+        }
+        let mut by_age: Vec<(u64, Key)> =
+            table.slots.iter().map(|(key, slot)| (slot.touched, key.clone())).collect();
+        by_age.sort_unstable_by_key(|(touched, _)| *touched);
+        let some = 1 + by_age.len() / 16;
         let mut gone = Vec::new();
-        while table.slots.len() > self.max || table.bytes > self.bytes_max {
-            let idle = table.slots.iter().filter(|(_, slot)| matches!(slot.state, State::Answered(_)));
-            let Some(key) = idle.min_by_key(|(_, slot)| slot.touched).map(|(key, _)| key.clone()) else {
+        for (number, (_, key)) in by_age.into_iter().enumerate() {
+            if number >= some && !is_full(&table) {
                 break;
-            };
+            }
             if let Some(slot) = table.slots.remove(&key) {
                 table.bytes -= slot.state.bytes();
+                if slot.kept {
+                    gone.push(key);
+                }
             }
-            gone.push(key);
         }
         drop(table);
         for (client, namespace) in gone {
             hub.send(Command::ForgetAnswer(client, namespace));
+        }
+    }
+}
+
+impl Slot {
+    /// The same event again.
+    fn asked_again(&mut self, socket: &Socket) -> Turn {
+        match &mut self.state {
+            State::Answered(answer) => Turn::Answered(answer.clone()),
+            State::Answering { late, .. } => {
+                *late = Some(socket.clone());
+                Turn::Ignore
+            }
+            State::Running { socket: asker, .. } => {
+                *asker = socket.clone();
+                Turn::Ignore
+            }
         }
     }
 }

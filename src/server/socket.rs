@@ -224,6 +224,7 @@ impl Socket {
         let id = self.0.namespace.next_ack_id();
         self.await_ack(id, Waiting::Thread(answer)).map_err(|_| AckError::TooMany)?;
         self.send_awaited(event, id, &args)?;
+        self.0.namespace.0.hub.send_gathered().map_err(AckError::Emit)?;
         match wait.recv_timeout(timeout) {
             Ok(result) => result,
             Err(RecvTimeoutError::Timeout) => {
@@ -283,7 +284,7 @@ impl Socket {
         if self.0.state.load(Acquire) == NEW {
             self.0.early_rooms.lock().push(room.into());
         } else {
-            self.0.namespace.0.hub.send(Command::Join(self.clone(), smallvec![room.into()]));
+            self.0.namespace.0.hub.join(self.clone(), smallvec![room.into()]);
         }
     }
 
@@ -291,13 +292,13 @@ impl Socket {
     pub(super) fn join_early_rooms(&self) {
         let rooms = std::mem::take(&mut *self.0.early_rooms.lock());
         if !rooms.is_empty() {
-            self.0.namespace.0.hub.send(Command::Join(self.clone(), rooms.into()));
+            self.0.namespace.0.hub.join(self.clone(), rooms.into());
         }
     }
 
     /// Official `socket.leave`.
     pub fn leave(&self, room: &str) {
-        self.0.namespace.0.hub.send(Command::Leave(self.clone(), room.into()));
+        self.0.namespace.0.hub.leave(self.clone(), room.into());
     }
 
     /// Official `socket.rooms`, without the socket's own id, which is no room here although
@@ -323,6 +324,8 @@ impl Socket {
     /// namespaces and closes the connection, behind everything that was sent before, and behind the handler of this client that
     /// runs at the moment. The official client does not reconnect by itself afterwards.
     pub fn disconnect(&self, close: bool) {
+        // Another thread tells its handlers, and takes it out of the namespace.
+        let _ = self.0.namespace.0.hub.send_gathered();
         if close {
             self.hang_up(CloseReason::ServerNamespaceDisconnect, CloseReason::ForcedServerClose);
         } else {
@@ -341,13 +344,16 @@ impl Socket {
     /// A client that is recovered finds it again; after a restart of the server too, if there is a store and
     /// [`keep_data`](super::NamespaceBuilder::keep_data) was called for `T`.
     pub fn set_data<T: Any + Send + Sync>(&self, data: T) {
-        let data: Arc<dyn Any + Send + Sync> = Arc::new(data);
-        if let Some(codec) = &self.0.namespace.0.handlers.data
-            && let Some(bytes) = (codec.encode)(&*data)
-        {
-            self.0.namespace.0.hub.send(Command::Data(self.clone(), bytes));
+        self.set_any_data(Some(Arc::new(data)));
+        if self.0.state.load(Acquire) != NEW {
+            self.keep_data();
         }
-        self.set_any_data(Some(data));
+    }
+
+    /// Has the store keep what is kept with the socket, if it is of the type that the namespace keeps.
+    pub(super) fn keep_data(&self) {
+        let (Some(codec), Some(data)) = (&self.0.namespace.0.handlers.data, self.any_data()) else { return };
+        self.0.namespace.0.hub.send(Command::Data(self.clone(), (codec.encode)(&*data)));
     }
 
     pub(super) fn set_any_data(&self, data: Option<Arc<dyn Any + Send + Sync>>) {
@@ -449,7 +455,7 @@ impl Socket {
         if !matches!(self.0.state.load(Acquire), CONNECTED | LOST) {
             return Err(EmitError::Disconnected);
         }
-        let to = Selection { rooms: smallvec![self.shared_id()], ..Selection::default() };
+        let to = Selection { only: Some(self.shared_id()), ..Selection::default() };
         hub.emit(self.namespace_index(), to, packet.with_offset().encode(args)?, volatile)
     }
 
@@ -559,11 +565,12 @@ pub struct Event<'a> {
     name: Cow<'a, str>,
     args: Args<'a>,
     id: Cell<Option<u64>>,
+    retried: bool,
 }
 
 impl<'a> Event<'a> {
     pub(super) fn new(socket: &'a Socket, name: Cow<'a, str>, args: Args<'a>, id: Option<u64>) -> Self {
-        Self { socket, name, args, id: Cell::new(id) }
+        Self { socket, name, args, id: Cell::new(id), retried: false }
     }
 
     /// Its name.
@@ -611,6 +618,11 @@ impl<'a> Event<'a> {
         self.socket.rid().and(self.id.get())
     }
 
+    /// Its acknowledgement is remembered for its client's next try.
+    pub(super) fn set_retried(&mut self) {
+        self.retried = true;
+    }
+
     /// Acknowledges the event, with arguments as [`Socket::emit`] takes them. Without effect when the client asked for no
     /// acknowledgement, or has got it.
     ///
@@ -627,10 +639,10 @@ impl<'a> Event<'a> {
     #[must_use]
     pub fn take_ack(&self) -> Option<Ack> {
         let id = self.id.take()?;
-        if self.socket.rid().is_some() {
+        if self.retried {
             self.socket.session().core.retried.taken(self.socket, id);
         }
-        Some(Ack { socket: self.socket.clone(), id, used: false })
+        Some(Ack { socket: self.socket.clone(), id, retried: self.retried })
     }
 }
 
@@ -639,7 +651,8 @@ impl<'a> Event<'a> {
 pub struct Ack {
     socket: Socket,
     id: u64,
-    used: bool,
+    /// It is remembered, and has not been given.
+    retried: bool,
 }
 
 impl Ack {
@@ -648,23 +661,19 @@ impl Ack {
     /// # Errors
     /// [`EmitError`].
     pub fn send(mut self, args: impl Serialize) -> Result<(), EmitError> {
-        self.used = true;
         let packet = Outgoing::ack(self.socket.namespace().name(), self.id);
-        if self.socket.rid().is_none() {
+        if !self.retried {
             return self.socket.send(&packet, &args, false);
         }
         let answer = packet.encode(&args)?;
-        match self.socket.session().core.retried.answered(&self.socket, self.id, &answer) {
-            // Its next connection, if it has lost this one meanwhile; remembered in any case.
-            Some(asker) => asker.session().send_ordered(answer),
-            None => Ok(()),
-        }
+        self.retried = false;
+        self.socket.session().core.retried.answered(&self.socket, self.id, &answer)
     }
 }
 
 impl Drop for Ack {
     fn drop(&mut self) {
-        if !self.used && self.socket.rid().is_some() {
+        if self.retried {
             self.socket.session().core.retried.end(&self.socket, self.id, true);
         }
     }

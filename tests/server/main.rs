@@ -18,6 +18,7 @@ mod rates;
 mod recovery;
 mod regressions;
 mod retried;
+mod review;
 mod support;
 mod transport;
 mod websocket;

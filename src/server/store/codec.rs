@@ -1,8 +1,8 @@
 //! How a packet, a session and an answer are written into the file: numbers in LEB128, everything else with its length.
 //!
 //! ```text
-//!   batch    floor, count, then for each packet: offset, namespace, rooms, except, skip, frames
-//!   session  sid, namespace, stays (room, from, to), data, last, known
+//!   batch    floor, count, then for each packet: offset, namespace, only, rooms, except, skip, frames
+//!   session  sid, namespace, entered, blind, stays (room, from, to), data, last, known
 //!   answer   id, frames
 //! ```
 //! What is there once or not at all is a list of one or none. Decoding takes nothing for granted: `None` is for a file
@@ -22,6 +22,7 @@ pub(super) fn encode_batch(floor: u64, packets: &[&KeptPacket]) -> Vec<u8> {
     list(&mut out, packets, |out, packet| {
         number(out, packet.offset);
         text(out, &packet.namespace);
+        list(out, packet.only.as_slice(), text);
         list(out, &packet.rooms, text);
         list(out, &packet.except, text);
         list(out, packet.skip.as_slice(), text);
@@ -38,6 +39,7 @@ pub(super) fn decode_batch(batch: &Bytes) -> Option<(u64, Vec<KeptPacket>)> {
         Some(KeptPacket {
             offset: input.number()?,
             namespace: input.text()?,
+            only: input.list(Input::text)?.pop(),
             rooms: input.list(Input::text)?,
             except: input.list(Input::text)?,
             skip: input.list(Input::text)?.pop(),
@@ -51,6 +53,8 @@ pub(super) fn encode_session(session: &KeptSession) -> Vec<u8> {
     let mut out = Vec::new();
     text(&mut out, &session.sid);
     text(&mut out, &session.namespace);
+    number(&mut out, session.entered);
+    number(&mut out, session.blind);
     list(&mut out, &session.stays, |out, stay| {
         text(out, &stay.room);
         number(out, stay.from);
@@ -69,6 +73,8 @@ pub(super) fn decode_session(pid: &str, value: &[u8]) -> Option<KeptSession> {
         pid: pid.into(),
         sid: input.text()?,
         namespace: input.text()?,
+        entered: input.number()?,
+        blind: input.number()?,
         stays: input
             .list(|input| Some(Stay { room: input.text()?, from: input.number()?, to: input.number()? }))?,
         data: input.list(Input::blob)?.pop(),

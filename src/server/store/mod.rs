@@ -103,7 +103,9 @@ pub struct KeptPacket {
     pub offset: u64,
     /// The namespace of all its recipients.
     pub namespace: Arc<str>,
-    /// The rooms it was sent to; none: everybody in the namespace.
+    /// The sid that it was sent to, if it was to one socket.
+    pub only: Option<Arc<str>>,
+    /// The rooms it was sent to otherwise; none: everybody in the namespace.
     pub rooms: Vec<Arc<str>>,
     /// The rooms whose members did not get it.
     pub except: Vec<Arc<str>>,
@@ -122,13 +124,17 @@ pub struct KeptSession {
     pub sid: Arc<str>,
     /// Where it is connected.
     pub namespace: Arc<str>,
+    /// The server's last offset when it came: what is later may be for it.
+    pub entered: u64,
+    /// Up to this offset it is not known any more in which rooms it was.
+    pub blind: u64,
     /// Which rooms it was in, and when.
     pub stays: Vec<Stay>,
     /// The application's data of this socket, encoded; a store does not look into it.
     pub data: Option<Bytes>,
     /// The last offset that was meant for it, as of `known`.
     pub last: u64,
-    /// The last offset of the server when this record was made.
+    /// Up to where `last` is right; `u64::MAX` for one that is connected: as of the last [`Change::Trim`].
     pub known: u64,
 }
 

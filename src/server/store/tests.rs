@@ -92,7 +92,15 @@ impl Author {
 
 pub(super) fn packet(offset: u64, length: usize) -> KeptPacket {
     let frames = Bytes::from(vec![offset as u8; length]);
-    KeptPacket { offset, namespace: "/".into(), rooms: vec![], except: vec![], skip: None, frames }
+    KeptPacket {
+        offset,
+        namespace: "/".into(),
+        only: None,
+        rooms: vec![],
+        except: vec![],
+        skip: None,
+        frames,
+    }
 }
 
 fn stay(room: &str, from: u64, to: u64) -> Stay {

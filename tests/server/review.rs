@@ -1,0 +1,545 @@
+//! What the review of connection state recovery found.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+        mpsc::{Sender, channel},
+    },
+    time::{Duration, Instant},
+};
+
+use parking_lot::{Condvar, Mutex};
+use serde_json::{Value, json};
+use tinysio::server::{
+    Ack, Builder, Change, ConnectionStateRecovery, Durability, Kept, MemoryStore, Namespace, Rate, Server,
+    Socket, Store, StoreError,
+};
+
+use crate::support::{Client, Road, addr, eventually, next, serve};
+
+/// A store whose process can be killed: what it is given afterwards is not kept.
+struct Mortal(MemoryStore, Arc<AtomicBool>);
+
+impl Store for Mortal {
+    fn open(&mut self) -> Result<Kept, StoreError> {
+        self.0.open()
+    }
+    fn commit(&mut self, changes: &[Change]) -> Result<(), StoreError> {
+        if self.1.load(SeqCst) { Ok(()) } else { self.0.commit(changes) }
+    }
+    fn abandon(&mut self) {}
+}
+
+fn begin(store: &MemoryStore, options: ConnectionStateRecovery) -> (Server, Namespace, Arc<AtomicBool>) {
+    let dead = Arc::new(AtomicBool::new(false));
+    let mortal = Mortal(store.clone(), Arc::clone(&dead));
+    let server = serve(|builder| {
+        builder.connection_state_recovery(options).store(mortal, Durability::EveryPacket).namespace(
+            "/",
+            |ns| {
+                ns.on("echo", |_, event| event.ack(()));
+            },
+        )
+    });
+    let io = server.of("/").unwrap();
+    (server, io, dead)
+}
+
+/// CONNECT; gives the consent.
+fn connect(addr: SocketAddr, auth: &Value) -> (Client, Value) {
+    let mut client = Client::new(addr, Road::WebSocket);
+    client.send(&format!("40{auth}"));
+    let consent = client.text("the consent");
+    (client, serde_json::from_str(consent.strip_prefix("40").unwrap()).unwrap())
+}
+
+/// The next event and its offset.
+fn event(client: &mut Client) -> (Value, String) {
+    let text = client.text("an event");
+    let mut event: Value =
+        serde_json::from_str(text.strip_prefix("42").unwrap_or_else(|| panic!("{text}"))).unwrap();
+    let offset = event.as_array_mut().unwrap().pop().unwrap().as_str().unwrap().to_owned();
+    (event, offset)
+}
+
+fn drain(client: &mut Client) -> Vec<Value> {
+    client.send(r#"42777["echo"]"#);
+    let mut events = Vec::new();
+    loop {
+        let text = client.text("an event or the answer");
+        if text == "43777[]" {
+            return events;
+        }
+        events.push(serde_json::from_str(text.strip_prefix("42").unwrap()).unwrap());
+    }
+}
+
+fn empty(io: &Namespace) {
+    eventually("the server notices the loss", || io.is_empty());
+}
+
+/// F1. A client that is away for a whole life in which the store is trimmed.
+#[test]
+fn f01_a_gap_two_crashes_old() {
+    let store = MemoryStore::new();
+    let options = ConnectionStateRecovery::new().max_packets(10).max_bytes(8_000);
+    let (server, io, dead) = begin(&store, options.clone());
+    let (mut client, consent) = connect(addr(&server), &json!({}));
+    let pid = consent["pid"].clone();
+    io.emit("seen", ()).unwrap();
+    let (_, offset) = event(&mut client);
+    // For the client it is lost on the way; the server has kept it.
+    io.emit("missed", ()).unwrap();
+    event(&mut client);
+    dead.store(true, SeqCst);
+    server.shutdown(Duration::from_secs(1));
+
+    let (server, io, dead) = begin(&store, options.clone());
+    let (mut other, _) = connect(addr(&server), &json!({}));
+    for number in 0..60 {
+        io.to("nobody").emit("fills the log", number).unwrap();
+    }
+    io.emit("meant for it too", ()).unwrap();
+    event(&mut other);
+    for number in 0..60 {
+        io.to("nobody").emit("fills the log", number).unwrap();
+    }
+    io.to("nobody").emit("end", ()).unwrap();
+    drain(&mut other);
+    let _ = io.room_len("x");
+    dead.store(true, SeqCst);
+    server.shutdown(Duration::from_secs(1));
+
+    let (server, _, _) = begin(&store, options);
+    let (mut client, consent) = connect(addr(&server), &json!({"pid": pid, "offset": offset}));
+    let got = drain(&mut client);
+    assert!(consent["pid"] != pid, "recovered, with {got:?} and without \"missed\" and \"meant for it too\"");
+}
+
+/// F2. What is not known any more of a member's rooms is not known after a restart either.
+#[test]
+fn f02_blind_is_forgotten_by_a_restart() {
+    let store = MemoryStore::new();
+    let (server, io, _) = begin(&store, ConnectionStateRecovery::new());
+    let (client, consent) = connect(addr(&server), &json!({}));
+    let socket = io.sockets().pop().unwrap();
+    for number in 0..70 {
+        let room = format!("room {number}");
+        socket.join(&room);
+        io.to(&room).emit("n", number).unwrap();
+        socket.leave(&room);
+    }
+    drop(client);
+    empty(&io);
+    server.shutdown(Duration::from_secs(1));
+    let (server, _, _) = begin(&store, ConnectionStateRecovery::new());
+    let auth = json!({"pid": consent["pid"], "offset": consent["offset"]});
+    let (mut client, again) = connect(addr(&server), &auth);
+    let got = drain(&mut client);
+    assert!(again["pid"] != consent["pid"] || got.len() == 70, "recovered with {} of 70", got.len());
+}
+
+/// F3. The official client keeps its offset when it is not recovered, and a server without a store begins at 0 again.
+#[test]
+fn f03_the_offset_of_another_process() {
+    let begin = || {
+        serve(|builder| {
+            builder.connection_state_recovery(ConnectionStateRecovery::new()).namespace("/", |ns| {
+                ns.on("echo", |_, event| event.ack(()));
+            })
+        })
+    };
+    let server = begin();
+    let io = server.of("/").unwrap();
+    let (mut client, first) = connect(addr(&server), &json!({}));
+    let mut offset = String::new();
+    for number in 0..50 {
+        io.emit("n", number).unwrap();
+        offset = event(&mut client).1;
+    }
+    server.shutdown(Duration::from_secs(1));
+    let server = begin();
+    let io = server.of("/").unwrap();
+    let (client, second) = connect(addr(&server), &json!({"pid": first["pid"], "offset": offset}));
+    assert_ne!(first["pid"], second["pid"]);
+    for number in 0..100 {
+        io.emit("n", number).unwrap();
+    }
+    // Nothing of that has reached it, so `_lastOffset` is still the first server's.
+    drop(client);
+    empty(&io);
+    let (mut client, third) = connect(addr(&server), &json!({"pid": second["pid"], "offset": offset}));
+    let got = drain(&mut client);
+    assert!(third["pid"] != second["pid"] || got.len() == 100, "recovered with {} of 100", got.len());
+}
+
+/// A store that shows its commits.
+struct Watched(MemoryStore, Sender<Vec<Change>>);
+
+impl Store for Watched {
+    fn open(&mut self) -> Result<Kept, StoreError> {
+        self.0.open()
+    }
+    fn commit(&mut self, changes: &[Change]) -> Result<(), StoreError> {
+        let _ = self.1.send(changes.to_vec());
+        self.0.commit(changes)
+    }
+    fn abandon(&mut self) {}
+}
+
+/// F4. A second connection gets the answer of a handler that still runs, before answer and work are kept.
+#[test]
+fn f04_answered_before_it_is_kept() {
+    let (watch, commits) = channel();
+    let (told, acked) = channel();
+    let (release, released) = channel::<()>();
+    let released = Mutex::new(released);
+    let store = Watched(MemoryStore::new(), watch);
+    let server = serve(|builder| {
+        builder.store(store, Durability::EveryPacket).namespace("/", |ns| {
+            ns.on("work", move |socket, event| {
+                event.ack("done")?;
+                told.send(()).unwrap();
+                let _ = released.lock().recv_timeout(Duration::from_secs(10));
+                socket.namespace().emit("the work", ())
+            });
+        })
+    });
+    let (mut first, _) = connect(addr(&server), &json!({"rid": "me"}));
+    first.send(r#"420["work"]"#);
+    next(&acked, "the acknowledgement");
+    let (mut second, _) = connect(addr(&server), &json!({"rid": "me"}));
+    second.send(r#"420["work"]"#);
+    let releaser = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(500));
+        let _ = release.send(());
+    });
+    loop {
+        if second.text("the answer") == r#"430["done"]"# {
+            break;
+        }
+    }
+    let kept = commits.try_iter().flatten().any(|change| matches!(change, Change::Answer(_)));
+    releaser.join().unwrap();
+    assert!(kept, "acknowledged, and neither the answer nor the work is in the store");
+}
+
+/// F5. An answer that cannot be encoded leaves the event running for ever.
+#[test]
+fn f05_an_answer_that_cannot_be_encoded() {
+    let handled = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&handled);
+    let server = serve(|builder| {
+        builder.connection_state_recovery(ConnectionStateRecovery::new()).namespace("/", |ns| {
+            ns.on("echo", |_, event| event.ack(()));
+            ns.on("work", move |_, event| {
+                if count.fetch_add(1, SeqCst) == 0 {
+                    return event.ack((BTreeMap::from([((1, 2), 3)]),));
+                }
+                event.ack("done")
+            });
+        })
+    });
+    let (mut client, _) = connect(addr(&server), &json!({"rid": "me"}));
+    client.send_texts(&[r#"420["work"]"#, r#"420["work"]"#, r#"420["work"]"#, r#"421["echo"]"#]);
+    let first = client.text("an answer");
+    assert_eq!(first, r#"430["done"]"#, "handled {} times", handled.load(SeqCst));
+}
+
+/// F6. A retried handler that has emitted cannot ask another client: its question stays with what it gathers.
+#[test]
+fn f06_a_question_to_another_client() {
+    let asked: Arc<Mutex<Option<Socket>>> = Arc::default();
+    let whom = Arc::clone(&asked);
+    let server = serve(|builder| {
+        builder.connection_state_recovery(ConnectionStateRecovery::new()).namespace("/", |ns| {
+            ns.on("work", move |socket, event| {
+                socket.emit("begun", ())?;
+                let other = whom.lock().clone().unwrap();
+                let answer = other.emit_with_ack("ask", (), Duration::from_secs(2));
+                event.ack(answer.is_ok())
+            });
+        })
+    });
+    let (mut other, _) = connect(addr(&server), &json!({}));
+    let io = server.of("/").unwrap();
+    *asked.lock() = io.sockets().pop();
+    let (mut client, _) = connect(addr(&server), &json!({"rid": "me"}));
+    client.send(r#"420["work"]"#);
+    let question = other.text("the question");
+    let id: String = question.chars().skip(2).take_while(char::is_ascii_digit).collect();
+    other.send(&format!("43{id}[]"));
+    event(&mut client);
+    client.expect("430[true]");
+}
+
+/// F7. What a retried handler emits to a client that it then removes is lost.
+#[test]
+fn f07_last_words_to_another_client() {
+    let asked: Arc<Mutex<Option<Socket>>> = Arc::default();
+    let whom = Arc::clone(&asked);
+    let (told, gone) = channel();
+    let gone = Mutex::new(gone);
+    let server = serve(|builder| {
+        builder.connection_state_recovery(ConnectionStateRecovery::new()).namespace("/", |ns| {
+            ns.on_disconnect(move |_, _| told.send(()).unwrap());
+            ns.on("work", move |_, event| {
+                let other = whom.lock().clone().unwrap();
+                other.emit("last words", ())?;
+                other.disconnect(false);
+                let _ = gone.lock().recv_timeout(Duration::from_secs(5));
+                event.ack(())
+            });
+        })
+    });
+    let (mut other, _) = connect(addr(&server), &json!({}));
+    *asked.lock() = server.of("/").unwrap().sockets().pop();
+    let (mut client, _) = connect(addr(&server), &json!({"rid": "me"}));
+    client.send(r#"420["work"]"#);
+    client.expect("430[]");
+    let first = other.text("the last words");
+    assert!(first.starts_with(r#"42["last words""#), "{first}");
+}
+
+/// F8. What a middleware keeps with the socket is not in the store.
+#[test]
+fn f08_data_of_a_middleware() {
+    let store = MemoryStore::new();
+    let begin = || {
+        serve(|builder| {
+            builder.store(store.clone(), Durability::EveryPacket).namespace("/", |ns| {
+                ns.keep_data::<String>();
+                ns.middleware(|socket| {
+                    socket.set_data("the user".to_owned());
+                    Ok(())
+                });
+                ns.on("get", |socket, event| event.ack(socket.data::<String>().as_deref()));
+            })
+        })
+    };
+    let server = begin();
+    let (client, consent) = connect(addr(&server), &json!({}));
+    drop(client);
+    empty(&server.of("/").unwrap());
+    server.shutdown(Duration::from_secs(1));
+    let server = begin();
+    let (mut client, again) = connect(addr(&server), &json!({"pid": consent["pid"]}));
+    assert_eq!(again["pid"], consent["pid"]);
+    client.send(r#"421["get"]"#);
+    client.expect(r#"431["the user"]"#);
+}
+
+/// A store that can be held up.
+struct Gated(MemoryStore, Arc<(Mutex<bool>, Condvar)>);
+
+impl Store for Gated {
+    fn open(&mut self) -> Result<Kept, StoreError> {
+        self.0.open()
+    }
+    fn commit(&mut self, changes: &[Change]) -> Result<(), StoreError> {
+        let mut closed = self.1.0.lock();
+        while *closed {
+            self.1.1.wait(&mut closed);
+        }
+        self.0.commit(changes)
+    }
+    fn abandon(&mut self) {}
+}
+
+/// F9. "Every change of a room is on the disk first": an answer overtakes the join.
+#[test]
+fn f09_a_join_acknowledged_before_it_is_kept() {
+    let gate: Arc<(Mutex<bool>, Condvar)> = Arc::default();
+    let store = Gated(MemoryStore::new(), Arc::clone(&gate));
+    let server = serve(|builder| {
+        builder.store(store, Durability::EveryPacket).namespace("/", |ns| {
+            ns.on("echo", |_, event| event.ack(()));
+            ns.on("join", |socket, event| {
+                socket.join("a room");
+                event.ack(())
+            });
+        })
+    });
+    let (mut client, _) = connect(addr(&server), &json!({}));
+    client.send(r#"427["nothing yet"]"#);
+    client.send(r#"428["echo"]"#);
+    client.expect("438[]");
+    let _ = server.of("/").unwrap().room_len("");
+    *gate.0.lock() = true;
+    let opened = Arc::new(AtomicBool::new(false));
+    let opening = Arc::clone(&opened);
+    let opener = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(500));
+        opening.store(true, SeqCst);
+        *gate.0.lock() = false;
+        gate.1.notify_all();
+    });
+    client.send(r#"420["join"]"#);
+    client.expect("430[]");
+    let kept = opened.load(SeqCst);
+    opener.join().unwrap();
+    assert!(kept, "acknowledged while the join was in memory only");
+}
+
+/// F10. Answers stay in the store that nobody remembers any more.
+#[test]
+fn f10_answers_pile_up_in_the_store() {
+    let store = MemoryStore::new();
+    let server = serve(|builder| {
+        builder.max_connections(2).store(store.clone(), Durability::EveryPacket).namespace("/", |ns| {
+            ns.on("count", |_, event| event.ack(()));
+        })
+    });
+    let mut client = Client::new(addr(&server), Road::WebSocket);
+    for number in 0..100 {
+        client.join("/", &json!({"rid": format!("client {number}")}).to_string());
+        client.send_texts(&[r#"420["count"]"#, r#"421["no such event"]"#, "41"]);
+        client.expect("430[]");
+    }
+    server.shutdown(Duration::from_secs(1));
+    let answers = store.clone().open().unwrap().answers.len();
+    assert!(answers <= 4, "{answers} answers, for a server that remembers 4");
+}
+
+/// F11. A retry beyond the rate takes the answer of the handler that still runs.
+#[test]
+fn f11_a_retry_beyond_the_rate() {
+    let (hand, acks) = channel::<Ack>();
+    let server = serve(|builder| {
+        builder
+            .event_rate(Rate { per_second: 1, burst: 1 })
+            .connection_state_recovery(ConnectionStateRecovery::new())
+            .namespace("/", |ns| {
+                ns.on("ask", move |_, event| hand.send(event.take_ack().unwrap()).unwrap());
+                ns.on_rate_limited(|_, event| event.ack("slow down"));
+            })
+    });
+    let (mut client, _) = connect(addr(&server), &json!({"rid": "me"}));
+    client.send_texts(&[r#"420["ask"]"#, r#"420["ask"]"#]);
+    let ack = next(&acks, "the acknowledgement");
+    let first = client.text("an answer");
+    ack.send("done").unwrap();
+    std::thread::sleep(Duration::from_millis(1_100));
+    client.send(r#"420["ask"]"#);
+    let second = client.text("an answer");
+    assert!(second.contains("done"), "{first}, then {second}, for ever");
+}
+
+/// F12. With recovery an emit to one socket is one to the room of that name.
+#[test]
+fn f12_a_room_with_the_name_of_a_socket() {
+    for recovers in [false, true] {
+        let server = serve(|builder: Builder| {
+            let builder = builder.namespace("/", |ns| {
+                ns.on("join", |socket, event| event.arg::<String>(0).map(|room| socket.join(&room)));
+                ns.on("echo", |_, event| event.ack(()));
+            });
+            if recovers { builder.connection_state_recovery(ConnectionStateRecovery::new()) } else { builder }
+        });
+        let (_victim, consent) = connect(addr(&server), &json!({}));
+        let socket = server.of("/").unwrap().sockets().pop().unwrap();
+        let (mut spy, _) = connect(addr(&server), &json!({}));
+        spy.send(&json!(["join", consent["sid"]]).to_string().replacen('[', "42[", 1));
+        drain(&mut spy);
+        socket.emit("secret", "for one").unwrap();
+        let _ = server.of("/").unwrap().room_len("");
+        let heard = drain(&mut spy);
+        assert!(heard.is_empty(), "recovery {recovers}: {heard:?}");
+    }
+}
+
+/// F13. Data of another type leaves the old data in the store.
+#[test]
+fn f13_old_data_comes_back() {
+    let store = MemoryStore::new();
+    let begin = || {
+        serve(|builder| {
+            builder.store(store.clone(), Durability::EveryPacket).namespace("/", |ns| {
+                ns.keep_data::<String>();
+                ns.on_connect(|socket| {
+                    if !socket.recovered() {
+                        socket.set_data("admin".to_owned());
+                        socket.set_data(7_u32);
+                    }
+                });
+                ns.on("get", |socket, event| event.ack(socket.data::<String>().as_deref()));
+            })
+        })
+    };
+    let server = begin();
+    let (mut client, consent) = connect(addr(&server), &json!({}));
+    client.send(r#"421["get"]"#);
+    client.expect("431[null]");
+    drop(client);
+    empty(&server.of("/").unwrap());
+    server.shutdown(Duration::from_secs(1));
+    let server = begin();
+    let (mut client, _) = connect(addr(&server), &json!({"pid": consent["pid"]}));
+    client.send(r#"421["get"]"#);
+    client.expect("431[null]");
+}
+
+/// F14. Clients in several namespaces push each other out.
+#[test]
+fn f14_away_in_several_namespaces() {
+    let server = serve(|builder| {
+        builder
+            .max_connections(10)
+            .connection_state_recovery(ConnectionStateRecovery::new())
+            .namespace("/", |_| {})
+            .namespace("/a", |_| {})
+            .namespace("/b", |_| {})
+    });
+    let mut pids = Vec::new();
+    let mut clients = Vec::new();
+    for _ in 0..10 {
+        let (mut client, consent) = connect(addr(&server), &json!({}));
+        client.join("/a", "");
+        client.join("/b", "");
+        pids.push(consent["pid"].clone());
+        clients.push(client);
+    }
+    drop(clients);
+    eventually("all are gone", || server.clients_count() == 0);
+    let mut recovered = 0;
+    for pid in &pids {
+        let (client, consent) = connect(addr(&server), &json!({"pid": pid}));
+        recovered += usize::from(consent["pid"] == *pid);
+        drop(client);
+        eventually("it is gone", || server.clients_count() == 0);
+    }
+    assert_eq!(recovered, 10);
+}
+
+/// F15. How long one CONNECT with a pid holds up the hub, with a full log.
+#[test]
+#[ignore = "a measurement"]
+fn f15_the_cost_of_a_claim() {
+    let server = serve(|builder| {
+        let options = ConnectionStateRecovery::new().max_bytes(64 << 20);
+        builder.connection_state_recovery(options).namespace("/", |ns| {
+            ns.on("echo", |_, event| event.ack(()));
+        })
+    });
+    let io = server.of("/").unwrap();
+    let (client, consent) = connect(addr(&server), &json!({}));
+    drop(client);
+    empty(&io);
+    for number in 0..50_000 {
+        io.to("a room").to("another").except("third").emit("n", number).unwrap();
+    }
+    io.emit("too much", "x".repeat(2 << 20)).unwrap();
+    let _ = io.room_len("");
+    let (mut client, _) = connect(addr(&server), &json!({}));
+    let auth = json!({"pid": consent["pid"], "offset": consent["offset"]});
+    let begun = Instant::now();
+    for _ in 0..100 {
+        client.send_texts(&["41", &format!("40{auth}")]);
+        let consent = client.text("the consent");
+        assert!(consent.starts_with("40"));
+    }
+    println!("{:?} a CONNECT", begun.elapsed() / 100);
+}
