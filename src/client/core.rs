@@ -25,6 +25,7 @@ use super::{
     events::{Hooks, Queue},
     link::{Job, PollEnd},
     offline::Offline,
+    recovery::Recovery,
     space::Handlers,
     wake::{Bell, Lifeline},
     websocket::WebSocket,
@@ -194,6 +195,7 @@ pub(super) struct SpaceState {
     /// The refusal of this session.
     pub(super) refusal: Option<Error>,
     pub(super) acks: HashMap<u64, PendingAck>,
+    pub(super) recovery: Recovery,
     /// With `retries`: what is to be delivered one by one. Bounded like the offline buffer.
     pub(super) queue: VecDeque<Queued>,
     pub(super) queue_bytes: usize,
@@ -390,6 +392,7 @@ impl SpaceState {
             membership: Membership::Out,
             refusal: None,
             acks: HashMap::new(),
+            recovery: Recovery::default(),
             queue: VecDeque::new(),
             queue_bytes: 0,
         }

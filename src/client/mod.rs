@@ -60,6 +60,7 @@ mod offline;
 pub(crate) use open::read_open_for_fuzzing;
 mod open;
 mod polling;
+mod recovery;
 mod socket;
 mod space;
 mod stats;

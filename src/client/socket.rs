@@ -75,6 +75,14 @@ impl Socket {
         self.core().state.lock().spaces[self.space.index].is_joined()
     }
 
+    /// Official `recovered`: whether the last CONNECT went on with the session before it. Then the id is the same, the
+    /// server has put this socket back into its rooms, and has sent what was missed. False before the first CONNECT,
+    /// and whenever something may be missing.
+    #[must_use]
+    pub fn recovered(&self) -> bool {
+        self.core().state.lock().spaces[self.space.index].recovery.recovered
+    }
+
     /// Joins the namespace again after it was left, removed or refused, with fresh auth; connects the client if
     /// need be. Returns at once; [`Handle::wait_connected`] or [`on_connect`](Self::on_connect) tell the outcome.
     ///
