@@ -167,7 +167,8 @@ fn connect_packet(core: &Core, space: &Space) -> Result<Encoded, Error> {
             Some(raw)
         }
     };
-    let own = core.state.lock().spaces[space.index].recovery.remembered();
+    let mut own = core.state.lock().spaces[space.index].recovery.remembered();
+    own.extend(core.rid.clone().map(|rid| ("rid", rid)));
     let payload = payload(own, auth).map_err(|error| Error::Invalid(format!("auth: {error}")))?;
     Ok(Outgoing::connect(&space.name).encode(&payload)?)
 }
