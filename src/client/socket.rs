@@ -75,9 +75,20 @@ impl Socket {
         self.core().state.lock().spaces[self.space.index].is_joined()
     }
 
-    /// Official `recovered`: whether the last CONNECT went on with the session before it. Then the id is the same, the
-    /// server has put this socket back into its rooms, and has sent what was missed. False before the first CONNECT,
-    /// and whenever something may be missing.
+    /// Official `recovered`: whether the last CONNECT went on with the session before it (connection state recovery, when
+    /// the server has it on). Then the id is the same, the server has put this socket back into its rooms, and
+    /// sends what was missed, each event once and in order: what has waited for its handler when the connection was
+    /// lost does not come again. False before the first CONNECT, and whenever something may be missing.
+    ///
+    /// ```no_run
+    /// # let client = tinysio::client::connect("http://localhost:5000")?;
+    /// client.socket("/").on_connect(|socket| {
+    ///     if !socket.recovered() {
+    ///         socket.emit("subscribe", "prices").ok();
+    ///     }
+    /// });
+    /// # Ok::<(), tinysio::client::Error>(())
+    /// ```
     #[must_use]
     pub fn recovered(&self) -> bool {
         self.core().state.lock().spaces[self.space.index].recovery.recovered
