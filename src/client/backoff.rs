@@ -18,6 +18,7 @@ use super::{
     inbound::Inbound,
     link::Job,
     open,
+    recovery::payload,
     wake::{Lifeline, from_now},
     websocket::WebSocket,
 };
@@ -150,7 +151,7 @@ impl Core {
     }
 }
 
-/// The CONNECT of a namespace, with the auth payload of this moment.
+/// The CONNECT of a namespace, with what is remembered of its last session and the auth payload of this moment.
 fn connect_packet(core: &Core, space: &Space) -> Result<Encoded, Error> {
     let auth = match &core.config.auth {
         None => None,
@@ -166,7 +167,10 @@ fn connect_packet(core: &Core, space: &Space) -> Result<Encoded, Error> {
             Some(raw)
         }
     };
-    Ok(Outgoing::connect(&space.name).encode(&auth)?)
+    let mut own = core.state.lock().spaces[space.index].recovery.remembered();
+    own.extend(core.rid.clone().map(|rid| ("rid", rid)));
+    let payload = payload(own, auth).map_err(|error| Error::Invalid(format!("auth: {error}")))?;
+    Ok(Outgoing::connect(&space.name).encode(&payload)?)
 }
 
 /// Tries to move a polling session to WebSocket; when that fails, it stays where it is.

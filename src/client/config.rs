@@ -91,7 +91,8 @@ impl Builder {
     }
 
     /// Official `auth`, as a value: the payload of every CONNECT. Default none. It must be a JSON object, or the
-    /// namespace fails with [`Error::Invalid`].
+    /// namespace fails with [`Error::Invalid`]. The client adds its own `pid` and `offset` when there is a session to
+    /// [recover](super::Socket::recovered), and `rid` with [`retries`](Self::retries); yours of these names win.
     #[must_use]
     pub fn auth(self, auth: impl Serialize) -> Self {
         let json = serde_json::to_string(&auth).map_err(|error| error.to_string());
@@ -190,8 +191,16 @@ impl Builder {
 
     /// Official `retries`. Default 0, off. When set, events that are not volatile go out one at a time for each
     /// namespace, in order, each acknowledged by the server (it must do that for all of them) before the next; one
-    /// that is not acknowledged within [`ack_timeout`](Self::ack_timeout) is sent again, this often at most. The
-    /// server may then see an event twice.
+    /// that is not acknowledged within [`ack_timeout`](Self::ack_timeout), or before the connection is lost, is sent
+    /// again, this often at most; then it is thrown away, and the next has its turn. A try is counted when the event is
+    /// handed to a joined namespace, so the time without a connection costs none, but connections that come and go
+    /// do: `u32::MAX` is without end, and then an event leaves the queue only when it is acknowledged, or
+    /// larger than the server's `maxPayload`.
+    ///
+    /// A server that handled the event before its acknowledgement was lost sees it again. So that it can tell, every
+    /// CONNECT carries a `rid`, 20 random characters for the life of this client, and every event of the queue
+    /// a number for its acknowledgement that counts up in its namespace and stays the same when it is sent again.
+    /// A server that keeps count of them, as tinysio's does, handles each once. The queue is in memory: it ends with the client.
     #[must_use]
     pub fn retries(mut self, retries: u32) -> Self {
         self.config.retries = retries;

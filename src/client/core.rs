@@ -15,6 +15,7 @@ use std::{
     time::Instant,
 };
 
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use crossbeam_channel::Sender;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
@@ -25,6 +26,7 @@ use super::{
     events::{Hooks, Queue},
     link::{Job, PollEnd},
     offline::Offline,
+    recovery::Recovery,
     space::Handlers,
     wake::{Bell, Lifeline},
     websocket::WebSocket,
@@ -42,6 +44,8 @@ pub(super) const MAX_ACKS: usize = 10_000;
 pub(super) struct Core {
     pub(super) config: Config,
     pub(super) dialer: Dialer,
+    /// With `retries`: by what the server knows this client in every session, so that it can tell a retry.
+    pub(super) rid: Option<String>,
     pub(super) state: Mutex<State>,
     /// Something in the state is not what it was that somebody may wait for: phase, target, membership, threads.
     pub(super) changed: Condvar,
@@ -194,9 +198,12 @@ pub(super) struct SpaceState {
     /// The refusal of this session.
     pub(super) refusal: Option<Error>,
     pub(super) acks: HashMap<u64, PendingAck>,
-    /// With `retries`: what is to be delivered one by one. Bounded like the offline buffer.
+    pub(super) recovery: Recovery,
+    /// With `retries`: what is to be delivered one by one, in the order of the ids. Bounded like the offline buffer.
     pub(super) queue: VecDeque<Queued>,
     pub(super) queue_bytes: usize,
+    /// The id that was last put into the queue.
+    pub(super) last_queued: Option<u64>,
 }
 
 /// Whether a namespace is joined.
@@ -261,7 +268,9 @@ impl Core {
             stats: Stats::default(),
             threads: 0,
         };
+        let rid = (config.retries > 0).then(new_rid).transpose()?;
         Ok(Self {
+            rid,
             events: Queue::new(config.event_queue),
             config,
             dialer,
@@ -390,6 +399,8 @@ impl SpaceState {
             membership: Membership::Out,
             refusal: None,
             acks: HashMap::new(),
+            recovery: Recovery::default(),
+            last_queued: None,
             queue: VecDeque::new(),
             queue_bytes: 0,
         }
@@ -398,6 +409,13 @@ impl SpaceState {
     pub(super) fn is_joined(&self) -> bool {
         matches!(self.membership, Membership::Joined(_))
     }
+}
+
+/// What [`Core::rid`] is: 20 characters of base64url, 120 bits from the operating system.
+fn new_rid() -> std::io::Result<String> {
+    let mut random = [0; 15];
+    getrandom::fill(&mut random)?;
+    Ok(URL_SAFE_NO_PAD.encode(random))
 }
 
 /// Names a client's threads, and counts them.

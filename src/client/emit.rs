@@ -37,6 +37,18 @@ pub(super) struct Letter {
     pub(super) volatile: bool,
 }
 
+impl Letter {
+    /// Takes a new id when an event with a later one has been queued while this one was encoded: the server knows a
+    /// retry by its id, so the ids of the queue count up.
+    fn keep_order(&mut self, space: &Space, last: Option<u64>) {
+        if let Some(overtaken) = self.id.filter(|id| Some(*id) <= last) {
+            let id = space.take_id();
+            self.encoded = self.encoded.renumbered(&space.name, overtaken, id);
+            self.id = Some(id);
+        }
+    }
+}
+
 impl Core {
     /// Whether an event goes through the queue of `retries`.
     pub(super) fn retries(&self, volatile: bool) -> bool {
@@ -44,7 +56,7 @@ impl Core {
     }
 
     /// Sends, keeps, queues or drops an event.
-    pub(super) fn post(&self, space: &Space, letter: Letter) -> Result<Delivery, Error> {
+    pub(super) fn post(&self, space: &Space, letter: &mut Letter) -> Result<Delivery, Error> {
         if let Some(error) = &space.invalid {
             return Err(error.clone());
         }
@@ -62,9 +74,12 @@ impl Core {
             session.check_size(&letter.encoded)?;
         }
         let queued = self.retries(letter.volatile);
+        if queued {
+            letter.keep_order(space, of.last_queued);
+        }
         let delivery =
             match state.session.as_mut().filter(|session| of.is_joined() && session.closing.is_none()) {
-                _ if queued => of.enqueue(&letter, &self.config)?,
+                _ if queued => of.enqueue(letter, &self.config)?,
                 None if letter.volatile => Delivery::Dropped,
                 None => {
                     let kept = Kept {
@@ -96,11 +111,11 @@ impl Core {
     }
 
     /// Notes who waits for the acknowledgement of `letter`.
-    fn await_ack(&self, state: &mut State, index: usize, letter: Letter, sent: bool) {
+    fn await_ack(&self, state: &mut State, index: usize, letter: &mut Letter, sent: bool) {
         let Some(id) = letter.id else { return };
         let queued = self.retries(letter.volatile);
         let pending = PendingAck {
-            waiter: letter.waiter,
+            waiter: letter.waiter.take(),
             deadline: letter.deadline,
             sent,
             queued,
@@ -156,21 +171,36 @@ impl Core {
 
     /// Sends the first of the queue of `retries`, if nothing of it is on its way.
     pub(super) fn advance(&self, state: &mut State, index: usize) -> Delivery {
-        let of = &mut state.spaces[index];
-        let joined = of.is_joined();
-        let Some(session) = state.session.as_mut().filter(|session| joined && session.closing.is_none())
-        else {
-            return Delivery::Buffered;
-        };
-        let Some(first) = of.queue.front_mut().filter(|first| first.expires.is_none()) else {
-            return Delivery::Buffered;
-        };
-        first.tries += 1;
-        first.expires = Some(from_now(self.config.ack_timeout));
-        session.push(Parcel { encoded: first.encoded.clone(), keep: None, counts: true });
-        // Also for its deadline, which `link` keeps.
-        self.wake_link(session);
-        if of.queue.len() == 1 { Delivery::Sent } else { Delivery::Buffered }
+        loop {
+            let of = &mut state.spaces[index];
+            let joined = of.is_joined();
+            let Some(session) = state.session.as_mut().filter(|session| joined && session.closing.is_none())
+            else {
+                return Delivery::Buffered;
+            };
+            let Some(first) = of.queue.front_mut().filter(|first| first.expires.is_none()) else {
+                return Delivery::Buffered;
+            };
+            // Queued when this was not known. The server would end the session for it, and the next one, again and again.
+            if let Err(error) = session.check_size(&first.encoded) {
+                log::warn!("an event in the queue of retries is thrown away: {error}");
+                self.give_up(state, index, &error);
+                continue;
+            }
+            first.tries = first.tries.saturating_add(1);
+            first.expires = Some(from_now(self.config.ack_timeout));
+            session.push(Parcel { encoded: first.encoded.clone(), keep: None, counts: true });
+            // Also for its deadline, which `link` keeps.
+            self.wake_link(session);
+            return if of.queue.len() == 1 { Delivery::Sent } else { Delivery::Buffered };
+        }
+    }
+
+    /// Throws the first of the queue of `retries` away.
+    fn give_up(&self, state: &mut State, index: usize, error: &Error) {
+        let Some(first) = state.spaces[index].dequeue() else { return };
+        state.stats.dropped += 1;
+        self.fail_ack(state, index, Some(first.id), error);
     }
 
     /// Looks after the queues of `retries`: what has expired is tried again or given up. Gives the next deadline.
@@ -194,11 +224,9 @@ impl Core {
         let of = &mut state.spaces[index];
         let Some(first) = of.queue.front_mut() else { return };
         let on_its_way = first.expires.take().is_some();
+        // Never more than `u32::MAX`, which is therefore without end.
         if on_its_way && first.tries > self.config.retries {
-            let id = first.id;
-            of.dequeue();
-            state.stats.dropped += 1;
-            self.fail_ack(state, index, Some(id), error);
+            self.give_up(state, index, error);
         }
     }
 
@@ -341,6 +369,7 @@ impl SpaceState {
             return Err(Error::BufferFull { packets: self.queue.len(), bytes: self.queue_bytes });
         }
         self.queue_bytes = bytes;
+        self.last_queued = letter.id;
         self.queue.push_back(Queued {
             encoded: letter.encoded.clone(),
             id: letter.id.unwrap_or_default(),
@@ -350,10 +379,10 @@ impl SpaceState {
         Ok(Delivery::Buffered)
     }
 
-    fn dequeue(&mut self) {
-        if let Some(first) = self.queue.pop_front() {
-            self.queue_bytes -= first.encoded.bytes().len();
-        }
+    fn dequeue(&mut self) -> Option<Queued> {
+        let first = self.queue.pop_front()?;
+        self.queue_bytes -= first.encoded.bytes().len();
+        Some(first)
     }
 }
 

@@ -107,6 +107,11 @@ impl Queue {
         self.ready.notify_one();
     }
 
+    /// Whether so many events would fill an empty queue.
+    pub(super) fn is_full_with(&self, events: usize, bytes: usize) -> bool {
+        events >= self.limit || bytes >= MAX_BYTES
+    }
+
     /// Whether a reader may go on. When not, it is woken as soon as it may.
     pub(super) fn has_room(&self) -> bool {
         let mut inner = self.inner.lock();

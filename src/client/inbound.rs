@@ -1,14 +1,15 @@
 //! What comes from the server, packet by packet: into the state, and to the handlers.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use bytes::Bytes;
 
 use super::{
     Error,
-    core::{Core, Membership, State},
+    core::{Core, Membership, SpaceState, State},
     events::{Incoming, Item},
     link::Broken,
+    recovery::Welcome,
     wake::Lifeline,
 };
 use crate::proto::{
@@ -114,21 +115,18 @@ impl Inbound {
         // One that was never asked for: the server's mistake, of no consequence.
         let Some(of) = of else { return Ok(()) };
         let (index, joined) = (of.space.index, of.is_joined());
+        let early = of.membership == Membership::Joining && of.recovery.is_possible();
         match packet.body {
             Body::Connect(data) => {
-                #[derive(serde::Deserialize)]
-                struct Welcome {
-                    sid: String,
-                }
                 let welcome: Option<Welcome> = data.and_then(|data| serde_json::from_str(data.get()).ok());
                 // Socket.IO v2 sends CONNECT without an id, unasked.
-                let Some(Welcome { sid }) = welcome else {
+                let Some(welcome) = welcome else {
                     return Err(Broken {
                         reason: CloseReason::ParseError,
                         detail: "CONNECT without an id: a server of Socket.IO v2?".into(),
                     });
                 };
-                self.core.joined(state, index, sid);
+                self.core.joined(state, index, welcome);
             }
             Body::ConnectError(data) if of.membership == Membership::Joining => {
                 let error = refusal(&of.space.name, data.get());
@@ -137,7 +135,10 @@ impl Inbound {
                 self.core.refused(state, index, error);
             }
             Body::Disconnect if joined => self.core.removed(state, index),
-            Body::Event { name, args, id } if joined => self.event(state, index, (&name, &args, id), size),
+            Body::Event { name, args, id } if joined => self.event(state, index, (&name, args, id), size),
+            Body::Event { name, args, id: None } if early => {
+                self.early_event(state, index, (&name, args), size);
+            }
             Body::Ack { id, args } if joined => {
                 state.stats.received += 1;
                 self.core.acknowledged(state, index, id, args.to_owned());
@@ -148,17 +149,43 @@ impl Inbound {
         Ok(())
     }
 
-    fn event(&self, state: &mut State, index: usize, event: (&str, &Args<'_>, Option<u64>), bytes: usize) {
-        let (name, args, ack) = event;
+    fn event(&self, state: &mut State, index: usize, event: (&str, Args<'_>, Option<u64>), bytes: usize) {
+        let (name, mut args, ack) = event;
         state.stats.received += 1;
-        self.core.events.push(Item::Event(Box::new(Incoming {
-            space: state.spaces[index].space.clone(),
+        let of = &mut state.spaces[index];
+        // Noted before the next packet is read, so that whenever the connection is lost, no event counts as missed that
+        // waits for its handlers.
+        if ack.is_none()
+            && let Some(offset) = of.recovery.read(&mut args)
+        {
+            of.recovery.note(&offset);
+        }
+        self.core.events.push(Item::Event(Box::new(self.incoming(of, (name, &args, ack), bytes))));
+    }
+
+    /// An event ahead of the answer to CONNECT, which will tell whether it is one that was missed.
+    fn early_event(&self, state: &mut State, index: usize, (name, mut args): (&str, Args<'_>), bytes: usize) {
+        state.stats.received += 1;
+        let of = &mut state.spaces[index];
+        let offset = of.recovery.read(&mut args).map(Cow::into_owned);
+        let event = self.incoming(of, (name, &args, None), bytes);
+        let (events, bytes) = of.recovery.keep_early(event, offset);
+        // So many are no accident. With them in the handlers' queue the server is slowed down, if need be.
+        if self.core.events.is_full_with(events, bytes) {
+            self.core.take_early(of.recovery.take_early());
+        }
+    }
+
+    fn incoming(&self, of: &SpaceState, event: (&str, &Args<'_>, Option<u64>), bytes: usize) -> Incoming {
+        let (name, args, ack) = event;
+        Incoming {
+            space: of.space.clone(),
             epoch: self.epoch,
             name: name.to_owned(),
             args: args.to_owned(),
             ack,
             bytes,
-        })));
+        }
     }
 }
 

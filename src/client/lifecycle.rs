@@ -23,8 +23,9 @@ use super::{
         Closing, Core, Entry, Membership, Parcel, Phase, Session, Space, SpaceState, State, Target, Upgrade,
     },
     delay::{delay, random},
-    events::Item,
+    events::{Incoming, Item},
     open::Opened,
+    recovery::Welcome,
     wake::{Lifeline, from_now},
 };
 use crate::proto::{
@@ -222,13 +223,15 @@ impl Core {
     }
 
     /// The server has let us in.
-    pub(super) fn joined(&self, state: &mut State, index: usize, id: String) {
+    pub(super) fn joined(&self, state: &mut State, index: usize, welcome: Welcome) {
         let of = &mut state.spaces[index];
         if of.membership != Membership::Joining {
             return;
         }
-        of.membership = Membership::Joined(id);
-        log::info!("joined {}", of.space.name);
+        let early = of.recovery.connected(&welcome);
+        of.membership = Membership::Joined(welcome.sid);
+        let how = if of.recovery.recovered { "recovered" } else { "joined" };
+        log::info!("{how} {}", of.space.name);
         let space = of.space.clone();
         let first = state.session.as_mut().filter(|session| !session.joined).map(|session| {
             session.joined = true;
@@ -244,9 +247,16 @@ impl Core {
             }
             state.attempts = 0;
         }
+        // What was missed goes first, as in the official client.
+        self.take_early(early);
         self.events.push(Item::Connect(space));
         self.release(state, index);
         self.changed.notify_all();
+    }
+
+    /// Hands on events that came ahead of the answer to CONNECT.
+    pub(super) fn take_early(&self, events: Vec<Incoming>) {
+        events.into_iter().for_each(|event| self.events.push(Item::Event(Box::new(event))));
     }
 
     /// A namespace cannot be joined, and is not tried again.
@@ -255,6 +265,7 @@ impl Core {
         let of = &mut state.spaces[index];
         log::warn!("{}: {error}", of.space.name);
         of.membership = Membership::Out;
+        of.recovery.forget_early();
         of.active = false;
         of.refusal = Some(error.clone());
         self.events.push(Item::ConnectError(of.space.clone(), error));
@@ -274,6 +285,7 @@ impl Core {
     fn leave(&self, state: &mut State, index: usize, reason: CloseReason) {
         let of = &mut state.spaces[index];
         let was = std::mem::replace(&mut of.membership, Membership::Out);
+        of.recovery.forget_early();
         if matches!(was, Membership::Joined(_)) {
             self.events.push(Item::Disconnect(of.space.clone(), reason));
         }

@@ -38,6 +38,9 @@
 //! | events for handlers | [`Builder::event_queue`] events, 16 MiB | nothing more is read, the network pushes back |
 //! | sessions for `link`, for `poll` | 1 each | cannot be: one session ends before the next begins |
 //!
+//! A lost connection is made again, and where the server allows it, the session goes on as if nothing had happened
+//! ([`Socket::recovered`]).
+//!
 //! What is left out: HTTP proxies, cookies, WebTransport, and the official `forceBase64`, `withCredentials` and
 //! `transportOptions`, which are the browser's.
 
@@ -60,6 +63,7 @@ mod offline;
 pub(crate) use open::read_open_for_fuzzing;
 mod open;
 mod polling;
+mod recovery;
 mod socket;
 mod space;
 mod stats;

@@ -75,6 +75,25 @@ impl Socket {
         self.core().state.lock().spaces[self.space.index].is_joined()
     }
 
+    /// Official `recovered`: whether the last CONNECT went on with the session before it (connection state recovery, when
+    /// the server has it on). Then the id is the same, the server has put this socket back into its rooms, and
+    /// sends what was missed, each event once and in order: what has waited for its handler when the connection was
+    /// lost does not come again. False before the first CONNECT, and whenever something may be missing.
+    ///
+    /// ```no_run
+    /// # let client = tinysio::client::connect("http://localhost:5000")?;
+    /// client.socket("/").on_connect(|socket| {
+    ///     if !socket.recovered() {
+    ///         socket.emit("subscribe", "prices").ok();
+    ///     }
+    /// });
+    /// # Ok::<(), tinysio::client::Error>(())
+    /// ```
+    #[must_use]
+    pub fn recovered(&self) -> bool {
+        self.core().state.lock().spaces[self.space.index].recovery.recovered
+    }
+
     /// Joins the namespace again after it was left, removed or refused, with fresh auth; connects the client if
     /// need be. Returns at once; [`Handle::wait_connected`] or [`on_connect`](Self::on_connect) tell the outcome.
     ///
@@ -107,7 +126,7 @@ impl Socket {
     /// [`Error::ReservedEvent`], [`Error::Encode`], [`Error::TooLarge`], [`Error::QueueFull`],
     /// [`Error::BufferFull`], [`Error::NotConnected`], [`Error::Closed`].
     pub fn emit(&self, event: &str, args: impl Serialize) -> Result<Delivery, Error> {
-        self.send(event, &args, false, None)
+        self.send(event, &args, false, None).map(|(_, delivery)| delivery)
     }
 
     /// Emits an event that may be thrown away: it is not buffered, not retried, and dropped when the send queue is full.
@@ -115,7 +134,7 @@ impl Socket {
     /// # Errors
     /// As [`emit`](Self::emit), without those of queue, buffer and connection.
     pub fn emit_volatile(&self, event: &str, args: impl Serialize) -> Result<Delivery, Error> {
-        self.send(event, &args, true, None)
+        self.send(event, &args, true, None).map(|(_, delivery)| delivery)
     }
 
     /// Emits an event and waits for the server's acknowledgement, for at most `timeout`, buffering included. May be called
@@ -132,10 +151,11 @@ impl Socket {
         let by = from_now(timeout);
         let (waiter, answer) = crossbeam_channel::bounded(1);
         let waiting = Waiting::new(self.core());
-        let id = self.space.take_id();
-        self.send(event, &args, false, Some((id, Waiter::Thread(waiter), None)))?;
+        let (id, _) = self.send(event, &args, false, Some((Waiter::Thread(waiter), None)))?;
         let answer = answer.recv_deadline(by).unwrap_or_else(|_| {
-            self.core().give_up_ack(self.space.index, id);
+            if let Some(id) = id {
+                self.core().give_up_ack(self.space.index, id);
+            }
             // It may have come in the last moment.
             answer.try_recv().unwrap_or(Err(Error::Timeout { what: "acknowledgement", after: timeout }))
         });
@@ -156,28 +176,29 @@ impl Socket {
         callback: impl FnOnce(&Self, Result<OwnedArgs, Error>) + Send + 'static,
     ) -> Result<Delivery, Error> {
         let waiter = Waiter::Callback(Box::new(callback));
-        let id = self.space.take_id();
-        self.send(event, &args, false, Some((id, waiter, Some(from_now(timeout)))))
+        let ack = Some((waiter, Some(from_now(timeout))));
+        self.send(event, &args, false, ack).map(|(_, delivery)| delivery)
     }
 
-    /// Encodes, then posts.
+    /// Encodes, then posts. Gives the acknowledgement's id, if there is to be one.
     fn send<T: Serialize + ?Sized>(
         &self,
         event: &str,
         args: &T,
         volatile: bool,
-        ack: Option<(u64, Waiter, Option<Instant>)>,
-    ) -> Result<Delivery, Error> {
+        ack: Option<(Waiter, Option<Instant>)>,
+    ) -> Result<(Option<u64>, Delivery), Error> {
         if limits::RESERVED_EVENTS.contains(&event) {
             return Err(Error::ReservedEvent(event.to_owned()));
         }
-        let (id, waiter, deadline) = match ack {
-            Some((id, waiter, deadline)) => (Some(id), Some(waiter), deadline),
-            // Each event of `retries` is acknowledged, also when nobody asked.
-            None => (self.core().retries(volatile).then(|| self.space.take_id()), None, None),
-        };
+        // Each event of `retries` is acknowledged, also when nobody asked.
+        let acknowledged = ack.is_some() || self.core().retries(volatile);
+        let id = acknowledged.then(|| self.space.take_id());
+        let (waiter, deadline) = ack.map_or((None, None), |(waiter, deadline)| (Some(waiter), deadline));
         let encoded = Outgoing::event(&self.space.name, event, id).encode(args)?;
-        self.core().post(&self.space, Letter { encoded, id, waiter, deadline, volatile })
+        let mut letter = Letter { encoded, id, waiter, deadline, volatile };
+        let delivery = self.core().post(&self.space, &mut letter)?;
+        Ok((letter.id, delivery))
     }
 
     /// Acknowledges an event of the session `epoch`.

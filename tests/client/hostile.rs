@@ -26,7 +26,7 @@ pub(crate) fn listen(serve: impl Fn(TcpStream) + Send + Sync + Clone + 'static) 
 }
 
 /// Reads a request's head and its body; `None` at the end of the stream.
-fn request(stream: &mut TcpStream) -> Option<String> {
+pub(crate) fn request(stream: &mut TcpStream) -> Option<String> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         let mut byte = [0];
@@ -43,8 +43,10 @@ fn request(stream: &mut TcpStream) -> Option<String> {
     Some(format!("{head}{}", String::from_utf8_lossy(&body)))
 }
 
-fn answer(stream: &mut TcpStream, status: &str, body: &str) {
-    let _ = write!(stream, "HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+pub(crate) fn answer(stream: &mut TcpStream, status: &str, body: &str) {
+    // In one piece: several would wait for one another's acknowledgement.
+    let whole = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    let _ = stream.write_all(whole.as_bytes());
 }
 
 /// A peer that gives one and the same HTTP answer to everything.
@@ -125,7 +127,7 @@ pub(crate) fn deaf_websocket_with(ping: u32) -> String {
     })
 }
 
-fn accept_websocket(stream: &mut TcpStream, request: &str) {
+pub(crate) fn accept_websocket(stream: &mut TcpStream, request: &str) {
     let name = "sec-websocket-key: ";
     let key = request.lines().find(|line| line.to_lowercase().starts_with(name)).unwrap();
     let accept = tungstenite::handshake::derive_accept_key(&key.as_bytes()[name.len()..]);
@@ -305,7 +307,11 @@ fn a_packet_after_the_join(#[case] packet: &'static str, #[case] ends: Option<Cl
     let client = once(&polling(Some(packet)), Way::Polling).build().unwrap();
     let (said, heard) = hear("disconnect");
     client.socket("/").on_disconnect(move |_, reason| said.send(reason).unwrap());
-    client.connect().unwrap();
+    let (said, joined) = hear("the join");
+    client.socket("/").on_connect(move |_| said.send(()).unwrap());
+    // Not `connect`, which may find that it has ended already.
+    client.start().unwrap();
+    joined.next();
     match ends {
         Some(reason) => assert_eq!(heard.next(), reason),
         None => assert_eq!(heard.within(Duration::from_millis(150)), None),

@@ -2,9 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a helper that cannot go on ends its test")]
 
+mod fake;
 mod hostile;
 mod interop;
 mod lifecycle;
+mod recovery;
+mod recovery_official;
 mod support;
 #[cfg(feature = "tls")]
 mod tls;

@@ -1,5 +1,5 @@
 // The official server, as a peer for the tests of the client (tests/client). Prints `PORT n` when it listens.
-// Options: --port N --transports a,b --ping-interval MS --ping-timeout MS --max-payload BYTES --no-upgrade
+// Options: --port N --transports a,b --ping-interval MS --ping-timeout MS --max-payload BYTES --no-upgrade --recovery
 import { createServer } from "node:http";
 import { parseArgs } from "node:util";
 import { Server } from "socket.io";
@@ -12,6 +12,7 @@ const { values } = parseArgs({
     "ping-timeout": { type: "string", default: "20000" },
     "max-payload": { type: "string", default: "1000000" },
     "no-upgrade": { type: "boolean", default: false },
+    recovery: { type: "boolean", default: false },
   },
 });
 
@@ -22,6 +23,7 @@ const io = new Server(http, {
   pingTimeout: Number(values["ping-timeout"]),
   maxHttpBufferSize: Number(values["max-payload"]),
   allowUpgrades: !values["no-upgrade"],
+  ...(values.recovery && { connectionStateRecovery: {} }),
 });
 
 let connects = 0;
@@ -53,6 +55,13 @@ function serve(socket) {
   socket.on("kick", () => socket.disconnect());
   socket.on("kick_hard", () => socket.disconnect(true));
   socket.on("drop", () => socket.conn.close());
+  socket.on("close", (id, ack) => ack(io.sockets.sockets.get(id)?.conn.close()));
+  socket.on("join", (room, ack) => ack(socket.join(room)));
+  socket.on("tell", (room, ...args) => {
+    const ack = args.pop();
+    ack((room ? io.to(room) : io).emit("told", ...args));
+  });
+  socket.on("sockets", (ack) => ack(io.sockets.sockets.size));
 }
 
 io.on("connection", serve);

@@ -50,6 +50,17 @@ impl<'a> Args<'a> {
         self.values.iter().map(|json| Arg { json, attachments: self.attachments })
     }
 
+    /// The last argument, if it is a string: borrowed, unless it has escapes.
+    pub(crate) fn last_string(&self) -> Option<Cow<'a, str>> {
+        let last = self.values.get(self.len().checked_sub(1)?)?.get();
+        if last.starts_with('"') { placeholder::unquote(last).ok() } else { None }
+    }
+
+    /// Takes the last argument off. What it was in the packet stays: attachments keep their numbers.
+    pub(crate) fn pop(&mut self) -> Option<Arg<'a>> {
+        self.values.pop().map(|json| Arg { json, attachments: self.attachments })
+    }
+
     /// The argument at `index` as a `T`; a missing one is read as `null`, as JavaScript would see it. Attachments
     /// become bytes wherever `T` asks for bytes: [`bytes::Bytes`], `Vec<u8>`, `[u8; N]`, or `&[u8]` through
     /// `serde_bytes`, which copies nothing.
@@ -220,5 +231,61 @@ impl OwnedArgs {
 impl Serialize for OwnedArgs {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.args().serialize(serializer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+    use crate::proto::socket::{Body, Packet};
+
+    fn args<'a>(text: &'a str, attachments: &'a [Bytes]) -> Args<'a> {
+        let Body::Event { args, .. } = Packet::decode(text, attachments).unwrap().body else {
+            panic!("{text}")
+        };
+        args
+    }
+
+    #[rstest]
+    #[case::none(r#"2["e"]"#, None)]
+    #[case::one(r#"2["e","a"]"#, Some("a"))]
+    #[case::the_last_of_two(r#"2["e","a" , "b" ]"#, Some("b"))]
+    #[case::beyond_the_inline_ones(r#"2["e",1,2,3,4,5,"f"]"#, Some("f"))]
+    #[case::escapes(r#"2["e","\u0061\""]"#, Some("a\""))]
+    #[case::empty(r#"2["e",""]"#, Some(""))]
+    #[case::a_number(r#"2["e","a",1]"#, None)]
+    #[case::an_object(r#"2["e",{"a":"b"}]"#, None)]
+    #[case::null(r#"2["e",null]"#, None)]
+    fn the_last_string(#[case] text: &str, #[case] last: Option<&str>) {
+        assert_eq!(args(text, &[]).last_string().as_deref(), last);
+    }
+
+    #[test]
+    fn a_plain_string_is_borrowed() {
+        assert!(matches!(args(r#"2["e","AAAAAAAAAAA"]"#, &[]).last_string(), Some(Cow::Borrowed(_))));
+    }
+
+    #[test]
+    fn taken_off_one_by_one() {
+        let mut args = args(r#"2["e",0,1,2,3,4,5]"#, &[]);
+        for n in (0..6).rev() {
+            assert_eq!(args.pop().unwrap().json(), n.to_string());
+            assert_eq!(args.len(), n);
+            let left: Vec<_> = args.iter().map(|arg| arg.json().to_owned()).collect();
+            assert_eq!(left, (0..n).map(|n| n.to_string()).collect::<Vec<_>>());
+        }
+        assert!(args.pop().is_none() && args.is_empty() && args.last_string().is_none());
+    }
+
+    #[test]
+    fn what_is_taken_off_leaves_the_attachments() {
+        let bytes = [Bytes::from_static(b"\x01")];
+        let mut args = args(r#"51-["e",{"_placeholder":true,"num":0},"AAAAAAAAAAA"]"#, &bytes);
+        assert_eq!(args.last_string().as_deref(), Some("AAAAAAAAAAA"));
+        args.pop();
+        assert_eq!((args.len(), args.get::<Bytes>(0).unwrap()), (1, bytes[0].clone()));
+        assert_eq!(args.attachments(), bytes);
     }
 }

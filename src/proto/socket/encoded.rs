@@ -68,6 +68,21 @@ impl Encoded {
     pub fn frames(&self) -> Frames<'_> {
         Frames::new(&self.0)
     }
+
+    /// This event of `namespace`, which was encoded with the acknowledgement id `old`, with `new` in its place.
+    pub(crate) fn renumbered(&self, namespace: &str, old: u64, new: u64) -> Self {
+        let mut frames = self.frames();
+        let text = frames.next().and_then(|header| header.text()).unwrap_or_default();
+        // Ahead of the namespace there are only digits and a dash, and in the default one, which is not written, no bracket.
+        let name = text.find(namespace).filter(|_| namespace != limits::DEFAULT_NAMESPACE);
+        let name_end = name.map_or(0, |at| at + namespace.len());
+        let Some((prefix, json)) = text[name_end..].split_once('[') else { return self.clone() };
+        let prefix = &text[..name_end + prefix.len() - old.to_string().len()];
+        let mut buffer = Vec::with_capacity(self.0.len() + limits::MAX_ACK_DIGITS);
+        push_frame(&mut buffer, Opcode::Text, format!("{prefix}{new}[{json}").as_bytes());
+        buffer.extend_from_slice(frames.rest);
+        Self(buffer.into())
+    }
 }
 
 /// A Socket.IO packet to be encoded: everything but its data.
@@ -380,5 +395,24 @@ impl<'a> Iterator for Frames<'a> {
             _ => Opcode::Control,
         };
         Some(Frame { opcode, data, size })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    fn renumbered_is_encoded_with_the_new_id(#[values("/", "/chat", "/4[2-17[", "/12")] namespace: &str) {
+        for (old, new) in [(0, 1), (9, 10), (999, 1_000), (42, 43)] {
+            for attachment in [&[][..], &[0; 10], &[1; 120], &[2; 70_000]] {
+                let attachment = (!attachment.is_empty()).then(|| Bytes::from_static(attachment));
+                let event =
+                    |id| Outgoing::event(namespace, "e[1", Some(id)).encode(&("[0]", &attachment)).unwrap();
+                assert_eq!(event(old).renumbered(namespace, old, new), event(new));
+            }
+        }
     }
 }

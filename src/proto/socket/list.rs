@@ -21,6 +21,10 @@ impl<'a> RawList<'a> {
         }
     }
 
+    pub(super) fn pop(&mut self) -> Option<&'a RawValue> {
+        self.more.pop().or_else(|| self.inline.iter_mut().rfind(|slot| slot.is_some())?.take())
+    }
+
     pub(super) fn len(&self) -> usize {
         self.inline.iter().flatten().count() + self.more.len()
     }
