@@ -73,6 +73,8 @@ impl Author {
                     .collect(),
                 data: (other % 2 == 0).then(|| frames(other.into())),
                 last: self.last,
+                entered: self.last / 2,
+                blind: self.last / 3,
                 known: self.last + 1,
             }),
             kind => {
@@ -116,6 +118,8 @@ pub(super) fn session(pid: &str, last: u64) -> KeptSession {
         stays,
         data: None,
         last,
+        entered: 1,
+        blind: 2,
         known: last,
     }
 }
