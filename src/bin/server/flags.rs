@@ -192,7 +192,7 @@ impl Flags {
     }
 
     /// A server that is set up as far as the flags go.
-    pub(crate) fn builder(&self) -> Result<Builder, Failure> {
+    pub(crate) fn builder(&self) -> Builder {
         let mut builder = Server::builder();
         if self.max_connections_per_ip > 0 {
             let proxies = self.trust_proxy.clone();
@@ -201,8 +201,8 @@ impl Flags {
                 move |ip| ip.to_canonical().is_loopback() || proxies.iter().any(|proxy| proxy.contains(ip)),
             );
         }
-        builder = self.recover(builder)?;
-        Ok(builder
+        builder = self.recover(builder);
+        builder
             .max_connections(self.max_connections as usize)
             .accept_rate(Rate { per_second: self.accept_rate, burst: self.accept_burst })
             .byte_rate(Rate { per_second: self.byte_rate, burst: self.byte_burst })
@@ -210,26 +210,25 @@ impl Flags {
             .max_rooms(self.max_rooms)
             .ping_interval(self.ping_interval)
             .ping_timeout(self.ping_timeout)
-            .cors(self.cors()))
+            .cors(self.cors())
     }
 
-    fn recover(&self, mut builder: Builder) -> Result<Builder, Failure> {
+    fn recover(&self, mut builder: Builder) -> Builder {
         if self.recovery.is_zero() && self.store.is_none() {
-            return Ok(builder);
+            return builder;
         }
         let mut options = ConnectionStateRecovery::new().max_bytes(self.recovery_bytes as usize);
         if !self.recovery.is_zero() {
             options = options.max_disconnection_duration(self.recovery);
         }
         builder = builder.connection_state_recovery(options);
-        let Some(path) = &self.store else { return Ok(builder) };
+        let Some(path) = &self.store else { return builder };
         let durability = if self.store_every.is_zero() {
             Durability::EveryPacket
         } else {
             Durability::Every(self.store_every)
         };
-        let store = FileStore::open(path).map_err(|error| Failure::Failed(error.to_string()))?;
-        Ok(builder.store(store, durability))
+        builder.store(FileStore::new(path), durability)
     }
 
     fn cors(&self) -> Cors {

@@ -92,7 +92,7 @@ fn signals() -> Result<Receiver<()>, Failure> {
 }
 
 fn listen(flags: &Flags, chat: &Chat) -> Result<Server, Failure> {
-    let builder = chat.install(flags.builder()?);
+    let builder = chat.install(flags.builder());
     let started = match &flags.unix {
         Some(path) => builder.listen_unix(path),
         None => builder.listen(authority(&flags.host, flags.port)),

@@ -31,8 +31,13 @@ use super::{
 #[derive(Debug)]
 pub struct FileStore {
     path: PathBuf,
-    /// `None` once it is abandoned.
-    tables: Option<Tables>,
+    /// `None` before it is opened, and once it is abandoned.
+    opened: Option<Opened>,
+}
+
+#[derive(Debug)]
+struct Opened {
+    tables: Tables,
     /// The file, and with it the lock.
     disk: Arc<dyn StorageBackend>,
 }
@@ -41,21 +46,24 @@ pub struct FileStore {
 const TRIES: usize = 4;
 
 impl FileStore {
-    /// Opens the store at this path, or makes a new one there; the directory must be there.
+    /// The store at this path, which is not touched before the server starts. The directory must be there; a file that is not is
+    /// made.
     ///
-    /// A file that cannot be read, or is not a store, is moved to `PATH.damaged` (in place of an older one) with a line in
-    /// the log at `error`, and a new store begins.
-    ///
-    /// # Errors
-    /// Another process has it open, a newer version has written it, the disk is full, or the system refuses.
-    pub fn open(path: impl Into<PathBuf>) -> Result<Self, StoreError> {
-        let path = path.into();
+    /// A file that cannot be read, or is not a store, is then moved to `PATH.damaged` (in place of an older one) with a line in the
+    /// log at `error`, and a new store begins. [`open`](Store::open) fails when another process has it open, a newer version has
+    /// written it, the disk is full, or the system refuses.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), opened: None }
+    }
+
+    fn opened(&mut self) -> Result<Opened, StoreError> {
+        let path = self.path.clone();
         let mut what = String::from("other processes keep replacing it");
         for _ in 0..TRIES {
             let Some(file) = locked(&path)? else { continue };
             let disk: Arc<dyn StorageBackend> = Arc::new(FileDisk(file));
             match guarded(|| Tables::open(&disk)) {
-                Ok(tables) => return Ok(Self { path, tables: Some(tables), disk }),
+                Ok(tables) => return Ok(Opened { tables, disk }),
                 Err(Refusal::Newer(found)) => return Err(StoreError::TooNew { path, found, known: FORMAT }),
                 Err(Refusal::Failed(error)) => {
                     what = damage(&path, error)?;
@@ -73,8 +81,8 @@ impl FileStore {
     }
 
     fn with<T>(&mut self, work: impl FnOnce(&mut Tables) -> Result<T, redb::Error>) -> Result<T, StoreError> {
-        let Some(tables) = &mut self.tables else {
-            return Err(failed(&self.path, io::Error::other("it was abandoned")));
+        let Some(Opened { tables, .. }) = &mut self.opened else {
+            return Err(failed(&self.path, io::Error::other("it is not open")));
         };
         guarded(|| work(tables).map_err(Refusal::Failed)).map_err(|refusal| match refusal {
             Refusal::Newer(found) => StoreError::TooNew { path: self.path.clone(), found, known: FORMAT },
@@ -86,17 +94,21 @@ impl FileStore {
     }
 
     /// Closing writes, and what is there may be damaged.
-    fn close(&mut self) {
-        let tables = self.tables.take();
+    fn close(&mut self) -> Option<Arc<dyn StorageBackend>> {
+        let Opened { tables, disk } = self.opened.take()?;
         let _ = guarded(|| {
             drop(tables);
             Ok(())
         });
+        Some(disk)
     }
 }
 
 impl Store for FileStore {
     fn open(&mut self) -> Result<Kept, StoreError> {
+        if self.opened.is_none() {
+            self.opened = Some(self.opened()?);
+        }
         self.with(Tables::begin_life)
     }
 
@@ -109,9 +121,13 @@ impl Store for FileStore {
     fn abandon(&mut self) {
         let aside = beside(&self.path, ".failed");
         let renamed = fs::rename(&self.path, &aside).and_then(|()| sync_directory(&self.path));
-        self.close();
+        let disk = self.close();
         let path = self.path.display();
-        match renamed.or_else(|_| self.disk.set_len(0).and_then(|()| self.disk.sync_data())) {
+        let emptied = |error| match &disk {
+            Some(disk) => disk.set_len(0).and_then(|()| disk.sync_data()),
+            None => Err(error),
+        };
+        match renamed.or_else(emptied) {
             Ok(()) => log::error!("the store {path} is abandoned; the next start begins a new one"),
             Err(error) => log::error!(
                 "the store {path} is abandoned and cannot be moved away: {error}; remove it before the next start, \
@@ -239,7 +255,7 @@ mod tests {
     /// A store with something in it, closed properly or left as a killed process leaves it.
     fn filled(folder: &Folder, properly: bool) -> Vec<Kept> {
         let (mut author, mut model, mut states) = (Author::default(), Model::default(), Vec::new());
-        let mut store = FileStore::open(folder.file()).unwrap();
+        let mut store = FileStore::new(folder.file());
         model.0.life = store.open().unwrap().life;
         author.begin(model.0.life);
         for verb in 0..60 {
@@ -259,7 +275,7 @@ mod tests {
     /// Opens what is there. `None`: it was moved aside, unchanged, and a new store has begun.
     fn found(folder: &Folder) -> Option<Kept> {
         let before = fs::read(folder.file()).unwrap();
-        let kept = FileStore::open(folder.file()).unwrap().open().unwrap();
+        let kept = FileStore::new(folder.file()).open().unwrap();
         if beside_it(folder).is_empty() {
             return Some(Kept { life: kept.life - 1, ..kept });
         }
@@ -299,7 +315,7 @@ mod tests {
             match found(&folder) {
                 // After a power cut the last commit may have been under way, and damage looks as if it had.
                 Some(kept) => {
-                    assert!(states[states.len() - if properly { 1 } else { 2 }..].contains(&kept), "{round}")
+                    assert!(states[states.len() - if properly { 1 } else { 2 }..].contains(&kept), "{round}");
                 }
                 None => moved += 1,
             }
@@ -342,7 +358,7 @@ mod tests {
         let folder = Folder::new();
         let file = b"tinysio store 12\n".repeat(2);
         fs::write(folder.file(), &file).unwrap();
-        let error = FileStore::open(folder.file()).unwrap_err();
+        let error = FileStore::new(folder.file()).open().unwrap_err();
         assert!(matches!(error, StoreError::TooNew { found: 12, known: 1, .. }), "{error}");
         assert_eq!(fs::read(folder.file()).unwrap(), file);
         assert!(beside_it(&folder).is_empty());
@@ -351,27 +367,28 @@ mod tests {
     #[test]
     fn one_process_at_a_time() {
         let folder = Folder::new();
-        let store = FileStore::open(folder.file()).unwrap();
-        let error = FileStore::open(folder.file()).unwrap_err();
+        let mut store = FileStore::new(folder.file());
+        store.open().unwrap();
+        let error = FileStore::new(folder.file()).open().unwrap_err();
         assert!(matches!(error, StoreError::InUse { .. }), "{error}");
         drop(store);
-        FileStore::open(folder.file()).unwrap();
+        FileStore::new(folder.file()).open().unwrap();
     }
 
     #[test]
     fn only_the_owner_may_read_it() {
         let folder = Folder::new();
-        FileStore::open(folder.file()).unwrap();
+        FileStore::new(folder.file()).open().unwrap();
         assert_eq!(fs::metadata(folder.file()).unwrap().permissions().mode() & 0o777, 0o600);
     }
 
     #[test]
     fn a_path_that_cannot_be() {
         let folder = Folder::new();
-        let missing = FileStore::open(folder.0.join("missing/store")).unwrap_err();
+        let missing = FileStore::new(folder.0.join("missing/store")).open().unwrap_err();
         assert!(matches!(missing, StoreError::NoDirectory { .. }), "{missing}");
         for path in [&*folder.0, Path::new("/dev/null")] {
-            let error = FileStore::open(path).unwrap_err();
+            let error = FileStore::new(path).open().unwrap_err();
             assert!(matches!(error, StoreError::Io { .. }), "{error}");
         }
         assert!(beside_it(&folder).is_empty());
@@ -419,7 +436,7 @@ mod tests {
         let small = Small(FileDisk(locked(&path).unwrap().unwrap()), AtomicU64::new(400_000));
         let disk: Arc<dyn StorageBackend> = Arc::new(small);
         let tables = Tables::open(&disk).unwrap();
-        let mut store = FileStore { path, tables: Some(tables), disk };
+        let mut store = FileStore { path, opened: Some(Opened { tables, disk }) };
         store.open().unwrap();
         let commits = (1..).map(|offset| store.commit(&[Change::Packet(packet(offset, 1000))]));
         let error = commits.take(1000).find_map(Result::err).expect("the disk is full");
@@ -432,15 +449,15 @@ mod tests {
         assert!(!folder.file().exists());
         store.commit(&[]).unwrap_err();
         // The lock is on the file that was abandoned.
-        let kept = FileStore::open(folder.file()).unwrap().open().unwrap();
+        let kept = FileStore::new(folder.file()).open().unwrap();
         assert_eq!(kept, Kept { life: 1, ..Kept::default() });
     }
 
-    /// The 24 bits of an offset are used up: everything is forgotten, so that nobody with an old offset is known.
+    /// The 20 bits of an offset are used up: everything is forgotten, so that nobody with an old offset is known.
     #[test]
     fn after_the_last_life_comes_the_first() {
         let folder = Folder::new();
-        let mut store = FileStore::open(folder.file()).unwrap();
+        let mut store = FileStore::new(folder.file());
         store.open().unwrap();
         store
             .commit(&[Change::Packet(packet(7, 1)), Change::Trim(3), Change::Session(session("a", 1))])
@@ -448,7 +465,7 @@ mod tests {
         store.with(|tables| tables.set_life(Kept::LIFE_MAX)).unwrap();
         for life in 1..3 {
             drop(store);
-            store = FileStore::open(folder.file()).unwrap();
+            store = FileStore::new(folder.file());
             assert_eq!(store.open().unwrap(), Kept { life, ..Kept::default() });
         }
     }

@@ -5,7 +5,7 @@
 //!   then    commit ─► [Change, Change, …]: all of them or none, durable when it returns
 //!   trouble abandon ► the server goes on without it; the next start does not believe what it holds
 //! ```
-//! A packet's **offset** is `life << 40 | count`. The life is the number of times that the store was opened, so an offset
+//! A packet's **offset** is `life << 44 | count`. The life is the number of times that the store was opened, so an offset
 //! is never used twice, whatever was lost. The **floor** is the largest offset that was trimmed: below it there are gaps.
 //!
 //! No time of day is kept, because a box without a clock battery wakes up in 1970. Ages begin anew with each life.
@@ -38,7 +38,7 @@ pub trait Store: Send + 'static {
     /// a start, before anything else.
     ///
     /// # Errors
-    /// The store cannot be used. The server says so and does not start.
+    /// The store cannot be used. The server says so in its log and starts without it.
     fn open(&mut self) -> Result<Kept, StoreError>;
 
     /// Makes the changes durable in their order, all of them or none.
@@ -69,9 +69,9 @@ pub struct Kept {
 }
 
 impl Kept {
-    /// The largest life: an offset has 24 bits for it. The opening after that forgets everything and begins with 1
+    /// The largest life: an offset has 20 bits for it. The opening after that forgets everything and begins with 1
     /// again, so that nobody who asks for an old offset is known.
-    pub const LIFE_MAX: u32 = (1 << 24) - 1;
+    pub const LIFE_MAX: u32 = (1 << 20) - 1;
 }
 
 /// One step of a commit.

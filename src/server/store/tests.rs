@@ -171,7 +171,7 @@ impl Kind {
         match self {
             Self::Memory(store) => Box::new(store.clone()),
             #[cfg(feature = "store")]
-            Self::File(folder) => Box::new(FileStore::open(folder.file()).unwrap()),
+            Self::File(folder) => Box::new(FileStore::new(folder.file())),
         }
     }
 }
