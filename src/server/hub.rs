@@ -319,19 +319,19 @@ impl HubHandle {
 
     /// Until [`part`](Self::part), what this thread wants reaches the hub as one, unless it is very much, or waits for an answer.
     pub(super) fn gather(&self) {
-        TOGETHER.set(Some(Together::default()));
+        TOGETHER.with_borrow_mut(|together| *together = Some(Together::default()));
     }
 
     /// Whether this thread gathers.
     pub(super) fn is_gathering(&self) -> bool {
-        TOGETHER.with_borrow(Option::is_some)
+        TOGETHER.with_borrow_mut(|together| together.is_some())
     }
 
     /// Sends what was gathered, and gathers no more.
     pub(super) fn part(&self) {
         // Fails after the stop, when nothing is sent any more.
         let _ = self.send_gathered();
-        TOGETHER.set(None);
+        TOGETHER.with_borrow_mut(|together| *together = None);
     }
 
     /// Sends what was gathered: somebody is about to wait for what it does.

@@ -12,4 +12,5 @@ mod log;
 mod notices;
 mod program;
 mod rooms;
+mod store;
 mod support;

@@ -145,6 +145,32 @@ fn a_sleep_that_is_longer_than_the_heartbeat(
     server.stop();
 }
 
+/// The store's disk is full, or breaks, at the start or later: the server goes on without it, and says so.
+#[rstest]
+#[case::full("pwrite64:error=ENOSPC:when=40+", 64)]
+#[case::full_at_once("pwrite64:error=ENOSPC:when=1+", 1)]
+#[case::broken("fdatasync:error=EIO:when=5+", 64)]
+fn a_store_that_fails(#[case] injected: &str, #[case] clients: usize) {
+    if !can_trace() {
+        return;
+    }
+    let path = std::env::temp_dir().join(format!("tinysio-{}-{}", std::process::id(), injected.len()));
+    // It may not be there.
+    let _ = std::fs::remove_file(&path);
+    let server = Served::traced(injected, &["--store", path.to_str().unwrap()]);
+    for _ in 0..clients {
+        for road in ROADS {
+            talk(server.port, road).unwrap();
+        }
+    }
+    let errors = server.stop();
+    assert!(errors.contains("goes on without it") || errors.contains("starts without it"), "{errors}");
+    assert!(!path.exists() || clients == 1, "what it has kept until then could be believed");
+    for suffix in ["", ".failed"] {
+        let _ = std::fs::remove_file(format!("{}{suffix}", path.display()));
+    }
+}
+
 /// Where the log goes there is no room.
 #[rstest]
 #[case::text(&["--log-level", "debug"])]
