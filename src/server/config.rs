@@ -11,6 +11,11 @@ pub(super) type AllowRequest = Arc<dyn Fn(&Request<'_>) -> Result<(), String> + 
 /// Deadlines are instants, which a longer duration could overflow.
 const DURATION_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 
+/// Whether an option can be this.
+pub(super) fn is_duration(duration: Duration) -> bool {
+    !duration.is_zero() && duration <= DURATION_MAX
+}
+
 /// The options of a server. Those of the official server have its names and defaults.
 ///
 /// Set them through [`Builder`](super::Builder), or fill this and hand it to
@@ -233,7 +238,7 @@ impl Config {
             "path must begin and end with '/', like \"/socket.io/\"",
         )?;
         for (name, duration) in self.durations() {
-            if duration.is_zero() || duration > DURATION_MAX {
+            if !is_duration(duration) {
                 return Err(StartError::Config(format!("{name} must be longer than 0 and at most a year")));
             }
         }

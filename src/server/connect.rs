@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use super::{
     acks,
-    hub::Question,
+    hub::{Command, Question},
     namespace::Namespace,
     recovery::{Claim, Resume},
     retried::RID_MAX,
@@ -79,6 +79,13 @@ pub(super) fn begin(
     let kept = || (namespace.0.handlers.data.as_ref()?.decode)(resume.kept.as_deref()?);
     socket.set_any_data(resume.data.clone().or_else(kept));
     Ok((socket, Some(resume)))
+}
+
+/// The middlewares have refused a socket that would have taken the place of one that was lost: the next may.
+pub(super) fn release(socket: &Socket, resume: Option<Box<Resume>>) {
+    if let Some(resume) = resume {
+        socket.namespace().0.hub.send(Command::Release(resume));
+    }
 }
 
 /// Whether the middlewares let the socket pass unasked.

@@ -313,6 +313,7 @@ impl Inbound {
             && let Err(refusal) = admit(&socket)
         {
             log::debug!("session {}: {name} refused: {refusal}", session.name());
+            connect::release(&socket, resume);
             return refuse(session, name, &refusal);
         }
         session.settled.store(true, Release);
@@ -418,6 +419,7 @@ fn retried(socket: &Socket, mut event: Event<'_>, id: u64) {
             hub.gather();
             handle(socket, event);
             hub.part();
+            retried.end_gathered();
             retried.end(socket, id, false);
         }
         Turn::Answered(answer) => {

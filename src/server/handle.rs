@@ -17,7 +17,7 @@ use super::{
     admission::Admission,
     broadcast::Broadcast,
     budget::Budget,
-    config::Config,
+    config::{Config, is_duration},
     connections::Connections,
     cors::Cors,
     crew::Crew,
@@ -378,6 +378,13 @@ impl Builder {
 
     fn validate(&self) -> Result<(), StartError> {
         self.config.validate()?;
+        if let Some((_, Durability::Every(every))) = self.store
+            && !is_duration(every)
+        {
+            return Err(StartError::Config(
+                "Durability::Every must be longer than 0 and at most a year".into(),
+            ));
+        }
         for namespace in &self.namespaces {
             if !namespace::is_name(&namespace.name) {
                 return Err(StartError::Config(format!(

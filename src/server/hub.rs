@@ -59,6 +59,9 @@ use crate::{
 /// Commands of one batch. A larger batch means fewer writes and a longer wait for the first packet in it.
 pub(super) const BATCH_MAX: usize = 256;
 
+/// A batch with more than this for clients who have come back is at its end.
+pub(super) const REPLAY_MAX: usize = 4 << 20;
+
 /// Packets for one recipient are written as one buffer up to this size.
 const GATHER_MAX: usize = 64 << 10;
 
@@ -138,8 +141,10 @@ pub(super) enum Command {
         namespace: usize,
         question: Question,
     },
+    /// A client that has asked for the place of one that was lost does not take it.
+    Release(Box<Resume>),
     /// The application's data of a socket, as the store keeps it.
-    Data(Socket, Option<Bytes>),
+    Data(Socket, Option<Bytes>, Option<Order>),
     /// What a client was answered, for its retries.
     Remember(KeptAnswer, Order),
     /// A client's retries are over.
@@ -196,8 +201,8 @@ fn gather(command: Command, total: &AtomicUsize) -> Gathering {
             + match &command {
                 Command::Emit { packet, .. } | Command::Direct { packet, .. } => packet.bytes().len(),
                 Command::Remember(answer, _) => answer.frames.len(),
-                Command::Data(_, data) => data.as_ref().map_or(0, Bytes::len),
-                Command::Join(..) | Command::Leave(..) => 0,
+                Command::Data(_, data, _) => data.as_ref().map_or(0, Bytes::len),
+                Command::Join(..) | Command::Leave(..) | Command::AckDeadline(..) => 0,
                 _ => return Gathering::Full(command),
             };
         if together.bytes + bytes > TOGETHER_MAX || total.load(Relaxed) + bytes > TOGETHER_TOTAL {
@@ -384,6 +389,16 @@ impl HubHandle {
         self.send(Command::Leave(socket, room, self.recovers.then(order)));
     }
 
+    pub(super) fn keep_data(&self, socket: Socket, data: Option<Bytes>) {
+        self.send(Command::Data(socket, data, self.recovers.then(order)));
+    }
+
+    /// At once, whatever this thread gathers.
+    pub(super) fn forget_answer(&self, client: Arc<str>, namespace: usize) {
+        // Fails after the stop, when nothing is kept any more.
+        let _ = self.inbox.send(Command::ForgetAnswer(client, namespace));
+    }
+
     pub(super) fn fence(&self) {
         self.send(Command::Fence(order()));
     }
@@ -483,6 +498,7 @@ pub(super) fn start(
         marks: Vec::new(),
         mark: 0,
         large: 0,
+        replayed: 0,
         recovery,
         recovery_alarm: None,
     };
@@ -590,6 +606,8 @@ struct Hub {
     mark: u64,
     /// Bytes of large packets of this batch.
     large: usize,
+    /// Bytes that clients who have come back get in this batch.
+    replayed: usize,
     recovery: Option<Recovery>,
     /// The next look at what recovery may forget, and its journal wants.
     recovery_alarm: Option<Instant>,
@@ -676,7 +694,11 @@ impl Hub {
             Command::ForgetAnswer(client, namespace) => {
                 self.keep(|recovery| recovery.forget_answer(client, namespace));
             }
-            Command::Data(socket, data) => self.keep(|recovery| recovery.keep_data(&socket, data)),
+            Command::Data(socket, data, order) => {
+                self.orders.extend(order);
+                self.keep(|recovery| recovery.keep_data(&socket, data));
+            }
+            Command::Release(resume) => self.keep(|recovery| recovery.release(&resume)),
             Command::Left(socket) => self.keep(|recovery| recovery.left(&socket)),
             Command::Stop => {}
         }
@@ -705,19 +727,25 @@ impl Hub {
             self.spaces[namespace].enter(socket);
             return self.direct(&session, consent, false, order);
         };
-        let Some(restored) = recovery.restore(&socket, &resume) else {
-            // Something has left the log, or another connection was faster. It comes again, and is told.
+        let left = self.room_bytes_left();
+        let Some(recovery) = &mut self.recovery else { return };
+        let (space, max) = (&self.spaces[namespace], self.config.max_rooms);
+        let Some(restored) = recovery.restore(&socket, &resume, |rooms| space.fits(rooms, max, left)) else {
+            // Something has left the log meanwhile, or its rooms have no room. It comes again, and is told.
             log::info!("session {}: it cannot be recovered any more", session.name());
             return session.end(CloseReason::TransportClose);
         };
         consent.set_offset(resume.offset);
         self.spaces[namespace].enter(socket.clone());
-        let left = self.room_bytes_left();
-        self.spaces[namespace].join(&socket, &restored.rooms, self.config.max_rooms, left, |_| ());
+        self.spaces[namespace].join(&socket, &restored.rooms, max, left, |_| ());
         self.direct(&session, consent, false, order);
         for packets in restored.missed {
+            self.replayed += packets.bytes().len();
             self.due.push((packets, false));
             self.note(session.slot, self.due.len() - 1);
+        }
+        if self.replayed > REPLAY_MAX {
+            self.flush();
         }
     }
 
@@ -881,6 +909,7 @@ impl Hub {
         self.inflight.leave(std::mem::take(&mut self.large));
         self.due.clear();
         self.orders.clear();
+        self.replayed = 0;
     }
 
     /// Sets the alarm for what recovery has to do later.
@@ -1051,6 +1080,11 @@ impl Space {
                 self.places.insert(moved, at);
             }
         }
+    }
+
+    /// Whether there is room for a newcomer in all of these.
+    fn fits(&self, names: &[Arc<str>], max: usize, left: usize) -> bool {
+        names.len() <= max && names.iter().map(|name| self.rooms.cost(name)).sum::<usize>() <= left
     }
 
     /// `joined`: hears of each room that it was not in before.

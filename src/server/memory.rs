@@ -55,6 +55,8 @@ impl Config {
             .saturating_add(self.room_bytes_total)
             .saturating_add(journal::BYTES_MAX)
             .saturating_add(hub::TOGETHER_TOTAL)
+            // One more replay may be in the batch that has reached its end.
+            .saturating_add(hub::REPLAY_MAX + self.outbox_bytes() / 2)
     }
 
     fn bytes_of_a_connection(&self) -> usize {

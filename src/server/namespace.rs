@@ -93,6 +93,10 @@ impl NamespaceBuilder {
     }
 
     /// Official `socket.on(name, …)`. A second handler of the same name replaces the first.
+    ///
+    /// With connection state recovery, and for an event that its client sends again until it is acknowledged (our client with
+    /// `retries`), what the handler emits leaves when it returns, or asks the hub something, waits for an acknowledgement, or has
+    /// emitted more than 1 MiB: until then it is kept together with the answer.
     pub fn on<O: Outcome>(
         &mut self,
         name: impl Into<String>,

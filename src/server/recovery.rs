@@ -151,6 +151,8 @@ struct Entry {
     to: Selection,
     packet: Encoded,
     at: Instant,
+    /// Bytes of all packets ever kept, up to this one.
+    total: u64,
 }
 
 impl Entry {
@@ -198,10 +200,10 @@ struct Away {
     /// Up to here, `member.last` tells whether anything was meant for it.
     known: Offset,
     data: Option<Arc<dyn Any + Send + Sync>>,
-    /// Its disconnect handlers have returned.
-    ready: bool,
-    /// Who has asked for it last.
-    claim: u64,
+    /// The one that left, until its disconnect handlers have returned.
+    leaving: Option<Socket>,
+    /// Somebody is about to take its place.
+    claimed: bool,
     bytes: usize,
     since: Instant,
 }
@@ -224,7 +226,6 @@ pub(super) struct Resume {
     pub(super) data: Option<Arc<dyn Any + Send + Sync>>,
     /// The application's data as the store has kept it, when `data` did not survive.
     pub(super) kept: Option<Bytes>,
-    claim: u64,
     /// What the client has.
     pub(super) offset: Offset,
 }
@@ -247,6 +248,7 @@ pub(super) struct Recovery {
     replay_max: usize,
     log: VecDeque<Entry>,
     bytes: usize,
+    total: u64,
     floor: Offset,
     last: Offset,
     /// The last offset that earlier lives have left.
@@ -262,7 +264,6 @@ pub(super) struct Recovery {
     leaving: VecDeque<(Instant, Arc<str>)>,
     /// Who waits for the end of a socket.
     waits: Vec<(Arc<str>, Sender<()>)>,
-    claims: u64,
     journal: Option<Journal>,
     /// Members with changes for the store.
     dirty: Vec<(usize, u32)>,
@@ -292,6 +293,7 @@ impl Recovery {
             replay_max: config.outbox_bytes() / 2,
             log: VecDeque::new(),
             bytes: 0,
+            total: 0,
             floor,
             last: Offset::of_life(life),
             before: offset(kept.packets.last()).max(floor),
@@ -302,7 +304,6 @@ impl Recovery {
             away_bytes: 0,
             leaving: VecDeque::new(),
             waits: Vec::new(),
-            claims: 0,
             journal,
             dirty: Vec::new(),
             trimmed: 0,
@@ -326,7 +327,7 @@ impl Recovery {
         let KeptPacket { only, skip, .. } = packet;
         let to = Selection { only, rooms: packet.rooms.into(), except: packet.except.into(), skip };
         let (offset, packet) = (Offset::new(packet.offset), Encoded::from_bytes(packet.frames));
-        self.push(Entry { offset, namespace, to, packet, at: now });
+        self.push(Entry { offset, namespace, to, packet, at: now, total: 0 });
     }
 
     fn await_again(&mut self, session: KeptSession, now: Instant) {
@@ -354,7 +355,7 @@ impl Recovery {
             known = self.floor;
             self.note(Change::Session(record(&self.names[namespace], &member, known)));
         }
-        self.put_away(namespace, member, known, None, true, now);
+        self.put_away(namespace, member, known, None, None, now);
     }
 
     /// The offset of the last packet that was kept.
@@ -394,11 +395,20 @@ impl Recovery {
             }));
         }
         let at = Instant::now();
-        self.push(Entry { offset: self.last, namespace, to: to.clone(), packet: packet.clone(), at });
+        self.push(Entry {
+            offset: self.last,
+            namespace,
+            to: to.clone(),
+            packet: packet.clone(),
+            at,
+            total: 0,
+        });
         self.trim(at);
     }
 
-    fn push(&mut self, entry: Entry) {
+    fn push(&mut self, mut entry: Entry) {
+        self.total += entry.packet.bytes().len() as u64;
+        entry.total = self.total;
         self.bytes += entry.bytes();
         self.log.push_back(entry);
     }
@@ -533,7 +543,7 @@ impl Recovery {
         (member.dirty, member.noted) = (false, member.last);
         self.note(Change::Session(record(&self.names[namespace], &member, self.last)));
         let known = self.last;
-        self.put_away(namespace, *member, known, socket.any_data(), false, now);
+        self.put_away(namespace, *member, known, socket.any_data(), Some(socket.clone()), now);
     }
 
     fn put_away(
@@ -542,7 +552,7 @@ impl Recovery {
         member: Member,
         known: Offset,
         data: Option<Arc<dyn Any + Send + Sync>>,
-        ready: bool,
+        leaving: Option<Socket>,
         since: Instant,
     ) {
         let names: usize = member.times.iter().map(|time| STAY_COST + time.room.len()).sum();
@@ -550,7 +560,7 @@ impl Recovery {
         let pid = Arc::clone(&member.pid);
         self.away_bytes += bytes;
         self.leaving.push_back((since, Arc::clone(&pid)));
-        let away = Away { namespace, member, known, data, ready, claim: 0, bytes, since };
+        let away = Away { namespace, member, known, data, leaving, claimed: false, bytes, since };
         if let Some(before) = self.away.insert(pid, away) {
             self.away_bytes -= before.bytes;
         }
@@ -588,10 +598,19 @@ impl Recovery {
     /// The handlers of a socket that left have been told.
     pub(super) fn left(&mut self, socket: &Socket) {
         let Some(pid) = socket.pid() else { return };
-        if let Some(away) = self.away.get_mut(pid) {
-            away.ready = true;
+        let Some(away) = self.away.get_mut(pid) else { return };
+        if away.leaving.as_ref().is_some_and(|leaving| leaving.is_same(socket)) {
+            away.leaving = None;
+            self.waits.retain(|(other, _)| other != pid);
         }
-        self.waits.retain(|(other, _)| other != pid);
+    }
+
+    /// Whoever has claimed it does not take its place.
+    pub(super) fn release(&mut self, resume: &Resume) {
+        if let Some(away) = self.away.get_mut(&resume.pid) {
+            away.claimed = false;
+        }
+        self.waits.retain(|(pid, _)| *pid != resume.pid);
     }
 
     /// A client says who it was, and what it has received last.
@@ -606,7 +625,7 @@ impl Recovery {
         let Some(away) = self.away.get(pid).filter(|away| away.namespace == namespace) else {
             return Claim::Unknown;
         };
-        if !away.ready {
+        if away.leaving.is_some() || away.claimed {
             return self.busy(pid, None);
         }
         let entered = away.member.entered;
@@ -620,24 +639,21 @@ impl Recovery {
             }
             Some(offset) => offset.map(|offset| offset.max(entered)),
         };
-        let whole = offset.filter(|&offset| {
-            self.has_everything(away, offset) && self.missed_bytes(away, offset) <= self.replay_max
-        });
+        let whole =
+            offset.filter(|&offset| self.has_everything(away, offset) && !self.is_too_much(away, offset));
         let Some(offset) = whole else {
-            // It will not become whole any more, and need not be looked through again.
+            // A gap does not close any more, and need not be looked for again; nor does this client know where it stands.
             let pid = Arc::clone(&away.member.pid);
             self.forget(&pid);
             return Claim::Unknown;
         };
-        self.claims += 1;
         let Some(away) = self.away.get_mut(pid) else { return Claim::Unknown };
-        away.claim = self.claims;
+        away.claimed = true;
         Claim::Ready(Box::new(Resume {
             sid: Arc::clone(&away.member.sid),
             pid: Arc::clone(&away.member.pid),
             data: away.data.clone(),
             kept: away.member.data.clone(),
-            claim: self.claims,
             offset,
         }))
     }
@@ -669,14 +685,30 @@ impl Recovery {
             .filter(move |entry| entry.namespace == away.namespace && places.gets(&entry.to, entry.offset))
     }
 
-    fn missed_bytes(&self, away: &Away, offset: Offset) -> usize {
-        self.missed(away, offset).map(|entry| entry.packet.bytes().len()).sum()
+    /// Whether it has missed more than is sent at once. Most have not even if all of it was meant for them.
+    fn is_too_much(&self, away: &Away, offset: Offset) -> bool {
+        let begin = self.log.partition_point(|entry| entry.offset <= offset);
+        let since = self
+            .log
+            .get(begin)
+            .map_or(0, |first| self.total - first.total + first.packet.bytes().len() as u64);
+        since > self.replay_max as u64
+            && self.missed(away, offset).map(|entry| entry.packet.bytes().len()).sum::<usize>()
+                > self.replay_max
     }
 
     /// A client takes the place of one that was lost. `None`: it cannot any more.
-    pub(super) fn restore(&mut self, socket: &Socket, resume: &Resume) -> Option<Restored> {
-        let away = self.away.get(&resume.pid).filter(|away| away.claim == resume.claim)?;
-        if !self.has_everything(away, resume.offset) {
+    pub(super) fn restore(
+        &mut self,
+        socket: &Socket,
+        resume: &Resume,
+        fits: impl FnOnce(&[Arc<str>]) -> bool,
+    ) -> Option<Restored> {
+        let away = self.away.get(&resume.pid)?;
+        let still = away.member.times.iter().filter(|time| time.to == STILL);
+        let rooms: SmallVec<_> = still.map(|time| Arc::clone(&time.room)).collect();
+        if !self.has_everything(away, resume.offset) || !fits(&rooms) {
+            self.forget(&resume.pid);
             return None;
         }
         let (mut last, mut missed, mut piece) = (resume.offset, Vec::new(), Vec::new());
@@ -694,8 +726,7 @@ impl Recovery {
         self.away_bytes -= away.bytes;
         let mut member = away.member;
         member.last = last;
-        let still = member.times.iter().filter(|time| time.to == STILL);
-        let rooms = still.map(|time| Arc::clone(&time.room)).collect();
+        self.waits.retain(|(pid, _)| *pid != resume.pid);
         self.sit(socket, member);
         Some(Restored { rooms, missed })
     }

@@ -8,22 +8,25 @@
 //!   higher id ─► Running ──── ack ─────────────► Answered      the same id again: the same answer
 //!                 │  ▲ the same id again: its answer goes to the new connection
 //!                 │ handler returned, and nobody can acknowledge any more
-//!                 └─────────────────────────────► forgotten     the same id again: handled again
+//!                 └─────────────────────────────► Failed        the same id again: handled again
 //! ```
 
 use std::{
+    cell::RefCell,
     collections::{HashMap, hash_map::Entry},
     sync::Arc,
 };
 
-use super::{
-    config::Config,
-    error::EmitError,
-    hub::{Command, HubHandle},
-    socket::Socket,
-    store::KeptAnswer,
+use super::{config::Config, error::EmitError, hub::HubHandle, socket::Socket, store::KeptAnswer};
+use crate::{
+    proto::socket::Encoded,
+    sys::{sync::Mutex, thread_local},
 };
-use crate::{proto::socket::Encoded, sys::sync::Mutex};
+
+thread_local! {
+    /// The events that were answered while this thread gathers.
+    static GATHERED: RefCell<Vec<(Socket, u64)>> = const { RefCell::new(Vec::new()) };
+}
 
 /// What an answer takes beside its bytes.
 const ANSWER_COST: usize = 512;
@@ -78,12 +81,14 @@ enum State {
         late: Option<Socket>,
     },
     Answered(Encoded),
+    /// Nobody has acknowledged it, and nobody will.
+    Failed,
 }
 
 impl State {
     fn bytes(&self) -> usize {
         match self {
-            Self::Running { .. } => 0,
+            Self::Running { .. } | Self::Failed => 0,
             Self::Answering { answer, .. } | Self::Answered(answer) => ANSWER_COST + answer.bytes().len(),
         }
     }
@@ -111,7 +116,10 @@ impl Retried {
         table.clock += 1;
         let touched = table.clock;
         let running = State::Running { socket: socket.clone(), taken: false };
+        let is_full = table.slots.len() > 2 * self.max;
         let before = match table.slots.entry(key) {
+            // So many handlers are being waited for; the client asks again.
+            Entry::Vacant(_) if is_full => return Turn::Ignore,
             Entry::Vacant(vacant) => {
                 vacant.insert(Slot { id, state: running, touched, kept: false });
                 0
@@ -122,8 +130,10 @@ impl Retried {
                 if id < slot.id {
                     return Turn::Ignore;
                 }
-                if id == slot.id {
-                    return slot.asked_again(socket);
+                if id == slot.id
+                    && let Some(turn) = slot.asked_again(socket)
+                {
+                    return turn;
                 }
                 slot.id = id;
                 std::mem::replace(&mut slot.state, running).bytes()
@@ -151,8 +161,11 @@ impl Retried {
         let Some(key) = key(socket) else { return Ok(()) };
         let hub = &socket.namespace().0.hub;
         let mut table = self.table.lock();
+        table.clock += 1;
+        let touched = table.clock;
         let Some(slot) = table.slots.get_mut(&key).filter(|slot| slot.id == id) else { return Ok(()) };
         let State::Running { socket: asker, .. } = &slot.state else { return Ok(()) };
+        slot.touched = touched;
         let asker = Arc::clone(asker.session());
         slot.state = State::Answering { answer: answer.clone(), late: None };
         slot.kept = true;
@@ -165,10 +178,19 @@ impl Retried {
             frames: answer.bytes().clone(),
         });
         let sent = hub.direct(asker, answer.clone(), false);
-        if !hub.is_gathering() {
+        if hub.is_gathering() {
+            GATHERED.with_borrow_mut(|answered| answered.push((socket.clone(), id)));
+        } else {
             self.end(socket, id, false);
         }
         sent
+    }
+
+    /// What this thread gathered is on its way to the hub, and with it the answers to these events.
+    pub(super) fn end_gathered(&self) {
+        for (socket, id) in GATHERED.with_borrow_mut(std::mem::take) {
+            self.end(&socket, id, false);
+        }
     }
 
     /// The handler has returned, and what it gathered is on its way; or whoever took the acknowledgement has thrown it away
@@ -180,11 +202,9 @@ impl Retried {
         let Some(slot) = table.slots.get_mut(&key).filter(|slot| slot.id == id) else { return };
         match &mut slot.state {
             State::Running { taken, .. } if thrown || !*taken => {
-                let kept = slot.kept;
-                table.slots.remove(&key);
-                drop(table);
-                if kept {
-                    hub.send(Command::ForgetAnswer(key.0, key.1));
+                slot.state = State::Failed;
+                if std::mem::take(&mut slot.kept) {
+                    hub.forget_answer(key.0, key.1);
                 }
             }
             State::Answering { answer, late } if !thrown => {
@@ -200,17 +220,18 @@ impl Retried {
         }
     }
 
-    /// Forgets the oldest, some at a time, when there are too many.
+    /// Forgets the oldest, some at a time, when there are too many; not those that are still to be answered. The hub hears of it
+    /// under the lock, so that it hears of each client's answers in their order; it never asks for the lock itself.
     fn evict(&self, mut table: impl std::ops::DerefMut<Target = Table>, hub: &HubHandle) {
         let is_full = |table: &Table| table.slots.len() > self.max || table.bytes > self.bytes_max;
         if !is_full(&table) {
             return;
         }
-        let mut by_age: Vec<(u64, Key)> =
-            table.slots.iter().map(|(key, slot)| (slot.touched, key.clone())).collect();
+        let over =
+            table.slots.iter().filter(|(_, slot)| matches!(slot.state, State::Answered(_) | State::Failed));
+        let mut by_age: Vec<(u64, Key)> = over.map(|(key, slot)| (slot.touched, key.clone())).collect();
         by_age.sort_unstable_by_key(|(touched, _)| *touched);
         let some = 1 + by_age.len() / 16;
-        let mut gone = Vec::new();
         for (number, (_, key)) in by_age.into_iter().enumerate() {
             if number >= some && !is_full(&table) {
                 break;
@@ -218,30 +239,27 @@ impl Retried {
             if let Some(slot) = table.slots.remove(&key) {
                 table.bytes -= slot.state.bytes();
                 if slot.kept {
-                    gone.push(key);
+                    hub.forget_answer(key.0, key.1);
                 }
             }
-        }
-        drop(table);
-        for (client, namespace) in gone {
-            hub.send(Command::ForgetAnswer(client, namespace));
         }
     }
 }
 
 impl Slot {
-    /// The same event again.
-    fn asked_again(&mut self, socket: &Socket) -> Turn {
+    /// The same event again. `None`: it is to be handled again.
+    fn asked_again(&mut self, socket: &Socket) -> Option<Turn> {
         match &mut self.state {
-            State::Answered(answer) => Turn::Answered(answer.clone()),
+            State::Answered(answer) => Some(Turn::Answered(answer.clone())),
             State::Answering { late, .. } => {
                 *late = Some(socket.clone());
-                Turn::Ignore
+                Some(Turn::Ignore)
             }
             State::Running { socket: asker, .. } => {
                 *asker = socket.clone();
-                Turn::Ignore
+                Some(Turn::Ignore)
             }
+            State::Failed => None,
         }
     }
 }

@@ -161,7 +161,8 @@ impl Socket {
         self.0.identity.recovered
     }
 
-    /// Official `socket.emit`. The packet is sent by this thread, at once, unless earlier packets wait.
+    /// Official `socket.emit`. Without connection state recovery the packet is sent by this thread, at once, unless earlier packets
+    /// wait.
     ///
     /// `args`: a tuple gives one argument an element, `()` gives none, everything else is one argument. Byte values
     /// ([`bytes::Bytes`], whatever serialises as bytes) become attachments.
@@ -198,7 +199,8 @@ impl Socket {
         self.0.session.outbox.backlog()
     }
 
-    /// Official `socket.volatile.emit`: dropped ([`EmitError::Dropped`]) if it could not leave at once.
+    /// Official `socket.volatile.emit`: dropped ([`EmitError::Dropped`]) if it could not leave at once; with connection state recovery
+    /// the hub drops it, and that is not reported.
     ///
     /// # Errors
     /// [`EmitError`].
@@ -353,7 +355,7 @@ impl Socket {
     /// Has the store keep what is kept with the socket, if it is of the type that the namespace keeps.
     pub(super) fn keep_data(&self) {
         let (Some(codec), Some(data)) = (&self.0.namespace.0.handlers.data, self.any_data()) else { return };
-        self.0.namespace.0.hub.send(Command::Data(self.clone(), (codec.encode)(&*data)));
+        self.0.namespace.0.hub.keep_data(self.clone(), (codec.encode)(&*data));
     }
 
     pub(super) fn set_any_data(&self, data: Option<Arc<dyn Any + Send + Sync>>) {
@@ -408,7 +410,8 @@ impl Socket {
     /// `false`: it was not connected, so there is nothing to tell anybody.
     pub(super) fn set_disconnected(&self, reason: CloseReason) -> bool {
         let lost = self.0.identity.pid.is_some() && is_recoverable(reason);
-        let was = self.0.state.swap(if lost { LOST } else { DISCONNECTED }, AcqRel) == CONNECTED;
+        let then = if lost { LOST } else { DISCONNECTED };
+        let was = self.0.state.compare_exchange(CONNECTED, then, AcqRel, Acquire).is_ok();
         if was {
             self.0.namespace.0.connected.fetch_sub(1, AcqRel);
         }

@@ -12,6 +12,7 @@ use std::{
 };
 
 use parking_lot::{Condvar, Mutex};
+use rstest::rstest;
 use serde_json::{Value, json};
 use tinysio::server::{
     Ack, Builder, Change, ConnectionStateRecovery, Durability, Kept, MemoryStore, Namespace, Rate, Server,
@@ -511,4 +512,152 @@ fn away_in_several_namespaces() {
         eventually("it is gone", || server.clients_count() == 0);
     }
     assert_eq!(recovered, 10);
+}
+
+/// A duration that no clock can tell ended the hub.
+#[rstest]
+#[case::never(Duration::MAX)]
+#[case::always(Duration::ZERO)]
+fn no_duration(#[case] every: Duration) {
+    let started = Server::builder().store(MemoryStore::new(), Durability::Every(every)).listen("127.0.0.1:0");
+    assert!(started.unwrap_err().to_string().contains("Durability::Every"));
+}
+
+/// The answer that was given by another thread is repeated before it is kept.
+#[test]
+fn repeated_before_it_is_kept() {
+    let gate: Arc<(Mutex<bool>, Condvar)> = Arc::default();
+    let store = Gated(MemoryStore::new(), Arc::clone(&gate));
+    let (hand, acks) = channel::<Ack>();
+    let server = serve(|builder| {
+        builder.store(store, Durability::EveryPacket).namespace("/", |ns| {
+            ns.on("echo", |_, event| event.ack(()));
+            ns.on("ask", move |_, event| hand.send(event.take_ack().unwrap()).unwrap());
+        })
+    });
+    let (mut first, _) = connect(addr(&server), &json!({"rid": "me"}));
+    let (mut second, _) = connect(addr(&server), &json!({"rid": "me"}));
+    first.send(r#"420["ask"]"#);
+    let ack = next(&acks, "the acknowledgement");
+    let _ = server.of("/").unwrap().room_len("");
+    *gate.0.lock() = true;
+    ack.send("done").unwrap();
+    let opened = AtomicBool::new(false);
+    let kept = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // Time for a wrong answer to come.
+            std::thread::sleep(Duration::from_millis(100));
+            opened.store(true, SeqCst);
+            *gate.0.lock() = false;
+            gate.1.notify_all();
+        });
+        second.send(r#"420["ask"]"#);
+        second.expect(r#"430["done"]"#);
+        opened.load(SeqCst)
+    });
+    assert!(kept, "the client has an answer that is in memory only");
+}
+
+/// Eviction in the middle of a handler tears what belongs together.
+#[test]
+fn eviction_tears_a_handlers_work() {
+    let (watch, commits) = channel();
+    let store = Watched(MemoryStore::new(), watch);
+    let server = serve(|builder| {
+        let options = ConnectionStateRecovery::new().max_bytes(2_000);
+        builder.connection_state_recovery(options).store(store, Durability::EveryPacket).namespace(
+            "/",
+            |ns| {
+                ns.on("work", |socket, event| {
+                    for number in 0..10 {
+                        socket.namespace().emit("a step", number)?;
+                    }
+                    event.ack("done")?;
+                    std::thread::sleep(Duration::from_millis(30));
+                    socket.namespace().emit("the last step", ())
+                });
+            },
+        )
+    });
+    let mut client = Client::new(addr(&server), Road::WebSocket);
+    for number in 0..8 {
+        client.join("/", &json!({"rid": format!("client {number}")}).to_string());
+        client.send(r#"420["work"]"#);
+        while client.text("the answer") != r#"430["done"]"# {}
+        client.text("the last step");
+        client.send("41");
+    }
+    for changes in commits.try_iter() {
+        if changes.iter().any(|change| matches!(change, Change::Answer(_))) {
+            let packets = changes.iter().filter(|change| matches!(change, Change::Packet(_))).count();
+            assert_eq!(packets, 11);
+        }
+    }
+}
+
+/// An acknowledgement that another client's retried handler gives is never repeated.
+#[test]
+fn answered_by_another_clients_handler() {
+    let waiting: Arc<Mutex<Option<Ack>>> = Arc::default();
+    let (put, take, there) = (Arc::clone(&waiting), Arc::clone(&waiting), waiting);
+    let server = serve(|builder| {
+        builder.connection_state_recovery(ConnectionStateRecovery::new()).namespace("/", |ns| {
+            ns.on("echo", |_, event| event.ack(()));
+            ns.on("ask", move |_, event| *put.lock() = event.take_ack());
+            ns.on("answer", move |_, event| {
+                take.lock().take().unwrap().send("done")?;
+                event.ack(())
+            });
+        })
+    });
+    let (mut asker, _) = connect(addr(&server), &json!({"rid": "asker"}));
+    asker.send_texts(&[r#"420["ask"]"#, "3"]);
+    let (mut answerer, _) = connect(addr(&server), &json!({"rid": "answerer"}));
+    eventually("the first one asks", || there.lock().is_some());
+    answerer.send(r#"420["answer"]"#);
+    answerer.expect("430[]");
+    asker.expect(r#"430["done"]"#);
+    // That was lost on the way.
+    let (mut asker, _) = connect(addr(&server), &json!({"rid": "asker"}));
+    asker.send_texts(&[r#"420["ask"]"#, r#"421["echo"]"#]);
+    asker.expect(r#"430["done"]"#);
+}
+
+/// A handler that runs is forgotten when many others come, and its event is handled again.
+#[test]
+fn a_running_handler_is_evicted() {
+    let (hand, acks) = channel::<Ack>();
+    let handled = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&handled);
+    let server = serve(|builder| {
+        builder.max_connections(3).connection_state_recovery(ConnectionStateRecovery::new()).namespace(
+            "/",
+            |ns| {
+                ns.on("echo", |_, event| event.ack(()));
+                ns.on("ask", move |_, event| {
+                    count.fetch_add(1, SeqCst);
+                    hand.send(event.take_ack().unwrap()).unwrap();
+                });
+            },
+        )
+    });
+    let (mut asker, _) = connect(addr(&server), &json!({"rid": "asker"}));
+    asker.send(r#"420["ask"]"#);
+    let ack = next(&acks, "the acknowledgement");
+    let mut client = Client::new(addr(&server), Road::WebSocket);
+    for number in 0..20 {
+        client.join("/", &json!({"rid": format!("client {number}")}).to_string());
+        client.send(r#"420["echo"]"#);
+        client.expect("430[]");
+        client.send("41");
+    }
+    asker.send_texts(&[r#"420["ask"]"#, r#"42["nothing"]"#]);
+    client.join("/", "");
+    client.send(r#"420["echo"]"#);
+    client.expect("430[]");
+    ack.send("done").unwrap();
+    asker.expect(r#"430["done"]"#);
+    asker.send(r#"421["echo"]"#);
+    asker.expect("431[]");
+    assert_eq!(handled.load(SeqCst), 1);
 }
