@@ -315,7 +315,8 @@ mod tests {
             match found(&folder) {
                 // After a power cut the last commit may have been under way, and damage looks as if it had.
                 Some(kept) => {
-                    assert!(states[states.len() - if properly { 1 } else { 2 }..].contains(&kept), "{round}");
+                    let possible = &states[states.len() - if properly { 1 } else { 2 }..];
+                    assert!(possible.contains(&kept), "round {round}");
                 }
                 None => moved += 1,
             }

@@ -1,5 +1,6 @@
 //! What the stores promise, on each of them.
 
+#[cfg(feature = "store")]
 use std::{
     fs,
     path::PathBuf,
@@ -129,8 +130,10 @@ fn answer(client: &str, namespace: &str, id: u64) -> KeptAnswer {
 }
 
 /// A directory of the test's own.
+#[cfg(feature = "store")]
 pub(super) struct Folder(pub(super) PathBuf);
 
+#[cfg(feature = "store")]
 impl Folder {
     pub(super) fn new() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
@@ -145,6 +148,7 @@ impl Folder {
     }
 }
 
+#[cfg(feature = "store")]
 impl Drop for Folder {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
