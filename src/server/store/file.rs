@@ -234,10 +234,13 @@ fn damage(path: &Path, error: redb::Error) -> Result<String, StoreError> {
     }
 }
 
+/// What Linux says, on every processor, of a block that it cannot read; the standard library has no kind for it.
+const EIO: i32 = 5;
+
 /// Something that ends too early, something that is no database, and a block that the disk cannot read any more.
 fn is_damage(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData)
-        || error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
+        || error.raw_os_error() == Some(EIO)
 }
 
 fn failed(path: &Path, source: io::Error) -> StoreError {
