@@ -644,6 +644,7 @@ fn open(
             log::error!(
                 "{error}; the server starts without it, and what it keeps for clients is in memory only"
             );
+            store.abandon();
             watch.set(StoreStatus::Failed(error.to_string()));
             Ok((None, Kept::default()))
         }

@@ -18,7 +18,7 @@ use std::{
     },
 };
 
-use parking_lot::Mutex;
+use crate::sys::sync::Mutex;
 use redb::StorageBackend;
 use rstest::rstest;
 

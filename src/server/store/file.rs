@@ -20,7 +20,7 @@ use redb::StorageBackend;
 
 use super::{
     Change, Kept, Store, StoreError,
-    disk::{FORMAT, FileDisk},
+    disk::{FORMAT, FileDisk, Head, read_head},
     tables::{Refusal, Tables},
 };
 
@@ -94,13 +94,12 @@ impl FileStore {
     }
 
     /// Closing writes, and what is there may be damaged.
-    fn close(&mut self) -> Option<Arc<dyn StorageBackend>> {
-        let Opened { tables, disk } = self.opened.take()?;
+    fn close(&mut self) {
+        let opened = self.opened.take();
         let _ = guarded(|| {
-            drop(tables);
+            drop(opened);
             Ok(())
         });
-        Some(disk)
     }
 }
 
@@ -118,19 +117,29 @@ impl Store for FileStore {
 
     /// Renames the file to `PATH.failed`, in place of an older one, which needs no room on the disk. Where not even that can
     /// be done the file is emptied; and where the system refuses that too, the log says what to do by hand.
+    ///
+    /// After an opening that failed as well: the next start would find what was kept before this one, and not what was sent
+    /// since. Only a file that another process holds, or that a newer version has written, is left as it is.
     fn abandon(&mut self) {
-        let aside = beside(&self.path, ".failed");
-        let renamed = fs::rename(&self.path, &aside).and_then(|()| sync_directory(&self.path));
-        let disk = self.close();
-        let path = self.path.display();
-        let emptied = |error| match &disk {
-            Some(disk) => disk.set_len(0).and_then(|()| disk.sync_data()),
-            None => Err(error),
+        let path = self.path.clone();
+        let shown = path.display();
+        let disk = match &self.opened {
+            Some(opened) => Ok(Arc::clone(&opened.disk)),
+            None => held(&path),
         };
-        match renamed.or_else(emptied) {
-            Ok(()) => log::error!("the store {path} is abandoned; the next start begins a new one"),
+        let set_aside = disk.and_then(|disk| {
+            let renamed = fs::rename(&path, beside(&path, ".failed")).and_then(|()| sync_directory(&path));
+            self.close();
+            let emptied = renamed.or_else(|_| disk.set_len(0).and_then(|()| disk.sync_data()));
+            emptied.map_err(|source| failed(&path, source))
+        });
+        match set_aside {
+            Ok(()) => log::error!("the store {shown} is abandoned; the next start begins a new one"),
+            Err(StoreError::InUse { .. } | StoreError::NoDirectory { .. }) => {}
+            // A device or a directory: nothing was kept there, and nobody should remove it.
+            Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::InvalidInput => {}
             Err(error) => log::error!(
-                "the store {path} is abandoned and cannot be moved away: {error}; remove it before the next start, \
+                "the store {shown} is abandoned and stays where it is: {error}; remove it before the next start, \
                  or messages may be missing without anybody being told"
             ),
         }
@@ -140,6 +149,21 @@ impl Store for FileStore {
 impl Drop for FileStore {
     fn drop(&mut self) {
         self.close();
+    }
+}
+
+/// A file that could not be opened as a store, with the lock, if it is ours to abandon.
+fn held(path: &Path) -> Result<Arc<dyn StorageBackend>, StoreError> {
+    let found = fs::metadata(path).and_then(|_| opened(path)).map_err(|source| failed(path, source))?;
+    match found.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(StoreError::InUse { path: path.to_owned() }),
+        Err(TryLockError::Error(source)) => return Err(failed(path, source)),
+    }
+    let disk = FileDisk(found);
+    match read_head(&disk).map_err(|source| failed(path, source))? {
+        Head::Newer(found) => Err(StoreError::TooNew { path: path.to_owned(), found, known: FORMAT }),
+        _ => Ok(Arc::new(disk)),
     }
 }
 
@@ -210,10 +234,13 @@ fn damage(path: &Path, error: redb::Error) -> Result<String, StoreError> {
     }
 }
 
+/// What Linux says, on every processor, of a block that it cannot read; the standard library has no kind for it.
+const EIO: i32 = 5;
+
 /// Something that ends too early, something that is no database, and a block that the disk cannot read any more.
 fn is_damage(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData)
-        || error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
+        || error.raw_os_error() == Some(EIO)
 }
 
 fn failed(path: &Path, source: io::Error) -> StoreError {
@@ -315,7 +342,8 @@ mod tests {
             match found(&folder) {
                 // After a power cut the last commit may have been under way, and damage looks as if it had.
                 Some(kept) => {
-                    assert!(states[states.len() - if properly { 1 } else { 2 }..].contains(&kept), "{round}");
+                    let possible = &states[states.len() - if properly { 1 } else { 2 }..];
+                    assert!(possible.contains(&kept), "round {round}");
                 }
                 None => moved += 1,
             }
@@ -362,6 +390,32 @@ mod tests {
         assert!(matches!(error, StoreError::TooNew { found: 12, known: 1, .. }), "{error}");
         assert_eq!(fs::read(folder.file()).unwrap(), file);
         assert!(beside_it(&folder).is_empty());
+    }
+
+    /// The server runs without it, so the next start must not believe it; unless it is not ours.
+    #[test]
+    fn a_store_that_could_not_be_opened_is_abandoned_too() {
+        let folder = Folder::new();
+        FileStore::new(folder.file()).abandon();
+        assert!(beside_it(&folder).is_empty());
+
+        let mut running = FileStore::new(folder.file());
+        running.open().unwrap();
+        let mut second = FileStore::new(folder.file());
+        second.open().unwrap_err();
+        second.abandon();
+        running.commit(&[Change::Session(session("a", 1))]).unwrap();
+        drop(running);
+        assert_eq!(FileStore::new(folder.file()).open().unwrap().sessions, [session("a", 1)]);
+
+        FileStore::new(folder.file()).abandon();
+        assert_eq!(beside_it(&folder), ["store.failed"]);
+        assert_eq!(FileStore::new(folder.file()).open().unwrap(), Kept { life: 1, ..Kept::default() });
+
+        let newer = b"tinysio store 12\n".repeat(2);
+        fs::write(folder.file(), &newer).unwrap();
+        FileStore::new(folder.file()).abandon();
+        assert_eq!(fs::read(folder.file()).unwrap(), newer);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use parking_lot::Mutex;
+use crate::sys::sync::Mutex;
 
 use super::{Change, Kept, KeptAnswer, KeptPacket, KeptSession, Store, StoreError};
 

@@ -49,7 +49,7 @@ pub trait Store: Send + 'static {
     fn commit(&mut self, changes: &[Change]) -> Result<(), StoreError>;
 
     /// The server goes on without this store: what it holds must not be believed by the next start, which would find
-    /// gaps in it that nobody knows of. Nothing is called after it.
+    /// gaps in it that nobody knows of. Called after a commit, or the opening, has failed; nothing is called after it.
     fn abandon(&mut self);
 }
 

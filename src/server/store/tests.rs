@@ -1,5 +1,6 @@
 //! What the stores promise, on each of them.
 
+#[cfg(feature = "store")]
 use std::{
     fs,
     path::PathBuf,
@@ -129,14 +130,16 @@ fn answer(client: &str, namespace: &str, id: u64) -> KeptAnswer {
 }
 
 /// A directory of the test's own.
+#[cfg(feature = "store")]
 pub(super) struct Folder(pub(super) PathBuf);
 
+#[cfg(feature = "store")]
 impl Folder {
     pub(super) fn new() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("tinysio-store-{}-{}", process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let path = std::env::temp_dir().join(name);
-        fs::create_dir_all(&path).unwrap();
+        fs::create_dir_all(&path).expect("a directory");
         Self(path)
     }
 
@@ -145,6 +148,7 @@ impl Folder {
     }
 }
 
+#[cfg(feature = "store")]
 impl Drop for Folder {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
@@ -197,15 +201,15 @@ fn what_was_committed_is_there_in_the_next_life(#[case] commits: Vec<Vec<Change>
     for kind in Kind::all() {
         let mut model = Model(Kept { life: 1, ..Kept::default() });
         let mut store = kind.store();
-        assert_eq!(store.open().unwrap(), model.0);
+        assert_eq!(store.open().expect("a life"), model.0);
         for changes in &commits {
-            store.commit(changes).unwrap();
+            store.commit(changes).expect("a commit");
             changes.iter().for_each(|change| model.apply(change));
         }
         drop(store);
         for life in 2..4 {
             model.0.life = life;
-            assert_eq!(kind.store().open().unwrap(), model.0);
+            assert_eq!(kind.store().open().expect("a life"), model.0);
         }
     }
 }
@@ -214,11 +218,11 @@ fn what_was_committed_is_there_in_the_next_life(#[case] commits: Vec<Vec<Change>
 fn an_abandoned_store_is_not_believed() {
     for kind in Kind::all() {
         let mut store = kind.store();
-        store.open().unwrap();
-        store.commit(&[Change::Packet(packet(1, 1)), Change::Session(session("a", 1))]).unwrap();
+        store.open().expect("a life");
+        store.commit(&[Change::Packet(packet(1, 1)), Change::Session(session("a", 1))]).expect("a commit");
         store.abandon();
         drop(store);
-        let kept = kind.store().open().unwrap();
+        let kept = kind.store().open().expect("a life");
         assert_eq!(kept, Kept { life: kept.life, ..Kept::default() });
     }
 }
@@ -236,18 +240,18 @@ proptest! {
             author.begin(model.0.life);
             let mut stores: Vec<_> = kinds.iter().map(Kind::store).collect();
             for store in &mut stores {
-                prop_assert_eq!(&store.open().unwrap(), &model.0);
+                prop_assert_eq!(&store.open().expect("a life"), &model.0);
             }
             for steps in commits {
                 let changes: Vec<_> = steps.into_iter().map(|step| author.change(step)).collect();
                 changes.iter().for_each(|change| model.apply(change));
                 for store in &mut stores {
-                    store.commit(&changes).unwrap();
+                    store.commit(&changes).expect("a commit");
                 }
             }
         }
         for kind in &kinds {
-            let kept = kind.store().open().unwrap();
+            let kept = kind.store().open().expect("a life");
             prop_assert_eq!(kept.life, model.0.life + 1);
             prop_assert_eq!(Kept { life: model.0.life, ..kept }, model.0.clone());
         }
