@@ -87,7 +87,7 @@ fn wishes(args: &[String]) -> Result<Wishes, Failure> {
     }
     if !storm.store && storm.kills > 0 && storm.mutant != Some(Mutant::Forgets) {
         storm.kills = 0;
-        storm.cuts = storm.cuts.max(1_000);
+        storm.cuts = if storm.cuts > 0 { storm.cuts } else { 1_000 };
     }
     Ok(Wishes { storm, short })
 }

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use tinysio::{
     Bytes,
-    server::{Builder, Event, NamespaceBuilder, Server, Socket, StartError},
+    server::{Builder, ConnectionStateRecovery, Event, NamespaceBuilder, Server, Socket, StartError},
 };
 
 use crate::{
@@ -114,7 +114,7 @@ fn start(orders: &Orders) -> Result<Server, Failure> {
     let deadline = Instant::now() + PORT_WITHIN;
     loop {
         let mutant = orders.mutant;
-        let server = recovering(Server::builder(), orders)?
+        let server = recovering(Server::builder(), orders)
             .ping_interval(Duration::from_millis(1_000))
             .ping_timeout(Duration::from_millis(2_000))
             .connect_timeout(Duration::from_secs(3))
@@ -136,8 +136,13 @@ fn start(orders: &Orders) -> Result<Server, Failure> {
 }
 
 /// Connection state recovery, in memory or with the store.
-fn recovering(builder: Builder, _orders: &Orders) -> Result<Builder, Failure> {
-    Ok(builder)
+fn recovering(builder: Builder, orders: &Orders) -> Builder {
+    if orders.mutant == Some(Mutant::Off) {
+        return builder;
+    }
+    // Nothing of a run is beyond these bounds, so nobody has an excuse.
+    let recovery = ConnectionStateRecovery::new().max_disconnection_duration(Duration::from_secs(600));
+    builder.connection_state_recovery(recovery)
 }
 
 fn install(ns: &mut NamespaceBuilder, mutant: Option<Mutant>) {
