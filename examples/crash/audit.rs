@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, HashSet},
     fmt,
     sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::SeqCst},
+    time::Duration,
 };
 
 use parking_lot::Mutex;
@@ -180,8 +181,8 @@ impl Ledger {
         self.listeners[listener].lock().heard.push(heard);
     }
 
-    /// A client is connected again.
-    pub(crate) fn comes_back(&self, listener: usize, recovered: bool) {
+    /// A client is connected again, after so long.
+    pub(crate) fn comes_back(&self, listener: usize, recovered: bool, away: Duration) {
         if recovered {
             self.recoveries.fetch_add(1, SeqCst);
             return;
@@ -190,7 +191,7 @@ impl Ledger {
         let deaths = self.deaths.load(SeqCst);
         self.notice(
             Kind::NotRecovered,
-            format!("{name} is not recovered, after death {deaths} of the server"),
+            format!("{name} is not recovered after {away:.1?}, death {deaths} of the server"),
         );
     }
 

@@ -1,10 +1,8 @@
 //! What a client of our library notes in the ledger.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering::SeqCst},
-};
+use std::{sync::Arc, time::Instant};
 
+use parking_lot::Mutex;
 use tinysio::{
     Bytes,
     client::{Event, Socket},
@@ -23,12 +21,14 @@ pub(crate) fn listen(
     listener: usize,
     on_new: impl Fn(&Socket) + Send + Sync + 'static,
 ) {
-    let (its, been) = (Arc::clone(ledger), AtomicBool::new(false));
+    // `None` before the first session.
+    let lost = Arc::new(Mutex::new(None::<Instant>));
+    let (its, since) = (Arc::clone(ledger), Arc::clone(&lost));
+    socket.on_disconnect(move |_, _| *since.lock() = Some(Instant::now()));
     socket.on_connect(move |socket| {
-        let again = been.swap(true, SeqCst);
         let recovered = recovered(socket);
-        if again {
-            its.comes_back(listener, recovered);
+        if let Some(lost) = *lost.lock() {
+            its.comes_back(listener, recovered, lost.elapsed());
         }
         if !recovered {
             on_new(socket);
@@ -47,8 +47,8 @@ pub(crate) fn listen(
 }
 
 /// Whether this session is the one of before.
-fn recovered(_socket: &Socket) -> bool {
-    false
+fn recovered(socket: &Socket) -> bool {
+    socket.recovered()
 }
 
 fn hear(ledger: &Ledger, listener: usize, event: &Event<'_>) -> Result<(), Failure> {

@@ -129,7 +129,9 @@ fn read(out: ChildStdout, ledger: &Ledger, joined: &AtomicUsize) -> Result<(), F
         let numbers: Vec<u64> = rest.split(' ').map_while(|word| word.parse().ok()).collect();
         match (verb, &numbers[..]) {
             ("joined", _) => drop(joined.fetch_add(1, SeqCst)),
-            ("again", &[listener, recovered]) => ledger.comes_back(listener as usize, recovered == 1),
+            ("again", &[listener, recovered, away]) => {
+                ledger.comes_back(listener as usize, recovered == 1, Duration::from_millis(away));
+            }
             ("hears", &[listener, publisher, number]) => {
                 ledger.hears(listener as usize, Sender::Publisher(publisher as usize), number);
             }

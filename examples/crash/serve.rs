@@ -12,7 +12,10 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use tinysio::{
     Bytes,
-    server::{Builder, ConnectionStateRecovery, Event, NamespaceBuilder, Server, Socket, StartError},
+    server::{
+        Builder, ConnectionStateRecovery, Durability, Event, FileStore, NamespaceBuilder, Server, Socket,
+        StartError, StoreError, StoreStatus,
+    },
 };
 
 use crate::{
@@ -89,6 +92,7 @@ impl Orders {
 /// Serves until SIGTERM, and says on standard output when it is there and what memory it promises to stay under.
 pub(crate) fn run(args: &[String]) -> Result<(), Failure> {
     let orders = Orders::read(args)?;
+    env_logger::Builder::new().filter_level(log::LevelFilter::Error).init();
     let (sender, stop) = crossbeam_channel::bounded(1);
     ctrlc::set_handler(move || {
         // A second one says nothing new.
@@ -101,6 +105,10 @@ pub(crate) fn run(args: &[String]) -> Result<(), Failure> {
     // The ticker: numbers that nobody outside has asked for.
     let mut number = 0_u64;
     while stop.recv_timeout(TICK).is_err() {
+        // It would go on without, which is not what is under test.
+        if let StoreStatus::Failed(why) = server.store_watch().status() {
+            return Err(why.into());
+        }
         number += 1;
         if let Some(room) = server.to("ticks") {
             room.emit("tick", (orders.life, number))?;
@@ -114,7 +122,7 @@ fn start(orders: &Orders) -> Result<Server, Failure> {
     let deadline = Instant::now() + PORT_WITHIN;
     loop {
         let mutant = orders.mutant;
-        let server = recovering(Server::builder(), orders)
+        let server = recovering(Server::builder(), orders)?
             .ping_interval(Duration::from_millis(1_000))
             .ping_timeout(Duration::from_millis(2_000))
             .connect_timeout(Duration::from_secs(3))
@@ -136,13 +144,20 @@ fn start(orders: &Orders) -> Result<Server, Failure> {
 }
 
 /// Connection state recovery, in memory or with the store.
-fn recovering(builder: Builder, orders: &Orders) -> Builder {
+fn recovering(builder: Builder, orders: &Orders) -> Result<Builder, StoreError> {
     if orders.mutant == Some(Mutant::Off) {
-        return builder;
+        return Ok(builder);
     }
     // Nothing of a run is beyond these bounds, so nobody has an excuse.
-    let recovery = ConnectionStateRecovery::new().max_disconnection_duration(Duration::from_secs(600));
-    builder.connection_state_recovery(recovery)
+    let recovery = ConnectionStateRecovery::new()
+        .max_disconnection_duration(Duration::from_secs(600))
+        .max_packets(200_000)
+        .max_bytes(64 << 20);
+    let builder = builder.connection_state_recovery(recovery);
+    match &orders.store {
+        Some(path) => Ok(builder.store(FileStore::open(path)?, Durability::EveryPacket)),
+        None => Ok(builder),
+    }
 }
 
 fn install(ns: &mut NamespaceBuilder, mutant: Option<Mutant>) {

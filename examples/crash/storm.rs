@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Of a hundred directions of connections, so many are left in peace by the relay.
-const CALM: usize = 40;
+const CALM: usize = 60;
 
 /// How long all may take to be in their rooms, and at the end to have everything.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -66,6 +66,9 @@ impl Victim {
 
     /// `kill -9`.
     pub(crate) fn kill(mut self) -> Result<(), Failure> {
+        if let Some(status) = self.child.try_wait()? {
+            return Err(format!("the server has ended by itself, with {status}").into());
+        }
         self.child.kill()?;
         self.child.wait()?;
         Ok(())

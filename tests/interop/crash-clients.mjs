@@ -4,7 +4,7 @@
 //   subscribers: [{ listener, road, rooms }], publishers: [{ publisher, listener, road }]
 // Reads orders, a line each: `publish`, `hush`; ends when its input does. Says, a line each:
 //   joined LISTENER                    its rooms, for the first time
-//   again LISTENER 1|0                 connected again, recovered or not
+//   again LISTENER 1|0 MS REASON       connected again, recovered or not, after so long, lost for this reason
 //   hears LISTENER PUBLISHER NUMBER    tick LISTENER LIFE NUMBER
 //   begins PUBLISHER NUMBER            acknowledged PUBLISHER NUMBER
 //   strange TEXT                       what should not be
@@ -43,13 +43,17 @@ function listen({ listener, road }, options, opened) {
     ...options,
   });
   let been = false;
+  let lost = [0, ''];
   socket.on('connect', () => {
-    if (been) say('again', listener, socket.recovered ? 1 : 0);
+    if (been) say('again', listener, socket.recovered ? 1 : 0, Math.round(performance.now() - lost[0]), lost[1]);
     if (!socket.recovered) opened(socket, !been);
     been = true;
   });
   // After a server's goodbye the official client leaves the way back to its user.
-  socket.on('disconnect', (reason) => reason === 'io server disconnect' && socket.connect());
+  socket.on('disconnect', (reason) => {
+    lost = [performance.now(), reason];
+    if (reason === 'io server disconnect') socket.connect();
+  });
   for (const name of ['news', 'note']) {
     socket.on(name, (_, publisher, number, body) => {
       const good = number % 7 === 0 ? Buffer.isBuffer(body) : typeof body === 'string';
@@ -86,7 +90,7 @@ for (const publisher of plan.publishers) {
         say('acknowledged', publisher.publisher, number);
       });
     }
-    setTimeout(publish, below(20));
+    setTimeout(publish, below(80));
   };
   publish();
 }
