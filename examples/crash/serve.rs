@@ -14,7 +14,7 @@ use tinysio::{
     Bytes,
     server::{
         Builder, ConnectionStateRecovery, Durability, Event, FileStore, NamespaceBuilder, Server, Socket,
-        StartError, StoreError, StoreStatus,
+        StartError, StoreStatus,
     },
 };
 
@@ -25,6 +25,10 @@ use crate::{
 
 /// How long a start may try to get the port of the one before.
 const PORT_WITHIN: Duration = Duration::from_secs(5);
+
+/// What the server keeps of packets: of half a minute, which is long for who is away, and short enough that a run comes to
+/// throw some away.
+pub(crate) const KEPT_BYTES: usize = 4 << 20;
 
 /// Between two numbers of the ticker.
 const TICK: Duration = Duration::from_millis(20);
@@ -122,7 +126,7 @@ fn start(orders: &Orders) -> Result<Server, Failure> {
     let deadline = Instant::now() + PORT_WITHIN;
     loop {
         let mutant = orders.mutant;
-        let server = recovering(Server::builder(), orders)?
+        let server = recovering(Server::builder(), orders)
             .ping_interval(Duration::from_millis(1_000))
             .ping_timeout(Duration::from_millis(2_000))
             .connect_timeout(Duration::from_secs(3))
@@ -144,19 +148,18 @@ fn start(orders: &Orders) -> Result<Server, Failure> {
 }
 
 /// Connection state recovery, in memory or with the store.
-fn recovering(builder: Builder, orders: &Orders) -> Result<Builder, StoreError> {
+fn recovering(builder: Builder, orders: &Orders) -> Builder {
     if orders.mutant == Some(Mutant::Off) {
-        return Ok(builder);
+        return builder;
     }
     // Nothing of a run is beyond these bounds, so nobody has an excuse.
     let recovery = ConnectionStateRecovery::new()
         .max_disconnection_duration(Duration::from_secs(600))
-        .max_packets(200_000)
-        .max_bytes(64 << 20);
+        .max_bytes(KEPT_BYTES);
     let builder = builder.connection_state_recovery(recovery);
     match &orders.store {
-        Some(path) => Ok(builder.store(FileStore::open(path)?, Durability::EveryPacket)),
-        None => Ok(builder),
+        Some(path) => builder.store(FileStore::new(path), Durability::EveryPacket),
+        None => builder,
     }
 }
 

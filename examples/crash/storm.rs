@@ -16,7 +16,7 @@ use crate::{
     ours::Crowd,
     random::Random,
     relay::Relay,
-    serve::Mutant,
+    serve::{KEPT_BYTES, Mutant},
     victim::{Recipe, Victim},
 };
 
@@ -32,6 +32,9 @@ const LITTLE_PATIENCE: Duration = Duration::from_secs(2);
 /// What one death, and one cut, may take at most, for the bound of the whole.
 const PER_DEATH: Duration = Duration::from_secs(3);
 const PER_CUT: Duration = Duration::from_millis(200);
+
+/// The store's file: what is kept, and as much again three times, for what is thrown away and not yet used anew.
+const FILE_MAX: u64 = 4 * KEPT_BYTES as u64;
 
 /// Publishers of the official client.
 const OFFICIAL_PUBLISHERS: usize = 2;
@@ -94,12 +97,16 @@ impl Storm {
         let kills = scene.storm(self)?;
         let verdict = scene.end(self)?;
         let (terms, cuts) = (scene.terms, scene.all_cuts());
+        let store = scene.recipe.store.clone();
         let peak = scene.leave()?;
+        let file = store.map_or(Ok(0), |path| check_file(&path))?;
         eventually("no thread and no file is left", Duration::from_secs(10), || {
             Usage::now().is_ok_and(|now| now.threads <= before.threads && now.files <= before.files)
         })?;
         println!(
-            "{what}: {kills} kills and {terms} SIGTERM, {cuts} cuts, {verdict}; server {peak} KiB, {:.0} s (seed {})",
+            "{what}: {kills} kills and {terms} SIGTERM, {cuts} cuts, {verdict}; server {peak} KiB, \
+             file {} KiB, {:.0} s (seed {})",
+            file / 1024,
             begun.elapsed().as_secs_f32(),
             self.seed
         );
@@ -259,6 +266,20 @@ impl Scene {
         self.relay.stop();
         Ok(peak)
     }
+}
+
+/// # Errors
+/// The store's file is too large, or not the only one.
+fn check_file(path: &Path) -> Result<u64, Failure> {
+    let size = fs::metadata(path)?.len();
+    if size > FILE_MAX {
+        return Err(format!("the store's file has {size} bytes, above its bound of {FILE_MAX}").into());
+    }
+    let others = fs::read_dir(path.parent().ok_or("no folder")?)?.count() - 1;
+    if others > 0 {
+        return Err("a store was given up, and set aside".into());
+    }
+    Ok(size)
 }
 
 /// The listeners: publishers, settled subscribers, those who wander, official subscribers.
