@@ -200,7 +200,7 @@ impl Press {
         let (publisher, number) = event.parse::<(usize, u64)>()?;
         let message =
             Message { socket: socket.clone(), place: Place::of(publisher, number), publisher, number };
-        let errs = self.count.fetch_add(1, Relaxed) % 20 == 19;
+        let errs = self.count.fetch_add(1, Relaxed) % 5 == 4;
         match self.mutant {
             Some(Mutant::Drops) if errs => {}
             Some(Mutant::Doubles) if errs => {
