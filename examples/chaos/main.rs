@@ -84,7 +84,7 @@ fn run(wishes: &Wishes) -> Result<(), Failure> {
     let ledger = Arc::new(Ledger::new(polite, polite.div_ceil(ROOM)));
     let mut server = serve(&ledger, 0)?;
     let port = server.local_addr().ok_or("no address")?.port();
-    let relay = Relay::start(port, wishes.seed)?;
+    let relay = Relay::start(port, wishes.seed, 0)?;
     let crowd = Crowd::start(&ledger, relay.port(), wishes.seed)?;
     let peace = Arc::new(AtomicBool::new(false));
     let hooligans = hooligans::start(rude, relay.port(), wishes.seed, &peace)?;
@@ -112,7 +112,8 @@ fn run(wishes: &Wishes) -> Result<(), Failure> {
         return Err("a thread of the server is left".into());
     }
     drop(server);
-    let (cuts, stalls) = relay.stop();
+    let (cuts, stalls) = relay.counts();
+    relay.stop();
     println!("the relay cut {cuts} connections and stalled {stalls}; two restarts");
     ledger.verdict()?;
     eventually("no thread and no file is left", Duration::from_secs(10), || {

@@ -33,7 +33,10 @@ enum Fate {
 }
 
 impl Fate {
-    fn draw(random: &mut Random) -> Self {
+    fn draw(random: &mut Random, calm: usize) -> Self {
+        if random.percent(calm) {
+            return Self::Peace;
+        }
         // Small numbers fall into handshakes and upgrades, large ones into the talk.
         let bytes = 1 << random.below(16);
         let at = 1 + random.below(bytes);
@@ -49,6 +52,8 @@ impl Fate {
 
 #[derive(Default)]
 struct Shared {
+    /// Of a hundred directions, so many are left in peace whatever the seed says.
+    calm: usize,
     ending: AtomicBool,
     merciful: AtomicBool,
     cuts: AtomicUsize,
@@ -66,12 +71,12 @@ pub(crate) struct Relay {
 }
 
 impl Relay {
-    /// Relays to this port of the machine.
-    pub(crate) fn start(target: u16, seed: u64) -> Result<Self, Failure> {
+    /// Relays to this port of the machine. Of a hundred directions, `calm` are left in peace whatever the seed says.
+    pub(crate) fn start(target: u16, seed: u64, calm: usize) -> Result<Self, Failure> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         listener.set_nonblocking(true)?;
         let port = listener.local_addr()?.port();
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Shared { calm, ..Shared::default() });
         let its = Arc::clone(&shared);
         let accepting = thread::Builder::new().name("relay".into()).spawn(move || {
             let mut connections = 0;
@@ -100,27 +105,36 @@ impl Relay {
     /// From now on nothing happens to new connections, and the old ones begin anew.
     pub(crate) fn have_mercy(&self) {
         self.shared.merciful.store(true, SeqCst);
-        close_all(&self.shared);
+        self.cut_all();
     }
 
-    /// Ends it; how many were cut, and how many stalled.
-    pub(crate) fn stop(self) -> (usize, usize) {
+    /// Closes every connection; how many there were.
+    pub(crate) fn cut_all(&self) -> usize {
+        close_all(&self.shared)
+    }
+
+    /// How many were cut at their byte, and how many stalled.
+    pub(crate) fn counts(&self) -> (usize, usize) {
+        (self.shared.cuts.load(SeqCst), self.shared.stalls.load(SeqCst))
+    }
+
+    /// Ends it.
+    pub(crate) fn stop(self) {
         self.shared.ending.store(true, SeqCst);
         let _ = self.accepting.join();
         close_all(&self.shared);
         for pump in self.shared.pumps.lock().drain(..) {
             let _ = pump.join();
         }
-        (self.shared.cuts.load(SeqCst), self.shared.stalls.load(SeqCst))
     }
 }
 
-fn close_all(shared: &Shared) {
-    for (_, ends) in shared.streams.lock().drain() {
-        for end in ends {
-            let _ = end.shutdown(Shutdown::Both);
-        }
+fn close_all(shared: &Shared) -> usize {
+    let ends = std::mem::take(&mut *shared.streams.lock());
+    for end in ends.values().flatten() {
+        let _ = end.shutdown(Shutdown::Both);
     }
+    ends.len()
 }
 
 fn join(
@@ -135,7 +149,7 @@ fn join(
     let fates = if shared.merciful.load(SeqCst) {
         [Fate::Peace; 2]
     } else {
-        [Fate::draw(&mut random), Fate::draw(&mut random)]
+        [(); 2].map(|()| Fate::draw(&mut random, shared.calm))
     };
     for stream in [&near, &far] {
         stream.set_nodelay(true)?;
