@@ -6,9 +6,11 @@ use std::{fs, net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Parser;
 use log::LevelFilter;
+#[cfg(feature = "store")]
+use tinysio::server::{Durability, FileStore};
 use tinysio::{
     chat::{Limits, Network, Options, Rate, limits},
-    server::{Builder, ConnectionStateRecovery, Cors, Durability, FileStore, Server},
+    server::{Builder, ConnectionStateRecovery, Cors, Server},
 };
 
 use crate::common::{exit::Failure, logging::Format};
@@ -142,10 +144,12 @@ pub(crate) struct Flags {
     recovery_bytes: u32,
 
     /// Keep all that in this file too, so that it outlives the program and the power; --recovery is then 2m unless given
+    #[cfg(feature = "store")]
     #[arg(long, env = "TINYSIO_STORE", value_name = "FILE")]
     store: Option<PathBuf>,
 
     /// How often the file is written: a crash loses so much. 0s: before anybody gets anything, so that it loses nothing
+    #[cfg(feature = "store")]
     #[arg(long, env = "TINYSIO_STORE_EVERY", value_name = "TIME", default_value = "0s",
           value_parser = humantime::parse_duration)]
     store_every: Duration,
@@ -213,22 +217,21 @@ impl Flags {
             .cors(self.cors())
     }
 
-    fn recover(&self, mut builder: Builder) -> Builder {
-        if self.recovery.is_zero() && self.store.is_none() {
-            return builder;
-        }
+    fn recover(&self, builder: Builder) -> Builder {
         let mut options = ConnectionStateRecovery::new().max_bytes(self.recovery_bytes as usize);
         if !self.recovery.is_zero() {
             options = options.max_disconnection_duration(self.recovery);
         }
-        builder = builder.connection_state_recovery(options);
-        let Some(path) = &self.store else { return builder };
-        let durability = if self.store_every.is_zero() {
-            Durability::EveryPacket
-        } else {
-            Durability::Every(self.store_every)
-        };
-        builder.store(FileStore::new(path), durability)
+        #[cfg(feature = "store")]
+        if let Some(path) = &self.store {
+            let durability = if self.store_every.is_zero() {
+                Durability::EveryPacket
+            } else {
+                Durability::Every(self.store_every)
+            };
+            return builder.connection_state_recovery(options).store(FileStore::new(path), durability);
+        }
+        if self.recovery.is_zero() { builder } else { builder.connection_state_recovery(options) }
     }
 
     fn cors(&self) -> Cors {
