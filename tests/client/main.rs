@@ -8,6 +8,7 @@ mod interop;
 mod lifecycle;
 mod recovery;
 mod recovery_official;
+mod recovery_own;
 mod support;
 #[cfg(feature = "tls")]
 mod tls;

@@ -19,14 +19,14 @@ use crate::{
 };
 
 /// Passes connections on to a server, while it is open.
-struct Proxy {
-    url: String,
+pub(crate) struct Proxy {
+    pub(crate) url: String,
     /// What it carries. `None`: it is shut, and takes no connection.
     streams: Arc<Mutex<Option<Vec<TcpStream>>>>,
 }
 
 impl Proxy {
-    fn to(port: u16) -> Self {
+    pub(crate) fn to(port: u16) -> Self {
         let streams = Arc::new(Mutex::new(Some(Vec::new())));
         let its = streams.clone();
         let url = listen(move |client| {
@@ -50,13 +50,13 @@ impl Proxy {
     }
 
     /// Takes no more connections, and cuts those that there are.
-    fn cut(&self) {
+    pub(crate) fn cut(&self) {
         for stream in self.shut() {
             let _ = stream.shutdown(Shutdown::Both);
         }
     }
 
-    fn open(&self) {
+    pub(crate) fn open(&self) {
         *self.streams.lock().unwrap() = Some(Vec::new());
     }
 }
