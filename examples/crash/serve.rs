@@ -31,7 +31,7 @@ const PORT_WITHIN: Duration = Duration::from_secs(5);
 pub(crate) const KEPT_BYTES: usize = 4 << 20;
 
 /// Between two numbers of the ticker.
-const TICK: Duration = Duration::from_millis(20);
+const TICK: Duration = Duration::from_millis(50);
 
 /// What the server does wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
