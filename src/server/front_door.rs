@@ -11,6 +11,7 @@ use std::{io, net::Shutdown, path::PathBuf, sync::Arc, time::Duration};
 
 use super::{
     admission::Seldom,
+    answer::Answer,
     cors::{Cors, Target},
     dispatch,
     engine::{self, Refused},
@@ -258,7 +259,8 @@ fn serve(core: &Arc<Core>, mut work: Work) {
 }
 
 /// `Some`: there is something to do already.
-fn park(core: &Core, work: Work) -> Option<Work> {
+fn park(core: &Core, mut work: Work) -> Option<Work> {
+    work.connection.rest();
     let token = core.lot.reserve();
     if let Stage::Poll(held) = &work.stage
         && !polling::park(&held.1, token)
@@ -354,15 +356,7 @@ fn check(core: &Core, peer: Peer, endpoint: usize, head: &Head, websocket: bool)
     if !core.config.transports.contains(&transport) {
         return Err(HandshakeError::TransportUnknown.into());
     }
-    if head.is_illegible("origin") {
-        return Err(HandshakeError::BadRequest.into());
-    }
-    let origin = head.header("origin");
-    let target = target(head);
-    if !core.config.cors.allows(origin, target, websocket) {
-        log::info!("{peer}: refused the origin {origin:?} for the host {:?}", target.host);
-        return Err(HandshakeError::Forbidden.into());
-    }
+    check_origin(core, peer, head, websocket)?;
     let Some(sid) = query.sid() else {
         if *head.method() != Method::Get {
             return Err(HandshakeError::BadMethod.into());
@@ -400,6 +394,19 @@ fn check(core: &Core, peer: Peer, endpoint: usize, head: &Head, websocket: bool)
         return Err(HandshakeError::SessionUnknown.into());
     }
     Ok(Wanted::Session(session))
+}
+
+fn check_origin(core: &Core, peer: Peer, head: &Head, websocket: bool) -> Result<(), HandshakeError> {
+    if head.is_illegible("origin") {
+        return Err(HandshakeError::BadRequest);
+    }
+    let Some(origin) = head.header("origin") else { return Ok(()) };
+    let target = target(head);
+    if core.config.cors.allows(origin, target, websocket) {
+        return Ok(());
+    }
+    log::info!("{peer}: refused the origin {origin:?} for the host {:?}", target.host);
+    Err(HandshakeError::Forbidden)
 }
 
 /// The host that the browser meant: a proxy's word for it, if there is one. A page of another origin cannot make a
@@ -460,7 +467,7 @@ fn polling_request(
             .with_header(header("Access-Control-Allow-Methods", "GET,HEAD,PUT,PATCH,POST,DELETE"))
             .with_header(header("Access-Control-Allow-Headers", allowed_headers(&head)))
             .with_header(header("Vary", "Access-Control-Request-Headers"));
-        connection.respond(with_cors(cors, head.header("origin"), preflight), Some(&head))?;
+        connection.answer(Answer::Other(preflight), cors.headers(head.header("origin")), Some(&head))?;
         return Ok(next_request(core, connection));
     }
     match check(core, connection.peer, endpoint, &head, false) {
@@ -470,17 +477,17 @@ fn polling_request(
         }
         Ok(Wanted::NewSession) => {
             let origin = head.header("origin").map(ToOwned::to_owned);
-            let response = polling::handshake(core, endpoint, Handshake::new(head, connection.peer))
-                .unwrap_or_else(|refused| Refusal::Session(refused).response(false));
-            connection.respond(with_cors(cors, origin.as_deref(), response), None)?;
+            let answer = polling::handshake(core, endpoint, Handshake::new(head, connection.peer))
+                .unwrap_or_else(|refused| Answer::Other(Refusal::Session(refused).response(false)));
+            connection.answer(answer, cors.headers(origin.as_deref()), None)?;
         }
         Err(refusal) => {
             if !matches!(head.method(), Method::Get | Method::Head) {
                 // Its body is not read.
                 connection.end_after_response();
             }
-            let response = with_cors(cors, head.header("origin"), refusal.response(false));
-            connection.respond(response, Some(&head))?;
+            let refusal = Answer::Other(refusal.response(false));
+            connection.answer(refusal, cors.headers(head.header("origin")), Some(&head))?;
         }
     }
     Ok(next_request(core, connection))
@@ -494,13 +501,12 @@ fn answer_session(
     served: io::Result<Served>,
 ) -> io::Result<Next> {
     let (head, session) = &request;
-    let response = match served? {
+    let answer = match served? {
         Served::Parks => return Ok(Next::Park(Stage::Poll(Box::new(request)))),
-        Served::Answer(response) => response,
+        Served::Answer(answer) => answer,
     };
-    let response = with_cors(&core.config.cors, head.header("origin"), response);
-    let delivery = session.outbox.deliver(&connection.stream, response.data_length().unwrap_or(0));
-    let responded = connection.respond(response, Some(head));
+    let delivery = session.outbox.deliver(&connection.stream, answer.len());
+    let responded = connection.answer(answer, core.config.cors.headers(head.header("origin")), Some(head));
     drop(delivery);
     if *head.method() == Method::Post {
         polling::answered(session);
@@ -513,20 +519,6 @@ fn answer_session(
 
 fn allowed_headers(head: &Head) -> &str {
     head.header("access-control-request-headers").filter(|value| value.is_ascii()).unwrap_or("content-type")
-}
-
-fn with_cors(cors: &Cors, origin: Option<&str>, response: Response) -> Response {
-    let Some(allowed) = cors.allow_origin(origin).filter(|allowed| allowed.is_ascii()) else {
-        return response;
-    };
-    let response = response.with_header(header("Access-Control-Allow-Origin", allowed));
-    if allowed == "*" {
-        return response;
-    }
-    // The official clients may ask with credentials, for which browsers want this word and a named origin.
-    response
-        .with_header(header("Access-Control-Allow-Credentials", "true"))
-        .with_header(header("Vary", "Origin"))
 }
 
 fn websocket_request(

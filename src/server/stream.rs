@@ -87,11 +87,17 @@ impl Stream {
             self.limit_reads(deadline)?;
         }
         buffer.clear();
+        self.recv_more(buffer).map(drop)
+    }
+
+    /// As [`recv_in_time`](Self::recv_in_time), behind what the buffer holds, up to its capacity; says how much.
+    pub(super) fn recv_more(&self, buffer: &mut Vec<u8>) -> io::Result<usize> {
+        let before = buffer.len();
         loop {
             match recv(self, spare_capacity(buffer), RecvFlags::empty()) {
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return Err(io::ErrorKind::TimedOut.into()),
-                received => return Ok(received.map(|_| ())?),
+                received => return Ok(received.map(|_| buffer.len() - before)?),
             }
         }
     }

@@ -126,8 +126,12 @@ impl<'a> Query<'a> {
     #[must_use]
     pub fn parse(query: &'a str) -> Self {
         let mut parsed = Self::default();
-        for pair in query.split('&') {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let mut rest = Some(query);
+        while let Some(pairs) = rest {
+            let (pair, others) = cut(pairs, b'&');
+            rest = others;
+            let (name, value) = cut(pair, b'=');
+            let value = value.unwrap_or_default();
             match name {
                 "EIO" => parsed.eio.add(value),
                 "transport" => parsed.transport.add(value),
@@ -171,6 +175,14 @@ impl<'a> Query<'a> {
         } else {
             Err(HandshakeError::UnsupportedVersion)
         }
+    }
+}
+
+/// What is before and behind the first `at`. The library's own search is made for long texts.
+fn cut(text: &str, at: u8) -> (&str, Option<&str>) {
+    match text.bytes().position(|byte| byte == at) {
+        Some(place) => (&text[..place], Some(&text[place + 1..])),
+        None => (text, None),
     }
 }
 
