@@ -279,6 +279,11 @@ impl Connection {
         self.input.shrink_to_fit();
     }
 
+    /// Lets other threads run before this one waits for what they bring.
+    pub(super) fn pause(&mut self) {
+        self.rhythm.pause();
+    }
+
     /// Reads the next request's head, whose first byte is due by `due`.
     /// After `silence` without one, the connection can wait without a thread.
     pub(super) fn read_head(

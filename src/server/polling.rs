@@ -62,8 +62,12 @@ pub(super) fn serve(connection: &mut Connection, head: &Head, session: &Arc<Sess
     }
 }
 
-fn get(connection: &Connection, session: &Arc<Session>) -> io::Result<Served> {
+fn get(connection: &mut Connection, session: &Arc<Session>) -> io::Result<Served> {
     let waker = thread_waker()?;
+    if session.outbox.backlog() == 0 {
+        // What it asks for is often made by a thread that can run already, as that of the POST beside it.
+        connection.pause();
+    }
     // A client that upgrades asks no more once it has its probe's answer, but one that does not wait for it may. A GET
     // that finds the session gone to a WebSocket is late in any case.
     let late = session.upgrading.load(Acquire);
