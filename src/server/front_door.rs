@@ -30,7 +30,7 @@ use crate::{
     sys::{
         fd::{AsFd, BorrowedFd},
         net::{TcpListener, UnixListener},
-        os::{PollFd, PollFlags, epoll::EventFlags},
+        os::{PollFd, PollFlags, epoll::EventFlags, set_tcp_nodelay},
         thread::{self, JoinHandle},
         time::Instant,
     },
@@ -66,15 +66,26 @@ impl Drop for Listener {
 }
 
 impl Listener {
-    fn accept(&self) -> io::Result<(Stream, Peer)> {
+    /// `inherits`: the connection came after [`be_prompt`](Self::be_prompt).
+    fn accept(&self, inherits: bool) -> io::Result<(Stream, Peer)> {
         match self {
             Self::Tcp(listener) => {
                 let (stream, address) = listener.accept()?;
-                // Packets are small and wanted at once. A peer that is gone already is found out by reading.
-                let _ = stream.set_nodelay(true);
-                Ok((Stream::Tcp(stream), Peer::Tcp(address)))
+                if !inherits {
+                    // A peer that is gone already is found out by reading.
+                    let _ = set_tcp_nodelay(&stream, true);
+                }
+                Ok((stream.into(), Peer::Tcp(address)))
             }
-            Self::Unix(listener, _) => Ok((Stream::Unix(listener.accept()?.0), Peer::Unix)),
+            Self::Unix(listener, _) => Ok((listener.accept()?.0.into(), Peer::Unix)),
+        }
+    }
+
+    /// Packets are small and wanted at once. On Linux a connection inherits that from its listener. `false`: here not.
+    fn be_prompt(&self) -> bool {
+        match self {
+            Self::Tcp(listener) => set_tcp_nodelay(listener, true).is_ok(),
+            Self::Unix(..) => true,
         }
     }
 
@@ -98,12 +109,16 @@ pub(super) fn start(core: &Arc<Core>, listener: Listener, waker: Arc<Waker>) -> 
 
 fn accept_loop(core: &Arc<Core>, listener: &Listener, waker: &Waker) {
     let mut complaint = Seldom::default();
+    let prompt = listener.be_prompt();
+    // Some may have come before, to a listener that the application brought.
+    let mut inherits = false;
     while !core.is_closed() {
-        match listener.accept() {
+        match listener.accept(inherits) {
             Ok((stream, peer)) => {
                 admit(core, stream, peer, &mut complaint);
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                inherits = prompt;
                 let mut fds = [waker.poll_fd(), PollFd::new(listener, PollFlags::IN)];
                 // A failure is as good as a wake: the loop looks again.
                 let _ = stream::wait(&mut fds, None);
@@ -281,6 +296,7 @@ fn request(core: &Arc<Core>, connection: &mut Connection, due: Instant) -> Next 
         Ok(NextHead::Head(head)) => head,
         Ok(NextHead::Silence) => return Next::Park(Stage::Request(due)),
         Ok(NextHead::None) => return Next::End,
+        Ok(NextHead::Over) => return Next::Over,
         Err(error) => {
             connection.permit.set_waiting(false);
             connection.end_after_response();
@@ -551,4 +567,26 @@ fn websocket_request(
         },
     };
     Ok(socket.map_or(Next::End, |socket| Next::Stage(Stage::WebSocket(Box::new(socket)))))
+}
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    use rustix::net::sockopt::tcp_nodelay;
+
+    use super::*;
+
+    #[test]
+    fn connections_are_prompt_whether_they_came_before_or_after_the_start() {
+        let tcp = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = tcp.local_addr().expect("it is bound");
+        let dial = || std::net::TcpStream::connect(address).expect("it listens");
+        let listener = Listener::Tcp(tcp);
+        let _early = dial();
+        assert!(listener.be_prompt());
+        let _late = dial();
+        for inherits in [false, true] {
+            let (stream, _) = listener.accept(inherits).expect("somebody has come");
+            assert_eq!(tcp_nodelay(&stream), Ok(true), "inherits: {inherits}");
+        }
+    }
 }

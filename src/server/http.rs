@@ -21,7 +21,7 @@ use super::{
     config::Config,
     connections::Permit,
     rhythm::Rhythm,
-    stream::{self, Peer, Stream, WRITE_PATIENCE},
+    stream::{Peer, Stream, WRITE_PATIENCE},
 };
 use crate::sys::time::Instant;
 
@@ -113,11 +113,6 @@ impl Head {
         self.header_values(header)
             .flat_map(|list| list.split(','))
             .any(|item| item.trim().eq_ignore_ascii_case(token))
-    }
-
-    /// Names and values of all headers.
-    pub(super) fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.headers.iter().filter_map(|&(name, value)| Some((self.str(name)?, self.str(value)?)))
     }
 
     fn str(&self, span: Span) -> Option<&str> {
@@ -219,8 +214,10 @@ pub(super) enum NextHead {
     Head(Head),
     /// Nothing: it can wait without a thread.
     Silence,
-    /// The peer has no further request, or did not begin it in time.
+    /// A request was not begun in time, or the connection is broken.
     None,
+    /// The peer has closed its side, and nothing that it sent is unread.
+    Over,
 }
 
 impl From<ChunkError> for HttpError {
@@ -240,23 +237,13 @@ pub(super) struct Connection {
     input: Vec<u8>,
     /// The last request allows another one, and its answer did not take that back.
     keep_alive: bool,
-    /// The stream's read timeout; zero: it has none.
-    read_timeout: Duration,
     rhythm: Rhythm,
     pub(super) permit: Permit,
 }
 
 impl Connection {
     pub(super) fn new(stream: Arc<Stream>, peer: Peer, permit: Permit) -> Self {
-        Self {
-            stream,
-            peer,
-            input: Vec::new(),
-            keep_alive: true,
-            read_timeout: Duration::ZERO,
-            rhythm: Rhythm::default(),
-            permit,
-        }
+        Self { stream, peer, input: Vec::new(), keep_alive: true, rhythm: Rhythm::default(), permit }
     }
 
     pub(super) fn keeps_alive(&self) -> bool {
@@ -312,7 +299,7 @@ impl Connection {
             let parks_at = silence.filter(|_| !begun).map(|silence| Instant::now() + silence);
             let parks_at = parks_at.filter(|&at| at < deadline);
             match self.fill(parks_at.unwrap_or(deadline)) {
-                Ok(0) if !begun => return Ok(NextHead::None),
+                Ok(0) if !begun => return Ok(NextHead::Over),
                 Ok(0) => return Err(HttpError::Gone),
                 Ok(_) => {}
                 Err(error) if parks_at.is_some() && error.kind() == io::ErrorKind::TimedOut => {
@@ -404,7 +391,7 @@ impl Connection {
     }
 
     fn fill(&mut self, deadline: Instant) -> io::Result<usize> {
-        self.limit_reads(deadline)?;
+        self.stream.limit_reads(deadline)?;
         let room = self.input.capacity() - self.input.len();
         if room < READ_CHUNK / 2 {
             self.input.reserve_exact(self.step());
@@ -415,17 +402,6 @@ impl Connection {
     /// How far the buffer grows for the next read: so that a large body needs few, and never has much more memory than bytes.
     fn step(&self) -> usize {
         READ_CHUNK.max(self.input.len() / 8)
-    }
-
-    /// Has reads fail at `deadline`, or a sixteenth of the time sooner or later: most waits are as long as the one before, and need no
-    /// call for it.
-    fn limit_reads(&mut self, deadline: Instant) -> io::Result<()> {
-        let left = stream::time_left(deadline)?;
-        if self.read_timeout.abs_diff(left) > left / 16 {
-            self.stream.set_read_timeout(Some(left))?;
-            self.read_timeout = left;
-        }
-        Ok(())
     }
 
     /// Answers a request of long-polling; `more` are the headers that depend on the request.

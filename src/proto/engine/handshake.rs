@@ -207,8 +207,10 @@ impl Open {
     /// The packet's text, type digit included: `0{"sid":…}`.
     #[must_use]
     pub fn packet(&self) -> String {
-        // A struct of strings and numbers always serialises.
-        format!("0{}", serde_json::to_string(self).unwrap_or_default())
+        let mut packet = vec![b'0'];
+        // A struct of strings and numbers always serialises, as text.
+        let _ = serde_json::to_writer(&mut packet, self);
+        String::from_utf8(packet).unwrap_or_default()
     }
 
     /// How long a client waits for the next ping before it takes the server for dead.
