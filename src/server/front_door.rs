@@ -75,9 +75,9 @@ impl Listener {
                     // A peer that is gone already is found out by reading.
                     let _ = set_tcp_nodelay(&stream, true);
                 }
-                Ok((stream.into(), Peer::Tcp(address)))
+                Ok((Stream::tcp(stream), Peer::Tcp(address)))
             }
-            Self::Unix(listener, _) => Ok((listener.accept()?.0.into(), Peer::Unix)),
+            Self::Unix(listener, _) => Ok((Stream::unix(listener.accept()?.0), Peer::Unix)),
         }
     }
 

@@ -59,19 +59,15 @@ impl AsFd for Stream {
     }
 }
 
-impl From<TcpStream> for Stream {
-    fn from(stream: TcpStream) -> Self {
+impl Stream {
+    pub(super) fn tcp(stream: TcpStream) -> Self {
         Self { socket: Socket::Tcp(stream), read_timeout: AtomicU64::new(0) }
     }
-}
 
-impl From<UnixStream> for Stream {
-    fn from(stream: UnixStream) -> Self {
+    pub(super) fn unix(stream: UnixStream) -> Self {
         Self { socket: Socket::Unix(stream), read_timeout: AtomicU64::new(0) }
     }
-}
 
-impl Stream {
     /// Blocks until something arrives, the read timeout passes, or the stream ends (`Ok(0)`).
     pub(super) fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
@@ -274,7 +270,7 @@ mod tests {
             }
             read
         });
-        let (stream, answer) = (Stream::from(near), vec![0; 4 << 20]);
+        let (stream, answer) = (Stream::unix(near), vec![0; 4 << 20]);
         let sent = stream.send_all(&answer, Duration::from_millis(50));
         assert_eq!(sent.map_err(|error| error.kind()), Err(io::ErrorKind::TimedOut));
         drop(stream);
