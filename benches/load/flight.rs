@@ -226,6 +226,7 @@ impl<'o> Run<'o> {
         }
         self.left -= 1;
         self.flying += 1;
+        self.options.rest();
         let group = &mut self.groups[index];
         let number = group.sent;
         group.sent += 1;

@@ -1,5 +1,7 @@
 //! What to do, from the command line.
 
+use std::{thread, time::Duration};
+
 use super::Result;
 
 /// Members of a room in `rooms`.
@@ -60,6 +62,8 @@ pub(crate) struct Options {
     pub(crate) any_order: bool,
     /// Ends the run instead of `seconds`.
     pub(crate) messages: Option<u64>,
+    /// How long a client rests before each of its messages: of `echo`, `ack`, `binary`, `broadcast`, `rooms` and `polling`.
+    pub(crate) pause: Duration,
     /// The server's process, to read its processor time.
     pub(crate) pid: Option<u32>,
 }
@@ -75,6 +79,7 @@ impl Options {
             seconds: 3.0,
             any_order: false,
             messages: None,
+            pause: Duration::ZERO,
             pid: None,
         };
         let mut args = args.filter(|arg| arg != "--bench");
@@ -88,6 +93,7 @@ impl Options {
                 "--seconds" => options.seconds = value()?.parse()?,
                 "--any-order" => options.any_order = true,
                 "--messages" => options.messages = Some(value()?.parse()?),
+                "--pause" => options.pause = Duration::from_millis(value()?.parse()?),
                 "--pid" => options.pid = Some(value()?.parse()?),
                 other => {
                     let mode = Mode::ALL.into_iter().find(|mode| mode.name() == other);
@@ -105,5 +111,12 @@ impl Options {
             return Err("--window must be 1 to 64".into());
         }
         Ok(options)
+    }
+
+    /// The rest before a message. For one client: all of them share a thread.
+    pub(crate) fn rest(&self) {
+        if !self.pause.is_zero() {
+            thread::sleep(self.pause);
+        }
     }
 }

@@ -70,7 +70,8 @@ struct Connection {
     filled: usize,
 }
 
-struct Run {
+struct Run<'o> {
+    options: &'o Options,
     epoll: OwnedFd,
     events: Vec<epoll::Event>,
     clients: Vec<Client>,
@@ -80,8 +81,8 @@ struct Run {
     left: u64,
 }
 
-impl Run {
-    fn connect(options: &Options) -> Result<Self> {
+impl<'o> Run<'o> {
+    fn connect(options: &'o Options) -> Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let digits = "0".repeat(DIGITS);
         let echo = format!(r#"42["echo","{digits}{}"]"#, "x".repeat(options.size - DIGITS - 2));
@@ -95,6 +96,7 @@ impl Run {
             clients.push(client);
         }
         Ok(Self {
+            options,
             epoll,
             events: Vec::with_capacity(256),
             clients,
@@ -174,6 +176,7 @@ impl Run {
             return Ok(());
         }
         self.left -= 1;
+        self.options.rest();
         let packet = if std::mem::take(&mut client.pinged) { &mut client.pong } else { &mut client.echo };
         (&client.posts.stream).write_all(packet.with(client.sent))?;
         client.since = Instant::now();

@@ -32,8 +32,7 @@ pub(super) struct Target<'a> {
 impl Cors {
     /// Whether a request with this `Origin`, sent there, may be served. `websocket`: the same-origin rule is ours to
     /// keep, because browsers do not keep it for WebSockets.
-    pub(super) fn allows(&self, origin: Option<&str>, target: Target<'_>, websocket: bool) -> bool {
-        let Some(origin) = origin else { return true };
+    pub(super) fn allows(&self, origin: &str, target: Target<'_>, websocket: bool) -> bool {
         match self {
             Self::Any | Self::AnyWithCredentials => true,
             Self::List(origins) => origins.iter().any(|allowed| allowed == origin),
@@ -41,8 +40,23 @@ impl Cors {
         }
     }
 
+    /// The headers that tell the browser so.
+    pub(super) fn headers<'a>(
+        &self,
+        origin: Option<&'a str>,
+    ) -> impl Iterator<Item = (&'static str, &'a str)> + use<'a> {
+        let allowed = self.allow_origin(origin).filter(|allowed| allowed.is_ascii());
+        // The official clients may ask with credentials, for which browsers want this word and a named origin.
+        let named: &[_] = match allowed {
+            None | Some("*") => &[],
+            Some(_) => &[("Access-Control-Allow-Credentials", "true"), ("Vary", "Origin")],
+        };
+        let allowed = allowed.map(|allowed| ("Access-Control-Allow-Origin", allowed));
+        allowed.into_iter().chain(named.iter().copied())
+    }
+
     /// The `Access-Control-Allow-Origin` to answer this origin with.
-    pub(super) fn allow_origin<'a>(&self, origin: Option<&'a str>) -> Option<&'a str> {
+    fn allow_origin<'a>(&self, origin: Option<&'a str>) -> Option<&'a str> {
         match self {
             Self::SameOrigin => None,
             Self::Any => Some("*"),

@@ -34,9 +34,20 @@ enum Command {
 /// resident from the start; and the thread waits in poll(2) in any case.
 #[derive(Debug)]
 struct Inbox {
-    /// At most two a session, once a kind, and the stop. `None`: the thread has ended.
-    commands: Mutex<Option<Vec<Command>>>,
+    /// `None`: the thread has ended.
+    list: Mutex<Option<List>>,
     waker: Waker,
+}
+
+#[derive(Debug, Default)]
+struct List {
+    /// At most two a session, once a kind, and the stop.
+    commands: Vec<Command>,
+    /// The thread has been woken for them.
+    woken: bool,
+    /// The thread looks at what it watches within [`CORK_PATIENCE`], and need not be woken to watch more: what is gathered
+    /// now has its first look then.
+    looks: bool,
 }
 
 /// Hands sessions to the thread.
@@ -45,7 +56,7 @@ pub(super) struct DrainHandle(Arc<Inbox>);
 
 impl DrainHandle {
     pub(super) fn start() -> io::Result<(Self, JoinHandle<()>)> {
-        let inbox = Arc::new(Inbox { commands: Mutex::new(Some(Vec::new())), waker: Waker::new()? });
+        let inbox = Arc::new(Inbox { list: Mutex::new(Some(List::default())), waker: Waker::new()? });
         let drain = Drain { inbox: Arc::clone(&inbox), blocked: Vec::new(), watched: Vec::new() };
         let thread =
             thread::Builder::new().name("drain".into()).stack_size(128 << 10).spawn(|| drain.run())?;
@@ -67,23 +78,34 @@ impl DrainHandle {
     }
 
     fn send(&self, command: Command) {
-        let first = {
-            let mut commands = self.0.commands.lock();
+        let wakes = {
+            let mut list = self.0.list.lock();
             // Only after the stop, when every session has been cut.
-            let Some(commands) = commands.as_mut() else { return };
-            commands.push(command);
-            commands.len() == 1
+            let Some(list) = list.as_mut() else { return };
+            let urgent = !(list.looks && matches!(command, Command::Watch(_)));
+            list.commands.push(command);
+            urgent && !mem::replace(&mut list.woken, true)
         };
-        // Who put the first one there wakes for those behind it.
-        if first {
+        if wakes {
             self.0.waker.wake();
         }
     }
 }
 
 impl Inbox {
+    /// The thread is about to wait; with `looks`, not for long. `false`: there is something for it.
+    fn may_wait(&self, looks: bool) -> bool {
+        self.list.lock().as_mut().is_none_or(|list| {
+            list.looks = looks;
+            looks || list.commands.is_empty()
+        })
+    }
+
     fn take(&self) -> Vec<Command> {
-        self.commands.lock().as_mut().map(mem::take).unwrap_or_default()
+        let mut list = self.list.lock();
+        let Some(list) = list.as_mut() else { return Vec::new() };
+        list.woken = false;
+        mem::take(&mut list.commands)
     }
 }
 
@@ -97,7 +119,10 @@ impl Drain {
     fn run(mut self) {
         let mut next_look = Instant::now();
         loop {
-            self.wait((!self.watched.is_empty()).then_some(next_look));
+            let looks = !self.watched.is_empty();
+            if self.inbox.may_wait(looks) {
+                self.wait(looks.then_some(next_look));
+            }
             // Before the look, so that what comes after the look wakes again.
             self.inbox.waker.reset();
             for command in self.inbox.take() {
@@ -153,7 +178,7 @@ impl Drain {
 impl Drop for Drain {
     fn drop(&mut self) {
         // However the thread ends, nothing that is sent later keeps its session.
-        let rest = self.inbox.commands.lock().take();
+        let rest = self.inbox.list.lock().take();
         drop(rest);
     }
 }

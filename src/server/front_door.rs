@@ -11,6 +11,7 @@ use std::{io, net::Shutdown, path::PathBuf, sync::Arc, time::Duration};
 
 use super::{
     admission::Seldom,
+    answer::Answer,
     cors::{Cors, Target},
     dispatch,
     engine::{self, Refused},
@@ -29,7 +30,7 @@ use crate::{
     sys::{
         fd::{AsFd, BorrowedFd},
         net::{TcpListener, UnixListener},
-        os::{PollFd, PollFlags, epoll::EventFlags},
+        os::{PollFd, PollFlags, epoll::EventFlags, set_tcp_nodelay},
         thread::{self, JoinHandle},
         time::Instant,
     },
@@ -65,15 +66,26 @@ impl Drop for Listener {
 }
 
 impl Listener {
-    fn accept(&self) -> io::Result<(Stream, Peer)> {
+    /// `inherits`: the connection came after [`be_prompt`](Self::be_prompt).
+    fn accept(&self, inherits: bool) -> io::Result<(Stream, Peer)> {
         match self {
             Self::Tcp(listener) => {
                 let (stream, address) = listener.accept()?;
-                // Packets are small and wanted at once. A peer that is gone already is found out by reading.
-                let _ = stream.set_nodelay(true);
-                Ok((Stream::Tcp(stream), Peer::Tcp(address)))
+                if !inherits {
+                    // A peer that is gone already is found out by reading.
+                    let _ = set_tcp_nodelay(&stream, true);
+                }
+                Ok((Stream::tcp(stream), Peer::Tcp(address)))
             }
-            Self::Unix(listener, _) => Ok((Stream::Unix(listener.accept()?.0), Peer::Unix)),
+            Self::Unix(listener, _) => Ok((Stream::unix(listener.accept()?.0), Peer::Unix)),
+        }
+    }
+
+    /// Packets are small and wanted at once. On Linux a connection inherits that from its listener. `false`: here not.
+    fn be_prompt(&self) -> bool {
+        match self {
+            Self::Tcp(listener) => set_tcp_nodelay(listener, true).is_ok(),
+            Self::Unix(..) => true,
         }
     }
 
@@ -97,12 +109,16 @@ pub(super) fn start(core: &Arc<Core>, listener: Listener, waker: Arc<Waker>) -> 
 
 fn accept_loop(core: &Arc<Core>, listener: &Listener, waker: &Waker) {
     let mut complaint = Seldom::default();
+    let prompt = listener.be_prompt();
+    // Some may have come before, to a listener that the application brought.
+    let mut inherits = false;
     while !core.is_closed() {
-        match listener.accept() {
+        match listener.accept(inherits) {
             Ok((stream, peer)) => {
                 admit(core, stream, peer, &mut complaint);
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                inherits = prompt;
                 let mut fds = [waker.poll_fd(), PollFd::new(listener, PollFlags::IN)];
                 // A failure is as good as a wake: the loop looks again.
                 let _ = stream::wait(&mut fds, None);
@@ -258,7 +274,8 @@ fn serve(core: &Arc<Core>, mut work: Work) {
 }
 
 /// `Some`: there is something to do already.
-fn park(core: &Core, work: Work) -> Option<Work> {
+fn park(core: &Core, mut work: Work) -> Option<Work> {
+    work.connection.rest();
     let token = core.lot.reserve();
     if let Stage::Poll(held) = &work.stage
         && !polling::park(&held.1, token)
@@ -279,6 +296,7 @@ fn request(core: &Arc<Core>, connection: &mut Connection, due: Instant) -> Next 
         Ok(NextHead::Head(head)) => head,
         Ok(NextHead::Silence) => return Next::Park(Stage::Request(due)),
         Ok(NextHead::None) => return Next::End,
+        Ok(NextHead::Over) => return Next::Over,
         Err(error) => {
             connection.permit.set_waiting(false);
             connection.end_after_response();
@@ -354,15 +372,7 @@ fn check(core: &Core, peer: Peer, endpoint: usize, head: &Head, websocket: bool)
     if !core.config.transports.contains(&transport) {
         return Err(HandshakeError::TransportUnknown.into());
     }
-    if head.is_illegible("origin") {
-        return Err(HandshakeError::BadRequest.into());
-    }
-    let origin = head.header("origin");
-    let target = target(head);
-    if !core.config.cors.allows(origin, target, websocket) {
-        log::info!("{peer}: refused the origin {origin:?} for the host {:?}", target.host);
-        return Err(HandshakeError::Forbidden.into());
-    }
+    check_origin(core, peer, head, websocket)?;
     let Some(sid) = query.sid() else {
         if *head.method() != Method::Get {
             return Err(HandshakeError::BadMethod.into());
@@ -400,6 +410,19 @@ fn check(core: &Core, peer: Peer, endpoint: usize, head: &Head, websocket: bool)
         return Err(HandshakeError::SessionUnknown.into());
     }
     Ok(Wanted::Session(session))
+}
+
+fn check_origin(core: &Core, peer: Peer, head: &Head, websocket: bool) -> Result<(), HandshakeError> {
+    if head.is_illegible("origin") {
+        return Err(HandshakeError::BadRequest);
+    }
+    let Some(origin) = head.header("origin") else { return Ok(()) };
+    let target = target(head);
+    if core.config.cors.allows(origin, target, websocket) {
+        return Ok(());
+    }
+    log::info!("{peer}: refused the origin {origin:?} for the host {:?}", target.host);
+    Err(HandshakeError::Forbidden)
 }
 
 /// The host that the browser meant: a proxy's word for it, if there is one. A page of another origin cannot make a
@@ -460,7 +483,7 @@ fn polling_request(
             .with_header(header("Access-Control-Allow-Methods", "GET,HEAD,PUT,PATCH,POST,DELETE"))
             .with_header(header("Access-Control-Allow-Headers", allowed_headers(&head)))
             .with_header(header("Vary", "Access-Control-Request-Headers"));
-        connection.respond(with_cors(cors, head.header("origin"), preflight), Some(&head))?;
+        connection.answer(Answer::Other(preflight), cors.headers(head.header("origin")), Some(&head))?;
         return Ok(next_request(core, connection));
     }
     match check(core, connection.peer, endpoint, &head, false) {
@@ -470,17 +493,17 @@ fn polling_request(
         }
         Ok(Wanted::NewSession) => {
             let origin = head.header("origin").map(ToOwned::to_owned);
-            let response = polling::handshake(core, endpoint, Handshake::new(head, connection.peer))
-                .unwrap_or_else(|refused| Refusal::Session(refused).response(false));
-            connection.respond(with_cors(cors, origin.as_deref(), response), None)?;
+            let answer = polling::handshake(core, endpoint, Handshake::new(head, connection.peer))
+                .unwrap_or_else(|refused| Answer::Other(Refusal::Session(refused).response(false)));
+            connection.answer(answer, cors.headers(origin.as_deref()), None)?;
         }
         Err(refusal) => {
             if !matches!(head.method(), Method::Get | Method::Head) {
                 // Its body is not read.
                 connection.end_after_response();
             }
-            let response = with_cors(cors, head.header("origin"), refusal.response(false));
-            connection.respond(response, Some(&head))?;
+            let refusal = Answer::Other(refusal.response(false));
+            connection.answer(refusal, cors.headers(head.header("origin")), Some(&head))?;
         }
     }
     Ok(next_request(core, connection))
@@ -494,13 +517,12 @@ fn answer_session(
     served: io::Result<Served>,
 ) -> io::Result<Next> {
     let (head, session) = &request;
-    let response = match served? {
+    let answer = match served? {
         Served::Parks => return Ok(Next::Park(Stage::Poll(Box::new(request)))),
-        Served::Answer(response) => response,
+        Served::Answer(answer) => answer,
     };
-    let response = with_cors(&core.config.cors, head.header("origin"), response);
-    let delivery = session.outbox.deliver(&connection.stream, response.data_length().unwrap_or(0));
-    let responded = connection.respond(response, Some(head));
+    let delivery = session.outbox.deliver(&connection.stream, answer.len());
+    let responded = connection.answer(answer, core.config.cors.headers(head.header("origin")), Some(head));
     drop(delivery);
     if *head.method() == Method::Post {
         polling::answered(session);
@@ -513,20 +535,6 @@ fn answer_session(
 
 fn allowed_headers(head: &Head) -> &str {
     head.header("access-control-request-headers").filter(|value| value.is_ascii()).unwrap_or("content-type")
-}
-
-fn with_cors(cors: &Cors, origin: Option<&str>, response: Response) -> Response {
-    let Some(allowed) = cors.allow_origin(origin).filter(|allowed| allowed.is_ascii()) else {
-        return response;
-    };
-    let response = response.with_header(header("Access-Control-Allow-Origin", allowed));
-    if allowed == "*" {
-        return response;
-    }
-    // The official clients may ask with credentials, for which browsers want this word and a named origin.
-    response
-        .with_header(header("Access-Control-Allow-Credentials", "true"))
-        .with_header(header("Vary", "Origin"))
 }
 
 fn websocket_request(
@@ -559,4 +567,26 @@ fn websocket_request(
         },
     };
     Ok(socket.map_or(Next::End, |socket| Next::Stage(Stage::WebSocket(Box::new(socket)))))
+}
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    use rustix::net::sockopt::tcp_nodelay;
+
+    use super::*;
+
+    #[test]
+    fn connections_are_prompt_whether_they_came_before_or_after_the_start() {
+        let tcp = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = tcp.local_addr().expect("it is bound");
+        let dial = || std::net::TcpStream::connect(address).expect("it listens");
+        let listener = Listener::Tcp(tcp);
+        let _early = dial();
+        assert!(listener.be_prompt());
+        let _late = dial();
+        for inherits in [false, true] {
+            let (stream, _) = listener.accept(inherits).expect("somebody has come");
+            assert_eq!(tcp_nodelay(&stream), Ok(true), "inherits: {inherits}");
+        }
+    }
 }

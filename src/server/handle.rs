@@ -323,7 +323,7 @@ impl Builder {
         };
         let (hub, queue) = HubHandle::new(&config);
         let (drain, drain_thread) = DrainHandle::start()?;
-        let (tend, tend_thread) = TendHandle::start(config.max_connections, config.stack_size)?;
+        let (tend, tend_thread) = TendHandle::start(config.stack_size)?;
         let names: Vec<Arc<str>> =
             namespaces.iter().map(|namespace| namespace.name.as_str().into()).collect();
         let store_watch = StoreWatch::new();

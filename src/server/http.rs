@@ -3,23 +3,25 @@
 //! Every read has a deadline and every size a bound, because nothing is known of the peer yet.
 
 use std::{
+    borrow::Cow,
     io::{self, Cursor},
+    mem::MaybeUninit,
     ops::Range,
     sync::Arc,
     time::Duration,
 };
 
-use smallvec::SmallVec;
 use tiny_http::HTTPVersion;
 pub use tiny_http::{Header, Method, StatusCode};
 
 use super::{
+    answer::{self, Answer},
     budget::Charge,
     chunks::{self, ChunkError},
     config::Config,
     connections::Permit,
     rhythm::Rhythm,
-    stream::{self, Peer, Stream, WRITE_PATIENCE},
+    stream::{Peer, Stream, WRITE_PATIENCE},
 };
 use crate::sys::time::Instant;
 
@@ -35,13 +37,28 @@ pub(super) const READ_CHUNK: usize = 4 << 10;
 /// The head of a request: its bytes, and where everything is in them. Kept as long as its session, so it is small.
 #[derive(Debug)]
 pub(super) struct Head {
-    bytes: Box<[u8]>,
+    bytes: Bytes,
     method: Method,
     path: Span,
     query: Span,
     headers: Box<[(Span, Span)]>,
     /// HTTP/1.1; otherwise 1.0, whose connections end with the response.
     persistent: bool,
+    /// `None`: it is said in a way that proxies understand differently.
+    framing: Option<Framing>,
+}
+
+/// The bytes of a head, looked at once: what is between two of its delimiters is text if all of it is.
+#[derive(Debug)]
+enum Bytes {
+    Text(Box<str>),
+    Raw(Box<[u8]>),
+}
+
+impl Bytes {
+    fn new(bytes: &[u8]) -> Self {
+        std::str::from_utf8(bytes).map_or_else(|_| Self::Raw(bytes.into()), |text| Self::Text(text.into()))
+    }
 }
 
 /// Where something is in a head.
@@ -85,12 +102,10 @@ impl Head {
     }
 
     fn spans<'h>(&'h self, name: &'h str) -> impl Iterator<Item = Span> {
-        let named = move |key| self.get(key).is_some_and(|key| key.eq_ignore_ascii_case(name.as_bytes()));
-        self.headers.iter().filter(move |&&(key, _)| named(key)).map(|&(_, value)| value)
-    }
-
-    fn get(&self, span: Span) -> Option<&[u8]> {
-        self.bytes.get(span.start as usize..span.end as usize)
+        // Most names differ in length already.
+        let long = move |key: Span| (key.end - key.start) as usize == name.len();
+        let named = move |key| self.str(key).is_some_and(|key| key.eq_ignore_ascii_case(name));
+        self.headers.iter().filter(move |&&(key, _)| long(key) && named(key)).map(|&(_, value)| value)
     }
 
     /// Whether a header that is a list of tokens has this one (RFC 9110 5.6.1).
@@ -100,13 +115,12 @@ impl Head {
             .any(|item| item.trim().eq_ignore_ascii_case(token))
     }
 
-    /// Names and values of all headers.
-    pub(super) fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.headers.iter().filter_map(|&(name, value)| Some((self.str(name)?, self.str(value)?)))
-    }
-
     fn str(&self, span: Span) -> Option<&str> {
-        std::str::from_utf8(self.get(span)?).ok()
+        let range = span.start as usize..span.end as usize;
+        match &self.bytes {
+            Bytes::Text(text) => text.get(range),
+            Bytes::Raw(bytes) => std::str::from_utf8(bytes.get(range)?).ok(),
+        }
     }
 
     /// Whether the connection may serve another request afterwards (RFC 9112 9.3).
@@ -117,26 +131,33 @@ impl Head {
     /// Whether the request can become a WebSocket (RFC 9110 7.8): 1.0 knows no upgrade, and what follows a head that
     /// announces a body would be a body to a proxy and frames to us.
     pub(super) fn may_upgrade(&self) -> bool {
-        self.persistent && matches!(self.framing(), Ok(Framing::Length(0)))
+        self.persistent && self.is_whole()
+    }
+
+    /// Whether no body follows.
+    fn is_whole(&self) -> bool {
+        matches!(self.framing, Some(Framing::Length(0)))
     }
 
     /// How the body is delimited (RFC 9112 6.3). A request that says it twice is refused: that is how requests are
     /// smuggled past proxies.
-    fn framing(&self) -> Result<Framing, HttpError> {
-        let values = |name: &'static str| self.spans(name).map(|value| self.str(value).unwrap_or_default());
-        let lengths: SmallVec<[&str; 2]> = values("content-length").collect();
-        let codings: SmallVec<[&str; 2]> = values("transfer-encoding").collect();
-        match (lengths.as_slice(), codings.as_slice()) {
-            ([], []) => Ok(Framing::Length(0)),
-            ([length], []) if !length.is_empty() && length.bytes().all(|byte| byte.is_ascii_digit()) => {
+    fn read_framing(&self) -> Option<Framing> {
+        let mut lengths = self.spans("content-length");
+        let mut codings = self.spans("transfer-encoding");
+        let said = (lengths.next(), lengths.next(), codings.next(), codings.next());
+        match said {
+            (None, _, None, _) => Some(Framing::Length(0)),
+            (Some(length), None, None, _) => {
+                let length = self.str(length).filter(|length| !length.is_empty())?;
                 // A number too large for the type is also too large for the limit.
-                Ok(Framing::Length(length.parse().unwrap_or(u64::MAX)))
+                let number = || length.parse().unwrap_or(u64::MAX);
+                length.bytes().all(|byte| byte.is_ascii_digit()).then(|| Framing::Length(number()))
             }
             // HTTP/1.0 has no chunks, and a proxy that speaks it would pass them on as something else (RFC 9112 6.1).
-            ([], [coding]) if self.persistent && coding.eq_ignore_ascii_case("chunked") => {
-                Ok(Framing::Chunked)
+            (None, _, Some(coding), None) if self.persistent => {
+                self.str(coding)?.eq_ignore_ascii_case("chunked").then_some(Framing::Chunked)
             }
-            _ => Err(HttpError::Malformed),
+            _ => None,
         }
     }
 }
@@ -193,8 +214,10 @@ pub(super) enum NextHead {
     Head(Head),
     /// Nothing: it can wait without a thread.
     Silence,
-    /// The peer has no further request, or did not begin it in time.
+    /// A request was not begun in time, or the connection is broken.
     None,
+    /// The peer has closed its side, and nothing that it sent is unread.
+    Over,
 }
 
 impl From<ChunkError> for HttpError {
@@ -214,23 +237,13 @@ pub(super) struct Connection {
     input: Vec<u8>,
     /// The last request allows another one, and its answer did not take that back.
     keep_alive: bool,
-    /// The stream's read timeout; zero: it has none.
-    read_timeout: Duration,
     rhythm: Rhythm,
     pub(super) permit: Permit,
 }
 
 impl Connection {
     pub(super) fn new(stream: Arc<Stream>, peer: Peer, permit: Permit) -> Self {
-        Self {
-            stream,
-            peer,
-            input: Vec::new(),
-            keep_alive: true,
-            read_timeout: Duration::ZERO,
-            rhythm: Rhythm::default(),
-            permit,
-        }
+        Self { stream, peer, input: Vec::new(), keep_alive: true, rhythm: Rhythm::default(), permit }
     }
 
     pub(super) fn keeps_alive(&self) -> bool {
@@ -244,7 +257,18 @@ impl Connection {
 
     /// What was read beyond the head: the first frames of a hasty WebSocket client.
     pub(super) fn take_input(&mut self) -> Vec<u8> {
+        self.rest();
         std::mem::take(&mut self.input)
+    }
+
+    /// Gives back what only a connection that talks needs.
+    pub(super) fn rest(&mut self) {
+        self.input.shrink_to_fit();
+    }
+
+    /// Lets other threads run before this one waits for what they bring.
+    pub(super) fn pause(&mut self) {
+        self.rhythm.pause();
     }
 
     /// Reads the next request's head, whose first byte is due by `due`.
@@ -263,7 +287,7 @@ impl Connection {
             }
             if let Some(head) = parse_head(&mut self.input)? {
                 // A body that nobody reads must not be taken for the next request.
-                self.keep_alive = head.keeps_alive() && matches!(head.framing(), Ok(Framing::Length(0)));
+                self.keep_alive = head.is_whole() && head.keeps_alive();
                 return Ok(NextHead::Head(head));
             }
             if self.input.len() >= config.max_head_size {
@@ -275,11 +299,10 @@ impl Connection {
             let parks_at = silence.filter(|_| !begun).map(|silence| Instant::now() + silence);
             let parks_at = parks_at.filter(|&at| at < deadline);
             match self.fill(parks_at.unwrap_or(deadline)) {
-                Ok(0) if !begun => return Ok(NextHead::None),
+                Ok(0) if !begun => return Ok(NextHead::Over),
                 Ok(0) => return Err(HttpError::Gone),
                 Ok(_) => {}
                 Err(error) if parks_at.is_some() && error.kind() == io::ErrorKind::TimedOut => {
-                    self.input = Vec::new();
                     return Ok(NextHead::Silence);
                 }
                 // Nobody is waiting for an answer to a request that was never begun.
@@ -310,7 +333,7 @@ impl Connection {
     ) -> Result<Vec<u8>, HttpError> {
         let max = config.max_http_buffer_size;
         let deadline = Instant::now() + config.body_timeout;
-        let framing = head.framing()?;
+        let framing = head.framing.ok_or(HttpError::Malformed)?;
         if let Framing::Length(length) = framing
             && length > max as u64
         {
@@ -332,10 +355,16 @@ impl Connection {
         charge: &mut Charge,
     ) -> Result<Vec<u8>, HttpError> {
         while self.input.len() < length {
-            charge.hold(self.input.len() + READ_CHUNK).map_err(|_| HttpError::Busy)?;
+            charge.hold(self.input.len() + self.step()).map_err(|_| HttpError::Busy)?;
             if self.fill(deadline)? == 0 {
                 return Err(HttpError::Gone);
             }
+        }
+        if length < READ_CHUNK {
+            // The buffer stays with the connection.
+            let body = self.input[..length].to_vec();
+            self.input.drain(..length);
+            return Ok(body);
         }
         let rest = self.input.split_off(length);
         Ok(std::mem::replace(&mut self.input, rest))
@@ -362,23 +391,37 @@ impl Connection {
     }
 
     fn fill(&mut self, deadline: Instant) -> io::Result<usize> {
-        let filled = self.input.len();
-        self.input.resize(filled + READ_CHUNK, 0);
-        let read =
-            self.limit_reads(deadline).and_then(|()| self.stream.recv_in_time(&mut self.input[filled..]));
-        self.input.truncate(filled + read.as_ref().copied().unwrap_or(0));
-        read
+        self.stream.limit_reads(deadline)?;
+        let room = self.input.capacity() - self.input.len();
+        if room < READ_CHUNK / 2 {
+            self.input.reserve_exact(self.step());
+        }
+        self.stream.recv_more(&mut self.input)
     }
 
-    /// Has reads fail at `deadline`, or a sixteenth of the time sooner or later: most waits are as long as the one before, and need no
-    /// call for it.
-    fn limit_reads(&mut self, deadline: Instant) -> io::Result<()> {
-        let left = stream::time_left(deadline)?;
-        if self.read_timeout.abs_diff(left) > left / 16 {
-            self.stream.set_read_timeout(Some(left))?;
-            self.read_timeout = left;
-        }
-        Ok(())
+    /// How far the buffer grows for the next read: so that a large body needs few, and never has much more memory than bytes.
+    fn step(&self) -> usize {
+        READ_CHUNK.max(self.input.len() / 8)
+    }
+
+    /// Answers a request of long-polling; `more` are the headers that depend on the request.
+    pub(super) fn answer<'h>(
+        &mut self,
+        answer: Answer,
+        more: impl Iterator<Item = (&'static str, &'h str)>,
+        head: Option<&Head>,
+    ) -> io::Result<()> {
+        let (kind, body) = match answer {
+            Answer::Payload(body) => (answer::OF_A_PAYLOAD, Cow::Owned(body)),
+            Answer::Received => (answer::OF_RECEIVED, Cow::Borrowed(answer::RECEIVED)),
+            Answer::Other(response) => {
+                let more = more.map(|(name, value)| header(name, value));
+                return self.respond(more.fold(response, Response::with_header), head);
+            }
+        };
+        let persistent = head.is_none_or(|head| head.persistent);
+        let bytes = answer::print(kind, &body, more, persistent, !self.keep_alive);
+        self.stream.send_all(&bytes, WRITE_PATIENCE)
     }
 
     /// Answers. The response is written as `tiny_http` writes it, and `Connection: close` added where it applies,
@@ -421,9 +464,9 @@ fn parse_head(input: &mut Vec<u8>) -> Result<Option<Head>, HttpError> {
     if input.is_empty() {
         return Ok(None);
     }
-    let mut slots = [httparse::EMPTY_HEADER; MAX_HEADERS];
-    let mut request = httparse::Request::new(&mut slots);
-    let length = match request.parse(input) {
+    let mut slots = [const { MaybeUninit::uninit() }; MAX_HEADERS];
+    let mut request = httparse::Request::new(&mut []);
+    let length = match request.parse_with_uninit_headers(input, &mut slots) {
         Ok(httparse::Status::Complete(length)) => length,
         Ok(httparse::Status::Partial) => return Ok(None),
         Err(httparse::Error::TooManyHeaders) => return Err(HttpError::HeadTooLarge),
@@ -445,9 +488,12 @@ fn parse_head(input: &mut Vec<u8>) -> Result<Option<Head>, HttpError> {
     let headers = headers.collect();
     let method = request.method.unwrap_or_default().parse().map_err(|()| HttpError::Malformed)?;
     let persistent = request.version == Some(1);
-    let rest = input.split_off(length);
-    let bytes = std::mem::replace(input, rest).into_boxed_slice();
-    Ok(Some(Head { bytes, method, path: path.into(), query: query.into(), headers, persistent }))
+    let bytes = Bytes::new(&input[..length]);
+    input.drain(..length);
+    let (path, query) = (path.into(), query.into());
+    let mut head = Head { bytes, method, path, query, headers, persistent, framing: None };
+    head.framing = head.read_framing();
+    Ok(Some(head))
 }
 
 /// A request as routes and [`Config::allow_request`] see it.

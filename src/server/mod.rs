@@ -11,6 +11,7 @@
 
 mod acks;
 mod admission;
+mod answer;
 mod broadcast;
 mod budget;
 mod chunks;

@@ -10,6 +10,7 @@
 use std::{cell::RefCell, io, sync::Arc, time::Duration};
 
 use super::{
+    answer::Answer,
     budget::Charge,
     engine,
     handle::Core,
@@ -46,7 +47,7 @@ fn thread_waker() -> io::Result<Arc<Waker>> {
 
 /// What a request of a session comes to.
 pub(super) enum Served {
-    Answer(Response),
+    Answer(Answer),
     /// A GET that is held, and has been for so long that it can wait without a thread.
     Parks,
 }
@@ -57,12 +58,16 @@ pub(super) fn serve(connection: &mut Connection, head: &Head, session: &Arc<Sess
         Method::Get => get(connection, session),
         Method::Post => post(connection, head, session).map(Served::Answer),
         // As the official server without its CORS handler: E4 knows no other method.
-        _ => Ok(Served::Answer(http::text(500, "text/html", ""))),
+        _ => Ok(Served::Answer(refused(500))),
     }
 }
 
-fn get(connection: &Connection, session: &Arc<Session>) -> io::Result<Served> {
+fn get(connection: &mut Connection, session: &Arc<Session>) -> io::Result<Served> {
     let waker = thread_waker()?;
+    if session.outbox.backlog() == 0 {
+        // What it asks for is often made by a thread that can run already, as that of the POST beside it.
+        connection.pause();
+    }
     // A client that upgrades asks no more once it has its probe's answer, but one that does not wait for it may. A GET
     // that finds the session gone to a WebSocket is late in any case.
     let late = session.upgrading.load(Acquire);
@@ -87,28 +92,29 @@ pub(super) fn park(session: &Arc<Session>, token: Token) -> bool {
     session.outbox.park(holder)
 }
 
-fn answer(session: &Arc<Session>, found: Poll, late: bool) -> Response {
+fn answer(session: &Arc<Session>, found: Poll, late: bool) -> Answer {
     let moved = session.transport() == TransportKind::Websocket;
     match found {
-        Poll::Payload(body) => payload(body),
+        Poll::Payload(body) => Answer::Payload(body),
         Poll::Over => {
             session.cut();
             // A client that has said `1` itself gets a noop, as from the official server.
-            payload(if session.ended() == Some(CloseReason::TransportClose) { "6" } else { "1" }.into())
+            let last = if session.ended() == Some(CloseReason::TransportClose) { "6" } else { "1" };
+            Answer::Payload(last.into())
         }
         Poll::Overlap => {
             session.end(CloseReason::TransportError);
-            http::text(400, "text/html", "")
+            refused(400)
         }
-        Poll::Gone if late && moved => refusal(HandshakeError::BadRequest),
-        Poll::Gone if moved => payload("6".into()),
-        Poll::Held | Poll::Gone => payload("1".into()),
+        Poll::Gone if late && moved => Answer::Other(refusal(HandshakeError::BadRequest)),
+        Poll::Gone if moved => Answer::Payload("6".into()),
+        Poll::Held | Poll::Gone => Answer::Payload("1".into()),
     }
 }
 
-/// A payload as the official server answers it.
-fn payload(body: String) -> Response {
-    http::text(200, "text/plain; charset=UTF-8", body).with_header(header("Cache-Control", "no-store"))
+/// An answer that says nothing but its status, as from the official server.
+fn refused(status: u16) -> Answer {
+    Answer::Other(http::text(status, "text/html", ""))
 }
 
 /// Begins a session on polling; the answer is its open packet.
@@ -116,11 +122,11 @@ pub(super) fn handshake(
     core: &Arc<Core>,
     endpoint: usize,
     handshake: Handshake,
-) -> Result<Response, engine::Refused> {
+) -> Result<Answer, engine::Refused> {
     let session = engine::open(core, endpoint, handshake)?;
-    let response = payload(engine::open_packet(&session).packet());
+    let packet = engine::open_packet(&session).packet();
     engine::opened(&session);
-    Ok(response)
+    Ok(Answer::Payload(packet))
 }
 
 /// How long a GET that came during an upgrade is held for the upgrade's end, before it is sent home with a noop.
@@ -154,22 +160,22 @@ fn hold(connection: &Connection, session: &Arc<Session>, waker: &Waker, late: bo
 /// that the GET finds a session.
 const LEAVE_GRACE: Duration = Duration::from_millis(100);
 
-fn post(connection: &mut Connection, head: &Head, session: &Arc<Session>) -> io::Result<Response> {
+fn post(connection: &mut Connection, head: &Head, session: &Arc<Session>) -> io::Result<Answer> {
     if session.posting.swap(true, AcqRel) {
         session.end(CloseReason::TransportError);
         connection.end_after_response();
-        return Ok(http::text(400, "text/html", ""));
+        return Ok(refused(400));
     }
-    let response = post_alone(connection, head, session);
+    let answer = post_alone(connection, head, session);
     session.posting.store(false, Release);
-    response
+    answer
 }
 
-fn post_alone(connection: &mut Connection, head: &Head, session: &Arc<Session>) -> io::Result<Response> {
+fn post_alone(connection: &mut Connection, head: &Head, session: &Arc<Session>) -> io::Result<Answer> {
     if head.header("content-type") == Some("application/octet-stream") {
         session.end(CloseReason::TransportError);
         connection.end_after_response();
-        return Ok(http::text(400, "text/html", ""));
+        return Ok(refused(400));
     }
     // Held until the packets have been handled.
     let mut charge = Charge::new(&session.core.receiving);
@@ -181,8 +187,10 @@ fn post_alone(connection: &mut Connection, head: &Head, session: &Arc<Session>) 
                 session.end(CloseReason::TransportError);
             }
             return match error.status() {
-                Some(503) => Ok(http::text(503, "text/html", "").with_header(header("Retry-After", "1"))),
-                Some(status) => Ok(http::text(status, "text/html", "")),
+                Some(503) => Ok(Answer::Other(
+                    http::text(503, "text/html", "").with_header(header("Retry-After", "1")),
+                )),
+                Some(status) => Ok(refused(status)),
                 None => Err(io::ErrorKind::ConnectionAborted.into()),
             };
         }
@@ -195,7 +203,7 @@ fn post_alone(connection: &mut Connection, head: &Head, session: &Arc<Session>) 
         }
         session.cut();
     }
-    Ok(http::text(200, "text/html", "ok"))
+    Ok(Answer::Received)
 }
 
 /// Handles the packets of a body in order, up to the first that is broken. What the handlers emit meanwhile is

@@ -83,7 +83,7 @@ impl Rhythm {
         read
     }
 
-    /// To be called before any other wait for the client.
+    /// To be called before any other wait.
     pub(super) fn pause(&mut self) {
         if !self.is_cold() {
             make_way(Instant::now());

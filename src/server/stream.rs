@@ -4,6 +4,7 @@ use std::{
     fmt,
     io::{self, Read},
     net::{Shutdown, SocketAddr},
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
     time::Duration,
 };
 
@@ -37,27 +38,42 @@ impl fmt::Display for Peer {
 
 /// The two kinds of stream behind one set of verbs. Shared: every method takes `&self`.
 #[derive(Debug)]
-pub(super) enum Stream {
+pub(super) struct Stream {
+    socket: Socket,
+    /// The read timeout in microseconds, 0 for none. Changed by the thread that reads.
+    read_timeout: AtomicU64,
+}
+
+#[derive(Debug)]
+enum Socket {
     Tcp(TcpStream),
     Unix(UnixStream),
 }
 
 impl AsFd for Stream {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Self::Tcp(stream) => stream.as_fd(),
-            Self::Unix(stream) => stream.as_fd(),
+        match &self.socket {
+            Socket::Tcp(stream) => stream.as_fd(),
+            Socket::Unix(stream) => stream.as_fd(),
         }
     }
 }
 
 impl Stream {
+    pub(super) fn tcp(stream: TcpStream) -> Self {
+        Self { socket: Socket::Tcp(stream), read_timeout: AtomicU64::new(0) }
+    }
+
+    pub(super) fn unix(stream: UnixStream) -> Self {
+        Self { socket: Socket::Unix(stream), read_timeout: AtomicU64::new(0) }
+    }
+
     /// Blocks until something arrives, the read timeout passes, or the stream ends (`Ok(0)`).
     pub(super) fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
-            let read = match self {
-                Self::Tcp(stream) => (&*stream).read(buffer),
-                Self::Unix(stream) => (&*stream).read(buffer),
+            let read = match &self.socket {
+                Socket::Tcp(stream) => (&*stream).read(buffer),
+                Socket::Unix(stream) => (&*stream).read(buffer),
             };
             match read {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -87,11 +103,17 @@ impl Stream {
             self.limit_reads(deadline)?;
         }
         buffer.clear();
+        self.recv_more(buffer).map(drop)
+    }
+
+    /// As [`recv_in_time`](Self::recv_in_time), behind what the buffer holds, up to its capacity; says how much.
+    pub(super) fn recv_more(&self, buffer: &mut Vec<u8>) -> io::Result<usize> {
+        let before = buffer.len();
         loop {
             match recv(self, spare_capacity(buffer), RecvFlags::empty()) {
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return Err(io::ErrorKind::TimedOut.into()),
-                received => return Ok(received.map(|_| ())?),
+                received => return Ok(received.map(|_| buffer.len() - before)?),
             }
         }
     }
@@ -107,8 +129,8 @@ impl Stream {
         }
     }
 
-    /// Has reads fail at `deadline`.
-    fn limit_reads(&self, deadline: Instant) -> io::Result<()> {
+    /// Has reads fail at `deadline`, as exactly as [`set_read_timeout`](Self::set_read_timeout) does.
+    pub(super) fn limit_reads(&self, deadline: Instant) -> io::Result<()> {
         self.set_read_timeout(Some(time_left(deadline)?))
     }
 
@@ -143,19 +165,28 @@ impl Stream {
         Ok(())
     }
 
+    /// Has reads fail after so long, or a sixteenth of it sooner or later: most waits are as long as the one before, and need no
+    /// call for it.
     pub(super) fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
-        match self {
-            Self::Tcp(stream) => stream.set_read_timeout(timeout),
-            Self::Unix(stream) => stream.set_read_timeout(timeout),
+        let wanted = timeout.map_or(0, |timeout| (timeout.as_micros() as u64).max(1));
+        let set = self.read_timeout.load(Relaxed);
+        if (set == 0) == (wanted == 0) && set.abs_diff(wanted) <= wanted / 16 {
+            return Ok(());
         }
+        match &self.socket {
+            Socket::Tcp(stream) => stream.set_read_timeout(timeout),
+            Socket::Unix(stream) => stream.set_read_timeout(timeout),
+        }?;
+        self.read_timeout.store(wanted, Relaxed);
+        Ok(())
     }
 
     /// Ends one or both directions for everybody who holds the stream; a blocked reader returns.
     pub(super) fn shutdown(&self, how: Shutdown) {
         // Fails when the peer was faster, and then there is nothing left to do.
-        let _ = match self {
-            Self::Tcp(stream) => stream.shutdown(how),
-            Self::Unix(stream) => stream.shutdown(how),
+        let _ = match &self.socket {
+            Socket::Tcp(stream) => stream.shutdown(how),
+            Socket::Unix(stream) => stream.shutdown(how),
         };
     }
 }
@@ -239,7 +270,7 @@ mod tests {
             }
             read
         });
-        let (stream, answer) = (Stream::Unix(near), vec![0; 4 << 20]);
+        let (stream, answer) = (Stream::unix(near), vec![0; 4 << 20]);
         let sent = stream.send_all(&answer, Duration::from_millis(50));
         assert_eq!(sent.map_err(|error| error.kind()), Err(io::ErrorKind::TimedOut));
         drop(stream);

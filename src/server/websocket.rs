@@ -15,6 +15,7 @@ use std::{
     sync::Arc,
 };
 
+use http::header::{CONNECTION, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
 use tungstenite::{
     Error, Message,
     error::ProtocolError,
@@ -62,8 +63,11 @@ pub(super) fn accept(head: &Head) -> Option<Vec<u8>> {
         return None;
     }
     let mut request = http::Request::builder().method(head.method().as_str()).uri("/");
-    for (name, value) in head.headers() {
-        request = request.header(name, value);
+    // What the answer depends on; the others of a browser would only be copied.
+    for name in [CONNECTION, UPGRADE, SEC_WEBSOCKET_VERSION, SEC_WEBSOCKET_KEY] {
+        for value in head.header_values(name.as_str()) {
+            request = request.header(&name, value);
+        }
     }
     let response = create_response(&request.body(()).ok()?).ok()?;
     let mut bytes = Vec::with_capacity(256);
@@ -158,6 +162,8 @@ struct Io {
     reading: Reading,
     rhythm: Rhythm,
     input: Input,
+    /// The peer has ended the stream, or it is broken: there is nothing to read any more.
+    over: bool,
     meter: Meter,
 }
 
@@ -208,12 +214,17 @@ enum Reading {
 impl Read for Io {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.input.is_spent() {
-            match self.reading {
-                Reading::Waits => self.rhythm.recv_into(&self.stream, self.input.room())?,
-                Reading::Until(deadline) => self.stream.recv_into(self.input.room(), Some(deadline))?,
-                Reading::Looks => self.stream.recv_now(self.input.room())?,
+            let received = match self.reading {
+                Reading::Waits => self.rhythm.recv_into(&self.stream, self.input.room()),
+                Reading::Until(deadline) => self.stream.recv_into(self.input.room(), Some(deadline)),
+                Reading::Looks => self.stream.recv_now(self.input.room()),
                 Reading::Stays => return Err(io::ErrorKind::WouldBlock.into()),
-            }
+            };
+            let later = |error: &io::Error| {
+                matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+            };
+            self.over = received.as_ref().map_or_else(|error| !later(error), |()| self.input.is_spent());
+            received?;
         }
         let count = self.input.take(buffer);
         // The codec hands the error on as it is.
@@ -252,6 +263,7 @@ impl WebSocket {
             rhythm: Rhythm::default(),
             // The first frames of a hasty client came with the request.
             input: Input { bytes: connection.take_input(), taken: 0 },
+            over: false,
             meter: Meter::new(&session.core.receiving),
         };
         Self { codec, io, next: None }
@@ -377,6 +389,9 @@ impl WebSocket {
 
     /// Keeps reading, and forgetting, until the peer has seen the close; the hub cuts who takes too long.
     fn linger(&mut self) {
+        if self.io.over {
+            return self.io.session.cut();
+        }
         // Not for `park_after` only: what waits for a slow peer still goes out. If this fails, the peer is gone.
         let _ = self.io.stream.set_read_timeout(None);
         let mut sink = [0; 1024];

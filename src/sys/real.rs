@@ -35,6 +35,6 @@ pub(crate) mod os {
         buffer::spare_capacity,
         event::{EventfdFlags, PollFd, PollFlags, Timespec, epoll, eventfd, poll},
         io::{Errno, read, write},
-        net::{RecvFlags, SendFlags, recv, send},
+        net::{RecvFlags, SendFlags, recv, send, sockopt::set_tcp_nodelay},
     };
 }

@@ -126,8 +126,12 @@ impl<'a> Query<'a> {
     #[must_use]
     pub fn parse(query: &'a str) -> Self {
         let mut parsed = Self::default();
-        for pair in query.split('&') {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let mut rest = Some(query);
+        while let Some(pairs) = rest {
+            let (pair, others) = cut(pairs, b'&');
+            rest = others;
+            let (name, value) = cut(pair, b'=');
+            let value = value.unwrap_or_default();
             match name {
                 "EIO" => parsed.eio.add(value),
                 "transport" => parsed.transport.add(value),
@@ -174,6 +178,14 @@ impl<'a> Query<'a> {
     }
 }
 
+/// What is before and behind the first `at`. The library's own search is made for long texts.
+fn cut(text: &str, at: u8) -> (&str, Option<&str>) {
+    match text.bytes().position(|byte| byte == at) {
+        Some(place) => (&text[..place], Some(&text[place + 1..])),
+        None => (text, None),
+    }
+}
+
 /// The data of the open packet (EIO "Handshake").
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -195,8 +207,10 @@ impl Open {
     /// The packet's text, type digit included: `0{"sid":…}`.
     #[must_use]
     pub fn packet(&self) -> String {
-        // A struct of strings and numbers always serialises.
-        format!("0{}", serde_json::to_string(self).unwrap_or_default())
+        let mut packet = vec![b'0'];
+        // A struct of strings and numbers always serialises, as text.
+        let _ = serde_json::to_writer(&mut packet, self);
+        String::from_utf8(packet).unwrap_or_default()
     }
 
     /// How long a client waits for the next ping before it takes the server for dead.

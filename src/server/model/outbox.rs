@@ -143,7 +143,7 @@ fn scene(ending: Ending, large: bool) {
         })
         .collect();
     // The first packets wait for this, as those of a polling session wait for its upgrade.
-    if let Some(pushed) = outbox.attach(&Arc::new(Stream::Tcp(ours))) {
+    if let Some(pushed) = outbox.attach(&Arc::new(Stream::tcp(ours))) {
         inbox.settle(pushed);
     }
     match ending {

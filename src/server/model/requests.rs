@@ -32,7 +32,7 @@ pub(crate) fn http(bytes: &[u8]) {
             // The answer to an expectation must not fill the kernel.
             while theirs.recv(4096, true).is_ok_and(|bytes| !bytes.is_empty()) {}
         });
-        let stream = Arc::new(Stream::Tcp(ours));
+        let stream = Arc::new(Stream::tcp(ours));
         let peer = Peer::Tcp(([127, 0, 0, 1], 1).into());
         let permit = Arc::new(Connections::new(1)).permit(&stream, None).expect("the first");
         let mut connection = Connection::new(Arc::clone(&stream), peer, permit);

@@ -333,10 +333,6 @@ impl TcpStream {
         Ok(())
     }
 
-    pub(crate) fn set_nodelay(&self, _: bool) -> io::Result<()> {
-        Ok(())
-    }
-
     pub(crate) fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         self.end().shutdown(how)
     }
@@ -441,6 +437,10 @@ pub(crate) mod os {
         let bytes = end.recv(room, !flags.contains(RecvFlags::DONTWAIT))?;
         buffer.extend_from_slice(&bytes);
         Ok(bytes.len())
+    }
+
+    pub(crate) fn set_tcp_nodelay(_: impl AsFd, _: bool) -> Result<(), Errno> {
+        Ok(())
     }
 
     #[derive(Debug)]
