@@ -13,7 +13,9 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use tinysio::server::{Builder, Cors, EmitError, Message, NamespaceBuilder, Response, Server};
+use tinysio::server::{
+    Builder, ConnectionStateRecovery, Cors, EmitError, Message, NamespaceBuilder, Response, Server,
+};
 
 /// How the server is set up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +30,8 @@ pub(crate) enum Kind {
     FewFiles,
     /// Polling and WebSocket from one origin only.
     Choosy,
+    /// With recovery, of little.
+    Recovering,
 }
 
 /// The one origin of [`Kind::Choosy`].
@@ -242,6 +246,9 @@ fn set_up(kind: Kind, tally: &Arc<Tally>) -> Builder {
             .max_tcp_connections(40),
         Kind::FewFiles => builder.max_connections(500),
         Kind::Choosy => builder.cors(Cors::List(vec![ORIGIN.into()])),
+        Kind::Recovering => builder
+            .max_connections(400)
+            .connection_state_recovery(ConnectionStateRecovery::new().max_bytes(256 << 10)),
     };
     builder
         .namespace("/", |ns| namespace(ns, tally))
