@@ -17,8 +17,9 @@ pub enum Durability {
     /// gathered meanwhile shares one write. Nothing that anybody has seen or was promised is lost; each message waits for the
     /// disk.
     EveryPacket,
-    /// So often. What happened since the last time is lost with the process or the power, and nobody is told; messages do not
-    /// wait for the disk.
+    /// So often, and whenever 1 MiB has gathered. What happened since the last time is lost with the process or the power. A client
+    /// that had received some of it is told that it is not recovered; one that had not is not told. Messages do not wait for the
+    /// disk, unless it is behind by two such portions. Longer than 0 and at most a year.
     Every(Duration),
 }
 

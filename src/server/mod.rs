@@ -8,6 +8,38 @@
 //!                            └─► room, broadcast: hub ─► outboxes of the recipients ─► socket, or held poll
 //! ```
 //! `docs/ARCHITECTURE.md` follows a byte through all of it, and lists the threads, locks and queues.
+//!
+//! # Recovery
+//!
+//! A client that was lost begins anew, unless the server has [connection state recovery](ConnectionStateRecovery): then it gets its
+//! id, its rooms, its data and what it has missed. A [`Store`] carries that through the end of the process, and with
+//! [`Durability::EveryPacket`] through a power cut too. `docs/RECOVERY.md` says what is promised, to which clients, and what it
+//! costs.
+//!
+//! ```no_run
+//! # #[cfg(feature = "store")] {
+//! use std::time::Duration;
+//! use tinysio::server::{ConnectionStateRecovery, Durability, FileStore, Server};
+//!
+//! let server = Server::builder()
+//!     .connection_state_recovery(
+//!         ConnectionStateRecovery::new().max_disconnection_duration(Duration::from_secs(300)),
+//!     )
+//!     .store(FileStore::new("/var/lib/gateway/store"), Durability::EveryPacket)
+//!     .namespace("/", |ns| {
+//!         ns.keep_data::<String>();
+//!         ns.on_connect(|socket| {
+//!             if !socket.recovered() {
+//!                 socket.set_data("a new client".to_owned());
+//!                 socket.join("everybody");
+//!             }
+//!         });
+//!     })
+//!     .listen("127.0.0.1:3000")?;
+//! println!("the store is {}", server.store_watch().status());
+//! # }
+//! # Ok::<(), tinysio::server::StartError>(())
+//! ```
 
 mod acks;
 mod admission;

@@ -54,9 +54,10 @@ pub struct ConnectionStateRecovery {
     /// Packets that are kept for all clients together. Default 50,000. A client that has missed an older one is not
     /// recovered.
     pub max_packets: usize,
-    /// Bytes of memory that the packets kept may take, about 400 each beside their own; and once more as much for the
-    /// records of clients that are away. Default 8 MiB. A client that has missed an older packet is not recovered, and the
-    /// client that has been away longest goes first.
+    /// Bytes of memory that the packets kept may take, about 400 each beside their own; as much again for the records of clients
+    /// that are away, and as much again for the answers to clients with `retries`. Default 8 MiB. A client that has missed an
+    /// older packet is not recovered; of the clients that are away the one that left first is forgotten; of the answers the
+    /// one that was not asked for the longest time.
     pub max_bytes: usize,
 }
 

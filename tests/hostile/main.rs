@@ -17,6 +17,7 @@ mod heads;
 mod long;
 mod packets;
 mod polls;
+mod returns;
 mod scarce;
 mod server;
 mod slow;

@@ -13,7 +13,10 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use tinysio::server::{Builder, Cors, EmitError, Message, NamespaceBuilder, Response, Server};
+use serde_json::Value;
+use tinysio::server::{
+    Builder, ConnectionStateRecovery, Cors, EmitError, Message, NamespaceBuilder, Response, Server,
+};
 
 /// How the server is set up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +31,8 @@ pub(crate) enum Kind {
     FewFiles,
     /// Polling and WebSocket from one origin only.
     Choosy,
+    /// With recovery, of little.
+    Recovering,
 }
 
 /// The one origin of [`Kind::Choosy`].
@@ -42,7 +47,8 @@ pub(crate) struct Report {
     pub(crate) panics: usize,
     /// Lines of the log at "error".
     pub(crate) errors: usize,
-    /// Lines of the log that hold what a log must not: control characters, or the whole id of a session.
+    /// Lines of the log that hold what a log must not: control characters, the whole id of a session, the `pid` or the `rid` of the
+    /// client that came last.
     pub(crate) unfit: usize,
 }
 
@@ -150,6 +156,8 @@ struct Tally {
 
 static ERRORS: AtomicUsize = AtomicUsize::new(0);
 static UNFIT: AtomicUsize = AtomicUsize::new(0);
+/// By what the client that came last is recovered, and by what it is answered.
+static SECRETS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 /// Counts what the library logs as an error, and every line at whatever level that is unfit for a log.
 struct Log;
@@ -164,6 +172,8 @@ impl log::Log for Log {
             // An id is twenty characters, and speaks for its session.
             rest.bytes().take_while(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(byte)).count() >= 20
         });
+        let tells_a_secret =
+            tells_a_secret || SECRETS.lock().unwrap().iter().any(|secret| text.contains(secret));
         if record.target().starts_with("tinysio") && (tells_a_secret || text.contains(char::is_control)) {
             UNFIT.fetch_add(1, SeqCst);
         }
@@ -242,6 +252,9 @@ fn set_up(kind: Kind, tally: &Arc<Tally>) -> Builder {
             .max_tcp_connections(40),
         Kind::FewFiles => builder.max_connections(500),
         Kind::Choosy => builder.cors(Cors::List(vec![ORIGIN.into()])),
+        Kind::Recovering => builder
+            .max_connections(400)
+            .connection_state_recovery(ConnectionStateRecovery::new().max_bytes(256 << 10)),
     };
     builder
         .namespace("/", |ns| namespace(ns, tally))
@@ -257,6 +270,12 @@ fn set_up(kind: Kind, tally: &Arc<Tally>) -> Builder {
 
 fn namespace(ns: &mut NamespaceBuilder, tally: &Arc<Tally>) {
     let tally = Arc::clone(tally);
+    ns.on_connect(|socket| {
+        let auth = socket.auth_as::<Value>().unwrap_or_default();
+        let pid = auth["pid"].as_str().filter(|_| socket.recovered());
+        let secrets = pid.into_iter().chain(auth["rid"].as_str()).filter(|secret| !secret.is_empty());
+        *SECRETS.lock().unwrap() = secrets.map(str::to_owned).collect();
+    });
     ns.on("echo", |_, event| event.ack(event.args()));
     ns.on("echo_back", |socket, event| socket.emit("echo_back", event.args()));
     ns.on("join", |socket, event| event.arg::<String>(0).map(|room| socket.join(&room)));

@@ -121,7 +121,7 @@ impl Trial {
                 attack(&mut subject);
                 let report = self.settled(&mut subject);
                 assert_eq!(report.panics, 0, "a thread of the server panicked");
-                assert_eq!(report.unfit, 0, "the log has a control character, or the id of a session");
+                assert_eq!(report.unfit, 0, "the log has a control character, or a secret");
                 assert!(self.errors || report.errors == 0, "the log has errors");
                 if round == 0 {
                     // What the first round has made the allocator and the tables grow to is there for every later one.
