@@ -419,7 +419,8 @@ impl Recovery {
         let is_over = |recovery: &Self, entry: &Entry| {
             recovery.log.len() > recovery.options.max_packets
                 || recovery.bytes > recovery.options.max_bytes
-                || now.saturating_duration_since(entry.at) > retention
+                // At the very moment of its deadline too, or the hub would ring for it without end.
+                || now.saturating_duration_since(entry.at) >= retention
         };
         while self.log.front().is_some_and(|entry| is_over(self, entry)) {
             let Some(entry) = self.log.pop_front() else { return };
