@@ -878,3 +878,42 @@ impl<'a> Places<'a> {
             && to.skip.as_ref() != Some(&self.member.sid)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The hub asks again for the next deadline, and rings for all that are due: one that was due and stayed is an endless ring.
+    #[test]
+    fn what_is_due_at_this_very_moment_is_forgotten() {
+        let packet = KeptPacket {
+            offset: 1,
+            namespace: "/".into(),
+            only: None,
+            rooms: Vec::new(),
+            except: Vec::new(),
+            skip: None,
+            frames: Bytes::from_static(b"42[]"),
+        };
+        let session = KeptSession {
+            pid: "p".into(),
+            sid: "s".into(),
+            namespace: "/".into(),
+            entered: 0,
+            blind: 0,
+            stays: Vec::new(),
+            data: None,
+            last: 1,
+            known: 1,
+        };
+        let kept = Kept { life: 1, packets: vec![packet], sessions: vec![session], ..Kept::default() };
+        let options = ConnectionStateRecovery::new();
+        let mut recovery = Recovery::new(&Config::default(), &options, vec!["/".into()], kept, None);
+        for _ in 0..2 {
+            let due = recovery.deadline().expect("a client, and then a packet");
+            recovery.expire(due);
+            assert_ne!(recovery.deadline(), Some(due));
+        }
+        assert_eq!((recovery.deadline(), recovery.log.len(), recovery.away.len()), (None, 0, 0));
+    }
+}
