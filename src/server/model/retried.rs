@@ -54,7 +54,7 @@ fn handle(first: First, handled: &AtomicUsize, begun: &Sender<()>, socket: &Sock
             let ack = event.take_ack().expect("it is wanted");
             // Ends by itself, at the latest when its server does.
             let _ = go(move || {
-                thread::sleep(Duration::from_millis(2));
+                thread::sleep(Duration::from_millis(thread_rng().gen_range(0..3)));
                 if first == First::HandsOver {
                     ack.send("ok").expect("the server runs");
                 }

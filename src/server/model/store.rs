@@ -286,6 +286,31 @@ fn nothing_that_was_heard_or_acknowledged_is_lost_with_the_process() {
     });
 }
 
+/// Two connections of a client ask the same: whoever is answered, and from wherever, the answer is kept.
+#[test]
+fn an_answer_that_is_repeated_is_kept_too() {
+    check("store, asked twice", || {
+        let store = Recorder::default();
+        let server = serve(&store, Durability::EveryPacket);
+        let askers = [(); 2].map(|()| {
+            let store = store.clone();
+            go(move || {
+                let mut client = Client::default();
+                let mut peer = client.enter(Some("r"), &store);
+                peer.stream.set_read_timeout(Some(Duration::from_millis(20))).expect("a stream");
+                // Nobody who was asked after this one is waited for.
+                let told = (0..2).any(|_| client.tell(&mut peer, &store).is_some());
+                peer.leave();
+                told
+            })
+        });
+        let told = askers.map(|asker| asker.join().unwrap());
+        assert!(told.contains(&true), "nobody was answered");
+        store.check_together();
+        all_over(server);
+    });
+}
+
 /// A shutdown waits until everything is kept that was said before.
 #[test]
 fn a_shutdown_keeps_what_was_gathered() {
