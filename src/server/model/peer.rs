@@ -64,7 +64,7 @@ impl Peer {
         (peer, open)
     }
 
-    /// A session on WebSocket whose CONNECT is `connect`. `None`: the server ends it without an answer.
+    /// A session on WebSocket whose CONNECT is `connect`. `None`: the server ends it without a consent.
     pub(super) fn enter(connect: &str) -> Option<(Self, Consent)> {
         let (mut peer, _) = Self::open();
         peer.say(connect);
@@ -77,7 +77,7 @@ impl Peer {
         let mut peer = Self::connect();
         let id = id_of(peer.get("")?.first()?);
         peer.post(&id, connect);
-        let mut packets = peer.get(&format!("&sid={id}"))?;
+        let mut packets = peer.get(&format!("&sid={id}")).filter(|packets| packets[0] != "1")?;
         let consent = Consent::read(&packets[0]).unwrap_or_else(|| panic!("a consent and not {packets:?}"));
         packets.remove(0);
         Some((peer, id, consent, packets))

@@ -159,6 +159,13 @@ fn enter(connect: &str) -> Option<(Road, Consent, Vec<String>)> {
     Some((Road::Polling(peer, id), consent, early))
 }
 
+/// Time for others, now and then.
+fn pause() {
+    if thread_rng().gen_bool(0.25) {
+        thread::sleep(Duration::from_millis(thread_rng().gen_range(1..8)));
+    }
+}
+
 /// One emitter, to everybody (`*`), to the socket (`1`), and to a room (`r`) that it has the socket join (`+`) and leave (`-`).
 const STEPS: &str = "*+rr1-r+r*";
 
@@ -168,6 +175,7 @@ fn emit_steps(socket: &Socket) -> usize {
     let here = || socket.namespace().to(socket.id()).sockets().iter().any(|other| other.is_same(socket));
     for step in STEPS.chars() {
         let word = format!("a{number}");
+        pause();
         match step {
             '+' => socket.join("r"),
             '-' => socket.leave("r"),
@@ -221,7 +229,7 @@ fn a_client_that_comes_back_has_missed_nothing() {
                     1 => socket.namespace().emit("w", word).expect("the server runs"),
                     _ => socket.emit("w", word).expect("it is there, or may come back"),
                 }
-                thread::sleep(Duration::from_millis(thread_rng().gen_range(0..2)));
+                pause();
             }
         });
         for round in 0..2 {

@@ -59,6 +59,8 @@ fn handle(first: First, handled: &AtomicUsize, begun: &Sender<()>, socket: &Sock
                     ack.send("ok").expect("the server runs");
                 }
             });
+            // It may be over before this handler is.
+            thread::sleep(Duration::from_millis(thread_rng().gen_range(0..4)));
         }
         First::Forgets if is_first => {}
         _ => event.ack("ok").expect("the server runs"),
