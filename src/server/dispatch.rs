@@ -413,14 +413,14 @@ fn handle(socket: &Socket, event: Event<'_>) {
 fn retried(socket: &Socket, mut event: Event<'_>, id: u64) {
     let retried = &socket.session().core.retried;
     match retried.begin(socket, id) {
-        Turn::Handle => {
+        Turn::Handle(attempt) => {
             let hub = &socket.namespace().0.hub;
-            event.set_retried();
+            event.set_retried(attempt);
             hub.gather();
             handle(socket, event);
             hub.part();
             retried.end_gathered();
-            retried.end(socket, id, false);
+            retried.end(socket, attempt, false);
         }
         Turn::Answered(answer) => {
             // Through the hub, where what the answer stands for may still be on its way to the store. After the stop nobody asks.

@@ -420,7 +420,8 @@ impl Recovery {
         let is_over = |recovery: &Self, entry: &Entry| {
             recovery.log.len() > recovery.options.max_packets
                 || recovery.bytes > recovery.options.max_bytes
-                || now.saturating_duration_since(entry.at) > retention
+                // At the very moment of its deadline too, or the hub would ring for it without end.
+                || now.saturating_duration_since(entry.at) >= retention
         };
         while self.log.front().is_some_and(|entry| is_over(self, entry)) {
             let Some(entry) = self.log.pop_front() else { return };
@@ -876,5 +877,44 @@ impl<'a> Places<'a> {
             && (to.rooms.is_empty() || to.rooms.iter().any(is_in))
             && !to.except.iter().any(is_in)
             && to.skip.as_ref() != Some(&self.member.sid)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The hub asks again for the next deadline, and rings for all that are due: one that was due and stayed is an endless ring.
+    #[test]
+    fn what_is_due_at_this_very_moment_is_forgotten() {
+        let packet = KeptPacket {
+            offset: 1,
+            namespace: "/".into(),
+            only: None,
+            rooms: Vec::new(),
+            except: Vec::new(),
+            skip: None,
+            frames: Bytes::from_static(b"42[]"),
+        };
+        let session = KeptSession {
+            pid: "p".into(),
+            sid: "s".into(),
+            namespace: "/".into(),
+            entered: 0,
+            blind: 0,
+            stays: Vec::new(),
+            data: None,
+            last: 1,
+            known: 1,
+        };
+        let kept = Kept { life: 1, packets: vec![packet], sessions: vec![session], ..Kept::default() };
+        let options = ConnectionStateRecovery::new();
+        let mut recovery = Recovery::new(&Config::default(), &options, vec!["/".into()], kept, None);
+        for _ in 0..2 {
+            let due = recovery.deadline().expect("a client, and then a packet");
+            recovery.expire(due);
+            assert_ne!(recovery.deadline(), Some(due));
+        }
+        assert_eq!((recovery.deadline(), recovery.log.len(), recovery.away.len()), (None, 0, 0));
     }
 }

@@ -24,7 +24,7 @@ use crate::{
 };
 
 thread_local! {
-    /// The events that were answered while this thread gathers.
+    /// The tries that were answered while this thread gathers.
     static GATHERED: RefCell<Vec<(Socket, u64)>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -39,7 +39,8 @@ type Key = (Arc<str>, usize);
 
 /// What is to be done with an event of such a client.
 pub(super) enum Turn {
-    Handle,
+    /// This try: what becomes of it is told under its number, so that one that was given up cannot end the next.
+    Handle(u64),
     /// It has been handled, and this is the answer.
     Answered(Encoded),
     /// It is being handled, or is older than the last one.
@@ -63,6 +64,8 @@ struct Table {
 
 struct Slot {
     id: u64,
+    /// The try that is handled, or was.
+    attempt: u64,
     state: State,
     touched: u64,
     /// The store has an answer of this client.
@@ -103,7 +106,7 @@ impl Retried {
             let Some(namespace) = names.iter().position(|name| *name == answer.namespace) else { continue };
             let state = State::Answered(Encoded::from_bytes(answer.frames));
             table.bytes += state.bytes();
-            let slot = Slot { id: answer.id, state, touched: 0, kept: true };
+            let slot = Slot { id: answer.id, attempt: 0, state, touched: 0, kept: true };
             table.slots.insert((answer.client, namespace), slot);
         }
         Self { table: Mutex::new(table), max: config.max_connections.saturating_mul(2), bytes_max }
@@ -111,7 +114,7 @@ impl Retried {
 
     /// An event has come.
     pub(super) fn begin(&self, socket: &Socket, id: u64) -> Turn {
-        let Some(key) = key(socket) else { return Turn::Handle };
+        let Some(key) = key(socket) else { return Turn::Handle(0) };
         let mut table = self.table.lock();
         table.clock += 1;
         let touched = table.clock;
@@ -121,7 +124,7 @@ impl Retried {
             // So many handlers are being waited for; the client asks again.
             Entry::Vacant(_) if is_full => return Turn::Ignore,
             Entry::Vacant(vacant) => {
-                vacant.insert(Slot { id, state: running, touched, kept: false });
+                vacant.insert(Slot { id, attempt: touched, state: running, touched, kept: false });
                 0
             }
             Entry::Occupied(mut occupied) => {
@@ -135,21 +138,21 @@ impl Retried {
                 {
                     return turn;
                 }
-                slot.id = id;
+                (slot.id, slot.attempt) = (id, touched);
                 std::mem::replace(&mut slot.state, running).bytes()
             }
         };
         table.bytes -= before;
         self.evict(table, &socket.namespace().0.hub);
-        Turn::Handle
+        Turn::Handle(touched)
     }
 
     /// Somebody has taken the right to acknowledge away from the handler.
-    pub(super) fn taken(&self, socket: &Socket, id: u64) {
+    pub(super) fn taken(&self, socket: &Socket, attempt: u64) {
         let Some(key) = key(socket) else { return };
         if let Some(slot) = self.table.lock().slots.get_mut(&key)
             && let State::Running { taken, .. } = &mut slot.state
-            && slot.id == id
+            && slot.attempt == attempt
         {
             *taken = true;
         }
@@ -157,16 +160,17 @@ impl Retried {
 
     /// The answer is here: it is remembered, in the same commit as what the handler has emitted before, and sent behind that to the
     /// connection that has asked last. An event that is not its client's last one any more needs none.
-    pub(super) fn answered(&self, socket: &Socket, id: u64, answer: &Encoded) -> Result<(), EmitError> {
+    pub(super) fn answered(&self, socket: &Socket, attempt: u64, answer: &Encoded) -> Result<(), EmitError> {
         let Some(key) = key(socket) else { return Ok(()) };
         let hub = &socket.namespace().0.hub;
         let mut table = self.table.lock();
         table.clock += 1;
         let touched = table.clock;
-        let Some(slot) = table.slots.get_mut(&key).filter(|slot| slot.id == id) else { return Ok(()) };
+        let of_attempt = |slot: &&mut Slot| slot.attempt == attempt;
+        let Some(slot) = table.slots.get_mut(&key).filter(of_attempt) else { return Ok(()) };
         let State::Running { socket: asker, .. } = &slot.state else { return Ok(()) };
         slot.touched = touched;
-        let asker = Arc::clone(asker.session());
+        let (id, asker) = (slot.id, Arc::clone(asker.session()));
         slot.state = State::Answering { answer: answer.clone(), late: None };
         slot.kept = true;
         table.bytes += ANSWER_COST + answer.bytes().len();
@@ -179,27 +183,28 @@ impl Retried {
         });
         let sent = hub.direct(asker, answer.clone(), false);
         if hub.is_gathering() {
-            GATHERED.with_borrow_mut(|answered| answered.push((socket.clone(), id)));
+            GATHERED.with_borrow_mut(|answered| answered.push((socket.clone(), attempt)));
         } else {
-            self.end(socket, id, false);
+            self.end(socket, attempt, false);
         }
         sent
     }
 
-    /// What this thread gathered is on its way to the hub, and with it the answers to these events.
+    /// What this thread gathered is on its way to the hub, and with it the answers of these tries.
     pub(super) fn end_gathered(&self) {
-        for (socket, id) in GATHERED.with_borrow_mut(std::mem::take) {
-            self.end(&socket, id, false);
+        for (socket, attempt) in GATHERED.with_borrow_mut(std::mem::take) {
+            self.end(&socket, attempt, false);
         }
     }
 
     /// The handler has returned, and what it gathered is on its way; or whoever took the acknowledgement has thrown it away
     /// (`thrown`). When it will not be answered any more, the next try is handled.
-    pub(super) fn end(&self, socket: &Socket, id: u64, thrown: bool) {
+    pub(super) fn end(&self, socket: &Socket, attempt: u64, thrown: bool) {
         let Some(key) = key(socket) else { return };
         let hub = &socket.namespace().0.hub;
         let mut table = self.table.lock();
-        let Some(slot) = table.slots.get_mut(&key).filter(|slot| slot.id == id) else { return };
+        let of_attempt = |slot: &&mut Slot| slot.attempt == attempt;
+        let Some(slot) = table.slots.get_mut(&key).filter(of_attempt) else { return };
         match &mut slot.state {
             State::Running { taken, .. } if thrown || !*taken => {
                 slot.state = State::Failed;

@@ -568,12 +568,13 @@ pub struct Event<'a> {
     name: Cow<'a, str>,
     args: Args<'a>,
     id: Cell<Option<u64>>,
-    retried: bool,
+    /// The try of a client that sends its events again.
+    attempt: Option<u64>,
 }
 
 impl<'a> Event<'a> {
     pub(super) fn new(socket: &'a Socket, name: Cow<'a, str>, args: Args<'a>, id: Option<u64>) -> Self {
-        Self { socket, name, args, id: Cell::new(id), retried: false }
+        Self { socket, name, args, id: Cell::new(id), attempt: None }
     }
 
     /// Its name.
@@ -622,8 +623,8 @@ impl<'a> Event<'a> {
     }
 
     /// Its acknowledgement is remembered for its client's next try.
-    pub(super) fn set_retried(&mut self) {
-        self.retried = true;
+    pub(super) fn set_retried(&mut self, attempt: u64) {
+        self.attempt = Some(attempt);
     }
 
     /// Acknowledges the event, with arguments as [`Socket::emit`] takes them. Without effect when the client asked for no
@@ -642,10 +643,10 @@ impl<'a> Event<'a> {
     #[must_use]
     pub fn take_ack(&self) -> Option<Ack> {
         let id = self.id.take()?;
-        if self.retried {
-            self.socket.session().core.retried.taken(self.socket, id);
+        if let Some(attempt) = self.attempt {
+            self.socket.session().core.retried.taken(self.socket, attempt);
         }
-        Some(Ack { socket: self.socket.clone(), id, retried: self.retried })
+        Some(Ack { socket: self.socket.clone(), id, attempt: self.attempt })
     }
 }
 
@@ -654,8 +655,8 @@ impl<'a> Event<'a> {
 pub struct Ack {
     socket: Socket,
     id: u64,
-    /// It is remembered, and has not been given.
-    retried: bool,
+    /// Of the try under which it is remembered; it has not been given.
+    attempt: Option<u64>,
 }
 
 impl Ack {
@@ -665,19 +666,19 @@ impl Ack {
     /// [`EmitError`].
     pub fn send(mut self, args: impl Serialize) -> Result<(), EmitError> {
         let packet = Outgoing::ack(self.socket.namespace().name(), self.id);
-        if !self.retried {
+        let Some(attempt) = self.attempt else {
             return self.socket.send(&packet, &args, false);
-        }
+        };
         let answer = packet.encode(&args)?;
-        self.retried = false;
-        self.socket.session().core.retried.answered(&self.socket, self.id, &answer)
+        self.attempt = None;
+        self.socket.session().core.retried.answered(&self.socket, attempt, &answer)
     }
 }
 
 impl Drop for Ack {
     fn drop(&mut self) {
-        if self.retried {
-            self.socket.session().core.retried.end(&self.socket, self.id, true);
+        if let Some(attempt) = self.attempt {
+            self.socket.session().core.retried.end(&self.socket, attempt, true);
         }
     }
 }

@@ -15,8 +15,14 @@ mod outbox;
 #[cfg(test)]
 mod parking;
 mod peer;
+#[cfg(test)]
+mod recovery;
 #[cfg(fuzzing)]
 pub(crate) mod requests;
+#[cfg(test)]
+mod retried;
+#[cfg(test)]
+mod store;
 #[cfg(test)]
 mod trouble;
 #[cfg(test)]

@@ -8,11 +8,11 @@ use std::{collections::BTreeSet, time::Duration};
 
 use super::{
     SOON, all_over,
-    peer::{Peer, word},
+    peer::{Consent, Peer, word},
 };
 use crate::{
     proto::engine::TransportKind,
-    server::{Server, Socket},
+    server::{ConnectionStateRecovery, Server, Socket},
     sys::{
         channel::{Receiver, bounded},
         thread,
@@ -29,6 +29,11 @@ const OPERATIONS_MAX: usize = 48;
 
 struct Client {
     road: Road,
+    consent: Consent,
+    /// What came with the consent.
+    early: Vec<String>,
+    /// Of the last event that it has heard.
+    offset: Option<String>,
     socket: Socket,
     rooms: BTreeSet<&'static str>,
     /// What it has yet to hear.
@@ -40,9 +45,9 @@ enum Road {
     WebSocket(Peer),
 }
 
-/// Two bytes an operation.
+/// Two bytes an operation; one too many turns recovery on.
 pub(crate) fn run(bytes: &[u8]) {
-    let mut scene = Scene::new();
+    let mut scene = Scene::new(bytes.len() % 2 == 1);
     for (number, operation) in bytes.chunks_exact(2).take(OPERATIONS_MAX).enumerate() {
         scene.step(number, operation[0], operation[1]);
     }
@@ -53,12 +58,17 @@ struct Scene {
     server: Server,
     sockets: Receiver<Socket>,
     clients: [Option<Client>; CLIENTS],
+    recovers: bool,
 }
 
 impl Scene {
-    fn new() -> Self {
+    fn new(recovers: bool) -> Self {
         let (connected, sockets) = bounded(CLIENTS);
-        let server = Server::builder()
+        let mut builder = Server::builder();
+        if recovers {
+            builder = builder.connection_state_recovery(ConnectionStateRecovery::new());
+        }
+        let server = builder
             .park_after(Duration::from_millis(20))
             .namespace("/", move |ns| {
                 ns.on_connect(move |socket| connected.send(socket.clone()).expect("the scene waits"));
@@ -77,7 +87,7 @@ impl Scene {
             })
             .listen("127.0.0.1:1")
             .expect("it starts");
-        Self { server, sockets, clients: [const { None }; CLIENTS] }
+        Self { server, sockets, clients: [const { None }; CLIENTS], recovers }
     }
 
     fn step(&mut self, number: usize, verb: u8, object: u8) {
@@ -109,6 +119,7 @@ impl Scene {
             11 => self.hear(index),
             12 => self.cut(index, object / 16),
             13 => self.count(room),
+            14 if self.recovers => self.come_back(index, object / 4, &word),
             _ => thread::sleep(Duration::from_millis(u64::from(object % 32))),
         }
     }
@@ -127,14 +138,11 @@ impl Scene {
         if self.clients[index].is_some() {
             return;
         }
-        let road = if websocket {
-            Road::WebSocket(Peer::websocket().0)
-        } else {
-            let (peer, id) = Peer::polling();
-            Road::Polling { peer, id }
-        };
+        let (road, consent, early) = enter("40", websocket);
+        assert_eq!(early, [""; 0], "nothing is due to it yet");
         let socket = self.sockets.recv().expect("it has connected");
-        self.clients[index] = Some(Client { road, socket, rooms: BTreeSet::new(), due: Vec::new() });
+        let (rooms, due) = (BTreeSet::new(), Vec::new());
+        self.clients[index] = Some(Client { road, consent, early, offset: None, socket, rooms, due });
     }
 
     fn join(&mut self, index: usize, room: &'static str) {
@@ -175,7 +183,7 @@ impl Scene {
         let Some(client) = &mut self.clients[index] else { return };
         let began = Instant::now();
         let due = std::mem::take(&mut client.due);
-        let mut heard = Vec::new();
+        let mut heard: Vec<String> = client.early.drain(..).filter_map(|packet| word(&packet)).collect();
         while heard.len() < due.len() {
             match &mut client.road {
                 Road::WebSocket(peer) => heard.extend(peer.words(1)),
@@ -186,6 +194,8 @@ impl Scene {
             }
         }
         assert_eq!(heard, due);
+        let (Road::WebSocket(peer) | Road::Polling { peer, .. }) = &client.road;
+        client.offset = peer.offset.clone().or(client.offset.take());
         assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
     }
 
@@ -201,6 +211,30 @@ impl Scene {
         // A stream that ends before its `5` was read has failed to upgrade, and the session lives on.
         super::eventually("it has moved", || socket.transport() == TransportKind::Websocket);
         *road = Road::WebSocket(ws);
+    }
+
+    /// It is lost, or not even that, and comes back: it hears all the same what it is due.
+    fn come_back(&mut self, index: usize, how: u8, word: &str) {
+        let Some(mut client) = self.clients[index].take() else { return };
+        match (how % 2, &mut client.road) {
+            // The old connection hangs around.
+            (0, _) => {}
+            (_, Road::WebSocket(peer)) => peer.stream.reset(),
+            (_, Road::Polling { peer, id }) => assert_eq!(peer.post(id, "1"), Some(200)),
+        }
+        let before = self.clients.iter().flatten().count() + usize::from(how % 2 == 0);
+        super::eventually("it is gone, or is not", || self.server.clients_count() == before);
+        self.server.emit("w", word).expect("the server runs");
+        let connect = client.consent.connect_again(client.offset.as_deref(), None);
+        let pid = client.consent.pid;
+        let old = client.road;
+        (client.road, client.consent, client.early) = enter(&connect, how & 2 == 0);
+        drop(old);
+        assert_eq!(client.consent.pid, pid, "it is known still");
+        client.socket = self.sockets.recv().expect("it has connected");
+        assert!(client.socket.recovered());
+        self.clients[index] = Some(client);
+        self.note(word, |_, _| true);
     }
 
     fn cut(&mut self, index: usize, how: u8) {
@@ -245,6 +279,16 @@ impl Scene {
         }
         all_over(self.server);
     }
+}
+
+/// A session with this CONNECT; with what came behind the consent.
+fn enter(connect: &str, websocket: bool) -> (Road, Consent, Vec<String>) {
+    if websocket {
+        let (peer, consent) = Peer::enter(connect).expect("a consent");
+        return (Road::WebSocket(peer), consent, Vec::new());
+    }
+    let (peer, id, consent, early) = Peer::enter_polling(connect).expect("a consent");
+    (Road::Polling { peer, id }, consent, early)
 }
 
 impl Client {

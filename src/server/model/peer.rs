@@ -2,6 +2,8 @@
 
 use std::{net::Shutdown, sync::Arc};
 
+use serde::Deserialize;
+
 use crate::{
     proto::engine::{Data, Open, Packet, payload},
     sys::net::TcpStream,
@@ -11,24 +13,74 @@ use crate::{
 pub(super) struct Peer {
     pub(super) stream: Arc<TcpStream>,
     input: Vec<u8>,
+    /// The offset of the last event that came with one.
+    pub(super) offset: Option<String>,
+}
+
+/// What a CONNECT was answered.
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct Consent {
+    pub(super) sid: String,
+    /// Empty without recovery.
+    #[serde(default)]
+    pub(super) pid: String,
+}
+
+impl Consent {
+    /// `None`: it is another packet.
+    fn read(packet: &str) -> Option<Self> {
+        serde_json::from_str(packet.strip_prefix("40")?).ok()
+    }
+
+    /// The CONNECT of the same client when it comes back; with its `rid` if it has one.
+    pub(super) fn connect_again(&self, offset: Option<&str>, rid: Option<&str>) -> String {
+        let of =
+            |name: &str, value: Option<&str>| value.map_or(String::new(), |v| format!(r#","{name}":"{v}""#));
+        format!(r#"40{{"pid":"{}"{}{}}}"#, self.pid, of("offset", offset), of("rid", rid))
+    }
 }
 
 impl Peer {
     pub(super) fn connect() -> Self {
         let stream = TcpStream::connect(()).expect("somebody listens");
-        Self { stream: Arc::new(stream), input: Vec::new() }
+        Self { stream: Arc::new(stream), input: Vec::new(), offset: None }
     }
 
     /// A session on WebSocket, connected to `/`; with its id.
     pub(super) fn websocket() -> (Self, String) {
-        let mut peer = Self::connect();
-        peer.ask_websocket("");
-        assert_eq!(peer.status(), Some(101));
-        let open = peer.packet().expect("the open packet");
+        let (mut peer, open) = Self::open();
         peer.say("40");
         let consent = peer.packet().expect("the consent");
         assert!(consent.starts_with("40{"), "{consent}");
         (peer, id_of(&open))
+    }
+
+    /// A session on WebSocket that has said nothing yet; with its open packet.
+    fn open() -> (Self, String) {
+        let mut peer = Self::connect();
+        peer.ask_websocket("");
+        assert_eq!(peer.status(), Some(101));
+        let open = peer.packet().expect("the open packet");
+        (peer, open)
+    }
+
+    /// A session on WebSocket whose CONNECT is `connect`. `None`: the server ends it without a consent.
+    pub(super) fn enter(connect: &str) -> Option<(Self, Consent)> {
+        let (mut peer, _) = Self::open();
+        peer.say(connect);
+        let packet = peer.packet()?;
+        Some((peer, Consent::read(&packet).unwrap_or_else(|| panic!("a consent and not {packet}"))))
+    }
+
+    /// As [`enter`](Self::enter), on polling; with the session's id, and the packets that came with the consent.
+    pub(super) fn enter_polling(connect: &str) -> Option<(Self, String, Consent, Vec<String>)> {
+        let mut peer = Self::connect();
+        let id = id_of(peer.get("")?.first()?);
+        peer.post(&id, connect);
+        let mut packets = peer.get(&format!("&sid={id}")).filter(|packets| packets[0] != "1")?;
+        let consent = Consent::read(&packets[0]).unwrap_or_else(|| panic!("a consent and not {packets:?}"));
+        packets.remove(0);
+        Some((peer, id, consent, packets))
     }
 
     pub(super) fn ask_websocket(&mut self, rest: &str) {
@@ -116,7 +168,7 @@ impl Peer {
                 Packet::Message(Data::Binary(_)) => "binary".into(),
                 packet => packet.text().expect("text"),
             });
-            packets.collect()
+            packets.inspect(|packet| self.note_offset(packet)).collect()
         })
     }
 
@@ -153,7 +205,11 @@ impl Peer {
             while let Some((first, payload)) = self.take_frame() {
                 match first {
                     0x81 if payload == b"2" => drop(self.say("3")),
-                    0x81 => return Some(String::from_utf8(payload).expect("UTF-8")),
+                    0x81 => {
+                        let packet = String::from_utf8(payload).expect("UTF-8");
+                        self.note_offset(&packet);
+                        return Some(packet);
+                    }
                     0x88 => return None,
                     other => panic!("a frame of type {other:#x}"),
                 }
@@ -184,6 +240,12 @@ impl Peer {
             words.extend(word(&packet));
         }
         words
+    }
+
+    fn note_offset(&mut self, packet: &str) {
+        if let Some((_, offset @ Some(_))) = event(packet) {
+            self.offset = offset;
+        }
     }
 
     /// Says good-bye, and waits until the server has hung up.
@@ -225,6 +287,15 @@ fn id_of(open: &str) -> String {
 
 /// What an event `42["w","word"]` says.
 pub(super) fn word(packet: &str) -> Option<String> {
-    let padded = packet.strip_prefix(r#"42["w",""#)?.strip_suffix(r#""]"#)?;
-    Some(padded.trim_end_matches('.').to_owned())
+    Some(event(packet)?.0)
+}
+
+/// What an event says, and its offset where there is recovery: `42["w","word","offset"]`.
+fn event(packet: &str) -> Option<(String, Option<String>)> {
+    let mut args: Vec<String> = serde_json::from_str(packet.strip_prefix("42")?).ok()?;
+    let offset = if args.len() == 3 { args.pop() } else { None };
+    match args.as_slice() {
+        [name, padded] if name == "w" => Some((padded.trim_end_matches('.').to_owned(), offset)),
+        _ => None,
+    }
 }
