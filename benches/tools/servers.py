@@ -42,7 +42,13 @@ def _oxide(flavour):
     return [str(OXIDE / "target/release/socketioxide-peer"), "{port}", flavour]
 
 
-OURS = Server("tinysio", "tinysio", [str(target(ROOT) / "release/examples/bench_server"), "{port}"])
+def _host():
+    version = subprocess.run(["rustc", "-vV"], capture_output=True, text=True, check=True).stdout
+    return next(line.removeprefix("host: ") for line in version.splitlines() if line.startswith("host: "))
+
+
+# As it is shipped: one static file.
+OURS = Server("tinysio", "tinysio", [str(target(ROOT) / _host() / "release/examples/bench_server"), "{port}"])
 SERVERS = [
     OURS,
     # Its handlers of broadcasts are tasks of their own, and tasks of two threads overtake each other.
@@ -57,7 +63,8 @@ def build(names):
     """Builds and installs what these servers need. Returns those that can run here."""
     cargo = ["cargo", "build", "--release", "--quiet"]
     run = lambda argv, folder: subprocess.run(argv, cwd=folder, check=True)
-    run([*cargo, "--example", "bench_server", "--bench", "load"], ROOT)
+    run(["cargo", "static", "--release", "--quiet", "--example", "bench_server"], ROOT)
+    run([*cargo, "--bench", "load"], ROOT)
     usable = ["tinysio"]
     if any(name.startswith("oxide") for name in names):
         environment = {key: value for key, value in os.environ.items() if key != "CARGO_TARGET_DIR"}
