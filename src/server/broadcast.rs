@@ -30,24 +30,24 @@ pub type Reply = (Socket, Result<OwnedArgs, AckError>);
 #[must_use = "nothing is sent before `emit`"]
 pub struct Broadcast {
     namespace: Namespace,
-    selection: Selection,
+    selection: Arc<Selection>,
     volatile: bool,
 }
 
 impl Broadcast {
     pub(super) fn new(namespace: Namespace, selection: Selection) -> Self {
-        Self { namespace, selection, volatile: false }
+        Self { namespace, selection: Arc::new(selection), volatile: false }
     }
 
     /// Also whoever is in this room, or has this socket id. Nobody gets a packet twice.
     pub fn to(mut self, room: &str) -> Self {
-        self.selection.rooms.push(room.into());
+        Arc::make_mut(&mut self.selection).rooms.push(room.into());
         self
     }
 
     /// But nobody who is in this room.
     pub fn except(mut self, room: &str) -> Self {
-        self.selection.except.push(room.into());
+        Arc::make_mut(&mut self.selection).except.push(room.into());
         self
     }
 

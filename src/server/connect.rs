@@ -65,7 +65,7 @@ pub(super) fn begin(
         _ => Claims::default(),
     };
     let rid = text(claims.rid).filter(|rid| (1..=RID_MAX).contains(&rid.len())).map(Arc::from);
-    let resume = text(claims.pid).and_then(|pid| claim(session, namespace, pid, claims.offset));
+    let resume = text(claims.pid).and_then(|pid| claim(session, namespace, pid.into(), claims.offset));
     let Some(resume) = resume else {
         let pid = if recovers { Some(session::new_id()?.into()) } else { None };
         let identity = Identity { pid, recovered: false, rid };
@@ -99,13 +99,13 @@ pub(super) fn is_waved_through(socket: &Socket) -> bool {
 fn claim(
     session: &Arc<Session>,
     namespace: &Namespace,
-    pid: String,
+    pid: Arc<str>,
     offset: Option<&RawValue>,
 ) -> Option<Box<Resume>> {
-    let offset = match offset.map(RawValue::get) {
+    let offset: Option<Arc<str>> = match offset.map(RawValue::get) {
         // As the official client, which leaves out what is undefined.
         None | Some("null") => None,
-        Some(json) => Some(serde_json::from_str::<String>(json).ok()?),
+        Some(json) => Some(serde_json::from_str::<String>(json).ok()?.into()),
     };
     let until = acks::deadline(session.core.config.close_timeout);
     loop {

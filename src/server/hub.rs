@@ -121,7 +121,7 @@ pub(super) enum Command {
     Leave(Socket, Arc<str>, Option<Order>),
     Emit {
         namespace: usize,
-        to: Selection,
+        to: Arc<Selection>,
         packet: Encoded,
         volatile: bool,
         order: Order,
@@ -146,7 +146,7 @@ pub(super) enum Command {
     /// The application's data of a socket, as the store keeps it.
     Data(Socket, Option<Bytes>, Option<Order>),
     /// What a client was answered, for its retries.
-    Remember(KeptAnswer, Order),
+    Remember(Box<KeptAnswer>, Order),
     /// A client's retries are over.
     ForgetAnswer(Arc<str>, usize),
     /// What belongs together: the store gets all of it or nothing.
@@ -156,15 +156,18 @@ pub(super) enum Command {
     Stop,
 }
 
+/// The hub's queue has its slots in memory from the start.
+const _: () = assert!(size_of::<Command>() <= 64);
+
 pub(super) enum Question {
     /// The rooms of a socket, its own id not among them.
     RoomsOf(Socket, Sender<Vec<Arc<str>>>),
     /// How many are in the room.
     Count(Arc<str>, Sender<usize>),
     /// The sockets selected.
-    Sockets(Selection, Sender<Vec<Socket>>),
+    Sockets(Arc<Selection>, Sender<Vec<Socket>>),
     /// Whether the client that was known by this pid, and has this offset, can go on where it was.
-    Claim(String, Option<String>, Sender<Claim>),
+    Claim(Arc<str>, Option<Arc<str>>, Sender<Claim>),
 }
 
 /// A token that one command of a thread is under way; dropping it says that the command is finished.
@@ -355,7 +358,7 @@ impl HubHandle {
     pub(super) fn emit(
         &self,
         namespace: usize,
-        to: Selection,
+        to: Arc<Selection>,
         packet: Encoded,
         volatile: bool,
     ) -> Result<(), EmitError> {
@@ -377,7 +380,7 @@ impl HubHandle {
 
     /// Keeps an answer, before it is given.
     pub(super) fn remember(&self, answer: KeptAnswer) {
-        self.send(Command::Remember(answer, order()));
+        self.send(Command::Remember(Box::new(answer), order()));
     }
 
     /// In effect for whatever this thread emits later; with recovery, kept before that goes out.
@@ -689,7 +692,7 @@ impl Hub {
             Command::Together(commands) => commands.into_iter().for_each(|command| self.apply(command)),
             Command::Remember(answer, order) => {
                 self.orders.push(order);
-                self.keep(|recovery| recovery.note(Change::Answer(answer)));
+                self.keep(|recovery| recovery.note(Change::Answer(*answer)));
             }
             Command::ForgetAnswer(client, namespace) => {
                 self.keep(|recovery| recovery.forget_answer(client, namespace));
@@ -824,7 +827,14 @@ impl Hub {
         }
     }
 
-    fn emit(&mut self, namespace: usize, to: &Selection, mut packet: Encoded, volatile: bool, order: Order) {
+    fn emit(
+        &mut self,
+        namespace: usize,
+        to: &Arc<Selection>,
+        mut packet: Encoded,
+        volatile: bool,
+        order: Order,
+    ) {
         let selected = self.select(namespace, to);
         self.keep(|recovery| recovery.stamp(namespace, to, &mut packet, volatile, &selected));
         let index = self.due.len();

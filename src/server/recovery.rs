@@ -149,7 +149,7 @@ pub(super) fn is_recoverable(reason: CloseReason) -> bool {
 struct Entry {
     offset: Offset,
     namespace: usize,
-    to: Selection,
+    to: Arc<Selection>,
     packet: Encoded,
     at: Instant,
     /// Bytes of all packets ever kept, up to this one.
@@ -328,7 +328,7 @@ impl Recovery {
         let KeptPacket { only, skip, .. } = packet;
         let to = Selection { only, rooms: packet.rooms.into(), except: packet.except.into(), skip };
         let (offset, packet) = (Offset::new(packet.offset), Encoded::from_bytes(packet.frames));
-        self.push(Entry { offset, namespace, to, packet, at: now, total: 0 });
+        self.push(Entry { offset, namespace, to: to.into(), packet, at: now, total: 0 });
     }
 
     fn await_again(&mut self, session: KeptSession, now: Instant) {
@@ -368,7 +368,7 @@ impl Recovery {
     pub(super) fn stamp(
         &mut self,
         namespace: usize,
-        to: &Selection,
+        to: &Arc<Selection>,
         packet: &mut Encoded,
         volatile: bool,
         recipients: &[u32],
@@ -399,7 +399,7 @@ impl Recovery {
         self.push(Entry {
             offset: self.last,
             namespace,
-            to: to.clone(),
+            to: Arc::clone(to),
             packet: packet.clone(),
             at,
             total: 0,

@@ -459,7 +459,7 @@ impl Socket {
             return Err(EmitError::Disconnected);
         }
         let to = Selection { only: Some(self.shared_id()), ..Selection::default() };
-        hub.emit(self.namespace_index(), to, packet.with_offset().encode(args)?, volatile)
+        hub.emit(self.namespace_index(), to.into(), packet.with_offset().encode(args)?, volatile)
     }
 
     fn send<T: Serialize + ?Sized>(
