@@ -273,5 +273,5 @@ fn expected(options: &Options) -> Expected {
         Mode::Rooms => format!(r#"42["room_msg",{payload}]"#),
         _ => format!(r#"42["echo",{payload}]"#),
     };
-    Expected::new(bytes.into_bytes())
+    Expected::new(bytes.into_bytes(), options.offsets && options.mode != Mode::Ack)
 }

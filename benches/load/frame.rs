@@ -99,20 +99,37 @@ fn zeros(bytes: &[u8]) -> usize {
 pub(crate) struct Expected {
     bytes: Vec<u8>,
     at: usize,
+    /// An offset of connection state recovery comes behind it, as one more last argument.
+    offset: bool,
 }
 
+/// Behind what comes before an offset.
+const OFFSET: &[u8] = br#","00000000000"]"#;
+
 impl Expected {
-    /// The number is where `DIGITS` zeros are.
-    pub(crate) fn new(bytes: Vec<u8>) -> Self {
-        Self { at: zeros(&bytes), bytes }
+    /// The number is where `DIGITS` zeros are. With `offset` the bytes are those of an event.
+    pub(crate) fn new(mut bytes: Vec<u8>, offset: bool) -> Self {
+        if offset {
+            bytes.pop();
+        }
+        Self { at: zeros(&bytes), bytes, offset }
     }
 
     /// The number, if all else is as it must be. The first `free` bytes are the caller's to check.
     pub(crate) fn number(&self, payload: &[u8], free: usize) -> Option<u64> {
+        let payload = if self.offset { without_offset(payload)? } else { payload };
         let tail = self.at + DIGITS;
         (payload.len() == self.bytes.len()
             && payload[free..self.at] == self.bytes[free..self.at]
             && payload[tail..] == self.bytes[tail..])
             .then(|| read_digits(&payload[self.at..tail]))?
     }
+}
+
+/// An event without its last argument and the bracket behind it, if that looks like an offset.
+fn without_offset(payload: &[u8]) -> Option<&[u8]> {
+    let (event, offset) = payload.split_at_checked(payload.len().checked_sub(OFFSET.len())?)?;
+    let is_letter = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    let alike = |(&byte, &other): (&u8, &u8)| if other == b'0' { is_letter(byte) } else { byte == other };
+    offset.iter().zip(OFFSET).all(alike).then_some(event)
 }

@@ -18,7 +18,8 @@
 //! | `upgrades` | the same by the default way: polling first, probe, upgrade, and an echo over the WebSocket | connections |
 //! | `idle` | opens `connections` WebSockets, prints a line, and holds them for `seconds` | connections |
 //!
-//! With `--any-order` the order is not checked, the rest is. With `--messages N` a run ends after N messages instead of
+//! With `--any-order` the order is not checked, the rest is. With `--offsets` each event must end with an offset of
+//! connection state recovery. With `--messages N` a run ends after N messages instead of
 //! after `--seconds`, and has no warm-up. With `--pause MS` a client rests before each message. With `--pid P` it also reports the processor time that the server used meanwhile.
 //! It prints one line of JSON: rate a second, p50 and p99 in microseconds, seconds, and processor seconds of both sides.
 

@@ -60,6 +60,8 @@ pub(crate) struct Options {
     pub(crate) seconds: f64,
     /// For servers that do not keep the order of what one connection sends: all must come, but in any order.
     pub(crate) any_order: bool,
+    /// The server has connection state recovery: each event ends with its offset. Not for `binary`.
+    pub(crate) offsets: bool,
     /// Ends the run instead of `seconds`.
     pub(crate) messages: Option<u64>,
     /// How long a client rests before each of its messages: of `echo`, `ack`, `binary`, `broadcast`, `rooms` and `polling`.
@@ -78,6 +80,7 @@ impl Options {
             size: 64,
             seconds: 3.0,
             any_order: false,
+            offsets: false,
             messages: None,
             pause: Duration::ZERO,
             pid: None,
@@ -92,6 +95,7 @@ impl Options {
                 "--size" => options.size = value()?.parse()?,
                 "--seconds" => options.seconds = value()?.parse()?,
                 "--any-order" => options.any_order = true,
+                "--offsets" => options.offsets = true,
                 "--messages" => options.messages = Some(value()?.parse()?),
                 "--pause" => options.pause = Duration::from_millis(value()?.parse()?),
                 "--pid" => options.pid = Some(value()?.parse()?),
@@ -103,6 +107,9 @@ impl Options {
         }
         if options.size < 12 || options.connections == 0 {
             return Err("--size must be at least 12, --connections at least 1".into());
+        }
+        if options.mode == Mode::Binary && options.offsets {
+            return Err("--offsets is not for binary".into());
         }
         if options.mode == Mode::Rooms && !options.connections.is_multiple_of(ROOM) {
             return Err(format!("--connections must be a multiple of {ROOM} for rooms").into());

@@ -100,7 +100,7 @@ impl<'o> Run<'o> {
             epoll,
             events: Vec::with_capacity(256),
             clients,
-            expected: Expected::new(echo.into_bytes()),
+            expected: Expected::new(echo.into_bytes(), options.offsets),
             latencies: Vec::with_capacity(1 << 20),
             echoes: 0,
             left: options.messages.unwrap_or(u64::MAX),

@@ -34,6 +34,8 @@ class Case:
             argv += ["--seconds", str(seconds)]
         if self.args[0] in ("broadcast", "rooms") and not running.server.ordered_broadcasts:
             argv.append("--any-order")
+        if running.server.recovers:
+            argv.append("--offsets")
         if self.cores:
             argv = ["taskset", "-c", self.cores[1], *argv]
         return generator.measure(argv)
@@ -128,6 +130,10 @@ CASES = [
     Idle("idle10000", "10,000 idle connections", ["idle", "--connections", "10000"], "KB each"),
     Start("start", "started and empty", [], "ms"),
 ]
+
+
+# What recovery is measured with.
+RECOVERY = ["echo1", "echo64", "echo64-w8", "ack64", "broadcast256-w1", "broadcast256-w16", "rooms", "polling16"]
 
 
 class Goal:

@@ -59,6 +59,13 @@ def markdown(result):
     return "\n\n".join(part for part in parts if part)
 
 
+def recovery(result):
+    """What recovery costs, in each of its settings."""
+    samples = result["samples"]
+    parts = [_machine_text(result, versions=False), _settings(samples), _latencies(samples), _cpu(samples)]
+    return "\n\n".join(part for part in parts if part)
+
+
 def write(path, text):
     """Puts the text between the two marks of a file."""
     page = Path(path).read_text()
@@ -94,7 +101,8 @@ def _peers(samples, case, key):
 
 def _present(samples, chosen):
     """Servers that have a sample in these cases."""
-    return [server for server in servers.SERVERS if any(server.name in samples.get(case.name, {}) for case in chosen)]
+    known = [*servers.SERVERS, *servers.SETTINGS[1:]]
+    return [server for server in known if any(server.name in samples.get(case.name, {}) for case in chosen)]
 
 
 def _table(head, rows):
@@ -102,14 +110,14 @@ def _table(head, rows):
     return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
 
 
-def _machine_text(result):
+def _machine_text(result, versions=True):
     it = result["machine"]
-    versions = "; ".join(f"{name} {version}" for name, version in it["versions"].items())
+    peers = "; ".join(f"{name} {version}" for name, version in it["versions"].items()) + ".\n" if versions else ""
     counts = [len(of_server) for of_case in result["samples"].values() for of_server in of_case.values()]
     rounds = f"{min(counts)} to {max(counts)}" if min(counts) < max(counts) else f"{min(counts)}"
     return (
         f"{it['date']}, commit {it['commit']}: {it['cores']} cores of {it['cpu']}, {it['memory_gb']} GB, "
-        f"Linux {it['kernel']}, {it['rust']}.\n{versions}.\nRounds: {rounds}."
+        f"Linux {it['kernel']}, {it['rust']}.\n{peers}Rounds: {rounds}."
     )
 
 
@@ -158,6 +166,23 @@ def _rates(samples):
     head = ["case", "", *(server.title for server in columns), "ratio to the best"]
     text = "Median (least–most) of the rounds; behind a peer's figure, tinysio's divided by it.\n\n"
     return "### Rates\n\n" + text + _table(head, rows)
+
+
+def _settings(samples):
+    chosen = _cases_with(samples, "rate")
+    columns = _present(samples, chosen)
+    rows = []
+    for case in chosen:
+        off = _median(samples, case.name, "tinysio", "rate")
+        row = [case.title, case.unit]
+        for server in columns:
+            values = _values(samples, case.name, server.name, "rate")
+            share = f" · {statistics.median(values) / off:.2f}" if values and off and server.recovers else ""
+            row.append(_spread(values) + share if values else "–")
+        rows.append(row)
+    text = "Median (least–most) of the rounds; behind it, the part of what there is without recovery.\n\n"
+    head = ["case", "", *("off" if server is servers.OURS else server.title for server in columns)]
+    return "### Rates with recovery\n\n" + text + _table(head, rows)
 
 
 def _behind(samples):

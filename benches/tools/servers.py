@@ -5,6 +5,7 @@ import resource
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
@@ -24,18 +25,19 @@ def target(project):
 
 
 class Server:
-    """A server of the comparison: its name in the tables, and its command but for the port."""
+    """A server of the comparison: its name in the tables, and its command but for the port, and the file of its store."""
 
-    def __init__(self, name, title, command, ordered_broadcasts=True):
+    def __init__(self, name, title, command, ordered_broadcasts=True, recovers=False):
         self.name = name
         self.title = title
         self.command = command
         # Whether the broadcasts of one connection arrive in its order. Where they do not, the generator checks
         # that everything arrives once.
         self.ordered_broadcasts = ordered_broadcasts
+        self.recovers = recovers
 
-    def argv(self, port):
-        return [part.replace("{port}", str(port)) for part in self.command]
+    def argv(self, port, folder):
+        return [part.format(port=port, store=Path(folder, "store")) for part in self.command]
 
 
 def _oxide(flavour):
@@ -59,13 +61,29 @@ SERVERS = [
 ]
 
 
+def _recovering(name, title, *options):
+    return Server(name, title, [*OURS.command, *options], recovers=True)
+
+
+# Ours with connection state recovery, beside itself without.
+SETTINGS = [
+    OURS,
+    _recovering("memory", "in memory", "--recovery"),
+    _recovering("every-packet", "on disk, every packet", "--store", "{store}"),
+    _recovering("every-100ms", "on disk, every 100 ms", "--store", "{store}", "--every", "100"),
+]
+
+
 def build(names):
     """Builds and installs what these servers need. Returns those that can run here."""
     cargo = ["cargo", "build", "--release", "--quiet"]
     run = lambda argv, folder: subprocess.run(argv, cwd=folder, check=True)
-    run(["cargo", "static", "--release", "--quiet", "--example", "bench_server"], ROOT)
+    settings = [server.name for server in SETTINGS if server.name in names]
+    features = ["--features", "store"] if len(settings) > 1 else []
+    ours = ["cargo", "static", "--release", "--quiet", "--example", "bench_server", "--no-default-features", *features]
+    run(ours, ROOT)
     run([*cargo, "--bench", "load"], ROOT)
-    usable = ["tinysio"]
+    usable = settings
     if any(name.startswith("oxide") for name in names):
         environment = {key: value for key, value in os.environ.items() if key != "CARGO_TARGET_DIR"}
         subprocess.run(cargo, cwd=OXIDE, check=True, env=environment)
@@ -82,7 +100,7 @@ def build(names):
         pip = [".venv/bin/pip", "install", "--quiet", "--disable-pip-version-check", "-r", "requirements.txt"]
         run(pip, PYTHON)
         usable.append("python")
-    return [server for server in SERVERS if server.name in names and server.name in usable]
+    return usable
 
 
 def raise_limits():
@@ -97,8 +115,10 @@ class Running:
 
     def __init__(self, server, port, cores=None, wrapper=()):
         self.server, self.port = server, port
+        # On the disk that the project is on: memory that looks like a disk would cost nothing.
+        self.folder = tempfile.TemporaryDirectory(prefix="store-", dir=target(ROOT))
         taskset = ["taskset", "-c", cores] if cores else []
-        self.argv = [*wrapper, *taskset, *server.argv(port)]
+        self.argv = [*wrapper, *taskset, *server.argv(port, self.folder.name)]
 
     def __enter__(self):
         if _listens(self.port):
@@ -125,6 +145,7 @@ class Running:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+        self.folder.cleanup()
 
     def status(self):
         """Resident kilobytes, threads, and processor seconds so far."""
