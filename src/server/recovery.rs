@@ -625,6 +625,10 @@ impl Recovery {
             return self.busy(pid, Some(socket));
         }
         let Some(away) = self.away.get(pid).filter(|away| away.namespace == namespace) else {
+            log::debug!(
+                "a client of {} is not recovered: it is not known, or not any more",
+                self.names[namespace]
+            );
             return Claim::Unknown;
         };
         if away.leaving.is_some() || away.claimed {
@@ -641,13 +645,21 @@ impl Recovery {
             }
             Some(offset) => offset.map(|offset| offset.max(entered)),
         };
-        let whole =
-            offset.filter(|&offset| self.has_everything(away, offset) && !self.is_too_much(away, offset));
-        let Some(offset) = whole else {
-            // A gap does not close any more, and need not be looked for again; nor does this client know where it stands.
-            let pid = Arc::clone(&away.member.pid);
-            self.forget(&pid);
-            return Claim::Unknown;
+        let whole = offset.ok_or("its offset is none of ours").and_then(|offset| {
+            self.has_everything(away, offset)?;
+            if self.is_too_much(away, offset) {
+                Err("it has missed more than is sent at once")
+            } else {
+                Ok(offset)
+            }
+        });
+        let offset = match whole {
+            Ok(offset) => offset,
+            Err(gap) => {
+                // It does not close any more, and need not be looked for again; nor does this client know where it stands.
+                self.refuse(&Arc::clone(&away.member.pid), gap);
+                return Claim::Unknown;
+            }
         };
         let Some(away) = self.away.get_mut(pid) else { return Claim::Unknown };
         away.claimed = true;
@@ -666,17 +678,37 @@ impl Recovery {
         Claim::Busy(socket, wait)
     }
 
-    /// Whether everything that was meant for it after `offset` is in the log.
-    fn has_everything(&self, away: &Away, offset: Offset) -> bool {
-        if offset > self.last || offset < away.member.blind {
-            return false;
+    /// A client that is known cannot go on where it was.
+    fn refuse(&mut self, pid: &Arc<str>, gap: &str) {
+        let Some(away) = self.away.get(pid) else { return };
+        log::info!(
+            "a client of {} is not recovered after {:.1?}: {gap} (the log has {} packets, {} bytes)",
+            self.names[away.namespace],
+            away.since.elapsed(),
+            self.log.len(),
+            self.bytes,
+        );
+        self.forget(pid);
+    }
+
+    /// Whether everything that was meant for it after `offset` is in the log; or why not.
+    fn has_everything(&self, away: &Away, offset: Offset) -> Result<(), &'static str> {
+        if offset > self.last {
+            return Err("it has what has not been sent yet");
+        }
+        if offset < away.member.blind {
+            return Err("it is not known any more in which rooms it was");
         }
         if offset > self.before && !offset.is_of_life_of(self.last) && !offset.begins_a_life() {
-            // It has something that this server has lost, and with it perhaps more that it has not.
-            return false;
+            // And with it perhaps more that the client has not.
+            return Err("it has what this server has lost");
         }
         // Nothing after the offset has left the log; or nothing that was meant for it has.
-        offset >= self.floor || (offset >= away.member.last && self.floor <= away.known)
+        if offset >= self.floor || (offset >= away.member.last && self.floor <= away.known) {
+            Ok(())
+        } else {
+            Err("what it has missed is not kept any more")
+        }
     }
 
     fn missed<'a>(&'a self, away: &'a Away, offset: Offset) -> impl Iterator<Item = &'a Entry> {
@@ -709,8 +741,10 @@ impl Recovery {
         let away = self.away.get(&resume.pid)?;
         let still = away.member.times.iter().filter(|time| time.to == STILL);
         let rooms: SmallVec<_> = still.map(|time| Arc::clone(&time.room)).collect();
-        if !self.has_everything(away, resume.offset) || !fits(&rooms) {
-            self.forget(&resume.pid);
+        let whole = self.has_everything(away, resume.offset);
+        if let Err(gap) = whole.and_then(|()| fits(&rooms).then_some(()).ok_or("its rooms are too many now"))
+        {
+            self.refuse(&resume.pid, gap);
             return None;
         }
         let (mut last, mut missed, mut piece) = (resume.offset, Vec::new(), Vec::new());
