@@ -191,8 +191,7 @@ impl Inbound {
     }
 
     fn message(&mut self, session: &Arc<Session>, data: Data<'_>) -> Result<(), Error> {
-        let core = Arc::clone(&session.core);
-        match (core.endpoint(session.endpoint), data) {
+        match (session.core.endpoint(session.endpoint), data) {
             (Endpoint::Engine(handlers), data) => {
                 let message = match data {
                     Data::Text(text) => Message::Text(text),

@@ -32,6 +32,8 @@ pub(super) struct Meter {
     message: usize,
     /// Bytes of messages that are complete and not handled.
     complete: usize,
+    /// Messages and control frames that are complete, and that the codec has not given out.
+    ready: usize,
     /// A large frame has come since the last [`renewed`](Self::renewed).
     large: bool,
 }
@@ -48,6 +50,7 @@ impl Meter {
             unfinished: false,
             message: 0,
             complete: 0,
+            ready: 0,
             large: false,
         }
     }
@@ -103,6 +106,7 @@ impl Meter {
     }
 
     fn end_frame(&mut self) {
+        self.ready += usize::from(self.last);
         if self.control {
             return;
         }
@@ -110,6 +114,16 @@ impl Meter {
         if self.last {
             self.complete += std::mem::take(&mut self.message);
         }
+    }
+
+    /// The codec has given out a message or a control frame.
+    pub(super) fn given_out(&mut self) {
+        self.ready = self.ready.saturating_sub(1);
+    }
+
+    /// Whether the codec has a message or a control frame that it need not read for.
+    pub(super) fn has_ready(&self) -> bool {
+        self.ready > 0
     }
 
     /// A message of this size has been handled, and is let go.
@@ -176,6 +190,7 @@ mod tests {
                 meter.feed(chunk).expect("there is room");
             }
             assert_eq!((meter.complete, meter.message), (70_205, 0), "in steps of {step}");
+            assert_eq!(meter.ready, 4, "two messages, a ping and a pong, in steps of {step}");
             assert_eq!(budget.used(), 70_205 - ALLOWANCE);
             assert!(!meter.wants_renewal());
             meter.handled(5);

@@ -275,7 +275,17 @@ impl WebSocket {
 
     fn read(&mut self, reading: Reading) -> Result<Message, Error> {
         self.io.reading = reading;
-        self.codec.read(&mut self.io)
+        let read = self.codec.read(&mut self.io);
+        if read.is_ok() {
+            self.io.meter.given_out();
+        }
+        read
+    }
+
+    /// The next message of what was read from the socket. `None`: there is none, which the codec need not be asked for.
+    fn read_on(&mut self) -> Option<Result<Message, Error>> {
+        let more = !self.io.input.is_spent() || self.io.meter.has_ready();
+        more.then(|| self.read_now(Reading::Stays)).flatten()
     }
 
     /// A message that needs no waiting. `None`: there is none.
@@ -304,7 +314,7 @@ impl WebSocket {
                     read => read,
                 },
             };
-            self.next = if message.is_ok() { self.read_now(Reading::Stays) } else { None };
+            self.next = if message.is_ok() { self.read_on() } else { None };
             if self.next.is_none() {
                 // The last of several, and the others said nothing, as the frames before a binary packet's last one.
                 corked = corked && !session.outbox.uncork_empty();

@@ -335,6 +335,7 @@ impl FrameHeader {
 
 /// Appends one frame.
 pub(super) fn push_frame(buffer: &mut Vec<u8>, opcode: Opcode, data: &[u8]) {
+    buffer.reserve(MAX_FRAME_HEADER + data.len());
     buffer.extend_from_slice(FrameHeader::new(opcode, data.len()).bytes());
     buffer.extend_from_slice(data);
 }

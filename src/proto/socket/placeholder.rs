@@ -30,8 +30,16 @@ struct Node {
     attachment: Option<usize>,
 }
 
+/// The number in a placeholder that is written as every encoder writes it.
+fn usual(json: &str) -> Option<usize> {
+    json.strip_prefix(r#"{"_placeholder":true,"num":"#)?.strip_suffix('}')?.parse().ok()
+}
+
 /// The placeholders in `json` and what they are nested in, outermost first.
 fn find(json: &str) -> Result<Nodes, Error> {
+    if let Some(num) = usual(json) {
+        return Ok(Nodes::from_iter([Node { start: 0, end: json.len(), attachment: Some(num) }]));
+    }
     let mut scan = Scan { json, found: Nodes::new(), open: SmallVec::new() };
     // The key could be written with escapes, so only its absence along with theirs is proof.
     if !json.contains("_placeholder") && !json.contains('\\') {
@@ -230,5 +238,27 @@ impl<'a> Children<'a> {
         let value = values.next().ok_or_else(|| E::custom(Error::BadJson))?.map_err(E::custom)?;
         self.at += values.byte_offset();
         Ok(value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case::usual(r#"{"_placeholder":true,"num":3}"#, Some(3))]
+    #[case::the_later_number_counts(r#"{"_placeholder":true,"num":3,"num":4}"#, Some(4))]
+    #[case::the_later_marker_counts(r#"{"_placeholder":true,"num":3,"_placeholder":false}"#, None)]
+    #[case::more_than_a_number(r#"{"_placeholder":true,"num":3,"x":{}}"#, Some(3))]
+    #[case::no_integer(r#"{"_placeholder":true,"num":3.0}"#, Some(usize::MAX))]
+    #[case::another_order(r#"{"num":3,"_placeholder":true}"#, Some(3))]
+    #[case::a_space(r#"{"_placeholder":true,"num": 3}"#, Some(3))]
+    fn one_object_is_one_placeholder_or_none(#[case] json: &str, #[case] attachment: Option<usize>) {
+        let found = find(json).unwrap();
+        let nodes: Vec<_> = found.iter().map(|node| (node.start, node.end, node.attachment)).collect();
+        let expected: Vec<_> = attachment.iter().map(|_| (0, json.len(), attachment)).collect();
+        assert_eq!(nodes, expected);
     }
 }

@@ -32,7 +32,9 @@ impl Formatter for BinaryFormatter<'_> {
         if num < limits::MAX_ATTACHMENTS {
             encoded::push_frame(&mut self.attachments.frames, Opcode::Binary, value);
         }
-        write!(writer, r#"{{"_placeholder":true,"num":{num}}}"#)
+        writer.write_all(br#"{"_placeholder":true,"num":"#)?;
+        self.write_u64(writer, num as u64)?;
+        writer.write_all(b"}")
     }
 }
 
