@@ -157,7 +157,7 @@ impl Run {
             let mut tables = disk.tables();
             model.0.life = life;
             author.begin(life);
-            let kept = run.commit(&disk, &model, || tables.begin_life().expect("a life"));
+            let kept = run.commit(&disk, &model, || tables.begin_life(1).expect("a life"));
             assert_eq!(kept, model.0);
             for _ in 0..20 {
                 let count = 1 + dice.below(8);
@@ -192,7 +192,7 @@ impl Run {
     /// Opens this image. Gives what it held, and the disk with what the opening has written.
     fn check(&self, image: Vec<u8>, allowed: &[Kept], place: &dyn std::fmt::Debug) -> (Kept, Disk) {
         let disk = Disk::holding(image);
-        let mut kept = disk.tables().begin_life().expect("a life");
+        let mut kept = disk.tables().begin_life(1).expect("a life");
         kept.life -= 1;
         assert!(allowed.contains(&kept), "at {place:?}: found {kept:?}, allowed are {allowed:?}");
         (kept, disk)
@@ -303,7 +303,7 @@ fn goes_on(disk: &Disk, before: Kept) {
     for _ in 0..2 {
         let disk = disk.for_the_next();
         let mut tables = disk.tables();
-        model.0.life = tables.begin_life().expect("a life").life;
+        model.0.life = tables.begin_life(1).expect("a life").life;
         author.begin(model.0.life);
         for verb in 0..12 {
             let change = author.change((verb, 200 + verb, 30));
@@ -312,7 +312,7 @@ fn goes_on(disk: &Disk, before: Kept) {
         }
         disk.kill();
     }
-    let kept = disk.for_the_next().tables().begin_life().expect("a life");
+    let kept = disk.for_the_next().tables().begin_life(1).expect("a life");
     model.0.life = kept.life;
     assert_eq!(kept, model.0);
 }
@@ -348,7 +348,7 @@ fn a_sync_that_does_nothing_is_noticed() {
     let wrong = (0..50).filter(|_| {
         let image = torn(&[], &run.steps[..images / 2 + dice.below(images / 2)], &mut dice);
         let disk: Arc<dyn StorageBackend> = Arc::new(Disk::holding(image));
-        !Tables::open(&disk).is_ok_and(|mut tables| tables.begin_life().is_ok_and(|kept| kept.life == 4))
+        !Tables::open(&disk).is_ok_and(|mut tables| tables.begin_life(1).is_ok_and(|kept| kept.life == 4))
     });
     assert!(wrong.count() > 25);
 }

@@ -21,6 +21,7 @@ use redb::StorageBackend;
 use super::{
     Change, Kept, Store, StoreError,
     disk::{FORMAT, FileDisk, Head, read_head},
+    first_life,
     tables::{Refusal, Tables},
 };
 
@@ -108,7 +109,7 @@ impl Store for FileStore {
         if self.opened.is_none() {
             self.opened = Some(self.opened()?);
         }
-        self.with(Tables::begin_life)
+        self.with(|tables| tables.begin_life(first_life()))
     }
 
     fn commit(&mut self, changes: &[Change]) -> Result<(), StoreError> {
@@ -266,7 +267,10 @@ mod tests {
     use rstest::rstest;
 
     use super::{
-        super::tests::{Author, Folder, Model, packet, session},
+        super::{
+            FIRST_LIFE_MAX,
+            tests::{Author, Folder, Model, packet, session},
+        },
         *,
     };
 
@@ -307,7 +311,7 @@ mod tests {
             return Some(Kept { life: kept.life - 1, ..kept });
         }
         assert_eq!(beside_it(folder), ["store.damaged"]);
-        assert_eq!(kept, Kept { life: 1, ..Kept::default() });
+        assert_eq!(kept, Kept { life: kept.life, ..Kept::default() });
         assert!(fs::read(folder.0.join("store.damaged")).unwrap() == before, "changed");
         fs::remove_file(folder.0.join("store.damaged")).unwrap();
         None
@@ -378,7 +382,8 @@ mod tests {
     fn an_unfinished_file_is_a_new_one(#[case] file: Vec<u8>) {
         let folder = Folder::new();
         fs::write(folder.file(), file).unwrap();
-        assert_eq!(found(&folder), Some(Kept::default()));
+        let kept = found(&folder).expect("it was left in its place");
+        assert_eq!(kept, Kept { life: kept.life, ..Kept::default() });
     }
 
     #[test]
@@ -410,7 +415,8 @@ mod tests {
 
         FileStore::new(folder.file()).abandon();
         assert_eq!(beside_it(&folder), ["store.failed"]);
-        assert_eq!(FileStore::new(folder.file()).open().unwrap(), Kept { life: 1, ..Kept::default() });
+        let kept = FileStore::new(folder.file()).open().unwrap();
+        assert_eq!(kept, Kept { life: kept.life, ..Kept::default() });
 
         let newer = b"tinysio store 12\n".repeat(2);
         fs::write(folder.file(), &newer).unwrap();
@@ -504,12 +510,12 @@ mod tests {
         store.commit(&[]).unwrap_err();
         // The lock is on the file that was abandoned.
         let kept = FileStore::new(folder.file()).open().unwrap();
-        assert_eq!(kept, Kept { life: 1, ..Kept::default() });
+        assert_eq!(kept, Kept { life: kept.life, ..Kept::default() });
     }
 
     /// The 20 bits of an offset are used up: everything is forgotten, so that nobody with an old offset is known.
     #[test]
-    fn after_the_last_life_comes_the_first() {
+    fn after_the_last_life_comes_a_first() {
         let folder = Folder::new();
         let mut store = FileStore::new(folder.file());
         store.open().unwrap();
@@ -517,10 +523,13 @@ mod tests {
             .commit(&[Change::Packet(packet(7, 1)), Change::Trim(3), Change::Session(session("a", 1))])
             .unwrap();
         store.with(|tables| tables.set_life(Kept::LIFE_MAX)).unwrap();
-        for life in 1..3 {
-            drop(store);
-            store = FileStore::new(folder.file());
-            assert_eq!(store.open().unwrap(), Kept { life, ..Kept::default() });
-        }
+        drop(store);
+        store = FileStore::new(folder.file());
+        let first = store.open().unwrap();
+        assert!((1..=FIRST_LIFE_MAX).contains(&first.life));
+        assert_eq!(first, Kept { life: first.life, ..Kept::default() });
+        drop(store);
+        let next = FileStore::new(folder.file()).open().unwrap();
+        assert_eq!(next, Kept { life: first.life + 1, ..first });
     }
 }

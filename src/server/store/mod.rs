@@ -5,8 +5,8 @@
 //!   then    commit ─► [Change, Change, …]: all of them or none, durable when it returns
 //!   trouble abandon ► the server goes on without it; the next start does not believe what it holds
 //! ```
-//! A packet's **offset** is `life << 44 | count`. The life is the number of times that the store was opened, so an offset
-//! is never used twice, whatever was lost. The **floor** is the largest offset that was trimmed: below it there are gaps.
+//! A packet's **offset** is `life << 44 | count`. The life is one more with each opening of the store, so an offset
+//! is never used twice, whatever was lost; a new store begins anywhere, so that it does not use those of another. The **floor** is the largest offset that was trimmed: below it there are gaps.
 //!
 //! No time of day is kept, because a box without a clock battery wakes up in 1970. Ages begin anew with each life.
 
@@ -69,9 +69,18 @@ pub struct Kept {
 }
 
 impl Kept {
-    /// The largest life: an offset has 20 bits for it. The opening after that forgets everything and begins with 1
-    /// again, so that nobody who asks for an old offset is known.
+    /// The largest life: an offset has 20 bits for it. The opening after that forgets everything and begins as a new store
+    /// does, so that nobody who asks for an old offset is known.
     pub const LIFE_MAX: u32 = (1 << 20) - 1;
+}
+
+/// The others are for the openings to come.
+const FIRST_LIFE_MAX: u32 = Kept::LIFE_MAX / 2;
+
+/// Of a new store. Clients keep their last offset when the file goes, until they have received something of the new one's; if it
+/// began like the old one, that would say that they have what they have not. 1 where there is no randomness.
+fn first_life() -> u32 {
+    1 + getrandom::u32().unwrap_or_default() % FIRST_LIFE_MAX
 }
 
 /// One step of a commit.

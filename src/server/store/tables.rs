@@ -87,8 +87,8 @@ impl Tables {
         Ok(tables)
     }
 
-    /// Reads everything, and makes the life after the last one durable.
-    pub(super) fn begin_life(&mut self) -> Result<Kept, Error> {
+    /// Reads everything, and makes the life after the last one durable; `first`, where there was none.
+    pub(super) fn begin_life(&mut self, first: u32) -> Result<Kept, Error> {
         let (mut kept, _) = self.load()?;
         let write = self.database.begin_write()?;
         if kept.life >= Kept::LIFE_MAX {
@@ -99,7 +99,7 @@ impl Tables {
             write.open_table(ANSWERS)?.retain(|_, _| false)?;
             write.open_table(NUMBERS)?.insert("floor", 0)?;
         }
-        kept.life += 1;
+        kept.life = if kept.life == 0 { first } else { kept.life + 1 };
         write.open_table(NUMBERS)?.insert("life", u64::from(kept.life))?;
         write.commit()?;
         self.floor = kept.floor;
@@ -302,7 +302,7 @@ mod tests {
     fn the_file_is_bounded(#[case] bound: usize, #[case] count: u64, #[case] length: usize) {
         let disk: Arc<dyn StorageBackend> = Arc::new(InMemoryBackend::new());
         let mut tables = Tables::open(&disk).unwrap();
-        tables.begin_life().unwrap();
+        tables.begin_life(1).unwrap();
         let (mut last, mut largest) = (0, 0);
         let packets = (bound / length) as u64;
         while last < 20 * packets {
