@@ -44,13 +44,9 @@ def _oxide(flavour):
     return [str(OXIDE / "target/release/socketioxide-peer"), "{port}", flavour]
 
 
-def _host():
-    version = subprocess.run(["rustc", "-vV"], capture_output=True, text=True, check=True).stdout
-    return next(line.removeprefix("host: ") for line in version.splitlines() if line.startswith("host: "))
-
-
-# As it is shipped: one static file.
-OURS = Server("tinysio", "tinysio", [str(target(ROOT) / _host() / "release/examples/bench_server"), "{port}"])
+# As it is shipped: one static file, which `cargo static` puts into a folder of the machine's kind.
+HOST = subprocess.run(["rustc", "--print", "host-tuple"], capture_output=True, text=True, check=True).stdout.strip()
+OURS = Server("tinysio", "tinysio", [str(target(ROOT) / HOST / "release/examples/bench_server"), "{port}"])
 SERVERS = [
     OURS,
     # Its handlers of broadcasts are tasks of their own, and tasks of two threads overtake each other.
