@@ -35,14 +35,14 @@ impl Seldom {
 
 /// Whom the limit counts as one: an IPv4 address, or the half of an IPv6 address that a network is given, because whoever has
 /// one of those has them all.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Address {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Address {
     V4(u32),
     V6(u64),
 }
 
 impl Address {
-    fn of(ip: IpAddr) -> Self {
+    pub(super) fn of(ip: IpAddr) -> Self {
         match ip.to_canonical() {
             IpAddr::V4(ip) => Self::V4(ip.to_bits()),
             IpAddr::V6(ip) => Self::V6((ip.to_bits() >> 64) as u64),

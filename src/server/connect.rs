@@ -47,6 +47,9 @@ struct Claims<'a> {
     offset: Option<&'a RawValue>,
     #[serde(borrow, default)]
     rid: Option<&'a RawValue>,
+    /// `false`: it wants no offsets, and is not to be recovered.
+    #[serde(borrow, default)]
+    recovery: Option<&'a RawValue>,
 }
 
 fn text(value: Option<&RawValue>) -> Option<String> {
@@ -65,7 +68,10 @@ pub(super) fn begin(
         _ => Claims::default(),
     };
     let rid = text(claims.rid).filter(|rid| (1..=RID_MAX).contains(&rid.len())).map(Arc::from);
-    let resume = text(claims.pid).and_then(|pid| claim(session, namespace, pid.into(), claims.offset));
+    let recovers = recovers && claims.recovery.map(RawValue::get) != Some("false");
+    let resume = text(claims.pid)
+        .filter(|_| recovers)
+        .and_then(|pid| claim(session, namespace, pid.into(), claims.offset));
     let Some(resume) = resume else {
         let pid = if recovers { Some(session::new_id()?.into()) } else { None };
         let identity = Identity { pid, recovered: false, rid };

@@ -725,8 +725,10 @@ impl Hub {
             return self.direct(&session, consent, false, order);
         };
         let Some(resume) = resume else {
-            consent.set_offset(recovery.last());
-            recovery.enter(&socket);
+            if socket.pid().is_some() {
+                consent.set_offset(recovery.last());
+                recovery.enter(&socket);
+            }
             self.spaces[namespace].enter(socket);
             return self.direct(&session, consent, false, order);
         };
@@ -835,12 +837,22 @@ impl Hub {
         volatile: bool,
         order: Order,
     ) {
-        let selected = self.select(namespace, to);
-        self.keep(|recovery| recovery.stamp(namespace, to, &mut packet, volatile, &selected));
+        let mut selected = self.select(namespace, to);
+        if let Some(recovery) = &mut self.recovery {
+            let strangers = recovery.take_strangers(namespace, &mut selected);
+            recovery.stamp(namespace, to, &mut packet, volatile, &selected);
+            if !strangers.is_empty() {
+                self.share(packet.without_offset(), volatile, strangers);
+            }
+        }
+        self.share(packet, volatile, selected);
+        self.orders.push(order);
+    }
+
+    fn share(&mut self, packet: Encoded, volatile: bool, slots: Vec<u32>) {
         let index = self.due.len();
         self.due.push((packet, volatile));
-        self.orders.push(order);
-        for slot in selected {
+        for slot in slots {
             self.note(slot, index);
         }
     }

@@ -67,6 +67,7 @@ mod meter;
 #[cfg(all(shuttle, any(test, fuzzing)))]
 pub(crate) mod model;
 mod namespace;
+mod origins;
 mod outbox;
 mod polling;
 mod rate;

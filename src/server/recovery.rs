@@ -29,6 +29,7 @@ use super::{
     config::Config,
     hub::Selection,
     journal::Journal,
+    origins::{Origin, Origins},
     socket::Socket,
     store::{Change, Kept, KeptPacket, KeptSession, Stay},
 };
@@ -44,6 +45,10 @@ use crate::{
 };
 
 /// The options of connection state recovery: the official `connectionStateRecovery`.
+///
+/// Each event without an acknowledgement then carries its offset as one more last argument, which handlers of the official
+/// clients see. A client that says `"recovery": false` in its auth payload gets its events as without recovery, and is not
+/// recovered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConnectionStateRecovery {
@@ -56,8 +61,8 @@ pub struct ConnectionStateRecovery {
     pub max_packets: usize,
     /// Bytes of memory that the packets kept may take, about 400 each beside their own; as much again for the records of clients
     /// that are away, and as much again for the answers to clients with `retries`. Default 8 MiB. A client that has missed an
-    /// older packet is not recovered; of the clients that are away the one that left first is forgotten; of the answers the
-    /// one that was not asked for the longest time.
+    /// older packet is not recovered; of the clients that are away the first that left of the address that has most of them is
+    /// forgotten; of the answers the one that was not asked for the longest time.
     pub max_bytes: usize,
 }
 
@@ -113,7 +118,7 @@ impl ConnectionStateRecovery {
 const ENTRY_COST: usize = 400;
 
 /// What the record of a client that is away takes beside its rooms.
-const AWAY_COST: usize = 512;
+const AWAY_COST: usize = 640;
 
 /// What a stay in a room takes beside the room's name, which others share.
 const STAY_COST: usize = 48;
@@ -207,6 +212,9 @@ struct Away {
     claimed: bool,
     bytes: usize,
     since: Instant,
+    origin: Origin,
+    /// Of all that have ever left.
+    number: u64,
 }
 
 /// The answer to a pid.
@@ -263,6 +271,10 @@ pub(super) struct Recovery {
     away_bytes: usize,
     /// Those away in the order of their leaving; some may have come back.
     leaving: VecDeque<(Instant, Arc<str>)>,
+    /// How many have ever left.
+    left: u64,
+    /// Those away by where they came from.
+    origins: Origins,
     /// Who waits for the end of a socket.
     waits: Vec<(Arc<str>, Sender<()>)>,
     journal: Option<Journal>,
@@ -304,6 +316,8 @@ impl Recovery {
             away: HashMap::new(),
             away_bytes: 0,
             leaving: VecDeque::new(),
+            left: 0,
+            origins: Origins::default(),
             waits: Vec::new(),
             journal,
             dirty: Vec::new(),
@@ -362,6 +376,13 @@ impl Recovery {
     /// The offset of the last packet that was kept.
     pub(super) fn last(&self) -> Offset {
         self.last
+    }
+
+    /// Takes out the seats of those who have declined recovery, and get no offsets.
+    pub(super) fn take_strangers(&self, namespace: usize, slots: &mut Vec<u32>) -> Vec<u32> {
+        let members = &self.members[namespace];
+        let is_member = |slot: u32| members.get(slot as usize).is_some_and(Option::is_some);
+        slots.extract_if(.., |slot| !is_member(*slot)).collect()
     }
 
     /// Gives a packet its offset, and keeps it unless nobody could ask for it. `recipients`: those who get it now.
@@ -560,16 +581,20 @@ impl Recovery {
         let names: usize = member.times.iter().map(|time| STAY_COST + time.room.len()).sum();
         let bytes = AWAY_COST + names + member.data.as_ref().map_or(0, Bytes::len);
         let pid = Arc::clone(&member.pid);
+        self.take_away(&pid);
+        self.left += 1;
+        let number = self.left;
+        let origin =
+            leaving.as_ref().map_or(Origin::Kept(number), |socket| Origin::of(socket.handshake().peer()));
+        self.origins.add(origin, number, Arc::clone(&pid));
         self.away_bytes += bytes;
         self.leaving.push_back((since, Arc::clone(&pid)));
-        let away = Away { namespace, member, known, data, leaving, claimed: false, bytes, since };
-        if let Some(before) = self.away.insert(pid, away) {
-            self.away_bytes -= before.bytes;
-        }
+        let away =
+            Away { namespace, member, known, data, leaving, claimed: false, bytes, since, origin, number };
+        self.away.insert(pid, away);
         while self.away.len() > self.max_away || self.away_bytes > self.options.max_bytes {
-            if !self.forget_first() {
-                return;
-            }
+            let Some(first) = self.origins.first().cloned() else { return };
+            self.forget(&first);
         }
         if self.leaving.len() > 2 * self.away.len() + 64 {
             // Those who have come back have left their marks behind.
@@ -578,20 +603,15 @@ impl Recovery {
         }
     }
 
-    /// Forgets who has been away longest. `false`: nobody is.
-    fn forget_first(&mut self) -> bool {
-        while let Some((since, pid)) = self.leaving.pop_front() {
-            if self.away.get(&pid).is_some_and(|away| away.since == since) {
-                self.forget(&pid);
-                return true;
-            }
-        }
-        false
+    fn take_away(&mut self, pid: &str) -> Option<Away> {
+        let away = self.away.remove(pid)?;
+        self.away_bytes -= away.bytes;
+        self.origins.remove(away.origin, away.number);
+        Some(away)
     }
 
     fn forget(&mut self, pid: &Arc<str>) {
-        if let Some(away) = self.away.remove(pid) {
-            self.away_bytes -= away.bytes;
+        if self.take_away(pid).is_some() {
             self.waits.retain(|(other, _)| other != pid);
             self.note(Change::Forget(Arc::clone(pid)));
         }
@@ -758,9 +778,7 @@ impl Recovery {
         if !piece.is_empty() {
             missed.push(Encoded::from_bytes(piece.into()));
         }
-        let away = self.away.remove(&resume.pid)?;
-        self.away_bytes -= away.bytes;
-        let mut member = away.member;
+        let mut member = self.take_away(&resume.pid)?.member;
         member.last = last;
         self.waits.retain(|(pid, _)| *pid != resume.pid);
         self.sit(socket, member);

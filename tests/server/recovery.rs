@@ -1,7 +1,7 @@
 //! Connection state recovery: what a client that was lost finds again.
 
 use std::{
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     sync::mpsc::{Receiver, channel},
     time::Duration,
 };
@@ -13,7 +13,7 @@ use tinysio::{
     server::{Builder, ConnectError, ConnectionStateRecovery, Durability, MemoryStore, Namespace, Server},
 };
 
-use crate::support::{Client, Frame, Road, addr, eventually, next, serve};
+use crate::support::{Client, Frame, Road, addr, eventually, from, next, serve};
 
 /// A client that recovers as the official one does: it sends its `pid`, and the last argument of the last event that was a string.
 struct Caller {
@@ -321,6 +321,45 @@ fn the_rooms_of_the_time() {
     caller.expect_nothing();
 }
 
+/// Who declines recovery gets its events as they are, beside others who get theirs with offsets, and is a new client each time.
+#[rstest]
+fn declined(#[values(Road::Polling, Road::WebSocket, Road::Upgrade)] road: Road) {
+    let (server, io) = recovering(|builder| builder);
+    let mut other = Caller::new(addr(&server), road);
+    let mut client = Client::new(addr(&server), road);
+    client.send(r#"40{"recovery":false}"#);
+    let consent = client.text("the consent");
+    let consent: Value = serde_json::from_str(consent.strip_prefix("40").unwrap()).unwrap();
+    assert_eq!(consent.as_object().unwrap().keys().collect::<Vec<_>>(), ["sid"]);
+    client.send_texts(&[r#"42["join","room"]"#, r#"420["echo"]"#]);
+    client.expect("430[]");
+
+    io.emit("all", 1).unwrap();
+    other.expect(json!(["all", 1]));
+    client.expect(r#"42["all",1]"#);
+    io.to("room").emit("nothing", ()).unwrap();
+    client.expect(r#"42["nothing"]"#);
+    let socket = io.sockets().into_iter().find(|socket| socket.id() == consent["sid"]).unwrap();
+    assert!(!socket.recovered());
+    socket.emit("direct", ("ä", [1])).unwrap();
+    client.expect(r#"42["direct","ä",[1]]"#);
+    socket.emit("long", "x".repeat(200)).unwrap();
+    client.expect(&format!(r#"42["long","{}"]"#, "x".repeat(200)));
+    io.emit("binary", tinysio::Bytes::from_static(&[1, 2, 3])).unwrap();
+    client.expect(r#"451-["binary",{"_placeholder":true,"num":0}]"#);
+    client.expect_binary(&[1, 2, 3]);
+
+    // The server notices the loss of a poll that it holds.
+    client.ask();
+    drop(client);
+    let others_sid = other.sid.clone();
+    eventually("the server notices the loss", || io.len() == 1);
+    let mut again = Client::new(addr(&server), road);
+    again.send(&format!(r#"40{{"recovery":false,"pid":"{}"}}"#, other.pid));
+    let consent = again.text("the consent");
+    assert!(!consent.contains("pid") && !consent.contains(&others_sid), "{consent}");
+}
+
 /// A gap is told, never passed over: too many packets since, in number or in bytes.
 #[rstest]
 #[case::packets(ConnectionStateRecovery::new().max_packets(10), 11, 8, false)]
@@ -397,6 +436,28 @@ fn after_too_long() {
     assert!(!caller.recovered);
     assert_ne!(caller.sid, sid);
     caller.expect_nothing();
+}
+
+/// Strangers who come and go push out each other, and nobody who came from elsewhere.
+#[rstest]
+fn strangers(#[values(Road::Polling, Road::WebSocket)] road: Road) {
+    let (server, io) = recovering(|builder| builder.max_connections(3));
+    let caller = Caller::new(addr(&server), road);
+    let sid = caller.sid.clone();
+    let lost = caller.lose();
+    empty(&io);
+    let stranger = || {
+        let lost = Caller::new(addr(&server), Road::WebSocket).lose();
+        empty(&io);
+        lost
+    };
+    let first = from(Ipv4Addr::new(127, 0, 0, 2), || {
+        let first = stranger();
+        (0..30).for_each(|_| drop(stranger()));
+        first
+    });
+    assert_same(&lost.back(), &sid);
+    assert!(!first.back().recovered, "it has made room for the others");
 }
 
 /// What is no pid and offset of this client's is a new client.

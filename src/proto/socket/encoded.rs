@@ -57,6 +57,20 @@ impl Encoded {
         self.0 = bytes.freeze();
     }
 
+    /// The event that was encoded with room for an offset as if it had been encoded without. A copy.
+    #[must_use]
+    pub fn without_offset(&self) -> Self {
+        let mut frames = self.frames();
+        let text = frames.next().and_then(|frame| frame.text()).unwrap_or_default();
+        // A comma, quotes, and the bracket that is written anew.
+        let end = text.len().checked_sub(Offset::LEN + 4);
+        let Some(event) = end.and_then(|end| text.get(..end)) else { return self.clone() };
+        let mut buffer = Vec::with_capacity(self.0.len());
+        push_frame(&mut buffer, Opcode::Text, format!("{event}]").as_bytes());
+        buffer.extend_from_slice(frames.rest);
+        Self(buffer.into())
+    }
+
     /// What was sent or kept as bytes before.
     #[must_use]
     pub fn from_bytes(bytes: Bytes) -> Self {

@@ -1,11 +1,38 @@
 //! A raw HTTP peer: it sends what it is told to, well-formed or not, and reads responses.
 
 use std::{
+    cell::Cell,
     io::{Read, Write},
-    net::{Shutdown, SocketAddr, TcpStream},
+    net::{Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, TcpStream},
 };
 
+use rustix::net::{AddressFamily, SocketType};
+
 use super::PATIENCE;
+
+thread_local! {
+    /// The address that this thread's connections come from. All of 127.0.0.0/8 is this machine.
+    static SOURCE: Cell<Ipv4Addr> = const { Cell::new(Ipv4Addr::LOCALHOST) };
+}
+
+/// Does it as somebody at this loopback address would.
+pub(crate) fn from<T>(source: Ipv4Addr, what: impl FnOnce() -> T) -> T {
+    let before = SOURCE.replace(source);
+    let result = what();
+    SOURCE.set(before);
+    result
+}
+
+fn dial(addr: SocketAddr) -> TcpStream {
+    let source = SOURCE.get();
+    if source == Ipv4Addr::LOCALHOST {
+        return TcpStream::connect(addr).expect("the server accepts");
+    }
+    let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    rustix::net::bind(&socket, &SocketAddrV4::new(source, 0)).unwrap();
+    rustix::net::connect(&socket, &addr).expect("the server accepts");
+    socket.into()
+}
 
 /// One TCP connection to the server.
 pub(crate) struct Http {
@@ -32,7 +59,7 @@ impl Response {
 
 impl Http {
     pub(crate) fn connect(addr: SocketAddr) -> Self {
-        let stream = TcpStream::connect(addr).expect("the server accepts");
+        let stream = dial(addr);
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
         Self { stream, input: Vec::new() }

@@ -15,7 +15,7 @@ use serde_json::json;
 use tinysio::server::{Builder, Cors, Message, NamespaceBuilder, Server};
 
 pub(crate) use client::{Client, Road, socket_target};
-pub(crate) use http::{Http, Response};
+pub(crate) use http::{Http, Response, from};
 pub(crate) use ws::{Frame, Ws};
 
 /// How long anything may take. Never reached but by a failure, so it is generous.
