@@ -28,6 +28,7 @@ def machine():
         "kernel": platform.release(),
         "rust": _output(["rustc", "--version"]),
         "commit": _output(["git", "-C", str(servers.ROOT), "rev-parse", "--short", "HEAD"]),
+        "file_system": _file_system(servers.target(servers.ROOT)),
         "versions": _versions(),
     }
 
@@ -37,6 +38,12 @@ def _output(argv):
         return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
+
+
+def _file_system(folder):
+    """Where `servers.Running` puts the files of stores; before the first build the folder is not there yet."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    return _output(["df", "--output=fstype", str(there)]).split()[-1]
 
 
 def _versions():
@@ -62,7 +69,7 @@ def markdown(result):
 def recovery(result):
     """What recovery costs, in each of its settings."""
     samples = result["samples"]
-    parts = [_machine_text(result, versions=False), _settings(samples), _latencies(samples), _cpu(samples)]
+    parts = [_machine_text(result, versions=False), _settings(samples), _latencies(samples, "off"), _cpu(samples, "off")]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -105,6 +112,11 @@ def _present(samples, chosen):
     return [server for server in known if any(server.name in samples.get(case.name, {}) for case in chosen)]
 
 
+def _heads(columns, ours):
+    """The servers' titles; of tinysio itself, this one."""
+    return [ours if server is servers.OURS else server.title for server in columns]
+
+
 def _table(head, rows):
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
@@ -112,12 +124,14 @@ def _table(head, rows):
 
 def _machine_text(result, versions=True):
     it = result["machine"]
+    # Samples from before it was noted have none.
+    stores = f" The stores' files are on {it['file_system']}." if not versions and "file_system" in it else ""
     peers = "; ".join(f"{name} {version}" for name, version in it["versions"].items()) + ".\n" if versions else ""
     counts = [len(of_server) for of_case in result["samples"].values() for of_server in of_case.values()]
     rounds = f"{min(counts)} to {max(counts)}" if min(counts) < max(counts) else f"{min(counts)}"
     return (
         f"{it['date']}, commit {it['commit']}: {it['cores']} cores of {it['cpu']}, {it['memory_gb']} GB, "
-        f"Linux {it['kernel']}, {it['rust']}.\n{peers}Rounds: {rounds}."
+        f"Linux {it['kernel']}, {it['rust']}.\n{peers}Rounds: {rounds}.{stores}"
     )
 
 
@@ -181,7 +195,7 @@ def _settings(samples):
             row.append(_spread(values) + share if values else "–")
         rows.append(row)
     text = "Median (least–most) of the rounds; behind it, the part of what there is without recovery.\n\n"
-    head = ["case", "", *("off" if server is servers.OURS else server.title for server in columns)]
+    head = ["case", "", *_heads(columns, "off")]
     return "### Rates with recovery\n\n" + text + _table(head, rows)
 
 
@@ -205,7 +219,7 @@ def _cases_with(samples, key):
     return [case for case in cases.CASES if any(s.get(key) for of in samples.get(case.name, {}).values() for s in of)]
 
 
-def _latencies(samples):
+def _latencies(samples, ours=servers.OURS.title):
     chosen = _cases_with(samples, "p50_us")
     if not chosen:
         return ""
@@ -218,10 +232,10 @@ def _latencies(samples):
             row.append(" / ".join(f"{value / 1000:.3g}" for value in pair) if None not in pair else "–")
         rows.append(row)
     text = "Medians of p50 / p99 in milliseconds: of an echo there and back, of a broadcast until the last has it, of a connect.\n\n"
-    return "### Latencies\n\n" + text + _table(["case", *(server.title for server in columns)], rows)
+    return "### Latencies\n\n" + text + _table(["case", *_heads(columns, ours)], rows)
 
 
-def _cpu(samples):
+def _cpu(samples, ours=servers.OURS.title):
     chosen = _cases_with(samples, "server_cpu")
     if not chosen:
         return ""
@@ -240,7 +254,7 @@ def _cpu(samples):
         "Microseconds of processor time that the server uses for one message, delivery or connection; and how much of one core "
         "the generator needs while it drives tinysio.\n\n"
     )
-    return "### Processor time\n\n" + text + _table(["case", *(s.title for s in columns), "generator"], rows)
+    return "### Processor time\n\n" + text + _table(["case", *_heads(columns, ours), "generator"], rows)
 
 
 def _idle(samples):
