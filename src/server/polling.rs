@@ -68,8 +68,7 @@ fn get(connection: &mut Connection, session: &Arc<Session>) -> io::Result<Served
         // What it asks for is often made by a thread that can run already, as that of the POST beside it.
         connection.pause();
     }
-    // A client that upgrades asks no more once it has its probe's answer, but one that does not wait for it may. A GET
-    // that finds the session gone to a WebSocket is late in any case.
+    // A GET that finds the session gone to a WebSocket is late in any case.
     let late = session.upgrading.load(Acquire);
     match session.outbox.poll(|| Holder::Thread(Arc::clone(&waker))) {
         Poll::Held => hold(connection, session, &waker, late),
@@ -129,14 +128,22 @@ pub(super) fn handshake(
     Ok(Answer::Payload(packet))
 }
 
-/// How long a GET that came during an upgrade is held for the upgrade's end, before it is sent home with a noop.
-/// The official server looks every 100 ms.
+/// The longest that a GET that came during an upgrade is held for the upgrade's end, before it is sent home with a noop. The
+/// official server looks every 100 ms.
 const UPGRADE_GRACE: Duration = Duration::from_millis(50);
+
+/// How long the next one is held. Its client may have asked before it had its probe's answer, and says nothing on the WebSocket
+/// before it has this one: so the first goes home at once. One that does not wait for the probe's answer asks again and again,
+/// and waits longer each time.
+fn grace(session: &Session) -> Duration {
+    let doubled = 1_u64 << session.sent_home.load(Acquire).min(6);
+    UPGRADE_GRACE.min(Duration::from_millis(doubled - 1))
+}
 
 /// Waits until there is something for the held GET, its peer is gone, or it can wait without this thread. `late`: it came
 /// during an upgrade.
 fn hold(connection: &Connection, session: &Arc<Session>, waker: &Waker, late: bool) -> io::Result<Served> {
-    let mut grace = late.then(|| Instant::now() + UPGRADE_GRACE);
+    let mut grace = late.then(|| Instant::now() + grace(session));
     let parks_at = session.core.silence().map(|silence| Instant::now() + silence);
     loop {
         let mut fds = [waker.poll_fd(), PollFd::new(&*connection.stream, PollFlags::RDHUP)];
@@ -151,7 +158,12 @@ fn hold(connection: &Connection, session: &Arc<Session>, waker: &Waker, late: bo
         waker.reset();
         match session.outbox.resume(grace.is_none(), None) {
             Poll::Held => {}
-            found => return Ok(Served::Answer(answer(session, found, late))),
+            found => {
+                if late && matches!(&found, Poll::Payload(body) if body == "6") {
+                    session.sent_home.fetch_add(1, AcqRel);
+                }
+                return Ok(Served::Answer(answer(session, found, late)));
+            }
         }
     }
 }

@@ -112,6 +112,8 @@ pub(super) struct Session {
     pub(super) posting: AtomicBool,
     /// A WebSocket is probing.
     pub(super) upgrading: AtomicBool,
+    /// GETs that came meanwhile and were sent home.
+    pub(super) sent_home: AtomicU8,
     /// A namespace was joined, or the endpoint has none.
     pub(super) settled: AtomicBool,
     /// The number of the binary packet whose attachments are due, 0 for none.
@@ -168,6 +170,7 @@ impl Session {
             handshake,
             posting: AtomicBool::new(false),
             upgrading: AtomicBool::new(false),
+            sent_home: AtomicU8::new(0),
             settled: AtomicBool::new(false),
             assembling: AtomicU64::new(0),
             websocket: AtomicBool::new(false),

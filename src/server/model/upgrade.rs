@@ -133,3 +133,29 @@ fn an_upgrade_races_with_another_and_with_the_end() {
         assert_eq!(ends.load(SeqCst), 1);
     });
 }
+
+/// A client sends nothing on its WebSocket before the GET is answered that it may have sent beside the probe: that goes home with
+/// the probe's answer, or at once when it comes later.
+#[test]
+fn a_get_beside_the_probe_holds_nobody_up() {
+    check("upgrade, GET beside the probe", || {
+        let ends = Arc::default();
+        let (server, sockets) = serve(&ends);
+        let (mut gets, id) = Peer::polling();
+        drop(sockets.recv().unwrap());
+        let sid = format!("&sid={id}");
+        let mut ws = Peer::connect();
+        ws.ask_websocket(&sid);
+        assert_eq!(ws.status(), Some(101));
+        let asked = go(move || gets.get(&sid));
+        assert!(ws.say("2probe"));
+        assert_eq!(ws.packet().as_deref(), Some("3probe"));
+        let probed = Instant::now();
+        assert_eq!(asked.join().unwrap().expect("the session lives"), ["6"]);
+        assert!(probed.elapsed() < Duration::from_millis(40), "{:?}", probed.elapsed());
+        assert!(ws.say("5"));
+        ws.leave();
+        all_over(server);
+        assert_eq!(ends.load(SeqCst), 1);
+    });
+}
