@@ -70,6 +70,14 @@ impl Http {
         let _ = self.stream.write_all(bytes.as_ref());
     }
 
+    /// Whether something has come already.
+    pub(crate) fn is_answered(&self) -> bool {
+        self.stream.set_nonblocking(true).unwrap();
+        let answered = self.stream.peek(&mut [0]).is_ok();
+        self.stream.set_nonblocking(false).unwrap();
+        answered
+    }
+
     pub(crate) fn get(&mut self, target: &str) -> Response {
         self.request("GET", target, "")
     }
