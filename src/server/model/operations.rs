@@ -202,9 +202,7 @@ impl Scene {
     fn upgrade(&mut self, index: usize) {
         let Some(Client { road, socket, .. }) = &mut self.clients[index] else { return };
         let Road::Polling { id, .. } = road else { return };
-        let mut ws = Peer::connect();
-        ws.ask_websocket(&format!("&sid={id}"));
-        assert_eq!(ws.status(), Some(101));
+        let mut ws = Peer::on_websocket(&format!("&sid={id}"));
         assert!(ws.say("2probe"));
         assert_eq!(ws.packet().as_deref(), Some("3probe"));
         assert!(ws.say("5"));

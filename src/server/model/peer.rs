@@ -57,9 +57,7 @@ impl Peer {
 
     /// A session on WebSocket that has said nothing yet; with its open packet.
     fn open() -> (Self, String) {
-        let mut peer = Self::connect();
-        peer.ask_websocket("");
-        assert_eq!(peer.status(), Some(101));
+        let mut peer = Self::on_websocket("");
         let open = peer.packet().expect("the open packet");
         (peer, open)
     }
@@ -81,6 +79,14 @@ impl Peer {
         let consent = Consent::read(&packets[0]).unwrap_or_else(|| panic!("a consent and not {packets:?}"));
         packets.remove(0);
         Some((peer, id, consent, packets))
+    }
+
+    /// A WebSocket that the server has agreed to, with this behind the query.
+    pub(super) fn on_websocket(rest: &str) -> Self {
+        let mut peer = Self::connect();
+        peer.ask_websocket(rest);
+        assert_eq!(peer.status(), Some(101));
+        peer
     }
 
     pub(super) fn ask_websocket(&mut self, rest: &str) {

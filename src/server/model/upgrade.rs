@@ -70,9 +70,7 @@ fn nothing_is_lost_or_twice_in_an_upgrade() {
             let id = id.clone();
             go(move || Peer::connect().post(&id, r#"42["echo","c0"]"#))
         };
-        let mut ws = Peer::connect();
-        ws.ask_websocket(&sid);
-        assert_eq!(ws.status(), Some(101));
+        let mut ws = Peer::on_websocket(&sid);
         assert!(ws.say("2probe"));
         assert_eq!(ws.packet().as_deref(), Some("3probe"));
         probed.send(()).unwrap();
@@ -144,9 +142,7 @@ fn a_get_beside_the_probe_holds_nobody_up() {
         let (mut gets, id) = Peer::polling();
         drop(sockets.recv().unwrap());
         let sid = format!("&sid={id}");
-        let mut ws = Peer::connect();
-        ws.ask_websocket(&sid);
-        assert_eq!(ws.status(), Some(101));
+        let mut ws = Peer::on_websocket(&sid);
         let asked = go(move || gets.get(&sid));
         assert!(ws.say("2probe"));
         assert_eq!(ws.packet().as_deref(), Some("3probe"));
