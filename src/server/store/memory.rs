@@ -7,7 +7,7 @@ use std::{
 
 use crate::sys::sync::Mutex;
 
-use super::{Change, Kept, KeptAnswer, KeptPacket, KeptSession, Store, StoreError, first_life};
+use super::{Change, Kept, KeptAnswer, KeptPacket, KeptSession, Store, StoreError, first_life, next_life};
 
 /// A store in memory. Its clones share what it holds: give one to a server, keep one, and give that to the next server.
 ///
@@ -42,7 +42,7 @@ impl Store for MemoryStore {
         if contents.life >= Kept::LIFE_MAX {
             *contents = Contents::default();
         }
-        contents.life = if contents.life == 0 { first_life() } else { contents.life + 1 };
+        contents.life = next_life(contents.life, first_life());
         Ok(Kept {
             life: contents.life,
             floor: contents.floor,

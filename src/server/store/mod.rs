@@ -83,6 +83,11 @@ fn first_life() -> u32 {
     1 + getrandom::u32().unwrap_or_default() % FIRST_LIFE_MAX
 }
 
+/// The life that an opening begins. `last`: the one before, 0 for none.
+fn next_life(last: u32, first: u32) -> u32 {
+    if last == 0 { first } else { last + 1 }
+}
+
 /// One step of a commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {

@@ -21,6 +21,7 @@ use redb::{
 use super::{
     Change, Kept, KeptPacket, codec,
     disk::{self, Body, Head},
+    next_life,
 };
 
 const PACKETS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("packets");
@@ -99,7 +100,7 @@ impl Tables {
             write.open_table(ANSWERS)?.retain(|_, _| false)?;
             write.open_table(NUMBERS)?.insert("floor", 0)?;
         }
-        kept.life = if kept.life == 0 { first } else { kept.life + 1 };
+        kept.life = next_life(kept.life, first);
         write.open_table(NUMBERS)?.insert("life", u64::from(kept.life))?;
         write.commit()?;
         self.floor = kept.floor;
