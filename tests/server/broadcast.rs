@@ -162,3 +162,17 @@ fn volatile_packets_reach_who_is_ready(#[values(Polling, WebSocket, Upgrade)] ro
     }
     client.expect(r#"42["x",1]"#);
 }
+
+/// The hub did not know the socket yet, and dropped the join.
+#[test]
+fn rooms_joined_in_a_middleware_are_kept() {
+    let server = serve_root(|ns| {
+        ns.middleware(|socket| {
+            socket.join("vip");
+            Ok(())
+        });
+        ns.on_connect(|socket| socket.emit("rooms", socket.rooms().len()));
+    });
+    Client::connected(addr(&server), WebSocket).expect(r#"42["rooms",1]"#);
+    assert_eq!(server.of("/").unwrap().room_len("vip"), 1);
+}

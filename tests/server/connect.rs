@@ -275,3 +275,25 @@ fn who_joins_no_namespace_in_time_is_closed(#[values(Polling, WebSocket, Upgrade
     assert_eq!(client.closed("the close without a namespace"), []);
     all_gone(&server);
 }
+
+/// Only the namespace of the caller was told, so the official client came back in the others.
+#[rstest]
+fn disconnect_true_says_goodbye_in_every_namespace(#[values(Polling, WebSocket, Upgrade)] road: Road) {
+    let (report, reports) = mpsc::channel();
+    let server = serve(|builder| {
+        builder.namespace("/", |ns| _ = ns.on("bye", |socket, _| socket.disconnect(true))).namespace(
+            "/b",
+            |ns| {
+                ns.on_disconnect(move |_, reason| report.send(reason.as_str()).unwrap());
+            },
+        )
+    });
+    let mut client = Client::connected(addr(&server), road);
+    client.join("/b", "");
+    client.send(r#"42["bye"]"#);
+    client.expect("41");
+    client.expect("41/b,");
+    assert_eq!(client.closed("the end").len(), 0);
+    assert_eq!(next(&reports, "the other namespace's handler"), "server namespace disconnect");
+    all_gone(&server);
+}

@@ -4,7 +4,7 @@ use std::{
     io::{Read, Write},
     os::unix::net::{UnixListener, UnixStream},
     path::PathBuf,
-    sync::{Mutex, mpsc},
+    sync::{Arc, Mutex, mpsc},
     time::Duration,
 };
 
@@ -192,13 +192,13 @@ fn a_handler_may_begin_the_stop() {
     let (handle, given) = mpsc::channel::<std::sync::Weak<Server>>();
     let given = Mutex::new(given);
     let (report, reports) = mpsc::channel();
-    let server = std::sync::Arc::new(serve_root(|ns| {
+    let server = Arc::new(serve_root(|ns| {
         ns.on("stop", move |_, _| {
             let server = given.lock().unwrap().recv().unwrap().upgrade().unwrap();
             report.send(server.shutdown(PATIENCE)).unwrap();
         });
     }));
-    handle.send(std::sync::Arc::downgrade(&server)).unwrap();
+    handle.send(Arc::downgrade(&server)).unwrap();
     let mut client = Client::connected(addr(&server), WebSocket);
     client.send(r#"42["stop"]"#);
     client.closed("the close by the server");
@@ -294,4 +294,59 @@ fn the_defaults_work() {
     client.expect(r#"44{"message":"Invalid namespace"}"#);
     assert!(server.to("x").is_none());
     server.emit("to nobody", ()).unwrap();
+}
+
+/// It ended the sessions and nothing else, for ever.
+#[test]
+fn a_handler_may_shut_the_server_down() {
+    let slot: Arc<Mutex<Option<Arc<Server>>>> = Arc::default();
+    let inside = Arc::clone(&slot);
+    let server = Arc::new(serve_root(|ns| {
+        ns.on("stop", move |_, _| {
+            let server = inside.lock().unwrap().take().unwrap();
+            assert!(!server.shutdown(Duration::from_secs(1)), "it cannot wait for itself");
+        });
+    }));
+    *slot.lock().unwrap() = Some(Arc::clone(&server));
+    let mut client = Client::connected(addr(&server), WebSocket);
+    client.send(r#"42["stop"]"#);
+    client.closed("the end");
+    drop(client);
+    server.wait();
+}
+
+/// A session was queued once for every time, not once: with a handler that blocks, the queue filled, and the hub with it.
+#[test]
+fn the_hub_does_not_wait_for_a_handler_without_a_thread() {
+    let (release, blocked) = mpsc::channel::<()>();
+    let blocked = Mutex::new(blocked);
+    let (report, reports) = mpsc::channel();
+    let server = serve(|builder| {
+        builder.max_connections(3).namespace("/", |ns| {
+            ns.on("ask", |socket, _| socket.emit_with_callback("q", (), Duration::from_millis(1), |_, _| ()));
+            ns.on_disconnecting(move |_, _| {
+                report.send(()).unwrap();
+                // Holds up the tending thread until the end of the test.
+                let _ = blocked.try_lock().map(|blocked| blocked.recv_timeout(PATIENCE));
+            });
+        })
+    });
+    // A polling session that the server ends has no thread but the tending one.
+    let first = Client::connected(addr(&server), Polling);
+    server.of("/").unwrap().disconnect_sockets(false);
+    next(&reports, "the handler that blocks");
+    drop(first);
+    for _ in 0..12 {
+        if server.clients_count() == 3 {
+            // Who is in that queue keeps its seat, and so the queue has room for all.
+            break;
+        }
+        let mut client = Client::connected(addr(&server), WebSocket);
+        client.send(r#"42["ask"]"#);
+        client.text("the question");
+        assert_eq!(server.of("/").unwrap().room_len("nobody"), 0, "the hub answers");
+        client.leave();
+    }
+    assert_eq!(server.of("/").unwrap().room_len("nobody"), 0, "the hub answers");
+    release.send(()).unwrap();
 }

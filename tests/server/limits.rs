@@ -135,3 +135,23 @@ fn a_session_that_nobody_fetches_the_end_of_keeps_its_seat() {
     all_gone(&server);
     Client::connected(addr(&server), Polling);
 }
+
+/// Sessions that ended in peace were kept for half a minute beside those that took their seats.
+#[test]
+fn sessions_that_are_ending_count_against_max_connections() {
+    let server = serve(|builder| builder.max_connections(5).namespace("/", |_| {}));
+    let mut http = Http::connect(addr(&server));
+    let mut full = 0;
+    for _ in 0..50 {
+        let open = http.get(&socket_target("polling", ""));
+        if open.status == 503 {
+            full += 1;
+            http = Http::connect(addr(&server));
+            continue;
+        }
+        let sid = open.body.split('"').nth(3).unwrap().to_owned();
+        // A Socket.IO error: the session closes, and its last packets may be fetched.
+        http.post(&socket_target("polling", &format!("&sid={sid}")), "4x");
+    }
+    assert_eq!(full, 45, "five seats, none given back before its session's last packets were");
+}

@@ -1,7 +1,7 @@
 //! Connection state recovery: what a client that was lost finds again.
 
 use std::{
-    net::{Ipv4Addr, SocketAddr},
+    net::Ipv4Addr,
     sync::mpsc::{Receiver, channel},
     time::Duration,
 };
@@ -10,119 +10,14 @@ use rstest::rstest;
 use serde_json::{Value, json};
 use tinysio::{
     proto::socket::Offset,
-    server::{Builder, ConnectError, ConnectionStateRecovery, Durability, MemoryStore, Namespace, Server},
+    server::{Builder, ConnectError, ConnectionStateRecovery, Namespace},
 };
 
-use crate::support::{Client, Frame, Road, addr, eventually, from, next, serve};
-
-/// A client that recovers as the official one does: it sends its `pid`, and the last argument of the last event that was a string.
-struct Caller {
-    client: Client,
-    road: Road,
-    sid: String,
-    pid: String,
-    /// What the consent said of where it stands.
-    stands: String,
-    offset: Option<String>,
-    recovered: bool,
-}
-
-impl Caller {
-    fn new(addr: SocketAddr, road: Road) -> Self {
-        Self::join(addr, road, "/", "", None)
-    }
-
-    fn join(addr: SocketAddr, road: Road, namespace: &str, auth: &str, offset: Option<String>) -> Self {
-        let mut client = Client::new(addr, road);
-        let prefix = if namespace == "/" { "40".to_owned() } else { format!("40{namespace},") };
-        client.send(&format!("{prefix}{auth}"));
-        let answer = client.text("the consent");
-        let consent: Value = serde_json::from_str(answer.strip_prefix(&prefix).unwrap()).unwrap();
-        let text = |key: &str| consent[key].as_str().unwrap().to_owned();
-        let (sid, pid, stands) = (text("sid"), text("pid"), text("offset"));
-        let recovered = !pid.is_empty() && auth.contains(&pid);
-        Self { client, road, sid, pid, stands, offset, recovered }
-    }
-
-    /// Loses its connection; the server notices, because there is one.
-    fn lose(mut self) -> Lost {
-        self.client.ask();
-        Lost { addr: self.client.addr, road: self.road, pid: self.pid, offset: self.offset }
-    }
-
-    /// The next event, without its offset, which is noted.
-    fn event(&mut self) -> Value {
-        let text = self.client.text("an event");
-        let event = text.strip_prefix("42").unwrap_or_else(|| panic!("{text} is no event"));
-        let mut event: Value = serde_json::from_str(event).unwrap();
-        let offset = event.as_array_mut().unwrap().pop().unwrap();
-        let offset = offset.as_str().expect("an offset").to_owned();
-        assert_eq!(offset.len(), 11, "{text}");
-        self.offset = Some(offset);
-        event
-    }
-
-    #[track_caller]
-    fn expect(&mut self, event: Value) {
-        assert_eq!(self.event(), event);
-    }
-
-    /// Nothing is on its way to it.
-    fn expect_nothing(&mut self) {
-        self.client.send(r#"420["echo"]"#);
-        assert_eq!(self.client.text("the answer, and nothing before it"), r#"430[]"#);
-    }
-}
-
-/// A client without a connection.
-struct Lost {
-    addr: SocketAddr,
-    road: Road,
-    pid: String,
-    offset: Option<String>,
-}
-
-impl Lost {
-    fn back(self) -> Caller {
-        let offset = self.offset.as_ref().map(|offset| json!(offset)).unwrap_or_default();
-        let auth = json!({ "pid": self.pid, "offset": offset });
-        self.back_with(&auth)
-    }
-
-    fn back_with(self, auth: &Value) -> Caller {
-        Caller::join(self.addr, self.road, "/", &auth.to_string(), self.offset)
-    }
-}
-
-/// Whether it is the same client to the server.
-#[track_caller]
-fn assert_same(caller: &Caller, sid: &str) {
-    assert!(caller.recovered, "not recovered");
-    assert_eq!(caller.sid, sid);
-}
-
-fn recovering(set_up: impl FnOnce(Builder) -> Builder) -> (Server, Namespace) {
-    let server = serve(|builder| {
-        set_up(builder.connection_state_recovery(ConnectionStateRecovery::new()).namespace("/", |ns| {
-            ns.on("join", |socket, event| event.arg::<String>(0).map(|room| socket.join(&room)));
-            ns.on("leave", |socket, event| event.arg::<String>(0).map(|room| socket.leave(&room)));
-            ns.on("echo", |_, event| event.ack(()));
-            ns.on("others", |socket, event| socket.broadcast().emit("of another", event.args()));
-        }))
-    });
-    let namespace = server.of("/").unwrap();
-    (server, namespace)
-}
-
-/// The server has noticed that everybody is gone.
-fn empty(namespace: &Namespace) {
-    eventually("the server notices the loss", || namespace.is_empty());
-}
-
-/// The server has noticed that this one is gone.
-fn gone(io: &Namespace, sid: &str) {
-    eventually("the server notices the loss", || !io.sockets().iter().any(|socket| socket.id() == sid));
-}
+use crate::support::{
+    Client, Frame, Road, addr, eventually, from, next,
+    recovery::{Caller, Lost, assert_same, connect, drain, empty, gone, recovering},
+    serve,
+};
 
 #[rstest]
 fn what_was_missed_comes_in_order(#[values(Road::Polling, Road::WebSocket, Road::Upgrade)] road: Road) {
@@ -556,110 +451,6 @@ fn middlewares(#[case] skip: bool) {
     client.expect(r#"44{"message":"not again"}"#);
 }
 
-/// What was kept with the socket is there again, in this process as it was, and after a restart as the store has it.
-#[rstest]
-fn data(#[values(false, true)] restarts: bool) {
-    let store = MemoryStore::new();
-    let begin = || {
-        recovering(|builder| {
-            builder.store(store.clone(), Durability::EveryPacket).namespace("/", |ns| {
-                ns.keep_data::<String>();
-                ns.on("set", |socket, event| event.arg::<String>(0).map(|text| socket.set_data(text)));
-                ns.on("get", |socket, event| event.ack(socket.data::<String>().as_deref()));
-            })
-        })
-    };
-    let (mut server, mut io) = begin();
-    let mut caller = Caller::new(addr(&server), Road::WebSocket);
-    let sid = caller.sid.clone();
-    caller.client.send(r#"42["set","kept"]"#);
-    caller.expect_nothing();
-    let mut lost = caller.lose();
-    empty(&io);
-    if restarts {
-        server.shutdown(Duration::from_secs(1));
-        (server, io) = begin();
-        lost.addr = addr(&server);
-    }
-    let mut caller = lost.back();
-    assert_same(&caller, &sid);
-    caller.client.send(r#"421["get"]"#);
-    caller.client.expect(r#"431["kept"]"#);
-    assert_eq!(io.len(), 1);
-}
-
-/// A restart in good order, and one without a word: the first server's clients are those of the second.
-#[rstest]
-fn a_restart(
-    #[values(Road::Polling, Road::WebSocket, Road::Upgrade)] road: Road,
-    #[values(Durability::EveryPacket, Durability::Every(Duration::from_millis(1)))] durability: Durability,
-) {
-    let store = MemoryStore::new();
-    let begin = || recovering(|builder| builder.store(store.clone(), durability));
-    let (server, io) = begin();
-    let mut caller = Caller::new(addr(&server), road);
-    let sid = caller.sid.clone();
-    caller.client.send(r#"42["join","a room"]"#);
-    caller.expect_nothing();
-    io.emit("first", ()).unwrap();
-    caller.expect(json!(["first"]));
-    let mut lost = caller.lose();
-    empty(&io);
-    io.to("a room").emit("missed", 1).unwrap();
-    server.shutdown(Duration::from_secs(1));
-    let (server, io) = begin();
-    io.emit("missed", 2).unwrap();
-    lost.addr = addr(&server);
-    let mut caller = lost.back();
-    assert_same(&caller, &sid);
-    caller.expect(json!(["missed", 1]));
-    caller.expect(json!(["missed", 2]));
-    io.to("a room").emit("live", ()).unwrap();
-    caller.expect(json!(["live"]));
-    caller.expect_nothing();
-    // And once more, with nothing received in the life between.
-    let mut lost = caller.lose();
-    empty(&io);
-    server.shutdown(Duration::from_secs(1));
-    let (server, _) = begin();
-    lost.addr = addr(&server);
-    let caller = lost.back();
-    assert_same(&caller, &sid);
-    let stands = caller.stands.clone();
-    let mut lost = caller.lose();
-    server.shutdown(Duration::from_secs(1));
-    let (server, io) = begin();
-    lost.addr = addr(&server);
-    lost.offset = Some(stands);
-    let mut caller = lost.back();
-    assert_same(&caller, &sid);
-    io.to("a room").emit("end", ()).unwrap();
-    caller.expect(json!(["end"]));
-}
-
-/// The shutdown itself is a loss from which one recovers.
-#[rstest]
-fn the_servers_shutdown(#[values(Road::Polling, Road::WebSocket, Road::Upgrade)] road: Road) {
-    let store = MemoryStore::new();
-    let begin = || recovering(|builder| builder.store(store.clone(), Durability::EveryPacket));
-    let (server, io) = begin();
-    let mut caller = Caller::new(addr(&server), road);
-    let sid = caller.sid.clone();
-    io.emit("last words", ()).unwrap();
-    std::thread::scope(|scope| {
-        let stop = scope.spawn(|| server.shutdown(Duration::from_secs(5)));
-        caller.expect(json!(["last words"]));
-        caller.client.closed("the server's end");
-        assert!(stop.join().unwrap());
-    });
-    let (server, _) = begin();
-    let mut lost = caller.lose();
-    lost.addr = addr(&server);
-    let mut caller = lost.back();
-    assert_same(&caller, &sid);
-    caller.expect_nothing();
-}
-
 /// Without the option nothing is different on the wire.
 #[test]
 fn off_unless_asked_for() {
@@ -674,4 +465,59 @@ fn off_unless_asked_for() {
     assert!(!socket.recovered());
     assert!(socket.emit("direct", ()).is_ok());
     assert_eq!(client.next("the direct one"), Frame::Text(r#"42["direct"]"#.into()));
+}
+
+/// With recovery an emit to one socket is one to the room of that name.
+#[test]
+fn a_room_with_the_name_of_a_socket() {
+    for recovers in [false, true] {
+        let server = serve(|builder: Builder| {
+            let builder = builder.namespace("/", |ns| {
+                ns.on("join", |socket, event| event.arg::<String>(0).map(|room| socket.join(&room)));
+                ns.on("echo", |_, event| event.ack(()));
+            });
+            if recovers { builder.connection_state_recovery(ConnectionStateRecovery::new()) } else { builder }
+        });
+        let (_victim, consent) = connect(addr(&server), &json!({}));
+        let socket = server.of("/").unwrap().sockets().pop().unwrap();
+        let (mut spy, _) = connect(addr(&server), &json!({}));
+        spy.send(&json!(["join", consent["sid"]]).to_string().replacen('[', "42[", 1));
+        drain(&mut spy);
+        socket.emit("secret", "for one").unwrap();
+        let _ = server.of("/").unwrap().room_len("");
+        let heard = drain(&mut spy);
+        assert!(heard.is_empty(), "recovery {recovers}: {heard:?}");
+    }
+}
+
+/// Clients in several namespaces push each other out.
+#[test]
+fn away_in_several_namespaces() {
+    let server = serve(|builder| {
+        builder
+            .max_connections(10)
+            .connection_state_recovery(ConnectionStateRecovery::new())
+            .namespace("/", |_| {})
+            .namespace("/a", |_| {})
+            .namespace("/b", |_| {})
+    });
+    let mut pids = Vec::new();
+    let mut clients = Vec::new();
+    for _ in 0..10 {
+        let (mut client, consent) = connect(addr(&server), &json!({}));
+        client.join("/a", "");
+        client.join("/b", "");
+        pids.push(consent["pid"].clone());
+        clients.push(client);
+    }
+    drop(clients);
+    eventually("all are gone", || server.clients_count() == 0);
+    let mut recovered = 0;
+    for pid in &pids {
+        let (client, consent) = connect(addr(&server), &json!({"pid": pid}));
+        recovered += usize::from(consent["pid"] == *pid);
+        drop(client);
+        eventually("it is gone", || server.clients_count() == 0);
+    }
+    assert_eq!(recovered, 10);
 }

@@ -1,24 +1,30 @@
 //! Exactly once: a client that says who it is, and sends again what was not acknowledged, has each event handled once.
 
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
         mpsc::{Sender, channel},
     },
     time::Duration,
 };
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use rstest::rstest;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tinysio::server::{
-    Ack, Builder, Change, ConnectionStateRecovery, Durability, EmitError, Kept, MemoryStore, Server, Store,
-    StoreError,
+    Ack, Builder, Change, ConnectionStateRecovery, Durability, EmitError, MemoryStore, Rate, Server, Socket,
+    Store,
 };
 
-use crate::support::{Client, Road, addr, eventually, next, serve};
+use crate::support::{
+    Client, Road, addr, eventually, next,
+    recovery::{connect, event},
+    serve,
+    stores::{Gated, Watched},
+};
 
 /// A connection of the client `rid`.
 fn connected(addr: SocketAddr, road: Road, rid: &str) -> Client {
@@ -169,24 +175,6 @@ fn after_a_restart(
     assert_eq!(handled.load(SeqCst), 0);
 }
 
-/// A store that shows its commits.
-struct Watched(MemoryStore, Sender<Vec<Change>>);
-
-impl Store for Watched {
-    fn open(&mut self) -> Result<Kept, StoreError> {
-        self.0.open()
-    }
-
-    fn commit(&mut self, changes: &[Change]) -> Result<(), StoreError> {
-        self.1.send(changes.to_vec()).unwrap();
-        self.0.commit(changes)
-    }
-
-    fn abandon(&mut self) {
-        self.0.abandon();
-    }
-}
-
 /// What a handler emits, the rooms that it changes, and its answer are in one commit, so that no crash comes between them.
 #[test]
 fn a_handlers_work_is_kept_with_its_answer() {
@@ -271,4 +259,299 @@ fn as_many_as_there_is_room_for() {
     assert_eq!(answer("client 2"), 3);
     assert_eq!(answer("client 1"), 7);
     assert_eq!(handled.load(SeqCst), 7);
+}
+
+/// A second connection gets the answer of a handler that still runs, before answer and work are kept.
+#[test]
+fn answered_before_it_is_kept() {
+    let (watch, commits) = channel();
+    let (told, acked) = channel();
+    let (release, released) = channel::<()>();
+    let released = Mutex::new(released);
+    let store = Watched(MemoryStore::new(), watch);
+    let server = serve(|builder| {
+        builder.store(store, Durability::EveryPacket).namespace("/", |ns| {
+            ns.on("work", move |socket, event| {
+                event.ack("done")?;
+                told.send(()).unwrap();
+                let _ = released.lock().recv_timeout(Duration::from_secs(10));
+                socket.namespace().emit("the work", ())
+            });
+        })
+    });
+    let (mut first, _) = connect(addr(&server), &json!({"rid": "me"}));
+    first.send(r#"420["work"]"#);
+    next(&acked, "the acknowledgement");
+    let (mut second, _) = connect(addr(&server), &json!({"rid": "me"}));
+    second.send(r#"420["work"]"#);
+    let kept = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // Time for a wrong answer to come.
+            std::thread::sleep(Duration::from_millis(100));
+            release.send(()).unwrap();
+        });
+        while second.text("the answer") != r#"430["done"]"# {}
+        commits.try_iter().flatten().any(|change| matches!(change, Change::Answer(_)))
+    });
+    assert!(kept, "acknowledged, and neither the answer nor the work is in the store");
+}
+
+/// The answer that was given by another thread is repeated before it is kept.
+#[test]
+fn repeated_before_it_is_kept() {
+    let gate: Arc<(Mutex<bool>, Condvar)> = Arc::default();
+    let store = Gated(MemoryStore::new(), Arc::clone(&gate));
+    let (hand, acks) = channel::<Ack>();
+    let server = serve(|builder| {
+        builder.store(store, Durability::EveryPacket).namespace("/", |ns| {
+            ns.on("echo", |_, event| event.ack(()));
+            ns.on("ask", move |_, event| hand.send(event.take_ack().unwrap()).unwrap());
+        })
+    });
+    let (mut first, _) = connect(addr(&server), &json!({"rid": "me"}));
+    let (mut second, _) = connect(addr(&server), &json!({"rid": "me"}));
+    first.send(r#"420["ask"]"#);
+    let ack = next(&acks, "the acknowledgement");
+    let _ = server.of("/").unwrap().room_len("");
+    *gate.0.lock() = true;
+    ack.send("done").unwrap();
+    let opened = AtomicBool::new(false);
+    let kept = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // Time for a wrong answer to come.
+            std::thread::sleep(Duration::from_millis(100));
+            opened.store(true, SeqCst);
+            *gate.0.lock() = false;
+            gate.1.notify_all();
+        });
+        second.send(r#"420["ask"]"#);
+        second.expect(r#"430["done"]"#);
+        opened.load(SeqCst)
+    });
+    assert!(kept, "the client has an answer that is in memory only");
+}
+
+/// An answer that cannot be encoded leaves the event running for ever.
+#[test]
+fn an_answer_that_cannot_be_encoded() {
+    let handled = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&handled);
+    let server = serve(|builder| {
+        builder.connection_state_recovery(ConnectionStateRecovery::new()).namespace("/", |ns| {
+            ns.on("echo", |_, event| event.ack(()));
+            ns.on("work", move |_, event| {
+                if count.fetch_add(1, SeqCst) == 0 {
+                    return event.ack((BTreeMap::from([((1, 2), 3)]),));
+                }
+                event.ack("done")
+            });
+        })
+    });
+    let (mut client, _) = connect(addr(&server), &json!({"rid": "me"}));
+    client.send_texts(&[r#"420["work"]"#, r#"420["work"]"#, r#"420["work"]"#, r#"421["echo"]"#]);
+    let first = client.text("an answer");
+    assert_eq!(first, r#"430["done"]"#, "handled {} times", handled.load(SeqCst));
+}
+
+/// A retried handler that has emitted cannot ask another client: its question stays with what it gathers.
+#[test]
+fn a_question_to_another_client() {
+    let asked: Arc<Mutex<Option<Socket>>> = Arc::default();
+    let whom = Arc::clone(&asked);
+    let server = serve(|builder| {
+        builder.connection_state_recovery(ConnectionStateRecovery::new()).namespace("/", |ns| {
+            ns.on("work", move |socket, event| {
+                socket.emit("begun", ())?;
+                let other = whom.lock().clone().unwrap();
+                let answer = other.emit_with_ack("ask", (), Duration::from_secs(2));
+                event.ack(answer.is_ok())
+            });
+        })
+    });
+    let (mut other, _) = connect(addr(&server), &json!({}));
+    let io = server.of("/").unwrap();
+    *asked.lock() = io.sockets().pop();
+    let (mut client, _) = connect(addr(&server), &json!({"rid": "me"}));
+    client.send(r#"420["work"]"#);
+    let question = other.text("the question");
+    let id: String = question.chars().skip(2).take_while(char::is_ascii_digit).collect();
+    other.send(&format!("43{id}[]"));
+    event(&mut client);
+    client.expect("430[true]");
+}
+
+/// What a retried handler emits to a client that it then removes is lost.
+#[test]
+fn last_words_to_another_client() {
+    let asked: Arc<Mutex<Option<Socket>>> = Arc::default();
+    let whom = Arc::clone(&asked);
+    let (told, gone) = channel();
+    let gone = Mutex::new(gone);
+    let server = serve(|builder| {
+        builder.connection_state_recovery(ConnectionStateRecovery::new()).namespace("/", |ns| {
+            ns.on_disconnect(move |_, _| told.send(()).unwrap());
+            ns.on("work", move |_, event| {
+                let other = whom.lock().clone().unwrap();
+                other.emit("last words", ())?;
+                other.disconnect(false);
+                let _ = gone.lock().recv_timeout(Duration::from_secs(5));
+                event.ack(())
+            });
+        })
+    });
+    let (mut other, _) = connect(addr(&server), &json!({}));
+    *asked.lock() = server.of("/").unwrap().sockets().pop();
+    let (mut client, _) = connect(addr(&server), &json!({"rid": "me"}));
+    client.send(r#"420["work"]"#);
+    client.expect("430[]");
+    let first = other.text("the last words");
+    assert!(first.starts_with(r#"42["last words""#), "{first}");
+}
+
+/// An acknowledgement that another client's retried handler gives is never repeated.
+#[test]
+fn answered_by_another_clients_handler() {
+    let waiting: Arc<Mutex<Option<Ack>>> = Arc::default();
+    let (put, take, there) = (Arc::clone(&waiting), Arc::clone(&waiting), waiting);
+    let server = serve(|builder| {
+        builder.connection_state_recovery(ConnectionStateRecovery::new()).namespace("/", |ns| {
+            ns.on("echo", |_, event| event.ack(()));
+            ns.on("ask", move |_, event| *put.lock() = event.take_ack());
+            ns.on("answer", move |_, event| {
+                take.lock().take().unwrap().send("done")?;
+                event.ack(())
+            });
+        })
+    });
+    let (mut asker, _) = connect(addr(&server), &json!({"rid": "asker"}));
+    asker.send_texts(&[r#"420["ask"]"#, "3"]);
+    let (mut answerer, _) = connect(addr(&server), &json!({"rid": "answerer"}));
+    eventually("the first one asks", || there.lock().is_some());
+    answerer.send(r#"420["answer"]"#);
+    answerer.expect("430[]");
+    asker.expect(r#"430["done"]"#);
+    // That was lost on the way.
+    let (mut asker, _) = connect(addr(&server), &json!({"rid": "asker"}));
+    asker.send_texts(&[r#"420["ask"]"#, r#"421["echo"]"#]);
+    asker.expect(r#"430["done"]"#);
+}
+
+/// Answers stay in the store that nobody remembers any more.
+#[test]
+fn answers_pile_up_in_the_store() {
+    let mut store = MemoryStore::new();
+    let server = serve(|builder| {
+        builder.max_connections(2).store(store.clone(), Durability::EveryPacket).namespace("/", |ns| {
+            ns.on("count", |_, event| event.ack(()));
+        })
+    });
+    let mut client = Client::new(addr(&server), Road::WebSocket);
+    for number in 0..100 {
+        client.join("/", &json!({"rid": format!("client {number}")}).to_string());
+        client.send_texts(&[r#"420["count"]"#, r#"421["no such event"]"#, "41"]);
+        client.expect("430[]");
+    }
+    server.shutdown(Duration::from_secs(1));
+    let answers = store.open().unwrap().answers.len();
+    assert!(answers <= 4, "{answers} answers, for a server that remembers 4");
+}
+
+/// A retry beyond the rate takes the answer of the handler that still runs.
+#[test]
+fn a_retry_beyond_the_rate() {
+    let (hand, acks) = channel::<Ack>();
+    let server = serve(|builder| {
+        builder
+            .event_rate(Rate { per_second: 1, burst: 1 })
+            .connection_state_recovery(ConnectionStateRecovery::new())
+            .namespace("/", |ns| {
+                ns.on("ask", move |_, event| hand.send(event.take_ack().unwrap()).unwrap());
+                ns.on_rate_limited(|_, event| event.ack("slow down"));
+            })
+    });
+    let (mut client, _) = connect(addr(&server), &json!({"rid": "me"}));
+    client.send_texts(&[r#"420["ask"]"#, r#"420["ask"]"#]);
+    let ack = next(&acks, "the acknowledgement");
+    let first = client.text("an answer");
+    ack.send("done").unwrap();
+    std::thread::sleep(Duration::from_millis(1_100));
+    client.send(r#"420["ask"]"#);
+    let second = client.text("an answer");
+    assert!(second.contains("done"), "{first}, then {second}, for ever");
+}
+
+/// A handler that runs is forgotten when many others come, and its event is handled again.
+#[test]
+fn a_running_handler_is_evicted() {
+    let (hand, acks) = channel::<Ack>();
+    let handled = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&handled);
+    let server = serve(|builder| {
+        builder.max_connections(3).connection_state_recovery(ConnectionStateRecovery::new()).namespace(
+            "/",
+            |ns| {
+                ns.on("echo", |_, event| event.ack(()));
+                ns.on("ask", move |_, event| {
+                    count.fetch_add(1, SeqCst);
+                    hand.send(event.take_ack().unwrap()).unwrap();
+                });
+            },
+        )
+    });
+    let (mut asker, _) = connect(addr(&server), &json!({"rid": "asker"}));
+    asker.send(r#"420["ask"]"#);
+    let ack = next(&acks, "the acknowledgement");
+    let mut client = Client::new(addr(&server), Road::WebSocket);
+    for number in 0..20 {
+        client.join("/", &json!({"rid": format!("client {number}")}).to_string());
+        client.send(r#"420["echo"]"#);
+        client.expect("430[]");
+        client.send("41");
+    }
+    asker.send_texts(&[r#"420["ask"]"#, r#"42["nothing"]"#]);
+    client.join("/", "");
+    client.send(r#"420["echo"]"#);
+    client.expect("430[]");
+    ack.send("done").unwrap();
+    asker.expect(r#"430["done"]"#);
+    asker.send(r#"421["echo"]"#);
+    asker.expect("431[]");
+    assert_eq!(handled.load(SeqCst), 1);
+}
+
+/// Eviction in the middle of a handler tears what belongs together.
+#[test]
+fn eviction_tears_a_handlers_work() {
+    let (watch, commits) = channel();
+    let store = Watched(MemoryStore::new(), watch);
+    let server = serve(|builder| {
+        let options = ConnectionStateRecovery::new().max_bytes(2_000);
+        builder.connection_state_recovery(options).store(store, Durability::EveryPacket).namespace(
+            "/",
+            |ns| {
+                ns.on("work", |socket, event| {
+                    for number in 0..10 {
+                        socket.namespace().emit("a step", number)?;
+                    }
+                    event.ack("done")?;
+                    std::thread::sleep(Duration::from_millis(30));
+                    socket.namespace().emit("the last step", ())
+                });
+            },
+        )
+    });
+    let mut client = Client::new(addr(&server), Road::WebSocket);
+    for number in 0..8 {
+        client.join("/", &json!({"rid": format!("client {number}")}).to_string());
+        client.send(r#"420["work"]"#);
+        while client.text("the answer") != r#"430["done"]"# {}
+        client.text("the last step");
+        client.send("41");
+    }
+    for changes in commits.try_iter() {
+        if changes.iter().any(|change| matches!(change, Change::Answer(_))) {
+            let packets = changes.iter().filter(|change| matches!(change, Change::Packet(_))).count();
+            assert_eq!(packets, 11);
+        }
+    }
 }

@@ -10,7 +10,7 @@ use rstest::rstest;
 use tinysio::server::Server;
 
 use crate::support::{
-    Client, Frame, Http, PATIENCE, Road, Ws, addr, all_gone, next, reset, serve, serve_root,
+    Client, Frame, Http, PATIENCE, Road, Ws, addr, all_gone, eventually, next, reset, serve, serve_root,
 };
 
 fn with_heartbeat(interval: u64, timeout: u64) -> Server {
@@ -365,4 +365,25 @@ fn a_handler_that_never_rests_does_not_keep_its_packets_back(#[values(Polling, W
     }
     release.send(()).unwrap();
     while client.text("the rest") != "431[]" {}
+}
+
+/// The packets had left the outbox, and the session lived on without them.
+#[test]
+fn a_poll_whose_answer_cannot_be_written_ends_its_session() {
+    let (report, reports) = mpsc::channel();
+    let server = serve(|builder| {
+        builder.outbox_bytes_max(64 << 20).outbox_bytes_total(64 << 20).namespace("/", |ns| {
+            ns.on_disconnect(move |_, reason| report.send(reason.as_str()).unwrap());
+        })
+    });
+    let client = Client::connected(addr(&server), Polling);
+    let target = client.target("polling");
+    // More than a loopback connection ever holds: the kernel's buffers grow to some ten megabytes.
+    server.emit("large", "x".repeat(24 << 20)).unwrap();
+    let mut poll = Http::connect(addr(&server));
+    poll.begin("GET", &target, "");
+    eventually("the answer is under way", || poll.fill("the answer's beginning") > 0);
+    drop(poll);
+    assert_eq!(next(&reports, "the disconnect handler"), "transport error");
+    all_gone(&server);
 }

@@ -3,6 +3,8 @@
 
 mod client;
 mod http;
+pub(crate) mod recovery;
+pub(crate) mod stores;
 mod ws;
 
 use std::{
