@@ -61,7 +61,6 @@ enum Kind {
 struct Counts {
     streams: usize,
     sessions: usize,
-    complaint: Seldom,
 }
 
 impl Counts {
@@ -101,13 +100,7 @@ pub(super) struct Admission {
     exempt: Option<Exempt>,
     /// Those that have something; no more of them than connections and sessions.
     addresses: Mutex<HashMap<Address, Counts>>,
-    door: Mutex<Door>,
-}
-
-#[derive(Debug)]
-struct Door {
-    bucket: Bucket,
-    complaint: Seldom,
+    door: Mutex<Bucket>,
 }
 
 impl Admission {
@@ -117,7 +110,7 @@ impl Admission {
             per_address: config.max_connections_per_ip,
             exempt: config.exempt_from_ip_limit.clone(),
             addresses: Mutex::default(),
-            door: Mutex::new(Door { bucket, complaint: Seldom::default() }),
+            door: Mutex::new(bucket),
         }
     }
 
@@ -145,15 +138,6 @@ impl Admission {
         let mut addresses = self.addresses.lock();
         let counts = addresses.entry(address).or_default();
         if *counts.of(kind) >= max {
-            let says_so = counts.complaint.now();
-            drop(addresses);
-            if says_so {
-                log::warn!(
-                    "refused {}: it has the {max} {} that an address may have",
-                    peer.ip(),
-                    kind.plural()
-                );
-            }
             return Err(TooMany);
         }
         *counts.of(kind) += 1;
@@ -162,22 +146,7 @@ impl Admission {
 
     /// A session is to be opened now. `Err`: too soon after the others; so many seconds later there is a chance.
     pub(super) fn take_turn(&self) -> Result<(), u64> {
-        let mut door = self.door.lock();
-        door.bucket.take(Instant::now(), 1).map_err(|wait| {
-            if door.complaint.now() {
-                log::warn!("sessions are being opened faster than accept_rate; some are told to come later");
-            }
-            wait.as_secs() + 1
-        })
-    }
-}
-
-impl Kind {
-    fn plural(self) -> &'static str {
-        match self {
-            Self::Stream => "connections",
-            Self::Session => "sessions",
-        }
+        self.door.lock().take(Instant::now(), 1).map_err(|wait| wait.as_secs() + 1)
     }
 }
 

@@ -10,6 +10,7 @@ use super::{
     handle::{Core, Endpoint},
     hub::Command,
     outbox::Packets,
+    refused::RefusalReason,
     session::{self, Handshake, Session},
 };
 use crate::{
@@ -28,27 +29,24 @@ const RETRY_AFTER: u64 = 5;
 #[derive(Debug)]
 pub(super) enum Refused {
     /// Too many are there or come at once, or the server is shutting down: 503, and after so many seconds there is a chance.
-    Busy { why: &'static str, retry_after: u64 },
+    Busy { reason: RefusalReason, retry_after: u64 },
     /// No randomness: 500.
-    NoId,
+    NoId(getrandom::Error),
 }
 
 /// Makes a session and gives it a seat; nothing has been sent to it yet.
 pub(super) fn open(core: &Arc<Core>, endpoint: usize, handshake: Handshake) -> Result<Arc<Session>, Refused> {
-    let id = session::new_id().map_err(|error| {
-        log::error!("no randomness for a session id: {error}");
-        Refused::NoId
-    })?;
-    let busy = |why| Refused::Busy { why, retry_after: RETRY_AFTER };
+    let id = session::new_id().map_err(Refused::NoId)?;
+    let busy = |reason| Refused::Busy { reason, retry_after: RETRY_AFTER };
     if core.is_ending() {
-        return Err(busy("Server is shutting down"));
+        return Err(busy(RefusalReason::ShuttingDown));
     }
     let share =
-        core.admission.session(handshake.peer()).map_err(|_| busy("Too many sessions of this address"))?;
+        core.admission.session(handshake.peer()).map_err(|_| busy(RefusalReason::MaxConnectionsPerIp))?;
     core.admission
         .take_turn()
-        .map_err(|retry_after| Refused::Busy { why: "Too many sessions at once", retry_after })?;
-    let slot = core.sessions.seat().ok_or(busy("Server is full"))?;
+        .map_err(|retry_after| Refused::Busy { reason: RefusalReason::AcceptRate, retry_after })?;
+    let slot = core.sessions.seat().ok_or(busy(RefusalReason::MaxConnections))?;
     let session = Session::new(core, id, slot, endpoint, handshake, share);
     core.sessions.insert(&session);
     core.hub.send(Command::Open(Arc::clone(&session), Instant::now()));

@@ -7,7 +7,7 @@
 //!                             └─── lot ◄─── silent: next head, held poll, websocket
 //! ```
 
-use std::{io, net::Shutdown, path::PathBuf, sync::Arc, time::Duration};
+use std::{fmt, io, net::Shutdown, path::PathBuf, sync::Arc, time::Duration};
 
 use super::{
     admission::Seldom,
@@ -18,6 +18,7 @@ use super::{
     handle::Core,
     http::{self, Connection, Head, Method, NextHead, Request, Response, header},
     polling::{self, Served},
+    refused::RefusalReason,
     session::{Handshake, Session},
     stream::{self, Peer, Stream, Waker},
     websocket::{self, WebSocket},
@@ -115,7 +116,7 @@ fn accept_loop(core: &Arc<Core>, listener: &Listener, waker: &Waker) {
     while !core.is_closed() {
         match listener.accept(inherits) {
             Ok((stream, peer)) => {
-                admit(core, stream, peer, &mut complaint);
+                admit(core, stream, peer);
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 inherits = prompt;
@@ -213,20 +214,23 @@ impl Work {
 }
 
 /// Gives the connection a thread, or a 503.
-fn admit(core: &Arc<Core>, stream: Stream, peer: Peer, complaint: &mut Seldom) {
+fn admit(core: &Arc<Core>, stream: Stream, peer: Peer) {
     let stream = Arc::new(stream);
-    let Ok(share) = core.admission.stream(peer) else { return refuse(&stream) };
+    let refuse = |reason, why: &dyn fmt::Display| {
+        core.refusals.add(reason, peer, why);
+        refuse(&stream);
+    };
+    let Ok(share) = core.admission.stream(peer) else {
+        return refuse(RefusalReason::MaxConnectionsPerIp, &"Too many connections of this address");
+    };
     let Some(permit) = core.connections.permit(&stream, share) else {
-        return refuse(&stream);
+        return refuse(RefusalReason::MaxTcpConnections, &"Too many connections");
     };
     let stage = Stage::Request(Instant::now() + core.config.head_timeout);
     let work = Work { connection: Connection::new(Arc::clone(&stream), peer, permit), stage };
     let core_of_thread = Arc::clone(core);
     if let Err(error) = core.crew.run(move || serve(&core_of_thread, work)) {
-        if complaint.now() {
-            log::error!("no thread for a connection from {peer}: {error}");
-        }
-        refuse(&stream);
+        refuse(RefusalReason::System, &format_args!("no thread for the connection: {error}"));
     }
 }
 
@@ -301,6 +305,8 @@ fn request(core: &Arc<Core>, connection: &mut Connection, due: Instant) -> Next 
             connection.permit.set_waiting(false);
             connection.end_after_response();
             if let Some(status) = error.status() {
+                let why = format_args!("the request is answered with HTTP status {status}");
+                core.refusals.add(RefusalReason::BadRequest, connection.peer, &why);
                 let _ = connection.respond(http::text(status, "text/html", ""), None);
             }
             return Next::End;
@@ -372,7 +378,7 @@ fn check(core: &Core, peer: Peer, endpoint: usize, head: &Head, websocket: bool)
     if !core.config.transports.contains(&transport) {
         return Err(HandshakeError::TransportUnknown.into());
     }
-    check_origin(core, peer, head, websocket)?;
+    check_origin(core, head, websocket)?;
     let Some(sid) = query.sid() else {
         if *head.method() != Method::Get {
             return Err(HandshakeError::BadMethod.into());
@@ -412,17 +418,16 @@ fn check(core: &Core, peer: Peer, endpoint: usize, head: &Head, websocket: bool)
     Ok(Wanted::Session(session))
 }
 
-fn check_origin(core: &Core, peer: Peer, head: &Head, websocket: bool) -> Result<(), HandshakeError> {
+fn check_origin(core: &Core, head: &Head, websocket: bool) -> Result<(), Refusal> {
     if head.is_illegible("origin") {
-        return Err(HandshakeError::BadRequest);
+        return Err(HandshakeError::BadRequest.into());
     }
     let Some(origin) = head.header("origin") else { return Ok(()) };
     let target = target(head);
     if core.config.cors.allows(origin, target, websocket) {
         return Ok(());
     }
-    log::info!("{peer}: refused the origin {origin:?} for the host {:?}", target.host);
-    Err(HandshakeError::Forbidden)
+    Err(Refusal::Origin(format!("the origin {origin:?} for the host {:?}", target.host)))
 }
 
 /// The host that the browser meant: a proxy's word for it, if there is one. A page of another origin cannot make a
@@ -439,6 +444,8 @@ fn target(head: &Head) -> Target<'_> {
 
 enum Refusal {
     Rule(HandshakeError),
+    /// The page's origin may not connect; for the log.
+    Origin(String),
     /// `allow_request`'s own words.
     Message(String),
     Session(Refused),
@@ -451,20 +458,39 @@ impl From<HandshakeError> for Refusal {
 }
 
 impl Refusal {
-    /// As JSON for polling; on WebSocket the official server answers the bare message, always with 400.
-    fn response(self, websocket: bool) -> Response {
+    /// Counts it, and answers it: as JSON for polling; on WebSocket the official server answers the bare message, always
+    /// with 400.
+    fn response(self, core: &Core, peer: Peer, websocket: bool) -> Response {
+        let count = |reason, why: &dyn fmt::Display| core.refusals.add(reason, peer, why);
         let (status, code, message) = match self {
-            Self::Rule(error) if !websocket => return polling::refusal(error),
-            Self::Rule(error) => (400, error.code(), error.to_string()),
-            Self::Message(message) => (if websocket { 400 } else { 403 }, 4, message),
-            Self::Session(Refused::Busy { why, retry_after }) => {
-                return http::text(503, "text/html", why)
+            Self::Rule(error) => {
+                let is_unknown = error == HandshakeError::SessionUnknown;
+                let reason =
+                    if is_unknown { RefusalReason::UnknownSession } else { RefusalReason::BadRequest };
+                count(reason, &error);
+                (error.status(), error.code(), error.to_string())
+            }
+            Self::Origin(origin) => {
+                count(RefusalReason::Cors, &origin);
+                let error = HandshakeError::Forbidden;
+                (error.status(), error.code(), error.to_string())
+            }
+            Self::Message(message) => {
+                count(RefusalReason::AllowRequest, &message);
+                (403, HandshakeError::Forbidden.code(), message)
+            }
+            Self::Session(Refused::Busy { reason, retry_after }) => {
+                count(reason, &reason.message());
+                return http::text(503, "text/html", reason.message())
                     .with_header(header("Retry-After", &retry_after.to_string()));
             }
-            Self::Session(Refused::NoId) => return http::text(500, "text/html", ""),
+            Self::Session(Refused::NoId(error)) => {
+                count(RefusalReason::System, &format_args!("no randomness for a session id: {error}"));
+                return http::text(500, "text/html", "");
+            }
         };
         if websocket {
-            return http::text(status, "text/html", message);
+            return http::text(400, "text/html", message);
         }
         let body = serde_json::json!({ "code": code, "message": message }).to_string();
         http::text(status, "application/json", body)
@@ -494,7 +520,9 @@ fn polling_request(
         Ok(Wanted::NewSession) => {
             let origin = head.header("origin").map(ToOwned::to_owned);
             let answer = polling::handshake(core, endpoint, Handshake::new(head, connection.peer))
-                .unwrap_or_else(|refused| Answer::Other(Refusal::Session(refused).response(false)));
+                .unwrap_or_else(|refused| {
+                    Answer::Other(Refusal::Session(refused).response(core, connection.peer, false))
+                });
             connection.answer(answer, cors.headers(origin.as_deref()), None)?;
         }
         Err(refusal) => {
@@ -502,7 +530,7 @@ fn polling_request(
                 // Its body is not read.
                 connection.end_after_response();
             }
-            let refusal = Answer::Other(refusal.response(false));
+            let refusal = Answer::Other(refusal.response(core, connection.peer, false));
             connection.answer(refusal, cors.headers(head.header("origin")), Some(&head))?;
         }
     }
@@ -547,13 +575,13 @@ fn websocket_request(
     let wanted = match check(core, connection.peer, endpoint, &head, true) {
         Ok(wanted) => wanted,
         Err(refusal) => {
-            connection.respond(refusal.response(true), Some(&head))?;
+            connection.respond(refusal.response(core, connection.peer, true), Some(&head))?;
             return Ok(Next::End);
         }
     };
     let Some(accepted) = websocket::accept(&head) else {
         let refusal = Refusal::Rule(HandshakeError::BadRequest);
-        connection.respond(refusal.response(true), Some(&head))?;
+        connection.respond(refusal.response(core, connection.peer, true), Some(&head))?;
         return Ok(Next::End);
     };
     let socket = match wanted {
@@ -561,7 +589,7 @@ fn websocket_request(
         Wanted::NewSession => match engine::open(core, endpoint, Handshake::new(head, connection.peer)) {
             Ok(session) => websocket::begin(connection, accepted, &session),
             Err(refused) => {
-                connection.respond(Refusal::Session(refused).response(true), None)?;
+                connection.respond(Refusal::Session(refused).response(core, connection.peer, true), None)?;
                 None
             }
         },

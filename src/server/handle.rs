@@ -33,8 +33,10 @@ use super::{
     namespace::{self, Namespace, NamespaceBuilder},
     rate::Rate,
     recovery::{ConnectionStateRecovery, Recovery},
+    refused::Refusals,
     retried::Retried,
     session::Registry,
+    stats::{Stats, StatsWatch},
     store::{Kept, Store},
     stream::Waker,
     tend::TendHandle,
@@ -79,9 +81,10 @@ pub(super) struct Core {
     /// What is being received from them.
     pub(super) receiving: Arc<Budget>,
     pub(super) admission: Arc<Admission>,
+    pub(super) refusals: Refusals,
     /// What the clients that send again were answered.
     pub(super) retried: Retried,
-    store_watch: StoreWatch,
+    pub(super) store_watch: StoreWatch,
     endpoints: Vec<(String, Endpoint)>,
     namespaces: Vec<Namespace>,
     routes: HashMap<String, RouteHandler>,
@@ -349,6 +352,7 @@ impl Builder {
             waiting: Arc::new(Budget::new(config.total_outbox_bytes())),
             receiving: Arc::new(Budget::new(config.total_receive_bytes())),
             admission: Arc::new(Admission::new(&config)),
+            refusals: Refusals::new(),
             retried,
             store_watch,
             born: Instant::now(),
@@ -493,6 +497,18 @@ impl Server {
     #[must_use]
     pub fn parked_count(&self) -> usize {
         self.0.core.lot.len()
+    }
+
+    /// The server's figures at this moment.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        Stats::of(&self.0.core)
+    }
+
+    /// Reads the figures from any thread, for a route or a thread that must not keep the server alive.
+    #[must_use]
+    pub fn stats_watch(&self) -> StatsWatch {
+        StatsWatch::new(&self.0.core)
     }
 
     /// Tells how the store is.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use Road::{Polling, Upgrade, WebSocket};
 use rstest::rstest;
-use tinysio::server::{Rate, Server};
+use tinysio::server::{Cors, Rate, RefusalReason, Server};
 
 use crate::support::{Client, Http, Road, Ws, addr, all_gone, eventually, reset, serve, socket_target};
 
@@ -65,9 +65,77 @@ fn a_storm_is_told_to_come_later_and_who_is_in_notices_nothing(
     // A second may pass between two of them, but not between all.
     let refused = (0..20).filter(|_| handshake(&server, road) == (503, true)).count();
     assert!(refused >= 10, "{refused} of 20 were refused");
+    assert_eq!(server.stats().refused.of(RefusalReason::AcceptRate), refused as u64);
     client.send(r#"421["x"]"#);
     client.expect("431[]");
     eventually("a turn comes", || handshake(&server, road).0 != 503);
+}
+
+/// Nothing else shows an operator that clients are turned away, so each reason has a counter of its own.
+#[rstest]
+#[case::full(RefusalReason::MaxConnections, 503)]
+#[case::of_one_address(RefusalReason::MaxConnectionsPerIp, 503)]
+#[case::by_the_application(RefusalReason::AllowRequest, 403)]
+fn refused_handshakes_are_counted_by_reason(
+    #[case] reason: RefusalReason,
+    #[case] status: u16,
+    #[values(Polling, WebSocket)] road: Road,
+) {
+    let server = serve(|builder| {
+        let builder = builder.namespace("/", |_| {});
+        match reason {
+            RefusalReason::MaxConnections => builder.max_connections(1),
+            RefusalReason::MaxConnectionsPerIp => builder.max_connections_per_ip(1),
+            _ => builder.allow_request(|_| Err("not today".into())),
+        }
+    });
+    let first = reason != RefusalReason::AllowRequest;
+    let _first = first.then(|| Client::connected(addr(&server), road));
+    assert_eq!(server.stats().refused.total(), 0);
+    let before = server.stats();
+    assert_eq!(before.is_full(), reason == RefusalReason::MaxConnections, "{before:?}");
+    for refused in 1..=3 {
+        // On WebSocket a rule that is broken is always 400, as by the official server.
+        let expected = if road == WebSocket && status == 403 { 400 } else { status };
+        assert_eq!(handshake(&server, road), (expected, status == 503));
+        let stats = server.stats();
+        assert_eq!((stats.refused.of(reason), stats.refused.total()), (refused, refused), "{stats:?}");
+    }
+}
+
+#[rstest]
+#[case::no_transport("GET /socket.io/?EIO=4 HTTP/1.1\r\n", RefusalReason::BadRequest)]
+#[case::no_http("nonsense\r\n", RefusalReason::BadRequest)]
+#[case::a_foreign_page(
+    "GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nOrigin: http://foreign.example\r\n",
+    RefusalReason::Cors
+)]
+#[case::a_session_of_another_server(
+    "GET /socket.io/?EIO=4&transport=polling&sid=abc HTTP/1.1\r\n",
+    RefusalReason::UnknownSession
+)]
+fn bad_requests_are_counted_by_reason(#[case] head: &str, #[case] reason: RefusalReason) {
+    let server = serve(|builder| builder.cors(Cors::List(Vec::new())).namespace("/", |_| {}));
+    let mut http = Http::connect(addr(&server));
+    http.send(format!("{head}Host: x\r\n\r\n"));
+    assert!([400, 403].contains(&http.response("the refusal").status));
+    let refused = server.stats().refused;
+    assert_eq!((refused.of(reason), refused.total()), (1, 1), "{refused:?}");
+}
+
+#[test]
+fn connections_that_are_refused_without_a_thread_are_counted() {
+    let server = serve(|builder| builder.max_connections(1).max_tcp_connections(4).namespace("/", |_| {}));
+    let kept: Vec<Http> = (0..4).map(|_| Http::connect(addr(&server))).collect();
+    let watch = server.stats_watch();
+    let mut refused = Http::connect(addr(&server));
+    assert_eq!(refused.response("the refusal").status, 503);
+    let stats = watch.stats().unwrap();
+    assert_eq!(stats.refused.of(RefusalReason::MaxTcpConnections), 1, "{stats:?}");
+    assert!(stats.is_full(), "{stats:?}");
+    drop(kept);
+    drop(server);
+    assert_eq!(watch.stats(), None);
 }
 
 /// Ten thousand of these are in `examples/soak.rs`.

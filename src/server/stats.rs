@@ -1,0 +1,72 @@
+//! A server's figures, for health checks and metrics.
+
+use std::{
+    fmt,
+    sync::{Arc, Weak},
+};
+
+use super::{handle::Core, journal::StoreStatus, refused::RefusalCounts};
+
+/// A server's figures at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Engine.IO sessions, the official `io.engine.clientsCount`: clients that have joined a namespace, and those that have
+    /// not, or not yet.
+    pub sessions: usize,
+    /// Sessions that there may be: [`Config::max_connections`](super::Config::max_connections).
+    pub max_connections: usize,
+    /// Connections, with and without a session.
+    pub connections: usize,
+    /// Connections that there may be: [`Config::max_tcp_connections`](super::Config::max_tcp_connections), or what it is
+    /// computed to.
+    pub max_tcp_connections: usize,
+    /// Idle connections that wait without a thread of their own ([`Config::park_after`](super::Config::park_after)).
+    pub parked: usize,
+    /// What was refused since the start.
+    pub refused: RefusalCounts,
+    /// The state of the store.
+    pub store: StoreStatus,
+}
+
+impl Stats {
+    pub(super) fn of(core: &Core) -> Self {
+        Self {
+            sessions: core.sessions.len(),
+            max_connections: core.config.max_connections,
+            connections: core.connections.len(),
+            max_tcp_connections: core.config.tcp_connections(),
+            parked: core.lot.len(),
+            refused: core.refusals.counts(),
+            store: core.store_watch.status(),
+        }
+    }
+
+    /// Whether the next client is refused because there are too many sessions or connections.
+    #[must_use]
+    pub const fn is_full(&self) -> bool {
+        self.sessions >= self.max_connections || self.connections >= self.max_tcp_connections
+    }
+}
+
+/// Reads a server's figures from any thread. Cheap to clone; it does not keep the server alive.
+#[derive(Clone)]
+pub struct StatsWatch(Weak<Core>);
+
+impl StatsWatch {
+    pub(super) fn new(core: &Arc<Core>) -> Self {
+        Self(Arc::downgrade(core))
+    }
+
+    /// The figures. `None`: the server has been dropped.
+    #[must_use]
+    pub fn stats(&self) -> Option<Stats> {
+        self.0.upgrade().map(|core| Stats::of(&core))
+    }
+}
+
+impl fmt::Debug for StatsWatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StatsWatch").finish_non_exhaustive()
+    }
+}
