@@ -8,7 +8,7 @@ use std::{
 };
 
 use rstest::rstest;
-use tinysio::client::{Builder, Client, CloseReason, ConnectionState, Error, Step, TransportKind};
+use tinysio::client::{Builder, Client, CloseReason, ConnectionState, Error, Step};
 
 use crate::support::{LONG, Way, hear, in_thread, quick, until};
 
@@ -50,7 +50,7 @@ pub(crate) fn answer(stream: &mut TcpStream, status: &str, body: &str) {
 }
 
 /// A peer that gives one and the same HTTP answer to everything.
-fn says(raw: impl Into<Vec<u8>>) -> String {
+pub(crate) fn says(raw: impl Into<Vec<u8>>) -> String {
     let raw = raw.into();
     listen(move |mut stream| {
         while request(&mut stream).is_some() {
@@ -59,7 +59,7 @@ fn says(raw: impl Into<Vec<u8>>) -> String {
     })
 }
 
-const OPEN: &str =
+pub(crate) const OPEN: &str =
     r#"0{"sid":"s","upgrades":[],"pingInterval":25000,"pingTimeout":20000,"maxPayload":1000000}"#;
 
 /// A polling server as small as possible: opens, joins, holds GETs, and answers POSTs; `packet` is what each GET after
@@ -318,91 +318,6 @@ fn a_packet_after_the_join(#[case] packet: &'static str, #[case] ends: Option<Cl
     }
 }
 
-#[rstest]
-fn a_loop_of_attempts_costs_nothing(#[values(Way::Polling, Way::Websocket)] way: Way) {
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let client = way
-        .set(Client::builder(&format!("http://127.0.0.1:{port}")))
-        .reconnection_delay(Duration::from_millis(300))
-        .randomization_factor(0.0)
-        .reconnection_delay_max(Duration::from_millis(300))
-        .build()
-        .unwrap();
-    let _ = client.connect();
-    let (before, attempts) = (crate::support::cpu_of_threads("sio-"), client.stats().attempts);
-    std::thread::sleep(Duration::from_secs(2));
-    let (spent, tried) =
-        (crate::support::cpu_of_threads("sio-").saturating_sub(before), client.stats().attempts - attempts);
-    assert!((4..=7).contains(&tried), "{tried} attempts in 2 s");
-    // All clients of this process together: other tests run beside this one.
-    println!("{spent:?} of processor time in 2 s, {tried} attempts");
-}
-
-#[test]
-fn a_crowd_of_attempts_that_open_and_fail_is_slowed_down_too() {
-    // Opens each session, and ends it before anybody could join.
-    let url = says(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{OPEN}\u{1e}1", OPEN.len() + 2));
-    let client = Client::builder(&url)
-        .transports(&[TransportKind::Polling])
-        .reconnection_delay(Duration::from_millis(50))
-        .reconnection_delay_max(Duration::from_secs(5))
-        .randomization_factor(0.0)
-        .build()
-        .unwrap();
-    assert!(client.connect().is_err());
-    std::thread::sleep(Duration::from_secs(1));
-    // 50, 100, 200, 400 ms …; without the doubling it would be twenty.
-    let attempts = client.stats().attempts;
-    assert!((4..=6).contains(&attempts), "{attempts} attempts in 1 s");
-}
-
-#[test]
-fn the_attempts_are_used_up() {
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let client = quick(&format!("http://127.0.0.1:{port}")).reconnection_attempts(3).build().unwrap();
-    let (said, heard) = hear("the story of the attempts");
-    let tell = said.clone();
-    client.on_reconnect_attempt(move |_, n| tell.send(format!("attempt {n}")).unwrap());
-    let tell = said.clone();
-    client.on_reconnect_error(move |_, _| tell.send("error".into()).unwrap());
-    let tell = said.clone();
-    client.on_reconnect_failed(move |_| tell.send("failed".into()).unwrap());
-    client.socket("/").on_connect_error(move |_, _| said.send("connect_error".into()).unwrap());
-    assert!(client.connect().is_err());
-    assert!(client.wait_connected(LONG).is_err());
-    let story: Vec<_> = std::iter::from_fn(|| heard.within(Duration::from_millis(300))).collect();
-    let mut expected = vec!["connect_error".to_owned()];
-    for n in 1..=3 {
-        expected.extend([format!("attempt {n}"), "connect_error".into(), "error".into()]);
-    }
-    expected.push("failed".into());
-    assert_eq!(story, expected);
-    assert_eq!(client.stats().attempts, 4);
-    // From anew.
-    client.reconnect_now();
-    until("new attempts", || client.stats().attempts == 8);
-}
-
-#[test]
-fn a_delay_can_be_cut_short() {
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let client = Client::builder(&format!("http://127.0.0.1:{port}"))
-        .reconnection_delay(Duration::from_secs(3_600))
-        .reconnection_delay_max(Duration::from_secs(3_600))
-        .build()
-        .unwrap();
-    assert!(client.connect().is_err());
-    until("the delay", || client.status().state == ConnectionState::Reconnecting);
-    assert!(client.status().next_attempt_in.unwrap() > Duration::from_secs(1_000));
-    for n in 2..5 {
-        client.reconnect_now();
-        until("the next attempt", || client.stats().attempts == n);
-    }
-    client.disconnect();
-    assert_eq!(client.status().state, ConnectionState::Disconnected);
-    assert_eq!(client.wait().unwrap(), Some(CloseReason::IoClientDisconnect));
-}
-
 #[test]
 fn a_unix_socket_is_as_good() {
     let path = std::env::temp_dir().join(format!("tinysio-{}.sock", std::process::id()));
@@ -419,4 +334,22 @@ fn a_unix_socket_is_as_good() {
     let error = fails(&format!("unix://{}", path.display()), Way::Polling);
     assert!(matches!(error, Error::Handshake { status: Some(418), .. }), "{error}");
     let _ = std::fs::remove_file(&path);
+}
+
+#[test]
+fn a_half_open_connection_is_noticed() {
+    // Joins over WebSocket, promises pings every 300 ms, and sends none.
+    let url = deaf_websocket_with(300);
+    let client = Way::Websocket.set(quick(&url)).build().unwrap();
+    let (said, heard) = hear("disconnect");
+    client.socket("/").on_disconnect(move |_, reason| said.send(reason).unwrap());
+    let begun = Instant::now();
+    client.connect().unwrap();
+    assert_eq!(heard.next(), CloseReason::PingTimeout);
+    assert!(
+        (Duration::from_millis(290)..Duration::from_secs(3)).contains(&begun.elapsed()),
+        "{:?}",
+        begun.elapsed()
+    );
+    until("the next connection", || client.stats().reconnects > 0);
 }

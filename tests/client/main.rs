@@ -6,9 +6,11 @@ mod fake;
 mod hostile;
 mod interop;
 mod lifecycle;
+mod reconnection;
 mod recovery;
 mod recovery_official;
 mod recovery_own;
+mod sending;
 mod support;
 #[cfg(feature = "tls")]
 mod tls;
