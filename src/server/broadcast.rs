@@ -109,7 +109,9 @@ impl Broadcast {
     pub fn sockets(self) -> Vec<Socket> {
         let Self { namespace, selection, .. } = self;
         let index = namespace.0.index;
-        namespace.0.hub.ask(index, |reply| Question::Sockets(selection, reply)).unwrap_or_default()
+        let members =
+            namespace.0.hub.ask(index, |reply| Question::Sockets(selection, reply)).unwrap_or_default();
+        members.iter().filter_map(|member| member.socket()).collect()
     }
 
     /// Official `socketsJoin`.

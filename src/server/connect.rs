@@ -8,11 +8,13 @@ use serde_json::value::RawValue;
 use super::{
     acks,
     hub::{Command, Question},
+    membership::Identity,
     namespace::Namespace,
     recovery::{Claim, Resume},
     retried::RID_MAX,
     session::{self, Parting, Session},
-    socket::{Identity, Socket},
+    socket::Socket,
+    workers::HubData,
 };
 use crate::{
     proto::{CloseReason, socket::Offset},
@@ -83,7 +85,7 @@ pub(super) fn begin(
     let identity = Identity { pid: Some(Arc::clone(&resume.pid)), recovered: true, rid };
     let socket = Socket::new(Arc::clone(&resume.sid), namespace.clone(), session, auth, identity);
     let kept = || (namespace.0.handlers.data.as_ref()?.decode)(resume.kept.as_deref()?);
-    socket.set_any_data(resume.data.clone().or_else(kept));
+    socket.set_any_data(resume.data.as_ref().and_then(HubData::get).or_else(kept));
     Ok((socket, Some(resume)))
 }
 

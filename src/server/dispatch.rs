@@ -8,6 +8,7 @@
 //! ```
 
 use std::{
+    any::Any,
     cell::Cell,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
@@ -25,11 +26,13 @@ use super::{
     error::ConnectError,
     handle::{Core, Endpoint},
     hub::{Command, Unfinished},
+    membership::Membership,
     rate::{Kind, Pace, Verdict},
     recovery::is_recoverable,
     retried::Turn,
     session::Session,
     socket::{Event, Socket},
+    workers::HubData,
 };
 use crate::{
     proto::{
@@ -71,7 +74,7 @@ pub(super) enum Todo {
     /// not finished for the thread that wants it.
     HangUp(Option<Unfinished>, CloseReason),
     /// Some acknowledgement is overdue.
-    AckTimeout(Socket),
+    AckTimeout(Arc<Membership>),
 }
 
 thread_local! {
@@ -115,6 +118,19 @@ pub(super) fn guard_session(session: &Arc<Session>, doing: &str, call: impl FnOn
         log::error!("session {}: a handler panicked: {doing}", session.name());
     }
     calm
+}
+
+/// Drops a value of the application: a panic in its `Drop` costs nothing else.
+pub(super) fn guard_drop(value: impl Sized) {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(value))) {
+        log::error!("the Drop of a value of the application panicked: {}", panic_message(&*panic));
+    }
+}
+
+/// What the panic said.
+fn panic_message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a text")
 }
 
 impl Inbound {
@@ -320,7 +336,7 @@ impl Inbound {
         self.sockets.push(socket.clone());
         // Strings always encode.
         if let Ok(consent) = Outgoing::connect(name).encode(&connect::Consent::of(&socket)) {
-            namespace.0.hub.enter(socket.clone(), consent, resume);
+            namespace.0.hub.enter(socket.membership(), consent, resume);
         }
         socket.keep_data();
         socket.join_early_rooms();
@@ -332,7 +348,11 @@ impl Inbound {
     /// Does what was left at the gate.
     pub(super) fn work_off(&mut self, session: &Arc<Session>, todo: Todo) {
         match todo {
-            Todo::AckTimeout(socket) => socket.fail_overdue_acks(),
+            Todo::AckTimeout(socket) => {
+                if let Some(socket) = socket.socket() {
+                    socket.fail_overdue_acks();
+                }
+            }
             Todo::Left(socket, reason) => {
                 self.sockets.retain(|other| !other.is_same(&socket));
                 leave(&socket, reason);
@@ -444,12 +464,26 @@ fn leave(socket: &Socket, reason: CloseReason) {
         guard(socket, "on_disconnecting", || handler(socket, reason));
     }
     let hub = &socket.namespace().0.hub;
-    let lost = socket.pid().is_some() && is_recoverable(reason);
-    hub.send(Command::Exit { socket: socket.clone(), lost });
+    let data = (socket.pid().is_some() && is_recoverable(reason)).then(|| data_of_lost(socket)).flatten();
+    let lost = data.is_some();
+    hub.send(Command::Exit { socket: socket.membership(), lost: data });
     if let Some(handler) = &handlers.disconnect {
         guard(socket, "on_disconnect", || handler(socket, reason));
     }
     if lost {
-        hub.send(Command::Left(socket.clone()));
+        hub.send(Command::Left(socket.membership()));
     }
+}
+
+/// What a client that may come back finds again. `None`: it is not waited for.
+fn data_of_lost(socket: &Socket) -> Option<HubData> {
+    let core = &socket.session().core;
+    let data = HubData::new(socket.any_data(), &core.workers, core.config.max_connections);
+    if data.is_none() {
+        log::warn!(
+            "socket {}: not kept for recovery, because the data of others is dropped too slowly",
+            socket.id()
+        );
+    }
+    data
 }

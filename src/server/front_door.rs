@@ -229,7 +229,7 @@ fn admit(core: &Arc<Core>, stream: Stream, peer: Peer) {
     let stage = Stage::Request(Instant::now() + core.config.head_timeout);
     let work = Work { connection: Connection::new(Arc::clone(&stream), peer, permit), stage };
     let core_of_thread = Arc::clone(core);
-    if let Err(error) = core.crew.run(move || serve(&core_of_thread, work)) {
+    if let Err(error) = core.workers.run(move || serve(&core_of_thread, work)) {
         refuse(RefusalReason::System, &format_args!("no thread for the connection: {error}"));
     }
 }
@@ -238,7 +238,7 @@ fn admit(core: &Arc<Core>, stream: Stream, peer: Peer) {
 pub(super) fn resume(core: &Arc<Core>, work: Work) {
     let session = work.session();
     let core_of_thread = Arc::clone(core);
-    if let Err(error) = core.crew.run(move || serve(&core_of_thread, work)) {
+    if let Err(error) = core.workers.run(move || serve(&core_of_thread, work)) {
         log::error!("no thread for a parked connection: {error}");
         if let Some(session) = session {
             session.end(CloseReason::TransportError);

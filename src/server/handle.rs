@@ -20,7 +20,6 @@ use super::{
     config::{Config, is_duration},
     connections::Connections,
     cors::Cors,
-    crew::Crew,
     dispatch,
     drain::DrainHandle,
     engine::EngineHandlers,
@@ -39,7 +38,7 @@ use super::{
     stats::{Stats, StatsWatch},
     store::{Kept, Store},
     stream::Waker,
-    tend::TendHandle,
+    workers::Workers,
 };
 use crate::{
     proto::{CloseReason, engine::TransportKind, limits},
@@ -71,10 +70,9 @@ pub(super) struct Core {
     pub(super) config: Config,
     pub(super) hub: HubHandle,
     pub(super) drain: DrainHandle,
-    pub(super) tend: TendHandle,
     pub(super) sessions: Registry,
     pub(super) connections: Arc<Connections>,
-    pub(super) crew: Arc<Crew>,
+    pub(super) workers: Arc<Workers>,
     pub(super) lot: Arc<Lot>,
     /// What waits for the clients.
     pub(super) waiting: Arc<Budget>,
@@ -104,7 +102,7 @@ impl Core {
     /// How long a connection may be silent before it is parked. `None`: for ever.
     pub(super) fn silence(&self) -> Option<Duration> {
         let silence = self.config.park_after?;
-        Some(if self.crew.is_crowded() { silence / HASTE } else { silence })
+        Some(if self.workers.is_crowded() { silence / HASTE } else { silence })
     }
 
     /// Too much waits for all clients together: the largest backlogs go, until it is no more than may be.
@@ -326,7 +324,6 @@ impl Builder {
         };
         let (hub, queue) = HubHandle::new(&config);
         let (drain, drain_thread) = DrainHandle::start()?;
-        let (tend, tend_thread) = TendHandle::start(config.stack_size)?;
         let names: Vec<Arc<str>> =
             namespaces.iter().map(|namespace| namespace.name.as_str().into()).collect();
         let store_watch = StoreWatch::new();
@@ -347,7 +344,7 @@ impl Builder {
         let core = Arc::new(Core {
             sessions: Registry::new(config.max_connections),
             connections: Arc::new(Connections::new(config.tcp_connections())),
-            crew: Arc::new(Crew::new(config.stack_size)),
+            workers: Arc::new(Workers::new(config.stack_size)),
             lot: Arc::new(Lot::new()?),
             waiting: Arc::new(Budget::new(config.total_outbox_bytes())),
             receiving: Arc::new(Budget::new(config.total_receive_bytes())),
@@ -361,7 +358,6 @@ impl Builder {
             config,
             hub,
             drain,
-            tend,
             endpoints,
             namespaces,
             routes,
@@ -369,13 +365,8 @@ impl Builder {
         let waker = Arc::new(Waker::new()?);
         let accept_thread = front_door::start(&core, listener, Arc::clone(&waker))?;
         let lot_thread = lot::start(&core)?;
-        let threads = Threads {
-            accept: accept_thread,
-            hub: hub_thread,
-            drain: drain_thread,
-            tend: tend_thread,
-            lot: lot_thread,
-        };
+        let threads =
+            Threads { accept: accept_thread, hub: hub_thread, drain: drain_thread, lot: lot_thread };
         let stage = Mutex::new(Stage::Running(Some(threads)));
         Ok(Server(Arc::new(Running { core, local_addr, waker, stage, staged: Condvar::new() })))
     }
@@ -433,7 +424,6 @@ struct Threads {
     accept: JoinHandle<()>,
     hub: JoinHandle<()>,
     drain: JoinHandle<()>,
-    tend: JoinHandle<()>,
     lot: JoinHandle<()>,
 }
 
@@ -631,20 +621,21 @@ impl Running {
         }
         let grace = acks::deadline(grace);
         all_gone &= core.connections.wait_until_none(grace);
+        // Before the hub, which the last handlers may still want. What a handler asks of the hub later fails.
+        let at_least = |deadline: Instant| deadline.max(Instant::now() + MOMENT);
+        all_gone &= core.workers.wait_until_idle(at_least(grace));
         // Nobody is parked any more, unless its last handler has not returned.
         core.lot.stop();
-        core.crew.close();
-        all_gone &= core.crew.wait_until_none(grace.max(Instant::now() + MOMENT));
-        // Tend before hub: the last handlers may still want the hub. What a handler asks of the hub later fails.
-        core.tend.stop();
-        all_gone &= join(threads.tend, grace.max(Instant::now() + MOMENT));
         core.hub.stop();
         core.drain.stop();
         // These run no handlers, so they end.
         for thread in [threads.hub, threads.drain, threads.lot] {
             all_gone &= thread.join().is_ok();
         }
-        all_gone
+        // The data that the hub kept for clients is dropped by then.
+        all_gone &= core.workers.wait_until_idle(at_least(grace));
+        core.workers.close();
+        all_gone & core.workers.wait_until_none(at_least(grace))
     }
 }
 
@@ -669,14 +660,3 @@ fn open(
 
 /// What a thread that has nothing to do needs to end.
 const MOMENT: Duration = Duration::from_millis(100);
-
-/// Waits for a thread, which may be inside a handler that does not return. `false`: it was still there at the deadline.
-fn join(thread: JoinHandle<()>, deadline: Instant) -> bool {
-    while !thread.is_finished() {
-        if Instant::now() >= deadline {
-            return false;
-        }
-        thread::sleep(Duration::from_millis(1));
-    }
-    thread.join().is_ok()
-}

@@ -28,12 +28,13 @@ use super::{
     config::Config,
     dispatch::Todo,
     error::EmitError,
+    membership::Membership,
     outbox::Packets,
     recovery::{Claim, Recovery, Resume},
     rooms::Rooms,
     session::Session,
-    socket::{self, Socket},
     store::{Change, KeptAnswer},
+    workers::HubData,
 };
 use crate::{
     proto::{
@@ -104,21 +105,21 @@ pub(super) enum Command {
     /// A socket is connected, and this tells its client so. Together, so that whoever hears of the socket finds it in the
     /// namespace, and no broadcast comes before the consent.
     Enter {
-        socket: Socket,
+        socket: Arc<Membership>,
         consent: Encoded,
         /// Whose place it takes.
         resume: Option<Box<Resume>>,
         order: Order,
     },
-    /// It has left; `lost`: and may come back.
+    /// It has left; `lost`: and may come back, and then finds this data again.
     Exit {
-        socket: Socket,
-        lost: bool,
+        socket: Arc<Membership>,
+        lost: Option<HubData>,
     },
     /// The handlers of one that was lost have been told.
-    Left(Socket),
-    Join(Socket, SmallVec<[Arc<str>; 1]>, Option<Order>),
-    Leave(Socket, Arc<str>, Option<Order>),
+    Left(Arc<Membership>),
+    Join(Arc<Membership>, SmallVec<[Arc<str>; 1]>, Option<Order>),
+    Leave(Arc<Membership>, Arc<str>, Option<Order>),
     Emit {
         namespace: usize,
         to: Arc<Selection>,
@@ -144,7 +145,7 @@ pub(super) enum Command {
     /// A client that has asked for the place of one that was lost does not take it.
     Release(Box<Resume>),
     /// The application's data of a socket, as the store keeps it.
-    Data(Socket, Option<Bytes>, Option<Order>),
+    Data(Arc<Membership>, Option<Bytes>, Option<Order>),
     /// What a client was answered, for its retries.
     Remember(Box<KeptAnswer>, Order),
     /// A client's retries are over.
@@ -152,7 +153,7 @@ pub(super) enum Command {
     /// What belongs together: the store gets all of it or nothing.
     Together(Vec<Self>),
     /// Some acknowledgement is awaited until then.
-    AckDeadline(Weak<socket::Inner>, Instant),
+    AckDeadline(Weak<Membership>, Instant),
     Stop,
 }
 
@@ -161,11 +162,11 @@ const _: () = assert!(size_of::<Command>() <= 64);
 
 pub(super) enum Question {
     /// The rooms of a socket, its own id not among them.
-    RoomsOf(Socket, Sender<Vec<Arc<str>>>),
+    RoomsOf(Arc<Membership>, Sender<Vec<Arc<str>>>),
     /// How many are in the room.
     Count(Arc<str>, Sender<usize>),
     /// The sockets selected.
-    Sockets(Arc<Selection>, Sender<Vec<Socket>>),
+    Sockets(Arc<Selection>, Sender<Vec<Arc<Membership>>>),
     /// Whether the client that was known by this pid, and has this offset, can go on where it was.
     Claim(Arc<str>, Option<Arc<str>>, Sender<Claim>),
 }
@@ -374,7 +375,7 @@ impl HubHandle {
         self.try_send(Command::Direct { session, packet, volatile, order: order() })
     }
 
-    pub(super) fn enter(&self, socket: Socket, consent: Encoded, resume: Option<Box<Resume>>) {
+    pub(super) fn enter(&self, socket: Arc<Membership>, consent: Encoded, resume: Option<Box<Resume>>) {
         self.send(Command::Enter { socket, consent, resume, order: order() });
     }
 
@@ -384,15 +385,15 @@ impl HubHandle {
     }
 
     /// In effect for whatever this thread emits later; with recovery, kept before that goes out.
-    pub(super) fn join(&self, socket: Socket, rooms: SmallVec<[Arc<str>; 1]>) {
+    pub(super) fn join(&self, socket: Arc<Membership>, rooms: SmallVec<[Arc<str>; 1]>) {
         self.send(Command::Join(socket, rooms, self.recovers.then(order)));
     }
 
-    pub(super) fn leave(&self, socket: Socket, room: Arc<str>) {
+    pub(super) fn leave(&self, socket: Arc<Membership>, room: Arc<str>) {
         self.send(Command::Leave(socket, room, self.recovers.then(order)));
     }
 
-    pub(super) fn keep_data(&self, socket: Socket, data: Option<Bytes>) {
+    pub(super) fn keep_data(&self, socket: Arc<Membership>, data: Option<Bytes>) {
         self.send(Command::Data(socket, data, self.recovers.then(order)));
     }
 
@@ -408,6 +409,10 @@ impl HubHandle {
 
     /// Waits until the hub has looked at every deadline that is due.
     pub(super) fn ring(&self) {
+        if IS_HUB.get() {
+            // It cannot wait for itself.
+            return;
+        }
         let (done, answer) = bounded(0);
         self.send(Command::Ring(done));
         // Nothing is ever sent.
@@ -425,7 +430,7 @@ impl HubHandle {
     /// Asks and waits for the answer. `None` after the stop.
     pub(super) fn ask<T>(&self, namespace: usize, question: impl FnOnce(Sender<T>) -> Question) -> Option<T> {
         if IS_HUB.get() {
-            // An application's own `drop`, run here because the hub held the last handle; it cannot be waited for.
+            // It cannot wait for itself.
             return None;
         }
         let (reply, answer) = bounded(1);
@@ -533,7 +538,7 @@ impl Drop for Farewell {
 /// A namespace's members.
 #[derive(Default)]
 struct Space {
-    sockets: HashMap<u32, Socket>,
+    sockets: HashMap<u32, Arc<Membership>>,
     by_id: HashMap<Arc<str>, u32>,
     everybody: Vec<u32>,
     /// Where in `everybody` each is, so that a crowd that leaves costs no search each.
@@ -549,7 +554,7 @@ enum Deadline {
     Connect(Weak<Session>),
     /// The ending should be over by now.
     Cut(Weak<Session>),
-    Ack(Weak<socket::Inner>),
+    Ack(Weak<Membership>),
     /// Recovery may forget something, or its journal is due.
     Recovery,
 }
@@ -718,7 +723,13 @@ impl Hub {
         self.keep(Recovery::close);
     }
 
-    fn enter(&mut self, socket: Socket, mut consent: Encoded, resume: Option<Box<Resume>>, order: Order) {
+    fn enter(
+        &mut self,
+        socket: Arc<Membership>,
+        mut consent: Encoded,
+        resume: Option<Box<Resume>>,
+        order: Order,
+    ) {
         let (namespace, session) = (socket.namespace_index(), Arc::clone(socket.session()));
         let Some(recovery) = &mut self.recovery else {
             self.spaces[namespace].enter(socket);
@@ -754,7 +765,7 @@ impl Hub {
         }
     }
 
-    fn exit(&mut self, socket: &Socket, lost: bool) {
+    fn exit(&mut self, socket: &Arc<Membership>, lost: Option<HubData>) {
         self.spaces[socket.namespace_index()].exit(socket);
         self.keep(|recovery| recovery.exit(socket, lost, Instant::now()));
     }
@@ -764,7 +775,7 @@ impl Hub {
         self.config.room_bytes_total.saturating_sub(taken)
     }
 
-    fn join(&mut self, socket: &Socket, names: &[Arc<str>]) {
+    fn join(&mut self, socket: &Arc<Membership>, names: &[Arc<str>]) {
         let left = self.room_bytes_left();
         let recovery = &mut self.recovery;
         let space = &mut self.spaces[socket.namespace_index()];
@@ -1015,7 +1026,7 @@ impl Hub {
                         && socket.session().ended().is_none()
                     {
                         let session = Arc::clone(socket.session());
-                        session.leave_todo(Todo::AckTimeout(Socket::from_inner(socket)));
+                        session.leave_todo(Todo::AckTimeout(socket));
                     }
                 }
             }
@@ -1067,20 +1078,20 @@ impl Hub {
 
 impl Space {
     /// Whether the socket is a member: its seat may be another's by now.
-    fn has(&self, socket: &Socket) -> bool {
+    fn has(&self, socket: &Arc<Membership>) -> bool {
         self.sockets.get(&socket.slot()).is_some_and(|member| member.is_same(socket))
     }
 
-    fn rooms_of(&self, socket: &Socket) -> Vec<Arc<str>> {
+    fn rooms_of(&self, socket: &Arc<Membership>) -> Vec<Arc<str>> {
         if self.has(socket) { self.rooms.of(socket.slot()).cloned().collect() } else { Vec::new() }
     }
 
     /// `false`: it was not there.
-    fn leave(&mut self, socket: &Socket, name: &str) -> bool {
+    fn leave(&mut self, socket: &Arc<Membership>, name: &str) -> bool {
         self.has(socket) && self.rooms.leave(socket.slot(), name)
     }
 
-    fn enter(&mut self, socket: Socket) {
+    fn enter(&mut self, socket: Arc<Membership>) {
         let slot = socket.slot();
         self.by_id.insert(socket.shared_id(), slot);
         self.places.insert(slot, self.everybody.len());
@@ -1088,7 +1099,7 @@ impl Space {
         self.sockets.insert(slot, socket);
     }
 
-    fn exit(&mut self, socket: &Socket) {
+    fn exit(&mut self, socket: &Arc<Membership>) {
         let slot = socket.slot();
         if !self.has(socket) {
             return;
@@ -1112,7 +1123,7 @@ impl Space {
     /// `joined`: hears of each room that it was not in before.
     fn join(
         &mut self,
-        socket: &Socket,
+        socket: &Arc<Membership>,
         names: &[Arc<str>],
         max: usize,
         mut left: usize,

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   conn-N ── silent for park_after ──► park ──► epoll, one thread for all
-//!   conn-M ◄── crew ◄── the first byte, the peer's end, a packet for a held GET, a deadline
+//!   conn-M ◄── workers ◄── the first byte, the peer's end, a packet for a held GET, a deadline
 //! ```
 //! What waits here: WebSockets, held GETs, and HTTP connections between two requests. A parked connection costs its descriptor
 //! and a little memory, but no stack. Signs of life, pongs and pings, are taken note of right here, so that ten thousand idle

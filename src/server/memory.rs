@@ -55,6 +55,8 @@ impl Config {
             .saturating_add(self.room_bytes_total)
             .saturating_add(journal::BYTES_MAX)
             .saturating_add(hub::TOGETHER_TOTAL)
+            // A worker thread for each value that is being dropped.
+            .saturating_add(self.max_connections.saturating_mul(STACK))
             // One more replay may be in the batch that has reached its end.
             .saturating_add(hub::REPLAY_MAX + self.outbox_bytes() / 2)
     }
@@ -71,8 +73,8 @@ impl Config {
             .saturating_add(self.max_auth_size)
             .saturating_add(ACK.saturating_mul(self.max_pending_acks));
         let sockets = namespaces.clamp(1, self.max_namespaces).saturating_mul(socket);
-        // Attachments that are due have an allowance of their own.
-        (SESSION + self.max_head_size + budget::ALLOWANCE).saturating_add(sockets)
+        // Attachments that are due have an allowance of their own; and a worker thread may run handlers that were queued.
+        (STACK + SESSION + self.max_head_size + budget::ALLOWANCE).saturating_add(sockets)
     }
 }
 
@@ -83,7 +85,7 @@ mod tests {
     use super::*;
 
     #[rstest]
-    #[case::of_the_defaults(|_: &mut Config| {}, 1_024)]
+    #[case::of_the_defaults(|_: &mut Config| {}, 1_088)]
     #[case::of_a_small_box(small, 64)]
     fn the_promise_is_worth_something(#[case] set_up: impl FnOnce(&mut Config), #[case] mebibytes: usize) {
         let mut config = Config::default();

@@ -51,7 +51,6 @@ mod config;
 mod connect;
 mod connections;
 mod cors;
-mod crew;
 mod dispatch;
 mod drain;
 mod engine;
@@ -62,6 +61,7 @@ mod http;
 mod hub;
 mod journal;
 mod lot;
+mod membership;
 mod memory;
 mod meter;
 #[cfg(all(shuttle, any(test, fuzzing)))]
@@ -81,8 +81,8 @@ mod socket;
 mod stats;
 mod store;
 mod stream;
-mod tend;
 mod websocket;
+mod workers;
 
 pub use broadcast::{Broadcast, Reply};
 pub use config::Config;

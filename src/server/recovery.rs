@@ -16,7 +16,6 @@
 //! what counts is not whether the client's offset is in the log, but whether anything meant for the client has left it.
 
 use std::{
-    any::Any,
     collections::{HashMap, VecDeque},
     sync::Arc,
     time::Duration,
@@ -29,9 +28,10 @@ use super::{
     config::Config,
     hub::Selection,
     journal::Journal,
+    membership::Membership,
     origins::{Origin, Origins},
-    socket::Socket,
     store::{Change, Kept, KeptPacket, KeptSession, Stay},
+    workers::HubData,
 };
 use crate::{
     proto::{
@@ -205,9 +205,9 @@ struct Away {
     member: Member,
     /// Up to here, `member.last` tells whether anything was meant for it.
     known: Offset,
-    data: Option<Arc<dyn Any + Send + Sync>>,
+    data: Option<HubData>,
     /// The one that left, until its disconnect handlers have returned.
-    leaving: Option<Socket>,
+    leaving: Option<Arc<Membership>>,
     /// Somebody is about to take its place.
     claimed: bool,
     bytes: usize,
@@ -223,7 +223,7 @@ pub(super) enum Claim {
     Unknown,
     /// It is still there: its session is to be ended, if that has not happened, and the question asked again when the channel
     /// closes.
-    Busy(Option<Socket>, Receiver<()>),
+    Busy(Option<Arc<Membership>>, Receiver<()>),
     Ready(Box<Resume>),
 }
 
@@ -232,7 +232,7 @@ pub(super) enum Claim {
 pub(super) struct Resume {
     pub(super) sid: Arc<str>,
     pub(super) pid: Arc<str>,
-    pub(super) data: Option<Arc<dyn Any + Send + Sync>>,
+    pub(super) data: Option<HubData>,
     /// The application's data as the store has kept it, when `data` did not survive.
     pub(super) kept: Option<Bytes>,
     /// What the client has.
@@ -266,7 +266,7 @@ pub(super) struct Recovery {
     /// By namespace and seat.
     members: Vec<Vec<Option<Box<Member>>>>,
     /// Members of all namespaces by their pid.
-    here: HashMap<Arc<str>, Socket>,
+    here: HashMap<Arc<str>, Arc<Membership>>,
     away: HashMap<Arc<str>, Away>,
     away_bytes: usize,
     /// Those away in the order of their leaving; some may have come back.
@@ -470,7 +470,7 @@ impl Recovery {
     }
 
     /// A new client has come.
-    pub(super) fn enter(&mut self, socket: &Socket) {
+    pub(super) fn enter(&mut self, socket: &Arc<Membership>) {
         let Some(pid) = socket.pid() else { return };
         let member = Member {
             sid: socket.shared_id(),
@@ -486,9 +486,9 @@ impl Recovery {
         self.sit(socket, member);
     }
 
-    fn sit(&mut self, socket: &Socket, member: Member) {
+    fn sit(&mut self, socket: &Arc<Membership>, member: Member) {
         let (namespace, slot) = (socket.namespace_index(), socket.slot());
-        self.here.insert(Arc::clone(&member.pid), socket.clone());
+        self.here.insert(Arc::clone(&member.pid), Arc::clone(socket));
         let members = &mut self.members[namespace];
         let at = slot as usize;
         if members.len() <= at {
@@ -511,12 +511,12 @@ impl Recovery {
     }
 
     /// Whether the socket is the member of its seat.
-    fn is_here(&self, socket: &Socket) -> bool {
+    fn is_here(&self, socket: &Arc<Membership>) -> bool {
         let here = socket.pid().and_then(|pid| self.here.get(pid));
         here.is_some_and(|here| here.is_same(socket))
     }
 
-    pub(super) fn join(&mut self, socket: &Socket, room: &Arc<str>) {
+    pub(super) fn join(&mut self, socket: &Arc<Membership>, room: &Arc<str>) {
         if !self.is_here(socket) {
             return;
         }
@@ -527,7 +527,7 @@ impl Recovery {
         }
     }
 
-    pub(super) fn leave(&mut self, socket: &Socket, room: &str) {
+    pub(super) fn leave(&mut self, socket: &Arc<Membership>, room: &str) {
         if !self.is_here(socket) {
             return;
         }
@@ -540,7 +540,7 @@ impl Recovery {
     }
 
     /// The application's data of this socket, as the store keeps it.
-    pub(super) fn keep_data(&mut self, socket: &Socket, data: Option<Bytes>) {
+    pub(super) fn keep_data(&mut self, socket: &Arc<Membership>, data: Option<Bytes>) {
         if !self.is_here(socket) {
             return;
         }
@@ -552,21 +552,21 @@ impl Recovery {
     }
 
     /// A socket leaves, and may come back if it was only `lost`.
-    pub(super) fn exit(&mut self, socket: &Socket, lost: bool, now: Instant) {
+    pub(super) fn exit(&mut self, socket: &Arc<Membership>, lost: Option<HubData>, now: Instant) {
         if !self.is_here(socket) {
             return;
         }
         let (namespace, slot) = (socket.namespace_index(), socket.slot());
         let Some(mut member) = self.members[namespace][slot as usize].take() else { return };
         self.here.remove(&member.pid);
-        if !lost {
+        let Some(data) = lost else {
             self.waits.retain(|(pid, _)| *pid != member.pid);
             return self.note(Change::Forget(member.pid));
-        }
+        };
         (member.dirty, member.noted) = (false, member.last);
         self.note(Change::Session(record(&self.names[namespace], &member, self.last)));
         let known = self.last;
-        self.put_away(namespace, *member, known, socket.any_data(), Some(socket.clone()), now);
+        self.put_away(namespace, *member, known, Some(data), Some(Arc::clone(socket)), now);
     }
 
     fn put_away(
@@ -574,8 +574,8 @@ impl Recovery {
         namespace: usize,
         member: Member,
         known: Offset,
-        data: Option<Arc<dyn Any + Send + Sync>>,
-        leaving: Option<Socket>,
+        data: Option<HubData>,
+        leaving: Option<Arc<Membership>>,
         since: Instant,
     ) {
         let names: usize = member.times.iter().map(|time| STAY_COST + time.room.len()).sum();
@@ -584,8 +584,9 @@ impl Recovery {
         self.take_away(&pid);
         self.left += 1;
         let number = self.left;
-        let origin =
-            leaving.as_ref().map_or(Origin::Kept(number), |socket| Origin::of(socket.handshake().peer()));
+        let origin = leaving
+            .as_ref()
+            .map_or(Origin::Kept(number), |socket| Origin::of(socket.session().handshake.peer()));
         self.origins.add(origin, number, Arc::clone(&pid));
         self.away_bytes += bytes;
         self.leaving.push_back((since, Arc::clone(&pid)));
@@ -618,7 +619,7 @@ impl Recovery {
     }
 
     /// The handlers of a socket that left have been told.
-    pub(super) fn left(&mut self, socket: &Socket) {
+    pub(super) fn left(&mut self, socket: &Arc<Membership>) {
         let Some(pid) = socket.pid() else { return };
         let Some(away) = self.away.get_mut(pid) else { return };
         if away.leaving.as_ref().is_some_and(|leaving| leaving.is_same(socket)) {
@@ -641,7 +642,7 @@ impl Recovery {
             if socket.namespace_index() != namespace {
                 return Claim::Unknown;
             }
-            let socket = socket.clone();
+            let socket = Arc::clone(socket);
             return self.busy(pid, Some(socket));
         }
         let Some(away) = self.away.get(pid).filter(|away| away.namespace == namespace) else {
@@ -692,7 +693,7 @@ impl Recovery {
         }))
     }
 
-    fn busy(&mut self, pid: &str, socket: Option<Socket>) -> Claim {
+    fn busy(&mut self, pid: &str, socket: Option<Arc<Membership>>) -> Claim {
         let (done, wait) = bounded(0);
         self.waits.push((pid.into(), done));
         Claim::Busy(socket, wait)
@@ -754,7 +755,7 @@ impl Recovery {
     /// A client takes the place of one that was lost. `None`: it cannot any more.
     pub(super) fn restore(
         &mut self,
-        socket: &Socket,
+        socket: &Arc<Membership>,
         resume: &Resume,
         fits: impl FnOnce(&[Arc<str>]) -> bool,
     ) -> Option<Restored> {

@@ -1,7 +1,7 @@
 //! One Engine.IO session: what its threads share, the gate in front of its handlers, and its end.
 //!
 //! ```text
-//!   Polling ──probe, 5──► WebSocket        any ──end(reason)──► ended ──tend──► handlers told, hub told
+//!   Polling ──probe, 5──► WebSocket        any ──end(reason)──► ended ──a worker──► handlers told, hub told
 //! ```
 //! Handlers of one session run one at a time, in order, whichever thread they run on: a thread that wants to dispatch
 //! takes the [`Inbound`] state out of the gate and puts it back afterwards, and no lock is held in between. What comes
@@ -137,8 +137,8 @@ struct Gate {
     /// `None` while a thread dispatches.
     inbound: Option<Box<Inbound>>,
     todo: Vec<Todo>,
-    /// The session is in the tending thread's queue.
-    told: bool,
+    /// The session is in the worker threads' queue.
+    queued: bool,
     /// The hub has forgotten it.
     gone: bool,
     /// Requests find it no more, and nothing waits for it.
@@ -310,27 +310,26 @@ impl Session {
         Some(Turn { session: self, inbound: Some(inbound), before: gate.unfinished.take() })
     }
 
-    /// The tending thread has taken the session out of its queue, and looks after it: its turn, which works off what was
-    /// left, is over when this returns.
-    pub(super) fn tend(self: &Arc<Self>) {
-        self.leave_seat(|gate| gate.told = false);
+    /// A worker thread has taken the session out of the queue: it does what was left at the gate.
+    pub(super) fn serve_queued(self: &Arc<Self>) {
+        self.leave_seat(|gate| gate.queued = false);
         let mut gate = self.gate.lock();
-        // Whoever has the turn does what is to be done, and may take long; the other sessions must not wait for that.
+        // Whoever has the turn does what is to be done.
         let Some(turn) = self.take_turn(&mut gate) else { return };
         drop(gate);
         drop(turn.begin(Vec::new()));
     }
 
-    /// Leaves something for the thread that dispatches next, or dispatches now; wakes the tending thread if none does.
+    /// Leaves something for the thread that dispatches next, or dispatches now; if none does, a worker thread will.
     pub(super) fn leave_todo(self: &Arc<Self>, todo: Todo) {
         let mut gate = self.gate.lock();
         if gate.vacated {
             return;
         }
         gate.todo.push(todo);
-        if gate.inbound.is_some() && !std::mem::replace(&mut gate.told, true) {
+        if gate.inbound.is_some() && !std::mem::replace(&mut gate.queued, true) {
             drop(gate);
-            self.core.tend.tell(Arc::clone(self));
+            self.core.workers.queue(Arc::clone(self));
         }
     }
 
@@ -375,7 +374,7 @@ impl Session {
     fn leave_seat(&self, step: impl FnOnce(&mut Gate)) {
         let mut gate = self.gate.lock();
         step(&mut gate);
-        if gate.gone && gate.cut && !gate.told && !std::mem::replace(&mut gate.vacated, true) {
+        if gate.gone && gate.cut && !gate.queued && !std::mem::replace(&mut gate.vacated, true) {
             let share = gate.share.take();
             drop(gate);
             drop(share);

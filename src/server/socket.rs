@@ -1,6 +1,13 @@
 //! A socket: one client's membership of one namespace. Also the events it brings and their acknowledgements.
 
-use std::{any::Any, borrow::Cow, cell::Cell, fmt, sync::Arc, time::Duration};
+use std::{
+    any::Any,
+    borrow::Cow,
+    cell::Cell,
+    fmt,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
@@ -12,9 +19,9 @@ use super::{
     dispatch::{self, Todo},
     error::{AckError, EmitError},
     hub::{self, Command, Question, Selection},
+    membership::{Identity, Membership},
     namespace::Namespace,
     outbox::Packets,
-    recovery::is_recoverable,
     session::{Handshake, Session},
 };
 use crate::{
@@ -25,13 +32,7 @@ use crate::{
     },
     sys::{
         channel::{RecvTimeoutError, bounded},
-        sync::{
-            Mutex,
-            atomic::{
-                AtomicU8,
-                Ordering::{AcqRel, Acquire, Release},
-            },
-        },
+        sync::{Mutex, atomic::Ordering::AcqRel},
         thread_local,
         time::Instant,
     },
@@ -43,35 +44,14 @@ use crate::{
 pub struct Socket(Arc<Inner>);
 
 pub(super) struct Inner {
-    id: Arc<str>,
+    membership: Arc<Membership>,
     namespace: Namespace,
-    session: Arc<Session>,
     auth: Option<Box<RawValue>>,
-    identity: Identity,
-    state: AtomicU8,
     acks: Mutex<Acks>,
     /// Joined before it was connected.
     early_rooms: Mutex<Vec<Arc<str>>>,
     data: Mutex<Option<Arc<dyn Any + Send + Sync>>>,
 }
-
-/// What a socket is known by beside its id, when the server has connection state recovery.
-#[derive(Debug, Default)]
-pub(super) struct Identity {
-    /// The secret by which it can be recovered.
-    pub(super) pid: Option<Arc<str>>,
-    /// Whether it has taken the place of one that was lost.
-    pub(super) recovered: bool,
-    /// What a client that sends again what was not acknowledged calls itself.
-    pub(super) rid: Option<Arc<str>>,
-}
-
-/// Not connected yet: the middlewares are looking at it.
-const NEW: u8 = 0;
-const CONNECTED: u8 = 1;
-const DISCONNECTED: u8 = 2;
-/// Disconnected, and may come back: what is emitted to it is kept.
-const LOST: u8 = 3;
 
 pub(super) type AckResult = Result<OwnedArgs, AckError>;
 
@@ -93,13 +73,16 @@ impl Socket {
         auth: Option<&RawValue>,
         identity: Identity,
     ) -> Self {
-        Self(Arc::new(Inner {
-            id,
+        Self(Arc::new_cyclic(|inner| Inner {
+            membership: Arc::new(Membership::new(
+                id,
+                namespace.0.index,
+                session,
+                identity,
+                Weak::clone(inner),
+            )),
             namespace,
-            session: Arc::clone(session),
             auth: auth.map(ToOwned::to_owned),
-            identity,
-            state: AtomicU8::new(NEW),
             acks: Mutex::default(),
             early_rooms: Mutex::default(),
             data: Mutex::default(),
@@ -113,7 +96,7 @@ impl Socket {
     /// Its id, which other clients may know; the Engine.IO session's id is another one, and secret.
     #[must_use]
     pub fn id(&self) -> &str {
-        &self.0.id
+        self.0.membership.id()
     }
 
     /// The namespace it is in.
@@ -125,7 +108,7 @@ impl Socket {
     /// What the first request of the session said.
     #[must_use]
     pub fn handshake(&self) -> &Handshake {
-        &self.0.session.handshake
+        &self.session().handshake
     }
 
     /// The auth payload of the CONNECT, an object, as raw JSON. `None` when the client sent none.
@@ -145,20 +128,20 @@ impl Socket {
     /// The transport that its session is on now.
     #[must_use]
     pub fn transport(&self) -> TransportKind {
-        self.0.session.transport()
+        self.session().transport()
     }
 
     /// Whether it can be sent to.
     #[must_use]
     pub fn is_connected(&self) -> bool {
-        self.0.state.load(Acquire) == CONNECTED
+        self.0.membership.is_connected()
     }
 
     /// Official `socket.recovered`: whether this client has taken up the connection that it lost, with id, rooms and data, and what
     /// it missed follows. Always false without [`connection_state_recovery`](super::Config::connection_state_recovery).
     #[must_use]
     pub fn recovered(&self) -> bool {
-        self.0.identity.recovered
+        self.0.membership.recovered()
     }
 
     /// Official `socket.emit`. Without connection state recovery the packet is sent by this thread, at once, unless earlier packets
@@ -189,14 +172,14 @@ impl Socket {
         args: impl Serialize,
         timeout: Duration,
     ) -> Result<(), EmitError> {
-        self.0.session.wait_for_room(acks::deadline(timeout))?;
+        self.session().wait_for_room(acks::deadline(timeout))?;
         self.emit(event, args)
     }
 
     /// Bytes that wait for this client at the moment, because it has not read what was sent before.
     #[must_use]
     pub fn backlog(&self) -> usize {
-        self.0.session.outbox.backlog()
+        self.session().outbox.backlog()
     }
 
     /// Official `socket.volatile.emit`: dropped ([`EmitError::Dropped`]) if it could not leave at once; with connection state recovery
@@ -219,7 +202,7 @@ impl Socket {
         args: impl Serialize,
         timeout: Duration,
     ) -> Result<OwnedArgs, AckError> {
-        if dispatch::is_dispatching(&self.0.session) {
+        if dispatch::is_dispatching(self.session()) {
             return Err(AckError::WouldDeadlock);
         }
         let (answer, wait) = bounded(1);
@@ -271,7 +254,7 @@ impl Socket {
             return self.answer(waiting, Err(AckError::TooMany));
         }
         let sent = if self.is_connected() {
-            self.0.session.send_ordered(packet.clone())
+            self.session().send_ordered(packet.clone())
         } else {
             Err(EmitError::Disconnected)
         };
@@ -283,10 +266,10 @@ impl Socket {
     /// Official `socket.join`. In effect for every emit that this thread makes afterwards; in a middleware, as soon as
     /// the socket is connected.
     pub fn join(&self, room: &str) {
-        if self.0.state.load(Acquire) == NEW {
+        if self.0.membership.is_new() {
             self.0.early_rooms.lock().push(room.into());
         } else {
-            self.0.namespace.0.hub.join(self.clone(), smallvec![room.into()]);
+            self.0.namespace.0.hub.join(self.membership(), smallvec![room.into()]);
         }
     }
 
@@ -294,13 +277,13 @@ impl Socket {
     pub(super) fn join_early_rooms(&self) {
         let rooms = std::mem::take(&mut *self.0.early_rooms.lock());
         if !rooms.is_empty() {
-            self.0.namespace.0.hub.join(self.clone(), rooms.into());
+            self.0.namespace.0.hub.join(self.membership(), rooms.into());
         }
     }
 
     /// Official `socket.leave`.
     pub fn leave(&self, room: &str) {
-        self.0.namespace.0.hub.leave(self.clone(), room.into());
+        self.0.namespace.0.hub.leave(self.membership(), room.into());
     }
 
     /// Official `socket.rooms`, without the socket's own id, which is no room here although
@@ -308,7 +291,7 @@ impl Socket {
     #[must_use]
     pub fn rooms(&self) -> Vec<Arc<str>> {
         let index = self.namespace_index();
-        let question = |reply| Question::RoomsOf(self.clone(), reply);
+        let question = |reply| Question::RoomsOf(self.membership(), reply);
         self.0.namespace.0.hub.ask(index, question).unwrap_or_default()
     }
 
@@ -338,7 +321,7 @@ impl Socket {
     /// Removes its client from all namespaces and closes the connection. The reasons: this socket's, and the session's.
     pub(super) fn hang_up(&self, reason: CloseReason, of_session: CloseReason) {
         self.leave_namespace(reason);
-        self.0.session.leave_todo(Todo::HangUp(hub::unfinished(), of_session));
+        self.session().leave_todo(Todo::HangUp(hub::unfinished(), of_session));
     }
 
     /// Official `socket.data`: keeps `data` with the socket, in place of what was kept.
@@ -347,7 +330,7 @@ impl Socket {
     /// [`keep_data`](super::NamespaceBuilder::keep_data) was called for `T`.
     pub fn set_data<T: Any + Send + Sync>(&self, data: T) {
         self.set_any_data(Some(Arc::new(data)));
-        if self.0.state.load(Acquire) != NEW {
+        if !self.0.membership.is_new() {
             self.keep_data();
         }
     }
@@ -355,11 +338,12 @@ impl Socket {
     /// Has the store keep what is kept with the socket, if it is of the type that the namespace keeps.
     pub(super) fn keep_data(&self) {
         let (Some(codec), Some(data)) = (&self.0.namespace.0.handlers.data, self.any_data()) else { return };
-        self.0.namespace.0.hub.keep_data(self.clone(), (codec.encode)(&*data));
+        self.0.namespace.0.hub.keep_data(self.membership(), (codec.encode)(&*data));
     }
 
     pub(super) fn set_any_data(&self, data: Option<Arc<dyn Any + Send + Sync>>) {
-        *self.0.data.lock() = data;
+        // Dropped without the lock: `Drop` is user code.
+        let _before = std::mem::replace(&mut *self.0.data.lock(), data);
     }
 
     pub(super) fn any_data(&self) -> Option<Arc<dyn Any + Send + Sync>> {
@@ -373,7 +357,7 @@ impl Socket {
     }
 
     pub(super) fn shared_id(&self) -> Arc<str> {
-        Arc::clone(&self.0.id)
+        self.0.membership.shared_id()
     }
 
     pub(super) fn is_same(&self, other: &Self) -> bool {
@@ -381,37 +365,35 @@ impl Socket {
     }
 
     pub(super) fn namespace_index(&self) -> usize {
-        self.0.namespace.0.index
+        self.0.membership.namespace_index()
     }
 
     pub(super) fn pid(&self) -> Option<&Arc<str>> {
-        self.0.identity.pid.as_ref()
+        self.0.membership.pid()
     }
 
     pub(super) fn rid(&self) -> Option<&Arc<str>> {
-        self.0.identity.rid.as_ref()
+        self.0.membership.rid()
     }
 
-    /// The seat of its session.
-    pub(super) fn slot(&self) -> u32 {
-        self.0.session.slot
+    /// What the hub keeps of it.
+    pub(super) fn membership(&self) -> Arc<Membership> {
+        Arc::clone(&self.0.membership)
     }
 
     pub(super) fn session(&self) -> &Arc<Session> {
-        &self.0.session
+        self.0.membership.session()
     }
 
     /// The middlewares let it pass.
     pub(super) fn set_connected(&self) {
-        self.0.state.store(CONNECTED, Release);
+        self.0.membership.set_connected();
         self.0.namespace.0.connected.fetch_add(1, AcqRel);
     }
 
     /// `false`: it was not connected, so there is nothing to tell anybody.
     pub(super) fn set_disconnected(&self, reason: CloseReason) -> bool {
-        let lost = self.0.identity.pid.is_some() && is_recoverable(reason);
-        let then = if lost { LOST } else { DISCONNECTED };
-        let was = self.0.state.compare_exchange(CONNECTED, then, AcqRel, Acquire).is_ok();
+        let was = self.0.membership.set_disconnected(reason);
         if was {
             self.0.namespace.0.connected.fetch_sub(1, AcqRel);
         }
@@ -422,7 +404,7 @@ impl Socket {
     fn leave_namespace(&self, reason: CloseReason) {
         if self.set_disconnected(reason) {
             // Before the packet: when its client joins again at once, this socket must not be there any more.
-            self.0.session.leave_todo(Todo::Left(self.clone(), reason));
+            self.session().leave_todo(Todo::Left(self.clone(), reason));
             self.send_disconnect();
         }
     }
@@ -439,7 +421,7 @@ impl Socket {
     fn send_disconnect(&self) {
         // `()` always encodes; a failed send means that the session has ended by itself.
         if let Ok(packet) = Outgoing::disconnect(self.0.namespace.name()).encode(&()) {
-            let _ = self.0.session.send_ordered(packet);
+            let _ = self.session().send_ordered(packet);
         }
     }
 
@@ -455,7 +437,7 @@ impl Socket {
         if !hub.recovers() || id.is_some() {
             return self.send(&packet, args, volatile);
         }
-        if !matches!(self.0.state.load(Acquire), CONNECTED | LOST) {
+        if !self.0.membership.is_connected_or_lost() {
             return Err(EmitError::Disconnected);
         }
         let to = Selection { only: Some(self.shared_id()), ..Selection::default() };
@@ -471,7 +453,7 @@ impl Socket {
         if !self.is_connected() {
             return Err(EmitError::Disconnected);
         }
-        let session = &self.0.session;
+        let session = self.session();
         if !hub::caught_up() {
             let packet = packet.encode(args)?;
             return self.0.namespace.0.hub.direct(Arc::clone(session), packet, volatile);
@@ -489,7 +471,7 @@ impl Socket {
     }
 
     fn await_ack(&self, id: u64, waiting: Waiting) -> Result<(), Waiting> {
-        let max = self.0.session.core.config.max_pending_acks;
+        let max = self.session().core.config.max_pending_acks;
         let alarm = self.0.acks.lock().insert(id, waiting, max)?;
         self.set_ack_alarm(alarm);
         Ok(())
@@ -497,7 +479,7 @@ impl Socket {
 
     fn set_ack_alarm(&self, alarm: Option<Instant>) {
         if let Some(at) = alarm {
-            self.0.namespace.0.hub.send(Command::AckDeadline(Arc::downgrade(&self.0), at));
+            self.0.namespace.0.hub.send(Command::AckDeadline(Arc::downgrade(&self.0.membership), at));
         }
     }
 
@@ -555,9 +537,14 @@ impl fmt::Debug for Socket {
     }
 }
 
-impl Inner {
-    pub(super) fn session(&self) -> &Arc<Session> {
-        &self.session
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // Whoever drops the last handle of a socket must not suffer from what the application has left in it.
+        let (data, acks) = (self.data.lock().take(), std::mem::take(&mut *self.acks.lock()));
+        if let Some(data) = data {
+            dispatch::guard_drop(data);
+        }
+        dispatch::guard_drop(acks);
     }
 }
 

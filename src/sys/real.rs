@@ -4,7 +4,7 @@ pub(crate) use std::{thread, thread_local};
 
 /// Locks, and what is shared without one.
 pub(crate) mod sync {
-    pub(crate) use parking_lot::{Condvar, Mutex};
+    pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard};
     pub(crate) use std::sync::{OnceLock, atomic};
 }
 

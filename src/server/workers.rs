@@ -1,0 +1,388 @@
+//! The worker threads: one for each connection that talks, and a few at rest for the next ones. They also do what is
+//! **queued**: handlers of sessions that have no thread at the moment, and `Drop` of the application's data.
+//!
+//! ```text
+//!   run(task) ──► a thread at rest takes it, or a new one begins ──► task ──► queue ──► at rest for a while ──► ends
+//!   queue(work) ► one thread works the queue off
+//!                 └─ it makes no progress for STALL: as many again, until there is one for each piece of work
+//! ```
+//! There are at most as many threads as tasks, pieces of work and [`RESTING_MAX`] together. The permits bound the tasks, and
+//! each session is in the queue at most once. A task never waits for another one, because any of them may block. Queued work
+//! waits no longer than a few times [`STALL`] for work that blocks.
+
+use std::{any::Any, collections::VecDeque, fmt, io, sync::Arc, time::Duration};
+
+use super::{admission::Seldom, dispatch, session::Session};
+use crate::sys::{
+    channel::{Receiver, Sender, bounded},
+    sync::{
+        Condvar, Mutex, MutexGuard,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    thread,
+    time::Instant,
+};
+
+/// Threads at rest: enough for a burst of short connections, and some hundred kilobytes of stacks.
+const RESTING_MAX: usize = 16;
+
+/// How long a thread rests before it ends.
+const REST: Duration = Duration::from_secs(5);
+
+/// More threads than this are a crowd: some megabytes.
+const CROWD: usize = 128;
+
+/// When nothing was taken out of the queue for so long, whoever works it off is blocked, and more threads do.
+const STALL: Duration = Duration::from_millis(5);
+
+/// Something to be done on a thread of its own.
+type Task = Box<dyn FnOnce() + Send>;
+
+/// A value of the application, whose `Drop` is user code.
+type Value = Arc<dyn Any + Send + Sync>;
+
+enum Work {
+    /// A session has handlers to run.
+    Session(Arc<Session>),
+    Drop(Value),
+}
+
+pub(super) struct Workers {
+    state: Mutex<State>,
+    /// The threads there are, for who asks often.
+    threads: AtomicUsize,
+    /// A thread has ended, or the queue has become empty.
+    fewer: Condvar,
+    tasks: Receiver<Task>,
+    stack_size: usize,
+}
+
+struct State {
+    /// Hands a task to a thread that waits for one at this moment. `None`: closed.
+    hand_over: Option<Sender<Task>>,
+    resting: usize,
+    /// Counts the threads that ever were, for their names.
+    begun: u64,
+    queue: VecDeque<Work>,
+    /// Values in the queue.
+    values: usize,
+    /// Pieces of work that were taken out of the queue.
+    taken: u64,
+    /// Threads that work the queue off.
+    serving: usize,
+    /// A thread watches the queue.
+    watched: bool,
+    complaint: Seldom,
+}
+
+impl Workers {
+    pub(super) fn new(stack_size: usize) -> Self {
+        let (hand_over, tasks) = bounded(0);
+        let state = State {
+            hand_over: Some(hand_over),
+            resting: 0,
+            begun: 0,
+            queue: VecDeque::new(),
+            values: 0,
+            taken: 0,
+            serving: 0,
+            watched: false,
+            complaint: Seldom::default(),
+        };
+        Self {
+            state: Mutex::new(state),
+            threads: AtomicUsize::new(0),
+            fewer: Condvar::new(),
+            tasks,
+            stack_size,
+        }
+    }
+
+    /// Has a thread do it, at once.
+    ///
+    /// # Errors
+    /// No thread could be had; the task is dropped, and what it owned with it.
+    pub(super) fn run(self: &Arc<Self>, task: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        let mut task: Task = Box::new(task);
+        let number = {
+            let mut state = self.state.lock();
+            let Some(hand_over) = &state.hand_over else { return Err(io::ErrorKind::BrokenPipe.into()) };
+            task = match hand_over.try_send(task) {
+                Ok(()) => return Ok(()),
+                Err(refused) => refused.into_inner(),
+            };
+            self.threads.fetch_add(1, Relaxed);
+            state.begun += 1;
+            state.begun
+        };
+        let worker = Worker(Arc::clone(self));
+        thread::Builder::new()
+            .name(format!("conn-{number}"))
+            .stack_size(self.stack_size)
+            .spawn(move || worker.work(task))
+            .map(drop)
+    }
+
+    /// Has a thread run the handlers of a session. After [`close`](Self::close) no handler runs any more.
+    pub(super) fn queue(self: &Arc<Self>, session: Arc<Session>) {
+        self.push(Work::Session(session));
+    }
+
+    /// Drops a value of the application on a thread that may run its `Drop`.
+    pub(super) fn queue_drop(self: &Arc<Self>, value: Value) {
+        self.push(Work::Drop(value));
+    }
+
+    /// Whether so many values wait for their `Drop`, or are in it.
+    fn drops_at_least(&self, max: usize) -> bool {
+        self.state.lock().values >= max
+    }
+
+    fn push(self: &Arc<Self>, work: Work) {
+        let mut state = self.state.lock();
+        if state.hand_over.is_none() {
+            drop(state);
+            return abandon([work].into());
+        }
+        state.values += usize::from(matches!(work, Work::Drop(_)));
+        state.queue.push_back(work);
+        self.see_to_queue(state);
+    }
+
+    /// Sees that somebody works the queue off, or watches those who do.
+    fn see_to_queue(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
+        if state.serving == 0 {
+            state.serving = 1;
+            drop(state);
+            self.serve_on_another();
+        } else if !state.watched {
+            state.watched = true;
+            drop(state);
+            let workers = Arc::clone(self);
+            if let Err(error) = self.run(move || workers.watch()) {
+                self.state.lock().watched = false;
+                self.complain(&error);
+            }
+        }
+    }
+
+    /// Has a thread, which is counted in already, work the queue off.
+    fn serve_on_another(self: &Arc<Self>) {
+        let workers = Arc::clone(self);
+        if let Err(error) = self.run(move || workers.serve()) {
+            self.state.lock().serving -= 1;
+            self.complain(&error);
+        }
+    }
+
+    /// The next thread that has nothing to do will work the queue off.
+    fn complain(&self, error: &io::Error) {
+        if self.state.lock().complaint.now() {
+            log::error!("no thread for queued handlers for now: {error}");
+        }
+    }
+
+    /// Works the queue off.
+    fn serve(self: &Arc<Self>) {
+        loop {
+            let mut state = self.state.lock();
+            let Some(work) = state.queue.pop_front() else {
+                state.serving -= 1;
+                self.fewer.notify_all();
+                return;
+            };
+            state.taken += 1;
+            if state.queue.is_empty() {
+                drop(state);
+            } else {
+                // What follows must not wait for this, should it block.
+                self.see_to_queue(state);
+            }
+            self.perform(work);
+        }
+    }
+
+    fn perform(&self, work: Work) {
+        match work {
+            Work::Session(session) => session.serve_queued(),
+            Work::Drop(value) => {
+                dispatch::guard_drop(value);
+                self.state.lock().values -= 1;
+            }
+        }
+    }
+
+    /// Looks whether the queue gets shorter, for as long as there is something in it. When it does not, twice as many
+    /// threads work it off.
+    fn watch(self: &Arc<Self>) {
+        let mut state = self.state.lock();
+        while !state.queue.is_empty() {
+            let seen = state.taken;
+            drop(state);
+            thread::sleep(STALL);
+            state = self.state.lock();
+            if state.taken != seen || state.queue.is_empty() {
+                continue;
+            }
+            let more = state.serving.clamp(1, state.queue.len());
+            state.serving += more;
+            drop(state);
+            for _ in 0..more {
+                self.serve_on_another();
+            }
+            state = self.state.lock();
+        }
+        state.watched = false;
+    }
+
+    /// Whether there are so many threads that their memory counts.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.threads.load(Relaxed) > CROWD
+    }
+
+    /// Waits until nothing is queued, and nothing that was is being done. `false`: something still is at the deadline.
+    pub(super) fn wait_until_idle(&self, deadline: Instant) -> bool {
+        let mut state = self.state.lock();
+        while state.serving > 0 {
+            if self.fewer.wait_until(&mut state, deadline).timed_out() {
+                return state.serving == 0;
+            }
+        }
+        true
+    }
+
+    /// Threads at rest end, the others after their task. No new task is taken, and nothing that is still queued is done.
+    pub(super) fn close(&self) {
+        let rest = {
+            let mut state = self.state.lock();
+            state.hand_over = None;
+            std::mem::take(&mut state.queue)
+        };
+        abandon(rest);
+    }
+
+    /// `false`: some are still there at the deadline.
+    pub(super) fn wait_until_none(&self, deadline: Instant) -> bool {
+        let mut state = self.state.lock();
+        while self.threads.load(Relaxed) > 0 {
+            if self.fewer.wait_until(&mut state, deadline).timed_out() {
+                return self.threads.load(Relaxed) == 0;
+            }
+        }
+        true
+    }
+}
+
+/// Drops what comes too late to be done. Values of the application are dropped on a thread that nobody waits for.
+fn abandon(mut work: VecDeque<Work>) {
+    work.retain(|work| matches!(work, Work::Drop(_)));
+    if work.is_empty() {
+        return;
+    }
+    let drop_all = move || {
+        for work in work {
+            if let Work::Drop(value) = work {
+                dispatch::guard_drop(value);
+            }
+        }
+    };
+    if let Err(error) = thread::Builder::new().name("drop".into()).spawn(drop_all) {
+        log::error!("no thread to drop the data of sockets: {error}");
+    }
+}
+
+/// A thread's place among the workers, given up however the thread ends.
+struct Worker(Arc<Workers>);
+
+impl Worker {
+    fn work(self, first: Task) {
+        let mut next = Some(first);
+        while let Some(task) = next {
+            task();
+            self.see_to_queue();
+            next = self.rest();
+        }
+    }
+
+    /// Works the queue off, if no other thread does.
+    fn see_to_queue(&self) {
+        {
+            let mut state = self.0.state.lock();
+            if state.serving > 0 || state.queue.is_empty() {
+                return;
+            }
+            state.serving = 1;
+        }
+        self.0.serve();
+    }
+
+    /// Waits for a task. `None`: this thread is not needed any more.
+    fn rest(&self) -> Option<Task> {
+        {
+            let mut state = self.0.state.lock();
+            if state.resting >= RESTING_MAX || state.hand_over.is_none() {
+                return None;
+            }
+            state.resting += 1;
+        }
+        let task = self.0.tasks.recv_timeout(REST).ok();
+        self.0.state.lock().resting -= 1;
+        task
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        // Under the lock, so that who waits for the last one does not miss it.
+        let _state = self.0.state.lock();
+        self.0.threads.fetch_sub(1, Relaxed);
+        self.0.fewer.notify_all();
+    }
+}
+
+impl fmt::Debug for Workers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Workers").field("threads", &self.threads).finish_non_exhaustive()
+    }
+}
+
+/// Data of the application that the hub keeps for a client that may come back. A worker thread drops it.
+pub(super) struct HubData {
+    value: Option<Value>,
+    workers: Arc<Workers>,
+}
+
+impl HubData {
+    /// `None`: `max` values that the hub had kept are not dropped yet, and it is given no more of them.
+    pub(super) fn new(value: Option<Value>, workers: &Arc<Workers>, max: usize) -> Option<Self> {
+        if value.is_some() && workers.drops_at_least(max) {
+            return None;
+        }
+        Some(Self { value, workers: Arc::clone(workers) })
+    }
+
+    /// The data. The caller is a thread that runs handlers.
+    pub(super) fn get(&self) -> Option<Value> {
+        self.value.clone()
+    }
+}
+
+impl Clone for HubData {
+    fn clone(&self) -> Self {
+        Self { value: self.value.clone(), workers: Arc::clone(&self.workers) }
+    }
+}
+
+impl Drop for HubData {
+    fn drop(&mut self) {
+        if let Some(value) = self.value.take() {
+            self.workers.queue_drop(value);
+        }
+    }
+}
+
+impl fmt::Debug for HubData {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HubData").field("is_some", &self.value.is_some()).finish_non_exhaustive()
+    }
+}
