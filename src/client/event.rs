@@ -63,7 +63,7 @@ impl<'a> Event<'a> {
         self.ack.get().is_some()
     }
 
-    /// Acknowledges the event with `args`: a tuple gives one argument an element, `()` none, everything else one.
+    /// Acknowledges the event, with `args` as [`Socket::emit`] takes them.
     /// Does nothing when the server asked for no acknowledgement, or has been given one.
     ///
     /// # Errors
@@ -100,7 +100,7 @@ pub struct Ack {
 }
 
 impl Ack {
-    /// Acknowledges the event.
+    /// Acknowledges the event, with `args` as [`Socket::emit`] takes them.
     ///
     /// # Errors
     /// As [`Event::ack`]; [`Error::NotConnected`] when the connection that brought the event is gone.

@@ -111,8 +111,11 @@ impl Socket {
         }
     }
 
-    /// Emits an event. `args`: a tuple gives one argument an element, `()` none, everything else one; bytes
-    /// ([`Bytes`](crate::Bytes), or a field that serialises as bytes) become attachments. Never blocks.
+    /// Emits an event. Never blocks.
+    ///
+    /// `args`: a tuple gives one argument an element, `()` gives none. Everything else is one argument: a `Vec`, an array,
+    /// a slice, `null`, an `Option`, a struct. What came in an event ([`Event::args`], [`OwnedArgs`]) is sent on as it came.
+    /// Bytes ([`Bytes`](crate::Bytes), or a field that serialises as bytes) become attachments.
     ///
     /// ```no_run
     /// # let client = tinysio::client::connect("http://localhost:5000")?;
@@ -130,6 +133,7 @@ impl Socket {
     }
 
     /// Emits an event that may be thrown away: it is not buffered, not retried, and dropped when the send queue is full.
+    /// `args` as in [`emit`](Self::emit).
     ///
     /// # Errors
     /// As [`emit`](Self::emit), without those of queue, buffer and connection.
@@ -138,7 +142,7 @@ impl Socket {
     }
 
     /// Emits an event and waits for the server's acknowledgement, for at most `timeout`, buffering included. May be called
-    /// inside a handler: other events then wait, the acknowledgement does not.
+    /// inside a handler: other events then wait, the acknowledgement does not. `args` as in [`emit`](Self::emit).
     ///
     /// # Errors
     /// As [`emit`](Self::emit); [`Error::Timeout`]; [`Error::Disconnected`] at the moment the connection is lost.
@@ -165,6 +169,7 @@ impl Socket {
 
     /// Emits an event and has the acknowledgement brought to `callback`, exactly once, on the handlers' thread:
     /// with the arguments, or with the error, after at most `timeout`. When this returns an error the callback is not called.
+    /// `args` as in [`emit`](Self::emit).
     ///
     /// # Errors
     /// As [`emit`](Self::emit).

@@ -57,7 +57,8 @@ impl Broadcast {
         self
     }
 
-    /// Sends. The packet is encoded once, on this thread; the hub hands it to the recipients.
+    /// Sends. The packet is encoded once, on this thread; the hub hands it to the recipients. `args` as in
+    /// [`Socket::emit`].
     ///
     /// # Errors
     /// [`EmitError::Encode`], [`EmitError::ServerGone`]. What becomes of it at each
@@ -73,7 +74,7 @@ impl Broadcast {
 
     /// Official `io.timeout(t).emitWithAck`: sends, and waits for the acknowledgement of every recipient, which come in
     /// the order of their arrival, each with its socket. The official server rejects the whole call when one is
-    /// missing; here each recipient has its own result.
+    /// missing; here each recipient has its own result. `args` as in [`Socket::emit`].
     ///
     /// # Errors
     /// [`AckError::Emit`] when the packet cannot be encoded; [`AckError::WouldDeadlock`] inside a handler, whose own

@@ -451,7 +451,8 @@ impl Server {
         self.0.core.namespace(namespace).cloned()
     }
 
-    /// Official `io.emit`: to everybody in the namespace `/`; without that namespace, to nobody.
+    /// Official `io.emit`: to everybody in the namespace `/`; without that namespace, to nobody. `args` as in
+    /// [`Socket::emit`].
     ///
     /// # Errors
     /// [`EmitError`].

@@ -234,7 +234,7 @@ impl Namespace {
         self.len() == 0
     }
 
-    /// Official `io.emit`: to everybody in the namespace.
+    /// Official `io.emit`: to everybody in the namespace. `args` as in [`Socket::emit`].
     ///
     /// # Errors
     /// [`EmitError::Encode`], [`EmitError::ServerGone`]. What becomes of it at each recipient is not reported.

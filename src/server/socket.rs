@@ -147,8 +147,9 @@ impl Socket {
     /// Official `socket.emit`. Without connection state recovery the packet is sent by this thread, at once, unless earlier packets
     /// wait.
     ///
-    /// `args`: a tuple gives one argument an element, `()` gives none, everything else is one argument. Byte values
-    /// ([`bytes::Bytes`], whatever serialises as bytes) become attachments.
+    /// `args`: a tuple gives one argument an element, `()` gives none. Everything else is one argument: a `Vec`, an array,
+    /// a slice, `null`, an `Option`, a struct. What came in an event ([`Event::args`], [`OwnedArgs`]) is sent on as it came.
+    /// Byte values ([`bytes::Bytes`], whatever serialises as bytes) become attachments.
     ///
     /// With connection state recovery the hub sends it, as it does a broadcast, and what becomes of it is not reported; for a
     /// client that was just lost it is kept, like everything else that the client misses.
@@ -162,7 +163,7 @@ impl Socket {
     /// As [`emit`](Self::emit), but waits first, at most for `timeout`, while more than half of
     /// [`outbox_bytes_max`](super::Config::outbox_bytes_max) waits for this client: a producer that is faster than its client
     /// goes at the client's pace, and leaves the other half to everybody else. Inside a handler of the same client, nothing more
-    /// is read from it meanwhile.
+    /// is read from it meanwhile. `args` as in [`emit`](Self::emit).
     ///
     /// # Errors
     /// [`EmitError`]; [`EmitError::Timeout`] when the client has not read enough in time.
@@ -183,7 +184,7 @@ impl Socket {
     }
 
     /// Official `socket.volatile.emit`: dropped ([`EmitError::Dropped`]) if it could not leave at once; with connection state recovery
-    /// the hub drops it, and that is not reported.
+    /// the hub drops it, and that is not reported. `args` as in [`emit`](Self::emit).
     ///
     /// # Errors
     /// [`EmitError`].
@@ -191,7 +192,8 @@ impl Socket {
         self.send_event(event, None, &args, true)
     }
 
-    /// Official `socket.timeout(t).emitWithAck`: emits, and waits for the client's acknowledgement.
+    /// Official `socket.timeout(t).emitWithAck`: emits, and waits for the client's acknowledgement. `args` as in
+    /// [`emit`](Self::emit).
     ///
     /// # Errors
     /// [`AckError`]. Inside a handler of the same client it is [`AckError::WouldDeadlock`] at once, because that
@@ -223,7 +225,7 @@ impl Socket {
 
     /// Official `socket.timeout(t).emit(…, callback)`: emits, and has `callback` called once, with the answer or
     /// with the reason that none came. It is called as a handler of this client is: in order with the others, holding up no other
-    /// client.
+    /// client. `args` as in [`emit`](Self::emit).
     ///
     /// # Errors
     /// [`AckError::TooMany`] or [`AckError::Emit`]; `callback` is not called then.

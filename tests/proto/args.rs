@@ -3,7 +3,10 @@
 use std::{borrow::Cow, collections::BTreeMap, iter};
 
 use rstest::rstest;
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Serialize,
+    ser::{SerializeTuple, Serializer},
+};
 use serde_json::{Value, json};
 use tinysio::{
     Bytes, RawValue,
@@ -42,6 +45,24 @@ enum Shape {
     Box { side: u32 },
 }
 
+#[derive(Serialize)]
+#[serde(transparent)]
+struct Rgb([u8; 3]);
+#[derive(Serialize)]
+#[serde(transparent)]
+struct Transparent<T>(T);
+
+/// A `Serialize` that does as a tuple's does.
+struct ByHand(u8, &'static str);
+impl Serialize for ByHand {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut tuple = serializer.serialize_tuple(2)?;
+        tuple.serialize_element(&self.0)?;
+        tuple.serialize_element(self.1)?;
+        tuple.end()
+    }
+}
+
 #[rstest]
 #[case::nothing((), "[]")]
 #[case::a_tuple((1, "a", None::<u8>), r#"[1,"a",null]"#)]
@@ -51,8 +72,18 @@ enum Shape {
 #[case::a_reference(&(1, 2), "[1,2]")]
 #[case::a_box(Box::new((1, 2)), "[1,2]")]
 #[case::a_reference_to_a_box(&&Box::new((1, 2)), "[1,2]")]
-#[case::a_fixed_array_is_a_tuple([1, 2], "[1,2]")]
-#[case::an_empty_array_is_nothing([0u8; 0], "[]")]
+#[case::a_mutable_reference(&mut (1, 2), "[1,2]")]
+#[case::a_cow(Cow::<(i32, i32)>::Owned((1, 2)), "[1,2]")]
+#[case::a_reference_to_nothing(&(), "[]")]
+#[case::an_array([1, 2], "[[1,2]]")]
+#[case::an_array_of_floats([1.0, 2.0, 3.0], "[[1.0,2.0,3.0]]")]
+#[case::an_array_of_one(["a"], r#"[["a"]]"#)]
+#[case::an_empty_array([0u8; 0], "[[]]")]
+#[case::an_array_of_tuples([(1, "a"), (2, "b")], r#"[[[1,"a"],[2,"b"]]]"#)]
+#[case::a_reference_to_an_array(&&[1, 2], "[[1,2]]")]
+#[case::a_box_of_an_array(Box::new([1, 2]), "[[1,2]]")]
+#[case::an_array_in_a_tuple(([1, 2],), "[[1,2]]")]
+#[case::a_tuple_of_arrays(([1, 2], [3, 4]), "[[1,2],[3,4]]")]
 #[case::a_number(7, "[7]")]
 #[case::a_wide_number(u128::MAX, "[340282366920938463463374607431768211455]")]
 #[case::a_float(0.5, "[0.5]")]
@@ -78,10 +109,17 @@ enum Shape {
 #[case::a_struct_variant(Shape::Box { side: 1 }, r#"[{"Box":{"side":1}}]"#)]
 #[case::a_value(json!({"a": [1]}), r#"[{"a":[1]}]"#)]
 #[case::a_value_array(json!([1, 2]), "[[1,2]]")]
-#[case::a_null_value_is_nothing(Value::Null, "[]")]
+#[case::a_null_value(Value::Null, "[null]")]
+#[case::a_reference_to_a_null_value(&Value::Null, "[null]")]
 #[case::a_null_value_in_a_tuple((Value::Null,), "[null]")]
+#[case::nothing_at_all(None::<()>, "[null]")]
+#[case::some_nothing(Some(()), "[null]")]
+#[case::a_transparent_struct_of_an_array(Rgb([1, 2, 3]), "[[1,2,3]]")]
+#[case::a_transparent_struct_of_a_tuple(Transparent((1, 2)), "[[1,2]]")]
+#[case::a_struct_that_serialises_as_a_tuple(ByHand(1, "a"), r#"[[1,"a"]]"#)]
+#[case::raw_null(RawValue::from_string("null".into()).unwrap(), "[null]")]
 #[case::raw(RawValue::from_string("[1, 2]".into()).unwrap(), "[[1, 2]]")]
-fn spreading<T: Serialize>(#[case] data: T, #[case] expected: &str) {
+fn only_tuples_spread<T: Serialize>(#[case] data: T, #[case] expected: &str) {
     assert_eq!(arguments(&data), expected);
 }
 
@@ -89,6 +127,45 @@ fn spreading<T: Serialize>(#[case] data: T, #[case] expected: &str) {
 fn unsized_data() {
     assert_eq!(arguments("a"), r#"["a"]"#);
     assert_eq!(arguments(&[1, 2][..]), "[[1,2]]");
+}
+
+/// Arguments spread however they are handed over, also through code that knows only `Serialize`.
+#[test]
+fn arguments_that_came_spread_again() {
+    fn generic(data: impl Serialize) -> String {
+        arguments(&data)
+    }
+    with_args("[1],null,\"\\ud83d\"", |args| {
+        let expected = r#"[[1],null,"\ud83d"]"#;
+        assert_eq!(generic(&args), expected);
+        assert_eq!(generic(Box::new(args.to_owned())), expected);
+        assert_eq!(generic(Transparent(&args)), expected);
+        assert_eq!(generic((&args,)), format!("[{expected}]"));
+        assert_eq!(generic(Some(&args)), format!("[{expected}]"));
+        assert_eq!(generic(args), expected);
+    });
+    assert_eq!(generic(Args::default()), "[]");
+}
+
+#[test]
+fn arguments_one_by_one() {
+    let mut args = OwnedArgs::default();
+    args.push("a").unwrap();
+    args.push(&Bytes::from_static(&[7])).unwrap();
+    args.push(&RawValue::from_string(r#"{"a":1, "a":1e400}"#.into()).unwrap()).unwrap();
+    args.push(&(Bytes::from_static(&[8, 9]), [1, 2])).unwrap();
+    assert!(matches!(args.push(&vec![Bytes::new(); 9]), Err(EncodeError::TooManyAttachments(11))));
+    assert!(matches!(args.push(&BTreeMap::from([((1, 2), 3)])), Err(EncodeError::Json(_))));
+    let encoded = Outgoing::event("/", "e", None).encode(&args).unwrap();
+    let frames: Vec<_> = encoded.frames().collect();
+    assert_eq!(
+        frames[0].text(),
+        Some(concat!(
+            r#"452-["e","a",{"_placeholder":true,"num":0},{"a":1, "a":1e400},"#,
+            r#"[{"_placeholder":true,"num":1},[1,2]]]"#
+        ))
+    );
+    assert_eq!(frames[1..].iter().map(|frame| frame.data).collect::<Vec<_>>(), [&[7][..], &[8, 9]]);
 }
 
 #[derive(Serialize)]

@@ -9,6 +9,7 @@ use std::sync::{
 use Road::{Polling, Upgrade, WebSocket};
 use rstest::rstest;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tinysio::{Bytes, server::EmitError};
 
 use crate::support::{Client, Frame, Road, addr, eventually, next, serve_root};
@@ -54,6 +55,39 @@ fn arguments_of_every_shape_are_sent(#[values(Polling, WebSocket, Upgrade)] road
     client.expect(r#"42["two",1,"b"]"#);
     client.expect(r#"42["list",[1,2]]"#);
     assert!(matches!(io.emit("disconnect", ()), Err(EmitError::Encode(_))), "a reserved name");
+}
+
+/// Whoever sends, whichever way: a tuple spreads, an array and `null` are one argument.
+#[rstest]
+fn only_tuples_spread(#[values(Polling, WebSocket, Upgrade)] road: Road) {
+    let server = serve_root(|ns| {
+        ns.on("go", |socket, event| {
+            socket.emit("floats", [1.0, 2.0, 3.0])?;
+            socket.emit("null", Value::Null)?;
+            socket.emit("null in an array", &[Value::Null])?;
+            socket.emit("tuple", Box::new((1, [2])))?;
+            socket.emit("again", event.args())?;
+            event.ack([1, 2])
+        });
+        ns.on("ack null", |_, event| event.ack(Value::Null));
+    });
+    let mut client = Client::connected(addr(&server), road);
+    client.send(r#"421["go",[1],null]"#);
+    client.expect(r#"42["floats",[1.0,2.0,3.0]]"#);
+    client.expect(r#"42["null",null]"#);
+    client.expect(r#"42["null in an array",[null]]"#);
+    client.expect(r#"42["tuple",1,[2]]"#);
+    client.expect(r#"42["again",[1],null]"#);
+    client.expect("431[[1,2]]");
+    client.send(r#"422["ack null"]"#);
+    client.expect("432[null]");
+    let io = server.of("/").unwrap();
+    io.emit("all", [[1, 2], [3, 4]]).unwrap();
+    io.except("nobody").emit("all", ["one"]).unwrap();
+    server.emit("all", Value::Null).unwrap();
+    client.expect(r#"42["all",[[1,2],[3,4]]]"#);
+    client.expect(r#"42["all",["one"]]"#);
+    client.expect(r#"42["all",null]"#);
 }
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -1,6 +1,6 @@
 //! The commands of the interactive client: from a typed line to what is meant.
 
-use serde_json::Value;
+use crate::clients::json::Json;
 
 /// Every command with its arguments and what it does, in the order of the help.
 pub(crate) const COMMANDS: [(&str, &str, &str); 10] = [
@@ -20,7 +20,7 @@ pub(crate) const COMMANDS: [(&str, &str, &str); 10] = [
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Command {
     Message(String),
-    Custom(Value),
+    Custom(Json),
     Join(String),
     Leave(String),
     Room(String, String),
@@ -59,8 +59,10 @@ impl Command {
             "msg" => Self::Message(some("msg", rest)?.to_owned()),
             "custom" => {
                 let json = some("custom", rest)?;
-                let value = serde_json::from_str(json);
-                Self::Custom(value.map_err(|error| Misunderstood::Json(error.to_string()))?)
+                Self::Custom(
+                    json.parse()
+                        .map_err(|error: serde_json::Error| Misunderstood::Json(error.to_string()))?,
+                )
             }
             "join" => Self::Join(whole_room("join", rest)?),
             "leave" => Self::Leave(whole_room("leave", rest)?),
@@ -119,7 +121,7 @@ mod tests {
     #[rstest]
     #[case("msg Hello World!", Command::Message("Hello World!".into()))]
     #[case("  MSG  a  b ", Command::Message("a  b".into()))]
-    #[case(r#"custom {"a": [1]}"#, Command::Custom(json!({"a": [1]})))]
+    #[case(r#"custom {"a": [1]}"#, Command::Custom(json!({"a": [1]}).into()))]
     #[case("join chatroom", Command::Join("chatroom".into()))]
     #[case("join my room", Command::Join("my room".into()))]
     #[case(r#"Join "my room""#, Command::Join("my room".into()))]

@@ -80,7 +80,7 @@ fn steps() -> [(&'static str, Tone, Request); 6] {
     [
         ("Sending basic message", Tone::Good, Request::message("Hello from Python client!")),
         ("Sending test message", Tone::Good, Request::message("This is a test message")),
-        ("Sending custom event", Tone::Info, Request::Custom(event)),
+        ("Sending custom event", Tone::Info, Request::Custom(event.into())),
         ("Joining test room", Tone::People, Request::join(ROOM)),
         (
             "Sending room message",

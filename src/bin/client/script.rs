@@ -13,13 +13,13 @@ use std::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::Mutex;
-use serde::{Serialize, Serializer, ser::SerializeTuple};
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::{json, ser::Formatter};
 use tinysio::{
-    Bytes,
+    Bytes, RawValue,
     chat::events,
     client::{Builder, Client, CloseReason, Delivery, Error, Event, Socket},
-    proto::socket::Args,
+    proto::socket::{Arg, Args, EncodeError, OwnedArgs},
 };
 
 use super::flags::{Emit, Flags, Listen};
@@ -37,54 +37,47 @@ const REFUSED: u8 = 3;
 /// The server said nothing.
 const NO_ANSWER: u8 = 4;
 
-/// An argument of an event.
-#[derive(Debug, Clone, PartialEq)]
-enum Argument {
-    Json(Value),
-    Binary(Bytes),
-}
-
-/// The arguments of an event; a tuple, so that each is one.
-#[derive(Debug, Clone, PartialEq)]
-struct Arguments(Vec<Argument>);
-
-impl Serialize for Arguments {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut tuple = serializer.serialize_tuple(self.0.len())?;
-        for argument in &self.0 {
-            match argument {
-                Argument::Json(value) => tuple.serialize_element(value)?,
-                Argument::Binary(bytes) => tuple.serialize_element(bytes)?,
-            }
-        }
-        tuple.end()
-    }
+/// What `room_message` takes.
+#[derive(Debug, Serialize)]
+struct RoomMessage<'a> {
+    room: &'a str,
+    message: &'a RawValue,
 }
 
 impl Emit {
-    fn arguments(&self) -> Result<Arguments, Failure> {
-        let mut all = self.args.iter().map(|text| argument(text)).collect::<Result<Vec<_>, _>>()?;
-        if let (Some(room), events::ROOM_MESSAGE, [Argument::Json(message)]) =
-            (&self.room, self.event.as_str(), all.as_mut_slice())
-            && message.get("room").is_none()
-        {
-            *message = json!({ "room": room, "message": message.take() });
+    fn arguments(&self) -> Result<OwnedArgs, Failure> {
+        let usage = |error: EncodeError| Failure::Usage(error.to_string());
+        let mut arguments = OwnedArgs::default();
+        for text in &self.args {
+            let json = argument(text)?;
+            match &self.room {
+                Some(room) if self.is_only_a_message(&json) => {
+                    arguments.push(&RoomMessage { room, message: &json }).map_err(usage)?;
+                }
+                _ => arguments.push(&json).map_err(usage)?,
+            }
         }
         for path in &self.binary {
-            all.push(Argument::Binary(bytes_of(path)?.into()));
+            arguments.push(&Bytes::from(bytes_of(path)?)).map_err(usage)?;
         }
-        Ok(Arguments(all))
+        Ok(arguments)
+    }
+
+    /// Whether `json` is the message of a `room_message`, which lacks the room.
+    fn is_only_a_message(&self, json: &RawValue) -> bool {
+        let names_a_room = || Arg::of(json).member("room").is_some();
+        self.event == events::ROOM_MESSAGE && self.args.len() == 1 && !names_a_room()
     }
 }
 
-/// JSON, or a plain text that does not look like it.
-fn argument(text: &str) -> Result<Argument, Failure> {
-    match serde_json::from_str(text) {
-        Ok(value) => Ok(Argument::Json(value)),
+/// JSON exactly as it was typed, or a plain text that does not look like it.
+fn argument(text: &str) -> Result<Box<RawValue>, Failure> {
+    match RawValue::from_string(text.to_owned()) {
+        Ok(json) => Ok(json),
         Err(error) if text.trim_start().starts_with(['{', '[', '"']) => {
             Err(Failure::Usage(format!("{text} is no JSON: {error}")))
         }
-        Err(_) => Ok(Argument::Json(text.into())),
+        Err(_) => serde_json::value::to_raw_value(text).map_err(|error| Failure::Usage(error.to_string())),
     }
 }
 
@@ -107,8 +100,8 @@ pub(crate) fn emit(flags: &Flags, emit: &Emit) -> Result<ExitCode, Failure> {
     let refusal = Arc::new(Mutex::new(None));
     let its = refusal.clone();
     socket.on(events::ERROR, move |_, event| {
-        let said: Value = event.arg(0).unwrap_or_default();
-        its.lock().get_or_insert(text(said.get("message").unwrap_or(&said)));
+        let said = event.args().raw(0).map(|said| said.member("message").unwrap_or(said));
+        its.lock().get_or_insert(said.map_or_else(String::new, |said| text(said.json())));
     });
     let (leaving, left) = bounded(1);
     socket.on_disconnect(move |_, _| {
@@ -135,7 +128,7 @@ fn emit_on(
     socket: &Socket,
     flags: &Flags,
     emit: &Emit,
-    arguments: &Arguments,
+    arguments: &OwnedArgs,
 ) -> Result<(), Error> {
     let timeout = flags.connection.timeout;
     client.connect()?;
@@ -145,7 +138,7 @@ fn emit_on(
     if emit.ack {
         let answer = socket.emit_with_ack(&emit.event, arguments, timeout)?;
         // Nobody may be reading.
-        let _ = write_line(&Value::Array(values(&answer.args())).to_string());
+        let _ = write_line(&json_line(&answer));
     } else if socket.emit(&emit.event, arguments)? != Delivery::Sent {
         return Err(Error::NotConnected);
     }
@@ -257,42 +250,45 @@ fn print_events(socket: &Socket, listen: &Listen, end: Sender<End>) {
     });
 }
 
+/// An event as `--json` prints it.
+#[derive(Debug, Serialize)]
+struct Printed<'a> {
+    event: &'a str,
+    args: &'a Args<'a>,
+}
+
 fn in_json(event: &Event<'_>) -> String {
-    json!({ "event": event.name(), "args": values(event.args()) }).to_string()
+    json_line(&Printed { event: event.name(), args: event.args() })
 }
 
 fn in_words(event: &Event<'_>) -> String {
     let mut words = Visible(event.name()).to_string();
-    for value in values(event.args()) {
+    for arg in event.args().iter() {
         words += " ";
-        words += &text(&value);
+        words += &text(&json_line(&arg));
     }
     words
 }
 
-/// The arguments as JSON; binary values as `{"base64": …}`.
-fn values(args: &Args<'_>) -> Vec<Value> {
-    let value = |json: &str| serde_json::from_str(json).unwrap_or_default();
-    let mut values: Vec<Value> = args.iter().map(|arg| value(arg.json())).collect();
-    if !args.attachments().is_empty() {
-        values.iter_mut().for_each(|value| fill(value, args.attachments()));
+/// JSON on one line. What came as JSON stays as it came, up to line breaks between values; bytes are written as
+/// `{"base64": …}`.
+fn json_line(value: &impl Serialize) -> String {
+    let mut json = Vec::new();
+    let written = value.serialize(&mut serde_json::Serializer::with_formatter(&mut json, Base64));
+    match written {
+        // A string has no line break inside, so only the space between values is changed.
+        Ok(()) => String::from_utf8_lossy(&json).replace(['\n', '\r'], " "),
+        // A placeholder without attachment; the protocol's part refuses packets with one.
+        Err(error) => format!("cannot be shown: {error}"),
     }
-    values
 }
 
-/// Puts the bytes where their placeholders are.
-fn fill(value: &mut Value, attachments: &[Bytes]) {
-    if value.get("_placeholder") == Some(&Value::Bool(true)) {
-        let number = value.get("num").and_then(Value::as_u64).and_then(|number| usize::try_from(number).ok());
-        if let Some(bytes) = number.and_then(|number| attachments.get(number)) {
-            *value = json!({ "base64": STANDARD.encode(bytes) });
-        }
-        return;
-    }
-    match value {
-        Value::Array(list) => list.iter_mut().for_each(|value| fill(value, attachments)),
-        Value::Object(map) => map.values_mut().for_each(|value| fill(value, attachments)),
-        _ => {}
+/// Compact JSON with bytes in base64.
+struct Base64;
+
+impl Formatter for Base64 {
+    fn write_byte_array<W: ?Sized + Write>(&mut self, writer: &mut W, bytes: &[u8]) -> io::Result<()> {
+        write!(writer, r#"{{"base64":"{}"}}"#, STANDARD.encode(bytes))
     }
 }
 
@@ -316,9 +312,11 @@ pub(crate) fn health(flags: &Flags) -> Result<ExitCode, Failure> {
 
 #[cfg(test)]
 mod tests {
+    use rstest::rstest;
+
     use super::*;
 
-    fn emitted(event: &str, args: &[&str], room: Option<&str>) -> Vec<Argument> {
+    fn emitted(event: &str, args: &[&str], room: Option<&str>) -> String {
         let emit = Emit {
             event: event.into(),
             args: args.iter().map(|&arg| arg.to_owned()).collect(),
@@ -326,33 +324,48 @@ mod tests {
             room: room.map(str::to_owned),
             binary: Vec::new(),
         };
-        emit.arguments().unwrap().0
+        json_line(&emit.arguments().unwrap())
     }
 
     #[test]
     fn arguments_are_json_or_plain_text() {
         let given = emitted("x", &["1", "true", "hello world", r#""1""#, r#"{"a":[]}"#], None);
-        let expected = [json!(1), json!(true), json!("hello world"), json!("1"), json!({"a": []})];
-        assert_eq!(given, expected.map(Argument::Json));
+        assert_eq!(given, r#"[1,true,"hello world","1",{"a":[]}]"#);
         assert!(argument(r#"{"a":"#).is_err());
         assert!(argument(r#""open"#).is_err());
     }
 
+    /// What is JSON goes out as it was typed, also where no number and no map of ours could hold it.
+    #[rstest]
+    #[case::digits("12345678901234567890123")]
+    #[case::zeros("1.10")]
+    #[case::beyond_every_float("1e999")]
+    #[case::negative_zero("-0")]
+    #[case::equal_keys(r#"{"a":1,"a":2}"#)]
+    #[case::half_an_emoji(r#""\ud83d""#)]
+    #[case::escapes(r#""\u0041\/""#)]
+    #[case::spaces(r#"[1, {"b" : 2}]"#)]
+    fn raw_json_goes_out_as_typed(#[case] typed: &str) {
+        assert_eq!(emitted("x", &[typed], None), format!("[{typed}]"));
+        assert_eq!(
+            emitted("room_message", &[typed], Some("r")),
+            format!(r#"[{{"room":"r","message":{typed}}}]"#)
+        );
+    }
+
     #[test]
     fn a_room_message_goes_to_the_room() {
-        let expected = [Argument::Json(json!({"room": "r", "message": "hi"}))];
-        assert_eq!(emitted("room_message", &["hi"], Some("r")), expected);
-        assert_eq!(
-            emitted("room_message", &[r#"{"room":"s","message":"hi"}"#], Some("r")),
-            [Argument::Json(json!({"room": "s", "message": "hi"}))]
-        );
-        assert_eq!(emitted("message", &["hi"], Some("r")), [Argument::Json(json!("hi"))]);
+        assert_eq!(emitted("room_message", &["hi"], Some("r")), r#"[{"room":"r","message":"hi"}]"#);
+        let whole = r#"{"room":"s","message":"hi"}"#;
+        assert_eq!(emitted("room_message", &[whole], Some("r")), format!("[{whole}]"));
+        assert_eq!(emitted("message", &["hi"], Some("r")), r#"["hi"]"#);
     }
 
     #[test]
     fn bytes_are_shown_in_base64() {
-        let mut value = json!([{"_placeholder": true, "num": 0}, {"_placeholder": true, "num": 7}]);
-        fill(&mut value, &[Bytes::from_static(b"abc")]);
-        assert_eq!(value, json!([{"base64": "YWJj"}, {"_placeholder": true, "num": 7}]));
+        let mut args = OwnedArgs::default();
+        args.push(&[Bytes::from_static(b"abc")]).unwrap();
+        args.push(&RawValue::from_string("[1,\r\n2]".to_owned()).unwrap()).unwrap();
+        assert_eq!(json_line(&args), r#"[[{"base64":"YWJj"}],[1,  2]]"#);
     }
 }

@@ -5,14 +5,17 @@ use std::time::Instant;
 use serde_json::Value;
 use tinysio::{chat::events, client::Event};
 
-use super::line::{Line, Mark, Tone, text};
+use super::{
+    json::Json,
+    line::{Line, Mark, Tone},
+};
 
 /// An event as the programs keep it.
 #[derive(Debug, Clone)]
 pub(crate) struct Arrival {
     pub(crate) event: String,
     /// The first argument, which is the only one that the chat uses.
-    pub(crate) value: Value,
+    pub(crate) value: Json,
     /// How many came.
     pub(crate) args: usize,
     pub(crate) at: Instant,
@@ -20,24 +23,27 @@ pub(crate) struct Arrival {
 
 impl Arrival {
     pub(crate) fn new(event: &Event<'_>) -> Self {
-        // Binary values stay the placeholders that they are on the wire.
-        let value = event.args().raw(0).and_then(|arg| serde_json::from_str(arg.json()).ok());
         Self {
             event: event.name().to_owned(),
-            value: value.unwrap_or_default(),
+            value: event.args().raw(0).map_or_else(|| Value::Null.into(), Json::of),
             args: event.args().len(),
             at: Instant::now(),
         }
     }
 
     /// A member of the payload; `null` if there is none.
-    pub(crate) fn field(&self, name: &str) -> &Value {
-        &self.value[name]
+    pub(crate) fn field(&self, name: &str) -> Json {
+        self.value.member(name)
+    }
+
+    /// Whether a member of the payload is this text.
+    pub(crate) fn says(&self, name: &str, text: &str) -> bool {
+        self.field(name).get::<String>().as_deref() == Some(text)
     }
 
     /// A member of the payload as people read it.
     pub(crate) fn text(&self, name: &str) -> String {
-        text(self.field(name))
+        self.field(name).words()
     }
 
     /// What is printed for it.
@@ -72,38 +78,38 @@ impl Arrival {
             events::CLIENT_NOTIFICATION => self.client_notification(),
             events::SERVER_NOTIFICATION => self.server_notification(),
             _ if self.args == 0 => Line::info(format!("Event {event:?}")).marked(Mark::In),
-            _ => Line::info(format!("Event {event:?}: {}", text(&self.value))).marked(Mark::In),
+            _ => Line::info(format!("Event {event:?}: {}", self.value.words())).marked(Mark::In),
         }
     }
 
     /// The welcome, or whatever else a server says.
     fn greeting(&self) -> String {
         if self.field("data").is_null() {
-            return text(&self.value);
+            return self.value.words();
         }
         match self.field("client_id") {
-            Value::Null => self.text("data"),
-            id => format!("{} (your id: {})", self.text("data"), text(id)),
+            id if id.is_null() => self.text("data"),
+            id => format!("{} (your id: {})", self.text("data"), id.words()),
         }
     }
 
     fn broadcast(&self) -> String {
         match self.field("sender") {
-            Value::Null => format!("Broadcast: {}", text(&self.value)),
-            sender => format!("Broadcast from {}: {}", text(sender), self.text("message")),
+            sender if sender.is_null() => format!("Broadcast: {}", self.value.words()),
+            sender => format!("Broadcast from {}: {}", sender.words(), self.text("message")),
         }
     }
 
     fn custom(&self) -> String {
         match self.field("original_data") {
-            Value::Null => text(&self.value),
-            data => format!("{} ({}, {} bytes)", text(data), self.text("status"), self.text("data_size")),
+            data if data.is_null() => self.value.words(),
+            data => format!("{} ({}, {} bytes)", data.words(), self.text("status"), self.text("data_size")),
         }
     }
 
     fn room_joined(&self) -> Line {
         let room = self.text("room");
-        if self.field("status") == "already_in_room" {
+        if self.says("status", "already_in_room") {
             return Line::warning(format!("Already in room: {room}"));
         }
         Line::good(format!("Joined room: {room}")).marked(Mark::Out)
@@ -111,7 +117,7 @@ impl Arrival {
 
     fn room_left(&self) -> Line {
         let room = self.text("room");
-        if self.field("status") == "not_in_room" {
+        if self.says("status", "not_in_room") {
             return Line::warning(format!("You weren't in room: {room}"));
         }
         Line::warning(format!("Left room: {room}")).marked(Mark::Out)
@@ -123,20 +129,20 @@ impl Arrival {
 
     fn client_notification(&self) -> Line {
         let total = self.text("total_clients");
-        match self.field("type").as_str() {
-            Some("user_connected") => {
+        match self.field("type").get().unwrap_or_default() {
+            "user_connected" => {
                 Line::new(Mark::In, Tone::Good, format!("New user connected (Total: {total})"))
             }
-            Some("user_disconnected") => {
+            "user_disconnected" => {
                 Line::new(Mark::In, Tone::Bad, format!("User disconnected (Total: {total})"))
             }
-            _ => Line::info(format!("Notification: {}", text(&self.value))).marked(Mark::In),
+            _ => Line::info(format!("Notification: {}", self.value.words())).marked(Mark::In),
         }
     }
 
     fn server_notification(&self) -> Line {
         let message = self.text_or_all("message");
-        if self.field("type") == "server_shutdown" {
+        if self.says("type", "server_shutdown") {
             return Line::bad(format!("SERVER SHUTTING DOWN: {message}"));
         }
         Line::new(Mark::In, Tone::Server, format!("Server notification: {message}"))
@@ -152,9 +158,9 @@ impl Arrival {
     }
 
     fn server_status(&self) -> Vec<Line> {
-        let rooms: Vec<_> = self.field("client_rooms").as_array().into_iter().flatten().map(text).collect();
+        let rooms: Vec<_> = self.field("client_rooms").elements().iter().map(Json::words).collect();
         let rooms = if rooms.is_empty() { "none".to_owned() } else { rooms.join(", ") };
-        let uptime = self.field("server_uptime").as_f64().unwrap_or_default();
+        let uptime = self.field("server_uptime").get::<f64>().unwrap_or_default();
         let indented = |words: String| Line::info(words).marked(Mark::None);
         vec![
             Line::info("Server status:"),
@@ -167,8 +173,8 @@ impl Arrival {
 
     fn text_or_all(&self, name: &str) -> String {
         match self.field(name) {
-            Value::Null => text(&self.value),
-            value => text(value),
+            value if value.is_null() => self.value.words(),
+            value => value.words(),
         }
     }
 }
@@ -181,7 +187,7 @@ mod tests {
     use super::*;
 
     fn arrival(event: &str, value: Value) -> Arrival {
-        Arrival { event: event.to_owned(), value, args: 1, at: Instant::now() }
+        Arrival { event: event.to_owned(), value: value.into(), args: 1, at: Instant::now() }
     }
 
     #[rstest]
@@ -215,6 +221,25 @@ mod tests {
         let lines = arrival(event, value).lines();
         assert_eq!(lines.len(), 1);
         assert_eq!((lines[0].text.as_str(), lines[0].tone), (words, tone));
+    }
+
+    /// What JavaScript can say and Rust's strings and numbers cannot hold is shown as it came, beside what can be read.
+    #[rstest]
+    #[case::half_an_emoji(r#""\ud83d""#)]
+    #[case::digits("12345678901234567890123")]
+    #[case::beyond_every_float("1e999")]
+    #[case::equal_keys(r#"{"a":1,"a":2}"#)]
+    fn values_are_shown_as_they_came(#[case] json: &str) {
+        let payload = format!(r#"{{"sender":"ann","\ud83d":0,"message":{json}}}"#);
+        let arrival = |event: &str| Arrival {
+            event: event.to_owned(),
+            value: payload.parse().unwrap(),
+            args: 1,
+            at: Instant::now(),
+        };
+        assert_eq!(arrival("broadcast_message").lines()[0].text, format!("Broadcast from ann: {json}"));
+        assert_eq!(arrival("message").lines()[0].text, format!("Server message: {payload}"));
+        assert_eq!(arrival("other").lines()[0].text, format!("Event \"other\": {payload}"));
     }
 
     #[test]

@@ -1,7 +1,5 @@
 //! A line of output: its words, its meaning, and how the meaning looks.
 
-use serde_json::Value;
-
 use super::common::{colour::Palette, visible::Visible};
 
 /// What a line means; its colour follows.
@@ -106,18 +104,15 @@ impl Line {
     }
 }
 
-/// A value as people read it: a text without its quotes, anything else as JSON; nothing that plays with the terminal.
-pub(crate) fn text(value: &Value) -> String {
-    match value {
-        Value::String(text) => Visible(text).to_string(),
-        other => Visible(&other.to_string()).to_string(),
-    }
+/// A JSON value as people read it: a text without its quotes, anything else, and a text that is none (half an emoji),
+/// as the JSON that it came as; nothing that plays with the terminal.
+pub(crate) fn text(json: &str) -> String {
+    let decoded = if json.starts_with('"') { serde_json::from_str::<String>(json).ok() } else { None };
+    Visible(decoded.as_deref().unwrap_or(json)).to_string()
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]
@@ -130,7 +125,16 @@ mod tests {
 
     #[test]
     fn texts_of_others_stay_on_their_line() {
-        assert_eq!(text(&json!("a\nb\u{1b}[31mred")), "a\\nb\\u{1b}[31mred");
-        assert_eq!(text(&json!({"a": "ü"})), r#"{"a":"ü"}"#);
+        assert_eq!(text(r#""a\nb\u001b[31mred""#), "a\\nb\\u{1b}[31mred");
+        assert_eq!(text(r#"{"a":"ü"}"#), r#"{"a":"ü"}"#);
+    }
+
+    #[test]
+    fn texts_that_are_none_are_shown_as_they_came() {
+        for json in
+            [r#""half \ud83d""#, r#"["\ud83d"]"#, "12345678901234567890123", "1e999", r#"{"a":1,"a":2}"#]
+        {
+            assert_eq!(text(json), json);
+        }
     }
 }

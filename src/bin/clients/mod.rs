@@ -12,6 +12,7 @@ pub(crate) mod arrival;
 pub(crate) mod figures;
 pub(crate) mod flags;
 pub(crate) mod host;
+pub(crate) mod json;
 pub(crate) mod line;
 pub(crate) mod notice;
 pub(crate) mod pace;

@@ -8,7 +8,8 @@ use tinysio::chat::{
 
 use super::{
     arrival::Arrival,
-    line::{Line, Mark, text},
+    json::Json,
+    line::{Line, Mark},
 };
 
 const LIMITS: Limits = Limits::DEFAULT;
@@ -23,7 +24,7 @@ const CUSTOM_EXCERPT: usize = 200;
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Request {
     Message(Value),
-    Custom(Value),
+    Custom(Json),
     Join(Value),
     Leave(Value),
     RoomMessage(Value, Value),
@@ -35,7 +36,7 @@ pub(crate) enum Request {
 pub(crate) struct Ready {
     pub(crate) event: &'static str,
     /// `None`: without an argument.
-    pub(crate) payload: Option<Value>,
+    pub(crate) payload: Option<Json>,
     /// What is said once it is sent.
     pub(crate) sent: Line,
 }
@@ -62,7 +63,7 @@ impl Request {
         Ok(match self {
             Self::Message(message) => {
                 sending::message(message, &LIMITS)?;
-                let words = text(message);
+                let words = Json::from(message.clone()).words();
                 let sent = Line::good(format!("Sent message: {}", Excerpt(&words, MESSAGE_EXCERPT)));
                 ready(events::MESSAGE, message.clone(), sent)
             }
@@ -83,7 +84,7 @@ impl Request {
             }
             Self::RoomMessage(room, message) => {
                 let room = sending::room_message(room, message, &LIMITS)?;
-                let words = text(message);
+                let words = Json::from(message.clone()).words();
                 let words = Excerpt(&words, MESSAGE_EXCERPT);
                 let sent = Line::good(format!("Sent message to room {room}: {words}"));
                 ready(events::ROOM_MESSAGE, json!({ "room": room, "message": message }), sent)
@@ -111,27 +112,26 @@ impl Request {
     /// Whether this is the server's answer to it. `me`: our own id.
     pub(crate) fn is_answered_by(&self, arrival: &Arrival, me: &str) -> bool {
         let event = arrival.event.as_str();
-        let is_room = |room: &Value| arrival.field("room").as_str() == room.as_str().map(str::trim);
+        let is_room = |room: &Value| room.as_str().is_some_and(|room| arrival.says("room", room.trim()));
+        let is = |name: &str, value: &Value| arrival.field(name) == Json::from(value.clone());
         match self {
-            Self::Message(message) => {
-                event == events::MESSAGE_RECEIVED && arrival.field("message") == message
-            }
-            Self::Custom(data) => event == events::CUSTOM_RESPONSE && arrival.field("original_data") == data,
+            Self::Message(message) => event == events::MESSAGE_RECEIVED && is("message", message),
+            Self::Custom(data) => event == events::CUSTOM_RESPONSE && arrival.field("original_data") == *data,
             Self::Join(room) => event == events::ROOM_JOINED && is_room(room),
             Self::Leave(room) => event == events::ROOM_LEFT && is_room(room),
             Self::RoomMessage(room, message) => {
                 event == events::ROOM_BROADCAST
                     && is_room(room)
-                    && arrival.field("message") == message
-                    && arrival.field("sender") == me
+                    && is("message", message)
+                    && arrival.says("sender", me)
             }
             Self::Status => event == events::SERVER_STATUS,
         }
     }
 }
 
-fn ready(event: &'static str, payload: Value, sent: Line) -> Ready {
-    Ready { event, payload: Some(payload), sent: sent.marked(Mark::Out) }
+fn ready(event: &'static str, payload: impl Into<Json>, sent: Line) -> Ready {
+    Ready { event, payload: Some(payload.into()), sent: sent.marked(Mark::Out) }
 }
 
 #[cfg(test)]
@@ -143,7 +143,8 @@ mod tests {
 
     #[rstest]
     #[case(Request::message("Hello World!"), "Sent message: Hello World!", Tone::Good)]
-    #[case(Request::Custom(json!({"a": 1})), r#"Sent custom event: {"a":1}"#, Tone::Info)]
+    #[case(Request::Custom(json!({"a": 1}).into()), r#"Sent custom event: {"a":1}"#, Tone::Info)]
+    #[case(Request::Custom(r#"{"a":1, "a":1e999}"#.parse().unwrap()), r#"Sent custom event: {"a":1, "a":1e999}"#, Tone::Info)]
     #[case(Request::join(" chatroom "), "Requesting to join room: chatroom", Tone::Good)]
     #[case(Request::leave("chatroom"), "Requesting to leave room: chatroom", Tone::Warning)]
     #[case(Request::room_message("r", "hi"), "Sent message to room r: hi", Tone::Good)]
@@ -158,13 +159,13 @@ mod tests {
         let long = "x".repeat(150);
         let ready = Request::message(&long).ready().unwrap();
         assert_eq!(ready.sent.text, format!("Sent message: {}...", "x".repeat(100)));
-        assert_eq!(ready.payload, Some(json!(long)));
+        assert_eq!(ready.payload, Some(json!(long).into()));
     }
 
     #[test]
     fn rooms_go_out_trimmed() {
         let ready = Request::room_message("  r ", "hi").ready().unwrap();
-        assert_eq!(ready.payload, Some(json!({"room": "r", "message": "hi"})));
+        assert_eq!(ready.payload, Some(json!({"room": "r", "message": "hi"}).into()));
     }
 
     #[test]
@@ -173,6 +174,6 @@ mod tests {
         assert_eq!(refused(Request::message("  ")), "Cannot send empty message");
         assert_eq!(refused(Request::room_message("r", "")), "Cannot send empty message to room");
         assert_eq!(refused(Request::join("a&b")), "Room name contains invalid characters");
-        assert_eq!(refused(Request::Custom(Value::Null)), "Cannot send None as custom event data");
+        assert_eq!(refused(Request::Custom(Value::Null.into())), "Cannot send None as custom event data");
     }
 }

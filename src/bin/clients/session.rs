@@ -485,15 +485,15 @@ impl Shared {
 
 impl State {
     fn note_room(&mut self, arrival: &Arrival) {
-        let Some(room) = arrival.field("room").as_str() else { return };
+        let Some(room) = arrival.field("room").get::<String>() else { return };
         match arrival.event.as_str() {
             events::ROOM_JOINED => {
-                self.rooms.insert(room.to_owned());
-                self.current_room = Some(room.to_owned());
+                self.rooms.insert(room.clone());
+                self.current_room = Some(room);
             }
             events::ROOM_LEFT => {
-                self.rooms.remove(room);
-                self.current_room.take_if(|current| current == room);
+                self.rooms.remove(&room);
+                self.current_room.take_if(|current| *current == room);
             }
             _ => {}
         }

@@ -6,11 +6,16 @@ use bytes::Bytes;
 use serde::{
     Deserialize, Serialize,
     de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor},
-    ser::{SerializeTuple, Serializer},
+    ser::{SerializeTupleStruct, Serializer},
 };
 use serde_json::value::RawValue;
 
-use super::{de, list::RawList, placeholder};
+use super::{
+    EncodeError, de,
+    list::RawList,
+    placeholder,
+    ser::{self, Attachments},
+};
 
 /// The arguments of one packet, borrowed from it.
 ///
@@ -98,11 +103,11 @@ impl<'a> Args<'a> {
 
 impl Serialize for Args<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut tuple = serializer.serialize_tuple(self.len())?;
+        let mut list = serializer.serialize_tuple_struct(ser::ARGUMENTS, self.len())?;
         for arg in self.iter() {
-            tuple.serialize_element(&arg)?;
+            list.serialize_field(&arg)?;
         }
-        tuple.end()
+        list.end()
     }
 }
 
@@ -117,6 +122,12 @@ pub struct Arg<'a> {
 }
 
 impl<'a> Arg<'a> {
+    /// A JSON value as an argument without attachments.
+    #[must_use]
+    pub fn of(json: &'a RawValue) -> Self {
+        Self { json, attachments: &[] }
+    }
+
     /// The JSON as it came. Binary values are placeholders in it.
     #[must_use]
     pub fn json(&self) -> &'a str {
@@ -194,8 +205,9 @@ impl<'de> Visitor<'de> for MemberNamed<'_> {
     }
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut found = None;
-        while let Some(name) = map.next_key::<Cow<'_, str>>()? {
-            if name == self.0 {
+        // Raw, because a name may be no string of ours: half an emoji.
+        while let Some(name) = map.next_key::<&RawValue>()? {
+            if placeholder::unquote(name.get()).is_ok_and(|name| name == self.0) {
                 found = Some(map.next_value()?);
             } else {
                 map.next_value::<IgnoredAny>()?;
@@ -205,7 +217,21 @@ impl<'de> Visitor<'de> for MemberNamed<'_> {
     }
 }
 
-/// Arguments that outlive their packet: what an acknowledgement brings back.
+/// Arguments that outlive their packet: what an acknowledgement brings back, or a list whose length is known only when
+/// the program runs.
+///
+/// Emitted, they spread as a tuple does:
+///
+/// ```
+/// use tinysio::proto::socket::{Outgoing, OwnedArgs};
+///
+/// let mut args = OwnedArgs::default();
+/// for word in ["to", "be"] {
+///     args.push(word).unwrap();
+/// }
+/// let encoded = Outgoing::event("/", "say", None).encode(&args).unwrap();
+/// assert_eq!(encoded.frames().next().unwrap().text(), Some(r#"42["say","to","be"]"#));
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct OwnedArgs {
     values: Vec<Box<RawValue>>,
@@ -217,6 +243,19 @@ impl OwnedArgs {
     #[must_use]
     pub fn args(&self) -> Args<'_> {
         Args::new(self.values.iter().map(|json| &**json).collect(), &self.attachments)
+    }
+
+    /// Appends one argument. Bytes in it become attachments; a [`RawValue`] stays as it is written.
+    ///
+    /// # Errors
+    /// [`EncodeError::Json`], [`EncodeError::TooManyAttachments`]; nothing was appended then.
+    pub fn push<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), EncodeError> {
+        let (mut json, mut attachments) = (Vec::new(), Attachments::after(self.attachments.len()));
+        ser::value(value, &mut json, &mut attachments)?;
+        let attachments = attachments.finish()?;
+        self.values.push(serde_json::from_slice(&json)?);
+        self.attachments.extend(attachments.into_bytes());
+        Ok(())
     }
 
     /// The argument at `index` as a `T`; a missing one is read as `null`.

@@ -165,8 +165,9 @@ impl<'a> Outgoing<'a> {
 
     /// Encodes the packet with `data`: for events and acks the arguments, for the other types the payload.
     ///
-    /// A tuple gives one argument an element, `()` none, and everything else is one argument. To serde a fixed-size
-    /// array is a tuple and `Value::Null` is `()`; wrapped in a tuple, `(value,)`, anything is one argument.
+    /// A tuple gives one argument an element, `()` gives none, and [`Args`](super::Args) and
+    /// [`OwnedArgs`](super::OwnedArgs) give what they hold, also behind references and smart pointers. Everything else
+    /// is one argument: a `Vec`, an array, a slice, `Value::Null`, an `Option`, a struct.
     ///
     /// What serialises as bytes becomes an attachment: [`Bytes`], `serde_bytes`. A `Vec<u8>` does not; to serde it
     /// is a list of numbers.
@@ -208,9 +209,7 @@ impl<'a> Outgoing<'a> {
             Kind::ConnectError => payload(data, b"{\"", buffer)?,
             Kind::Disconnect => payload(data, b"", buffer)?,
         }
-        if attachments.count > limits::MAX_ATTACHMENTS {
-            return Err(EncodeError::TooManyAttachments(attachments.count));
-        }
+        let attachments = attachments.finish()?;
         let start = self.write_prefix(&mut buffer[..room], attachments.count);
         let header = FrameHeader::new(Opcode::Text, buffer.len() - start);
         let frame = start - header.bytes().len();

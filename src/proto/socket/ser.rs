@@ -1,14 +1,15 @@
 //! Writing typed values as arguments: wherever a value gives bytes, an attachment takes its place.
 
-use std::{fmt, io};
+use std::{any, fmt, io};
 
+use bytes::Bytes;
 use serde::{
     Serialize, Serializer,
-    ser::{self, Impossible, SerializeSeq, SerializeTuple},
+    ser::{self, Impossible, SerializeSeq, SerializeTuple, SerializeTupleStruct},
 };
 use serde_json::{Error, ser::Formatter};
 
-use super::encoded::{self, Opcode};
+use super::encoded::{self, EncodeError, Frames, Opcode};
 use crate::proto::limits;
 
 /// The attachments of a packet that is being written, as WebSocket frames that will follow its text.
@@ -16,6 +17,27 @@ use crate::proto::limits;
 pub(super) struct Attachments {
     pub(super) frames: Vec<u8>,
     pub(super) count: usize,
+}
+
+impl Attachments {
+    /// Those that follow the first `count` of their packet, which are written already.
+    pub(super) fn after(count: usize) -> Self {
+        Self { frames: Vec::new(), count }
+    }
+
+    /// All, or an error when a packet cannot have so many.
+    pub(super) fn finish(self) -> Result<Self, EncodeError> {
+        if self.count > limits::MAX_ATTACHMENTS {
+            return Err(EncodeError::TooManyAttachments(self.count));
+        }
+        Ok(self)
+    }
+
+    pub(super) fn into_bytes(self) -> impl Iterator<Item = Bytes> {
+        let frames = Bytes::from(self.frames);
+        let ranges: Vec<_> = Frames::new(&frames).map(|frame| frames.slice_ref(frame.data)).collect();
+        ranges.into_iter()
+    }
 }
 
 /// `serde_json`'s compact form, but bytes become placeholders.
@@ -38,6 +60,42 @@ impl Formatter for BinaryFormatter<'_> {
     }
 }
 
+/// Writes one value.
+pub(super) fn value<T: Serialize + ?Sized>(
+    value: &T,
+    json: &mut Vec<u8>,
+    attachments: &mut Attachments,
+) -> Result<(), Error> {
+    value.serialize(&mut serde_json::Serializer::with_formatter(json, BinaryFormatter { attachments }))
+}
+
+/// The name under which [`Args`](super::Args) and [`OwnedArgs`](super::OwnedArgs) serialise, so that they spread as a
+/// tuple does. Every other serialiser writes an array.
+pub(super) const ARGUMENTS: &str = "$tinysio::Arguments";
+
+/// Whether `T` is a tuple or `()`, or a reference or a smart pointer to one.
+///
+/// serde cannot say: an array `[T; N]` serialises as a tuple does, and a type's own `Serialize` may do so too. The
+/// name of the type can. The standard library does not guarantee its format, so `tests::only_tuples_are_tuples` and
+/// `tests/proto/args.rs` check it with many types; what no longer reads as a tuple would be sent as one argument. The
+/// compiler knows the answer when it compiles `T`: after optimisation nothing of this is left.
+fn is_tuple<T: ?Sized>() -> bool {
+    const POINTERS: [&str; 7] = [
+        "&mut ",
+        "&",
+        "'_ ",
+        "alloc::boxed::Box<",
+        "alloc::rc::Rc<",
+        "alloc::sync::Arc<",
+        "alloc::borrow::Cow<'_, ",
+    ];
+    let mut name = any::type_name::<T>();
+    while let Some(target) = POINTERS.iter().find_map(|pointer| name.strip_prefix(pointer)) {
+        name = target;
+    }
+    name.starts_with('(')
+}
+
 /// Writes `["name",…arguments]`, or `[…arguments]` without a name: a tuple gives one argument an element, `()`
 /// gives none, everything else is one argument. `last` follows as one more argument.
 pub(super) fn array<T: Serialize + ?Sized>(
@@ -53,7 +111,7 @@ pub(super) fn array<T: Serialize + ?Sized>(
     if let Some(name) = name {
         SerializeSeq::serialize_element(&mut list, name)?;
     }
-    match value.serialize(Spread { list: &mut list }) {
+    match value.serialize(Spread { list: &mut list, is_tuple: is_tuple::<T> }) {
         Ok(()) => {}
         Err(Probe::OneArgument) => SerializeSeq::serialize_element(&mut list, value)?,
         Err(Probe::Json(error)) => return Err(error),
@@ -64,10 +122,18 @@ pub(super) fn array<T: Serialize + ?Sized>(
     SerializeSeq::end(list)
 }
 
-/// Writes the elements of a tuple into `list`, and refuses whatever is no tuple with [`Probe::OneArgument`] before
-/// anything is written: only a value itself knows what it is.
+/// Writes the elements of a tuple, or of [`ARGUMENTS`], into `list`, and refuses everything else with
+/// [`Probe::OneArgument`] before anything is written.
 struct Spread<'l, L> {
     list: &'l mut L,
+    /// Asked when the value says that it is a tuple: whether its type is one.
+    is_tuple: fn() -> bool,
+}
+
+impl<L> Spread<'_, L> {
+    fn only(self, spreads: bool) -> Result<Self, Probe> {
+        if spreads { Ok(self) } else { Err(Probe::OneArgument) }
+    }
 }
 
 #[derive(Debug)]
@@ -104,6 +170,17 @@ impl<L: SerializeSeq<Ok = (), Error = Error>> SerializeTuple for Spread<'_, L> {
     }
 }
 
+impl<L: SerializeSeq<Ok = (), Error = Error>> SerializeTupleStruct for Spread<'_, L> {
+    type Ok = ();
+    type Error = Probe;
+    fn serialize_field<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Probe> {
+        self.serialize_element(value)
+    }
+    fn end(self) -> Result<(), Probe> {
+        Ok(())
+    }
+}
+
 macro_rules! one_argument {
     ($($method:ident$(<$generic:ident>)?($($kind:ty),*) -> $ok:ty;)*) => {$(
         fn $method$(<$generic: Serialize + ?Sized>)?(self, $(_: $kind),*) -> Result<$ok, Probe> {
@@ -117,17 +194,22 @@ impl<L: SerializeSeq<Ok = (), Error = Error>> Serializer for Spread<'_, L> {
     type Error = Probe;
     type SerializeSeq = Impossible<(), Probe>;
     type SerializeTuple = Self;
-    type SerializeTupleStruct = Impossible<(), Probe>;
+    type SerializeTupleStruct = Self;
     type SerializeTupleVariant = Impossible<(), Probe>;
     type SerializeMap = Impossible<(), Probe>;
     type SerializeStruct = Impossible<(), Probe>;
     type SerializeStructVariant = Impossible<(), Probe>;
 
     fn serialize_tuple(self, _: usize) -> Result<Self, Probe> {
-        Ok(self)
+        let is_tuple = (self.is_tuple)();
+        self.only(is_tuple)
+    }
+    fn serialize_tuple_struct(self, name: &'static str, _: usize) -> Result<Self, Probe> {
+        self.only(name == ARGUMENTS)
     }
     fn serialize_unit(self) -> Result<(), Probe> {
-        Ok(())
+        let is_tuple = (self.is_tuple)();
+        self.only(is_tuple).map(drop)
     }
     one_argument! {
         serialize_bool(bool) -> ();
@@ -153,10 +235,58 @@ impl<L: SerializeSeq<Ok = (), Error = Error>> Serializer for Spread<'_, L> {
         serialize_newtype_struct<T>(&'static str, &T) -> ();
         serialize_newtype_variant<T>(&'static str, u32, &'static str, &T) -> ();
         serialize_seq(Option<usize>) -> Self::SerializeSeq;
-        serialize_tuple_struct(&'static str, usize) -> Self::SerializeTupleStruct;
         serialize_tuple_variant(&'static str, u32, &'static str, usize) -> Self::SerializeTupleVariant;
         serialize_map(Option<usize>) -> Self::SerializeMap;
         serialize_struct(&'static str, usize) -> Self::SerializeStruct;
         serialize_struct_variant(&'static str, u32, &'static str, usize) -> Self::SerializeStructVariant;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{borrow::Cow, collections::HashMap, fmt::Debug, rc::Rc, sync::Arc};
+
+    use serde_json::Value;
+
+    use super::is_tuple;
+
+    struct Own<T>(T);
+    trait Trait {}
+
+    fn of<T>(_: T) -> bool {
+        is_tuple::<T>()
+    }
+
+    #[test]
+    fn only_tuples_are_tuples() {
+        assert!(is_tuple::<()>());
+        assert!(is_tuple::<&()>());
+        assert!(is_tuple::<(u8,)>());
+        assert!(is_tuple::<(u8, [u8; 2])>());
+        assert!(is_tuple::<([u8; 2], &str)>());
+        assert!(is_tuple::<&&mut &'static (u8, &'static str)>());
+        assert!(is_tuple::<Box<(u8, u8)>>());
+        assert!(is_tuple::<&Rc<Arc<(u8, u8)>>>());
+        assert!(is_tuple::<Cow<'static, (u8, u8)>>());
+        assert!(is_tuple::<((u8, u8), (u8, u8))>());
+        assert!(is_tuple::<(Box<dyn Debug + Send>,)>());
+        assert!(of((1, "a")) && of(&(1, "a")) && of(&&("a", ())) && of((|| 1, Own(1))));
+
+        assert!(!is_tuple::<[u8; 3]>());
+        assert!(!is_tuple::<&[(u8, u8); 1]>());
+        assert!(!is_tuple::<Box<[(u8, u8)]>>());
+        assert!(!is_tuple::<[()]>());
+        assert!(!is_tuple::<str>());
+        assert!(!is_tuple::<Value>());
+        assert!(!is_tuple::<Vec<(u8, u8)>>());
+        assert!(!is_tuple::<Option<(u8, u8)>>());
+        assert!(!is_tuple::<HashMap<(u8, u8), (u8, u8)>>());
+        assert!(!is_tuple::<Own<(u8, u8)>>());
+        assert!(!is_tuple::<&Own<()>>());
+        assert!(!is_tuple::<dyn Trait + Send>());
+        assert!(!is_tuple::<&(dyn Trait + Send + Sync)>());
+        assert!(!is_tuple::<Box<dyn Fn(u8) -> (u8, u8) + Send>>());
+        assert!(!is_tuple::<fn(&u8) -> (u8, u8)>());
+        assert!(!of([1, 2]) && !of(&&[1, 2]) && !of(vec![()]) && !of(|| (1, 2)));
     }
 }
