@@ -3,7 +3,10 @@
 use std::{
     io::Write,
     str::FromStr,
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -97,18 +100,16 @@ impl Orders {
 pub(crate) fn run(args: &[String]) -> Result<(), Failure> {
     let orders = Orders::read(args)?;
     env_logger::Builder::new().filter_level(log::LevelFilter::Error).init();
-    let (sender, stop) = crossbeam_channel::bounded(1);
-    ctrlc::set_handler(move || {
-        // A second one says nothing new.
-        let _ = sender.try_send(());
-    })?;
+    let stop = Arc::new(AtomicBool::new(false));
+    signal_hook::flag::register(signal_hook::consts::SIGTERM, Arc::clone(&stop))?;
     let server = start(&orders)?;
     let mut out = std::io::stdout();
     writeln!(out, "{}", server.memory_bound())?;
     out.flush()?;
     // The ticker: numbers that nobody outside has asked for.
     let mut number = 0_u64;
-    while stop.recv_timeout(TICK).is_err() {
+    while !stop.load(Relaxed) {
+        thread::sleep(TICK);
         // It would go on without, which is not what is under test.
         if let StoreStatus::Failed(why) = server.store_watch().status() {
             return Err(why.into());

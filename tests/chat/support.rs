@@ -381,26 +381,43 @@ impl Program {
     }
 
     /// Starts it, and waits for its first lines.
-    pub(crate) fn spawn(mut command: Command) -> Self {
+    pub(crate) fn spawn(command: Command) -> Self {
+        let mut program = Self::spawn_unread(command);
+        program.read_log();
+        program
+    }
+
+    /// As [`spawn`](Self::spawn), but nobody reads its log before [`read_log`](Self::read_log).
+    pub(crate) fn spawn_unread(mut command: Command) -> Self {
         let mut child = command.spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut banner = String::new();
+        while !banner.contains("Ctrl+C") {
+            let read = stdout.read_line(&mut banner).unwrap();
+            if read == 0 {
+                let mut log = String::new();
+                let _ = child.stderr.take().unwrap().read_to_string(&mut log);
+                panic!("the program ended: {banner} {log}");
+            }
+        }
+        Self { child, banner, stdout, log: channel().1 }
+    }
+
+    pub(crate) fn read_log(&mut self) {
         let (sender, log) = channel();
-        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let stderr = BufReader::new(self.child.stderr.take().unwrap());
         thread::Builder::new()
             .name("log".into())
             .spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)))
             .unwrap();
-        let mut banner = String::new();
-        while !banner.contains("Ctrl+C") {
-            let read = stdout.read_line(&mut banner).unwrap();
-            assert!(read > 0, "the program ended: {banner} {:?}", log.iter().collect::<Vec<_>>());
-        }
-        Self { child, banner, stdout, log }
+        self.log = log;
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
         let line = self.banner.lines().next().unwrap();
-        line.strip_prefix("Starting Socket.IO server on http://").unwrap().parse().unwrap()
+        let (_, address) = line.split_once("Starting Socket.IO server on http://").unwrap();
+        // In JSON there is a quote behind it.
+        address.split('"').next().unwrap().parse().unwrap()
     }
 
     /// Waits for a line of the log that holds all of `words`.
@@ -421,6 +438,11 @@ impl Program {
     pub(crate) fn signal(&self, name: &str) {
         let sent = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status();
         assert!(sent.unwrap().success());
+    }
+
+    /// Waits for its end, with its log unread.
+    pub(crate) fn exit_code(&mut self, within: Duration) -> Option<i32> {
+        wait(&mut self.child, within, "the server to end").code()
     }
 
     /// Waits for its end. Gives the exit code and all of the log that nobody has asked for.

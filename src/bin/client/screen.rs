@@ -122,7 +122,7 @@ impl Screen {
     /// Ends an edit when `stop` says so, and repeats our own signals that came between two edits.
     pub(crate) fn heed_signals(self: &Arc<Self>, stop: &Stop) -> Result<(), Failure> {
         let (screen, wish) = (self.clone(), stop.clone());
-        crate::clients::stop::handle_signals(move || {
+        crate::clients::common::signals::handle(move || {
             if !screen.wants_interruption() {
                 screen.inner.lock().stopping = true;
                 wish.set();

@@ -8,7 +8,7 @@ use std::{
 
 use parking_lot::{Condvar, Mutex};
 
-use super::common::exit::Failure;
+use super::common::{exit::Failure, signals};
 
 /// A signal so soon after the first is the same one: it went to us and to our process group.
 const ECHO: Duration = Duration::from_millis(500);
@@ -31,7 +31,7 @@ impl Stop {
         let stop = Self::default();
         let wish = stop.clone();
         let mut first = None;
-        handle_signals(move || match first {
+        signals::handle(move || match first {
             None => {
                 first = Some(Instant::now());
                 wish.set();
@@ -80,9 +80,4 @@ impl fmt::Debug for Stop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Stop").field(&self.is_set()).finish()
     }
-}
-
-/// Has `handler` called, on a thread of its own, for SIGINT, SIGTERM and SIGHUP.
-pub(crate) fn handle_signals(handler: impl FnMut() + Send + 'static) -> Result<(), Failure> {
-    ctrlc::set_handler(handler).map_err(|error| Failure::Failed(format!("cannot handle signals: {error}")))
 }

@@ -20,9 +20,38 @@ impl Failure {
     pub(crate) fn report(self) -> ExitCode {
         // Nobody may be reading.
         let _ = writeln!(io::stderr(), "{self}");
+        self.code()
+    }
+
+    pub(crate) fn code(&self) -> ExitCode {
         match self {
             Self::Failed(_) => ExitCode::from(1),
             Self::Usage(_) => ExitCode::from(2),
+        }
+    }
+}
+
+/// The system has no thread for `what`.
+pub(crate) fn no_thread(what: &str, error: &io::Error) -> Failure {
+    Failure::Failed(format!("cannot start a thread for {what}: {}", Explained(error)))
+}
+
+/// An error of the system, with what is behind it where its own words mislead.
+pub(crate) struct Explained<'a>(pub(crate) &'a io::Error);
+
+impl fmt::Display for Explained<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)?;
+        match self.0.kind() {
+            // The C library falls back to clone only when clone3 is answered with ENOSYS.
+            io::ErrorKind::PermissionDenied => f.write_str(
+                "; a sandbox that answers the system call clone3 with EPERM instead of ENOSYS does this (Docker before \
+                 20.10.10, old libseccomp)",
+            ),
+            io::ErrorKind::WouldBlock => {
+                f.write_str("; the limit of threads may be reached (ulimit -u, pids.max of the control group)")
+            }
+            _ => Ok(()),
         }
     }
 }
@@ -32,5 +61,20 @@ impl fmt::Display for Failure {
         match self {
             Self::Failed(why) | Self::Usage(why) => f.write_str(why),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_is_refused_names_the_cause() {
+        let failure = |kind| no_thread("the signals", &io::Error::from(kind)).to_string();
+        let refused = failure(io::ErrorKind::PermissionDenied);
+        assert!(refused.starts_with("cannot start a thread for the signals: "), "{refused}");
+        assert!(refused.contains("clone3"), "{refused}");
+        assert!(failure(io::ErrorKind::WouldBlock).contains("ulimit -u"));
+        assert!(!failure(io::ErrorKind::OutOfMemory).contains("clone3"));
     }
 }

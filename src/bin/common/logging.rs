@@ -7,17 +7,41 @@
 //! Much of what is logged comes from clients. So that none of them can forge a line or play with the terminal, every
 //! character that is not plainly visible is written as an escape.
 
+//!
+//! A thread of its own writes them ([`Queue`]): a log that nobody reads must not hold up a server.
+
 use std::{
+    backtrace::{Backtrace, BacktraceStatus},
     io::{self, Write},
-    time::SystemTime,
+    panic,
+    process::{self, ExitCode},
+    sync::{Arc, OnceLock},
+    thread,
+    time::{Duration, SystemTime},
 };
 
 use clap::ValueEnum;
-use env_logger::Logger;
+use env_logger::{Logger, Target};
 use log::{Level, LevelFilter, Record, kv::Key};
 use serde::Serialize;
 
-use super::{colour::Palette, visible::Visible};
+use super::{
+    colour::Palette,
+    exit::{self, Failure},
+    log_queue::{Queue, Stderr},
+    visible::Visible,
+};
+
+/// How long the end of a program waits for those who read its log.
+const FLUSH_TIME: Duration = Duration::from_millis(500);
+
+/// The log of this process, once it is started.
+static LOG: OnceLock<Log> = OnceLock::new();
+
+struct Log {
+    queue: Arc<Queue>,
+    format: Format,
+}
 
 /// What a line looks like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -28,21 +52,93 @@ pub(crate) enum Format {
     Json,
 }
 
-/// Logs from here on what is at least as important as `level`.
-pub(crate) fn start(level: LevelFilter, format: Format) {
+/// Logs from here on what is at least as important as `level`, and panics.
+///
+/// # Errors
+/// [`Failure`]: there is no thread to write the log.
+pub(crate) fn start(level: LevelFilter, format: Format) -> Result<(), Failure> {
     let palette = Palette::of_stderr();
+    let queue = Arc::new(Queue::new(move |dropped| {
+        let text = format!("{dropped} lines of this log are missing: they were not read in time");
+        Line::plain(Level::Warn, "log", &text).encode(format, palette)
+    }));
+    let writing = Arc::clone(&queue);
+    thread::Builder::new()
+        .name("log".into())
+        .spawn(move || writing.write_to(Stderr))
+        .map_err(|error| exit::no_thread("the log", &error))?;
     let logger: Logger = env_logger::Builder::new()
         .filter_level(level)
-        .format(move |out, record| {
-            let line = Line::new(record, SystemTime::now());
-            match format {
-                Format::Text => line.write_text(out, palette),
-                Format::Json => line.write_json(out),
-            }
-        })
+        .format(move |out, record| Line::new(record, SystemTime::now()).write(out, format, palette))
+        .target(Target::Pipe(Box::new(Pushed(Arc::clone(&queue)))))
         .build();
     // Fails only when there is a logger already, and then that one logs.
     let _ = log::set_boxed_logger(Box::new(logger)).map(|()| log::set_max_level(level));
+    // The standard hook would wait for a reader of standard error.
+    panic::set_hook(Box::new(log_panic));
+    let _ = LOG.set(Log { queue, format });
+    Ok(())
+}
+
+fn log_panic(panic: &panic::PanicHookInfo<'_>) {
+    let thread = thread::current();
+    let name = thread.name().unwrap_or("without a name");
+    let place = panic.location().map(ToString::to_string).unwrap_or_default();
+    let why = panic.payload_as_str().unwrap_or("no text");
+    let backtrace = Backtrace::capture();
+    if backtrace.status() == BacktraceStatus::Captured {
+        log::error!("panic in thread {name} at {place}: {why}\n{backtrace}");
+    } else {
+        log::error!("panic in thread {name} at {place}: {why}");
+    }
+}
+
+/// What the program tells its user beside the log, whatever the level: as it is, or one record for each line.
+pub(crate) fn told(level: Level, text: &str) -> Vec<u8> {
+    match LOG.get().map_or(Format::Text, |log| log.format) {
+        Format::Text => format!("{text}\n").into_bytes(),
+        Format::Json => {
+            let palette = Palette::of_stderr();
+            let line = |line| Line::plain(level, "server", line).encode(Format::Json, palette);
+            text.lines().flat_map(line).collect()
+        }
+    }
+}
+
+/// Ends with what a program came to: says why it failed, and waits a moment until the log is written.
+pub(crate) fn end(result: Result<(), Failure>) -> ExitCode {
+    let Some(log) = LOG.get() else { return result.map_or_else(Failure::report, |()| ExitCode::SUCCESS) };
+    let code = result.map_or_else(
+        |failure| {
+            log.queue.push(&told(Level::Error, &failure.to_string()));
+            failure.code()
+        },
+        |()| ExitCode::SUCCESS,
+    );
+    log.queue.flush(FLUSH_TIME);
+    code
+}
+
+/// Ends the process from any thread, with what is logged by then written if somebody reads it soon.
+pub(crate) fn exit(code: i32) -> ! {
+    if let Some(log) = LOG.get() {
+        log.queue.flush(FLUSH_TIME);
+    }
+    process::exit(code)
+}
+
+/// Where [`env_logger`] writes each line, in one call.
+struct Pushed(Arc<Queue>);
+
+impl Write for Pushed {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.0.push(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// A record, as both formats want it.
@@ -66,6 +162,31 @@ impl<'a> Line<'a> {
             module: target.strip_prefix("tinysio::").unwrap_or(target),
             client: client.map(|client| client.to_string()),
             message: record.args().to_string(),
+        }
+    }
+
+    /// A line that is no record of [`log`].
+    fn plain(level: Level, module: &'a str, message: &str) -> Self {
+        Self {
+            timestamp: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
+            level: level.as_str(),
+            module,
+            client: None,
+            message: message.to_owned(),
+        }
+    }
+
+    fn encode(&self, format: Format, palette: Palette) -> Vec<u8> {
+        let mut line = Vec::new();
+        // Writing to memory cannot fail.
+        let _ = self.write(&mut line, format, palette);
+        line
+    }
+
+    fn write(&self, out: &mut impl Write, format: Format, palette: Palette) -> io::Result<()> {
+        match format {
+            Format::Text => self.write_text(out, palette),
+            Format::Json => self.write_json(out),
         }
     }
 

@@ -2,5 +2,7 @@
 
 pub(crate) mod colour;
 pub(crate) mod exit;
+pub(crate) mod log_queue;
 pub(crate) mod logging;
+pub(crate) mod signals;
 pub(crate) mod visible;

@@ -8,20 +8,24 @@ mod operator;
 
 use std::{
     io::{self, Write},
-    process::{self, ExitCode},
+    process::ExitCode,
     thread,
     time::Duration,
 };
 
 use clap::Parser;
 use crossbeam_channel::{Receiver, RecvTimeoutError, TrySendError, bounded};
+use log::Level;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tinysio::{
     chat::Chat,
     server::{Server, StartError},
 };
 
-use common::{exit::Failure, logging};
+use common::{
+    exit::{Explained, Failure},
+    logging, signals,
+};
 use flags::Flags;
 use operator::Operator;
 
@@ -30,18 +34,14 @@ use operator::Operator;
 const SHUTDOWN_DEADLINE: Duration = Duration::from_millis(1_500);
 
 /// When the program ends, whatever still holds it up, after the clients have been disconnected.
-const LAST_DEADLINE: Duration = Duration::from_millis(4_500);
+const LAST_DEADLINE: Duration = Duration::from_secs(4);
 
 /// The longest time that clients are disconnected over.
 const DRAIN_MAX: Duration = Duration::from_secs(24 * 3600);
 
 fn main() -> ExitCode {
     let flags = Flags::parse();
-    logging::start(flags.log_level, flags.log_format);
-    match run(&flags) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => failure.report(),
-    }
+    logging::end(logging::start(flags.log_level, flags.log_format).and_then(|()| run(&flags)))
 }
 
 /// A client takes a descriptor, on polling up to three; the usual soft limit is 1,024, the hard one far higher.
@@ -81,13 +81,12 @@ fn run(flags: &Flags) -> Result<(), Failure> {
 fn signals() -> Result<Receiver<()>, Failure> {
     let (sender, receiver) = bounded(1);
     let mut asked = false;
-    ctrlc::set_handler(move || {
+    signals::handle(move || {
         let again = std::mem::replace(&mut asked, true);
         if again || matches!(sender.try_send(()), Err(TrySendError::Disconnected(()))) {
-            process::exit(130);
+            logging::exit(130);
         }
-    })
-    .map_err(|error| Failure::Failed(format!("cannot handle signals: {error}")))?;
+    })?;
     Ok(receiver)
 }
 
@@ -105,6 +104,7 @@ fn listen(flags: &Flags, chat: &Chat) -> Result<Server, Failure> {
                 None => format!("Port {} is already in use. Try a different port.", flags.port),
             })
         }
+        StartError::System(error) => Failure::Failed(format!("cannot start: {}", Explained(&error))),
         error => Failure::Failed(error.to_string()),
     })
 }
@@ -132,10 +132,10 @@ fn announce(flags: &Flags, server: &Server, operator: Option<String>) {
     if let Some(operator) = operator {
         lines += &format!("Operator: http://{operator}/metrics\n");
     }
-    lines += "Press Ctrl+C to stop the server\n";
+    lines += "Press Ctrl+C to stop the server";
     let mut out = io::stdout();
     // Nobody may be reading.
-    let _ = out.write_all(lines.as_bytes()).and_then(|()| out.flush());
+    let _ = out.write_all(&logging::told(Level::Info, &lines)).and_then(|()| out.flush());
 }
 
 /// Logs the counters every so often until the signal comes.
@@ -165,7 +165,7 @@ fn shut_down(chat: &Chat, server: &Server, drain: Duration) {
     // A handler that hangs, or a log that nobody reads, must not keep the program.
     let watchdog = thread::Builder::new().name("watchdog".into()).spawn(move || {
         thread::sleep(drain + LAST_DEADLINE);
-        process::exit(0);
+        logging::exit(0);
     });
     if let Err(error) = watchdog {
         log::warn!("nobody watches that this ends in time: {error}");
