@@ -267,7 +267,10 @@ fn indulge(addr: SocketAddr, vice: Vice) -> std::io::Result<TcpStream> {
             match vice {
                 Vice::DeafPoll => write!(stream, "GET {target} HTTP/1.1\r\nHost: x\r\n\r\n")?,
                 Vice::HalfABody => {
-                    write!(stream, "POST {target} HTTP/1.1\r\nContent-Length: 900000\r\n\r\n")?;
+                    write!(
+                        stream,
+                        "POST {target} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 900000\r\n\r\n"
+                    )?;
                     stream.write_all(&vec![b'4'; 800_000])?;
                 }
                 _ => {}

@@ -111,7 +111,7 @@ pub(super) fn poll(fds: &mut [PollFd<'_>], deadline: Option<Instant>) -> io::Res
             let left = deadline.saturating_duration_since(Instant::now());
             Timespec {
                 tv_sec: left.as_secs().try_into().unwrap_or(i64::MAX),
-                tv_nsec: left.subsec_nanos().into(),
+                tv_nsec: left.subsec_nanos() as _,
             }
         });
         match rustix::event::poll(fds, timeout.as_ref()) {

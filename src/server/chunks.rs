@@ -44,8 +44,8 @@ enum State {
 #[derive(Debug)]
 pub(super) struct Decoder {
     state: State,
-    /// Bytes of the chunk that are still to come.
-    chunk: usize,
+    /// Bytes of the chunk that are still to come. As wide as [`DIGITS_MAX`] digits on every machine.
+    chunk: u64,
     body: Vec<u8>,
     max: usize,
     framing_left: usize,
@@ -66,9 +66,10 @@ impl Decoder {
         let mut at = 0;
         while at < input.len() && self.state != State::Done {
             if self.state == State::Data {
-                let count = self.chunk.min(input.len() - at);
+                let left = input.len() - at;
+                let count = usize::try_from(self.chunk).map_or(left, |chunk| chunk.min(left));
                 self.body.extend_from_slice(&input[at..at + count]);
-                self.chunk -= count;
+                self.chunk -= count as u64;
                 at += count;
                 if self.chunk == 0 {
                     self.state = State::DataEnd;
@@ -86,8 +87,8 @@ impl Decoder {
     fn step(&mut self, byte: u8) -> Result<State, ChunkError> {
         match (self.state, byte) {
             (State::Size { digits }, _) if byte.is_ascii_hexdigit() && digits < DIGITS_MAX => {
-                let digit = (byte as char).to_digit(16).unwrap_or_default() as usize;
-                self.chunk = self.chunk.checked_mul(16).ok_or(ChunkError::TooLarge)? + digit;
+                // At most 16 digits: nothing is lost at the left.
+                self.chunk = self.chunk << 4 | u64::from((byte as char).to_digit(16).unwrap_or_default());
                 Ok(State::Size { digits: digits + 1 })
             }
             (State::Size { digits: 1.. } | State::Extension { .. }, b'\r') => Ok(State::SizeEnd),
@@ -95,7 +96,9 @@ impl Decoder {
             (State::Extension { length }, b'\t' | b' '..=b'~' | 0x80..) if length < EXTENSION_MAX => {
                 Ok(State::Extension { length: length + 1 })
             }
-            (State::SizeEnd, b'\n') if self.chunk > self.max - self.body.len() => Err(ChunkError::TooLarge),
+            (State::SizeEnd, b'\n') if self.chunk > (self.max - self.body.len()) as u64 => {
+                Err(ChunkError::TooLarge)
+            }
             (State::SizeEnd, b'\n') => Ok(if self.chunk == 0 { State::Last } else { State::Data }),
             (State::DataEnd, b'\r') => Ok(State::DataEnd2),
             (State::DataEnd2, b'\n') => Ok(State::Size { digits: 0 }),
@@ -154,7 +157,9 @@ mod tests {
     #[case("15\r\n", ChunkError::TooLarge)]
     #[case("a\r\n0123456789\r\nb\r\n", ChunkError::TooLarge)]
     #[case("ffffffffffffffff\r\n", ChunkError::TooLarge)]
-    #[case("0ffffffffffffffff\r\n", ChunkError::Malformed)]
+    #[case::seventeen_digits("0ffffffffffffffff\r\n", ChunkError::Malformed)]
+    #[case::seventeen_digits_that_are_too_much("11111111111111111\r\n", ChunkError::Malformed)]
+    #[case::more_than_32_bits("100000001\r\n", ChunkError::TooLarge)]
     #[case("\r\n", ChunkError::Malformed)]
     #[case(";a\r\n", ChunkError::Malformed)]
     #[case("4;a\0\r\n", ChunkError::Malformed)]

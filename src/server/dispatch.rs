@@ -37,7 +37,7 @@ use super::{
 use crate::{
     proto::{
         CloseReason, Error,
-        engine::{Data, Packet},
+        engine::{Data, Packet, TransportKind},
         socket::{Assembler, Body, Outgoing},
     },
     sys::{
@@ -168,7 +168,11 @@ impl Inbound {
                 log::info!("session {}: {}", session.name(), Error::HeartbeatDirection);
                 Err(CloseReason::TransportError)
             }
-            Packet::Close => Err(CloseReason::TransportClose),
+            // A WebSocket says it with a close frame; there the official server ignores the packet.
+            Packet::Close if session.transport() == TransportKind::Polling => {
+                Err(CloseReason::TransportClose)
+            }
+            Packet::Close => Ok(()),
             // Of no meaning from a client; the official server ignores them too.
             Packet::Open(_) | Packet::Upgrade | Packet::Noop => Ok(()),
         }

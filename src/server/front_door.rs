@@ -21,7 +21,7 @@ use super::{
     refused::RefusalReason,
     session::{Handshake, Session},
     stream::{self, Peer, Stream, Waker},
-    websocket::{self, WebSocket},
+    websocket::{self, Unfit, WebSocket},
 };
 use crate::{
     proto::{
@@ -579,10 +579,17 @@ fn websocket_request(
             return Ok(Next::End);
         }
     };
-    let Some(accepted) = websocket::accept(&head) else {
-        let refusal = Refusal::Rule(HandshakeError::BadRequest);
-        connection.respond(refusal.response(core, connection.peer, true), Some(&head))?;
-        return Ok(Next::End);
+    let accepted = match websocket::accept(&head) {
+        Ok(accepted) => accepted,
+        Err(unfit) => {
+            let mut refusal = Refusal::Rule(HandshakeError::BadRequest).response(core, connection.peer, true);
+            if unfit == Unfit::Version {
+                // RFC 6455 4.4: the client may try again with a version that is named here.
+                refusal = refusal.with_header(header("Sec-WebSocket-Version", websocket::VERSION));
+            }
+            connection.respond(refusal, Some(&head))?;
+            return Ok(Next::End);
+        }
     };
     let socket = match wanted {
         Wanted::Session(session) => websocket::upgrade(connection, &accepted, &session),

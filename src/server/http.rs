@@ -139,6 +139,17 @@ impl Head {
         matches!(self.framing, Some(Framing::Length(0)))
     }
 
+    /// Whether it says once, and in a legal way, which host it is for (RFC 9112 3.2): a proxy that takes another `Host` than
+    /// we do would be misled. HTTP/1.0 need not say it.
+    fn names_its_host(&self) -> bool {
+        let mut hosts = self.spans("host");
+        match (hosts.next(), hosts.next()) {
+            (None, _) => !self.persistent,
+            (Some(host), None) => self.str(host).is_some_and(is_host),
+            _ => false,
+        }
+    }
+
     /// How the body is delimited (RFC 9112 6.3). A request that says it twice is refused: that is how requests are
     /// smuggled past proxies.
     fn read_framing(&self) -> Option<Framing> {
@@ -493,7 +504,23 @@ fn parse_head(input: &mut Vec<u8>) -> Result<Option<Head>, HttpError> {
     let (path, query) = (path.into(), query.into());
     let mut head = Head { bytes, method, path, query, headers, persistent, framing: None };
     head.framing = head.read_framing();
-    Ok(Some(head))
+    if head.names_its_host() { Ok(Some(head)) } else { Err(HttpError::Malformed) }
+}
+
+/// Whether the value of a `Host` header is legal: `uri-host [ ":" port ]` (RFC 9110 7.2, RFC 3986 3.2.2), or empty.
+fn is_host(value: &str) -> bool {
+    let of_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=".contains(&byte);
+    let of_address = |byte: u8| byte.is_ascii_alphanumeric() || b":.-_~".contains(&byte);
+    let (host_is_fine, rest) = match value.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((address, rest)) => (!address.is_empty() && address.bytes().all(of_address), rest),
+        None => {
+            let (host, rest) = value.split_at(value.find(':').unwrap_or(value.len()));
+            (host.bytes().all(of_name), rest)
+        }
+    };
+    let port_is_fine = rest.is_empty()
+        || rest.strip_prefix(':').is_some_and(|port| port.bytes().all(|byte| byte.is_ascii_digit()));
+    host_is_fine && port_is_fine
 }
 
 /// A request as routes and [`Config::allow_request`] see it.

@@ -233,7 +233,7 @@ impl Attendant {
         events.clear();
         let timeout = self.lot.table.lock().next_look.map(|at| {
             let left = at.saturating_duration_since(Instant::now());
-            Timespec { tv_sec: left.as_secs() as _, tv_nsec: left.subsec_nanos().into() }
+            Timespec { tv_sec: left.as_secs() as _, tv_nsec: left.subsec_nanos() as _ }
         });
         match epoll::wait(&self.lot.epoll, spare_capacity(events), timeout.as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}

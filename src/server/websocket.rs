@@ -9,13 +9,14 @@
 //! handled, and while there is one, the outbox is corked. Nothing waits in it for long: the drain thread watches.
 
 use std::{
+    collections::HashSet,
     fmt,
     io::{self, Read, Write},
     net::Shutdown,
     sync::Arc,
 };
 
-use http::header::{CONNECTION, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
+use http::header::{CONNECTION, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE};
 use tungstenite::{
     Error, Message,
     error::ProtocolError,
@@ -57,11 +58,33 @@ const CODEC_BUFFER: usize = 512;
 /// Signs of life that a parked WebSocket may give at once; a flood of them gets a thread.
 const VISIT_MAX: usize = 4;
 
-/// The answer to an upgrade request. `None`: it is not a good one (RFC 6455 4.2.1).
-pub(super) fn accept(head: &Head) -> Option<Vec<u8>> {
+/// The version of WebSocket that is spoken here.
+pub(super) const VERSION: &str = "13";
+
+/// Why a request cannot become a WebSocket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unfit {
+    /// It asks for another version, or names none.
+    Version,
+    Malformed,
+}
+
+/// The answer to an upgrade request.
+///
+/// # Errors
+/// Why it is no good one (RFC 6455 4.2.1).
+pub(super) fn accept(head: &Head) -> Result<Vec<u8>, Unfit> {
     if !head.may_upgrade() {
-        return None;
+        return Err(Unfit::Malformed);
     }
+    let mut versions = head.header_values(SEC_WEBSOCKET_VERSION.as_str());
+    if versions.next() != Some(VERSION) || versions.next().is_some() {
+        return Err(Unfit::Version);
+    }
+    answer(head).ok_or(Unfit::Malformed)
+}
+
+fn answer(head: &Head) -> Option<Vec<u8>> {
     let mut request = http::Request::builder().method(head.method().as_str()).uri("/");
     // What the answer depends on; the others of a browser would only be copied.
     for name in [CONNECTION, UPGRADE, SEC_WEBSOCKET_VERSION, SEC_WEBSOCKET_KEY] {
@@ -69,10 +92,36 @@ pub(super) fn accept(head: &Head) -> Option<Vec<u8>> {
             request = request.header(&name, value);
         }
     }
-    let response = create_response(&request.body(()).ok()?).ok()?;
+    let mut response = create_response(&request.body(()).ok()?).ok()?;
+    if let Some(protocol) = subprotocol(head)? {
+        response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, protocol.parse().ok()?);
+    }
     let mut bytes = Vec::with_capacity(256);
     write_response(&mut bytes, &response).ok()?;
     Some(bytes)
+}
+
+/// The first of the subprotocols that the client offers, as the official server picks it; clients fail a handshake that
+/// answers none of theirs. Outer `None`: the header is no list of distinct tokens.
+fn subprotocol(head: &Head) -> Option<Option<&str>> {
+    if head.is_illegible("sec-websocket-protocol") {
+        return None;
+    }
+    let mut first = None;
+    let mut offered = HashSet::new();
+    for protocol in head.header_values("sec-websocket-protocol").flat_map(|list| list.split(',')) {
+        let protocol = protocol.trim_matches([' ', '\t']);
+        if protocol.is_empty() || !protocol.bytes().all(is_token) || !offered.insert(protocol) {
+            return None;
+        }
+        first.get_or_insert(protocol);
+    }
+    Some(first)
+}
+
+/// A byte that a token may have (RFC 9110 5.6.2).
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 /// A session that begins on WebSocket: says so. `None`: its client is gone already.

@@ -54,7 +54,7 @@ pub(crate) fn octet_streams(addr: SocketAddr, count: usize) {
         let client = Client::new(addr, Polling);
         let mut http = Http::connect(addr);
         http.send(format!(
-            "POST {} HTTP/1.1\r\nContent-Type: application/octet-stream\r\nContent-Length: 3\r\n\r\nabc",
+            "POST {} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/octet-stream\r\nContent-Length: 3\r\n\r\nabc",
             client.target("polling")
         ));
         assert_eq!(http.response("the answer to bytes").status, 400);

@@ -158,7 +158,9 @@ fn two_posts_at_once() {
         let client = Client::connected(addr, Polling);
         let mut first = Http::connect(addr);
         let target = client.target("polling");
-        first.send(format!("POST {target} HTTP/1.1\r\nContent-Length: 1\r\nExpect: 100-continue\r\n\r\n"));
+        first.send(format!(
+            "POST {target} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nExpect: 100-continue\r\n\r\n"
+        ));
         assert_eq!(first.response("the server's invitation to send the body").status, 100);
         assert_eq!(Http::connect(addr).post(&target, "3").status, 400);
         first.send("3");
@@ -180,8 +182,10 @@ fn fifty_at_once(#[values("GET", "POST")] method: &str) {
             crowd.iter_mut().map(|http| http.response("an answer for each").status).collect();
         if method == "POST" && answers.iter().all(|status| *status == 200) {
             // They came one after the other; that is allowed, and the end is another one's.
-            Http::connect(addr)
-                .send(format!("POST {} HTTP/1.1\r\nContent-Length: 2\r\n\r\n3", client.target("polling")));
+            Http::connect(addr).send(format!(
+                "POST {} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n3",
+                client.target("polling")
+            ));
         }
         assert!(answers.iter().all(|status| matches!(status, 200 | 400)), "{answers:?}");
     });
@@ -215,7 +219,7 @@ fn continuation(#[case] length: &str, #[case] status: u16) {
         let mut http = Http::connect(addr);
         let target = client.target("polling");
         http.send(format!(
-            "POST {target} HTTP/1.1\r\n{length}\r\nExpect: 100-continue\r\nExpect: 100-continue\r\n\r\n"
+            "POST {target} HTTP/1.1\r\nHost: localhost\r\n{length}\r\nExpect: 100-continue\r\nExpect: 100-continue\r\n\r\n"
         ));
         assert_eq!(http.response("the first answer").status, status);
         if status == 100 {

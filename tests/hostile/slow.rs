@@ -22,11 +22,11 @@ const REQUESTS: &[Row] = &[
     ("a blank line", None, |addr| half_a_request(addr, "\r\n")),
     ("half a line", None, |addr| half_a_request(addr, "GET /hea")),
     ("half a head", None, |addr| half_a_request(addr, "GET /health HTTP/1.1\r\nHost: x\r\n")),
-    ("a head by drops", None, |addr| drops(addr, "GET /health HTTP/1.1\r\nX: ")),
+    ("a head by drops", None, |addr| drops(addr, "GET /health HTTP/1.1\r\nHost: localhost\r\nX: ")),
     ("a line by drops", None, |addr| drops(addr, "GET /")),
     ("half-closed, with answers due", None, |addr| {
         let mut http = Http::connect(addr);
-        http.send("GET /health HTTP/1.1\r\n\r\n".repeat(3));
+        http.send("GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(3));
         http.half_close();
         for _ in 0..3 {
             assert_eq!(http.response("the answer to a half-closed client").body, "ok");
@@ -123,7 +123,10 @@ fn drops(addr: SocketAddr, begin: &str) {
 fn half_a_body(addr: SocketAddr, framing: &str, body: &str) {
     let client = Client::connected(addr, Polling);
     let mut http = Http::connect(addr);
-    http.send(format!("POST {} HTTP/1.1\r\n{framing}\r\n\r\n{body}", client.target("polling")));
+    http.send(format!(
+        "POST {} HTTP/1.1\r\nHost: localhost\r\n{framing}\r\n\r\n{body}",
+        client.target("polling")
+    ));
     assert_eq!(http.response("the answer to half a body").status, 408);
     http.ends("a connection with half a body");
 }
@@ -171,6 +174,6 @@ fn gone(addr: SocketAddr, method: &str, resets: bool) {
     let client = Client::connected(addr, Polling);
     let mut http = Http::connect(addr);
     let length = if method == "POST" { "Content-Length: 9\r\n\r\n4" } else { "\r\n" };
-    http.send(format!("{method} {} HTTP/1.1\r\n{length}", client.target("polling")));
+    http.send(format!("{method} {} HTTP/1.1\r\nHost: localhost\r\n{length}", client.target("polling")));
     if resets { reset(http.stream) } else { drop(http) }
 }

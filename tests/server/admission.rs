@@ -155,7 +155,7 @@ fn upgrades_that_are_given_up_leave_no_session() {
         let target = socket_target("websocket", &format!("&sid={sid}"));
         if n % 4 == 0 {
             // The request only.
-            http.send(format!("GET {target} HTTP/1.1\r\nUpgrade: websocket\r\n"));
+            http.send(format!("GET {target} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n"));
             reset(http.stream);
             continue;
         }

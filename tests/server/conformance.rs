@@ -222,7 +222,8 @@ mod close {
         let server = conformance();
         let mut client = Client::at(addr(&server), Road::WebSocket, path);
         client.send("1");
-        client.closed("the close that was asked for");
+        // The client of the suite answers no ping, and by that the official server, which passes `1` over here, closes.
+        client.ws().closed("the close that was asked for");
     }
 }
 

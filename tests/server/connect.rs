@@ -206,7 +206,12 @@ fn end(server: &Server, client: &mut Client, way: Way) -> bool {
         }
         Way::ClientSaysOne => {
             client.send("1");
-            client.closed("the close that was asked for");
+            if client.is_polling() {
+                client.closed("the close that was asked for");
+            } else {
+                // Passed over on WebSocket, where the connection's end counts.
+                client.leave();
+            }
         }
         // Nothing is read, so no ping is answered.
         Way::Silence | Way::ClientVanishes => {}

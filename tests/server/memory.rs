@@ -94,7 +94,10 @@ fn hog(server: &Server) -> Http {
     let post = || {
         let mut hog = Http::connect(addr(server));
         let target = client.target("polling");
-        hog.send(format!("POST {target} HTTP/1.1\r\nContent-Length: 200000\r\n\r\n{}", "4".repeat(130_000)));
+        hog.send(format!(
+            "POST {target} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 200000\r\n\r\n{}",
+            "4".repeat(130_000)
+        ));
         hog
     };
     let mut hog = post();
@@ -133,7 +136,7 @@ fn a_body_beyond_what_may_be_under_way_is_refused_and_small_ones_are_not() {
     // As a chunked body too.
     let mut chunked = Http::connect(addr(&server));
     chunked.send(format!(
-        "POST {} HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n0\r\n\r\n",
+        "POST {} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n0\r\n\r\n",
         client.target("polling"),
         body.len()
     ));

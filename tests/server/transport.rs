@@ -304,7 +304,6 @@ fn what_a_handler_emits_does_not_wait_for_the_next_one() {
 #[rstest]
 #[case::a_close_frame(Frame::Close(Some(1000)), Some(1000))]
 #[case::a_broken_packet(Frame::text("abc"), None)]
-#[case::the_close_packet(Frame::text("1"), None)]
 fn answers_to_a_burst_go_out_before_its_end(#[case] last: Frame, #[case] code: Option<u16>) {
     let server = with_heartbeat(25_000, 20_000);
     let mut client = Client::connected(addr(&server), WebSocket);

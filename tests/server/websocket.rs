@@ -4,7 +4,7 @@ use Road::WebSocket;
 use rstest::rstest;
 use tinysio::server::Server;
 
-use crate::support::{Client, Frame, Road, Ws, addr, all_gone, reset, serve_root};
+use crate::support::{Client, Frame, Road, Ws, addr, all_gone, reset, serve_root, socket_target};
 
 fn echo() -> Server {
     serve_root(|ns| {
@@ -36,7 +36,6 @@ fn check_alive(client: &mut Client) {
 #[case::an_empty_text(Ws::frame(0x81, b""), Some(None))]
 #[case::a_ping_of_the_client(Ws::frame(0x81, b"2"), Some(None))]
 #[case::a_probe_on_a_session(Ws::frame(0x81, b"2probe"), Some(None))]
-#[case::a_close_packet(Ws::frame(0x81, b"1"), Some(None))]
 #[case::binary_that_nobody_announced(Ws::frame(0x82, b"x"), Some(None))]
 #[case::text_among_attachments([Ws::frame(0x81, br#"451-["echo"]"#), Ws::frame(0x81, br#"42["echo"]"#)].concat(), Some(None))]
 #[case::an_event_of_another_namespace(Ws::frame(0x81, br#"42/other,["echo"]"#), Some(None))]
@@ -59,11 +58,71 @@ fn what_breaks_a_rule_is_closed(#[case] bytes: Vec<u8>, #[case] close: Option<Op
     all_gone(&server);
 }
 
+/// RFC 6455 4.4: the answer says which version there is.
+#[rstest]
+fn another_version_of_websocket_is_told_ours(
+    #[values("Sec-WebSocket-Version: 8\r\n", "Sec-WebSocket-Version: 13, 8\r\n", "")] version: &str,
+    #[values(false, true)] upgrades: bool,
+) {
+    let server = echo();
+    let mut polling = upgrades.then(|| Client::connected(addr(&server), Road::Polling));
+    let target = match &polling {
+        Some(client) => client.target("websocket"),
+        None => socket_target("websocket", ""),
+    };
+    let mut http = crate::support::Http::connect(addr(&server));
+    http.send(Ws::request(&target, "").replace("Sec-WebSocket-Version: 13\r\n", version));
+    let refused = http.response("the refusal");
+    assert_eq!((refused.status, refused.header("sec-websocket-version")), (400, Some("13")));
+    if let Some(client) = &mut polling {
+        check_alive(client);
+    }
+}
+
+/// The first that is offered, as the official server answers.
+#[rstest]
+#[case::none("", None)]
+#[case::one("Sec-WebSocket-Protocol: x\r\n", Some("x"))]
+#[case::several("Sec-WebSocket-Protocol: soap , wamp\r\n", Some("soap"))]
+#[case::in_several_headers(
+    "Sec-WebSocket-Protocol: v2.json\r\nSec-WebSocket-Protocol: v1\r\n",
+    Some("v2.json")
+)]
+fn a_subprotocol_is_agreed_on(
+    #[case] headers: &str,
+    #[case] agreed: Option<&str>,
+    #[values(false, true)] upgrades: bool,
+) {
+    let server = echo();
+    let polling = upgrades.then(|| Client::connected(addr(&server), Road::Polling));
+    let target = match &polling {
+        Some(client) => client.target("websocket"),
+        None => socket_target("websocket", ""),
+    };
+    let mut http = crate::support::Http::connect(addr(&server));
+    http.send(Ws::request(&target, headers));
+    let response = http.response("the handshake");
+    assert_eq!((response.status, response.header("sec-websocket-protocol")), (101, agreed));
+}
+
+/// A client that checks what it was promised (RFC 6455 4.1).
+#[test]
+fn a_client_that_insists_on_its_subprotocol_is_served() {
+    let server = echo();
+    let stream = std::net::TcpStream::connect(addr(&server)).unwrap();
+    let url = format!("ws://{}{}", addr(&server), socket_target("websocket", ""));
+    let request = tungstenite::ClientRequestBuilder::new(url.parse().unwrap()).with_sub_protocol("x");
+    let (mut client, response) = tungstenite::client::client(request, stream).unwrap();
+    assert_eq!(response.headers()["sec-websocket-protocol"], "x");
+    assert!(client.read().unwrap().into_text().unwrap().starts_with('0'));
+}
+
 #[test]
 fn what_has_no_meaning_is_ignored() {
     let server = echo();
     let mut client = Client::connected(addr(&server), WebSocket);
-    for packet in ["0", "0{}", "5", "6", "3", "3probe"] {
+    // `1` is a client's good-bye on polling; on WebSocket that is a close frame, and `1` is passed over.
+    for packet in ["0", "0{}", "1", "5", "6", "3", "3probe"] {
         client.send(packet);
         check_alive(&mut client);
     }
