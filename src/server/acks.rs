@@ -50,6 +50,10 @@ impl Acks {
         Ok(sooner)
     }
 
+    pub(super) fn has(&self, id: u64) -> bool {
+        self.waiting.contains_key(&id)
+    }
+
     pub(super) fn remove(&mut self, id: u64) -> Option<Waiting> {
         self.waiting.remove(&id)
     }

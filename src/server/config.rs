@@ -97,14 +97,17 @@ pub struct Config {
     pub max_pending_acks: usize,
     /// Rooms that one socket may be in. Default 1,000. A join beyond it is refused.
     pub max_rooms: usize,
-    /// Events that one client may send, and as many CONNECTs beside them. Default [`Rate::NONE`]. What comes faster goes to
-    /// [`on_rate_limited`](super::NamespaceBuilder::on_rate_limited) and to no other handler; a CONNECT is refused. After 100
-    /// refusals without a rest in between that fills the burst up again, the client is disconnected: "rate limited". Costs a
-    /// look at the clock for each event.
+    /// Events that one client may send, and as many CONNECTs beside them. Default [`Rate::NONE`]. An acknowledgement that the
+    /// server does not await counts as an event, and so does a message of a bare Engine.IO session. An event that comes faster
+    /// goes to [`on_rate_limited`](super::NamespaceBuilder::on_rate_limited) and to no other handler; a CONNECT is refused; an
+    /// acknowledgement or a message is dropped. After 100 refusals without a rest in between that fills the burst up again, the
+    /// client is disconnected: "rate limited". Costs a look at the clock for each packet.
     pub event_rate: Rate,
-    /// Bytes of messages, with their attachments, that one client may send. Default [`Rate::NONE`]. An event passes while
-    /// anything is left, and may leave a debt, so `burst` need not reach `max_packet_size`; what comes too fast has the
-    /// consequences of [`event_rate`](Self::event_rate).
+    /// Bytes of packets of every kind, with their attachments, that one client may send: events, acknowledgements, CONNECTs,
+    /// pongs, and the pings of WebSocket. Default [`Rate::NONE`]. A packet passes while anything is left, and may leave a debt,
+    /// so `burst` need not reach `max_packet_size`; what comes too fast is charged as well, and has the consequences of
+    /// [`event_rate`](Self::event_rate). An acknowledgement that the server awaits is dropped too. A heartbeat or a disconnect
+    /// takes effect, and counts as a refusal.
     pub byte_rate: Rate,
     /// Official `connectionStateRecovery`. Default `None`, off: a client that loses its connection begins anew. When on, every
     /// event goes through the hub and carries its offset, 14 bytes, as one more argument.

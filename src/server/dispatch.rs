@@ -56,8 +56,10 @@ pub(super) struct Inbound {
     sockets: SmallVec<[Socket; 1]>,
     /// `None`: it may send as fast as it likes.
     pace: Option<Pace>,
-    /// Bytes of messages that no event has been charged with yet.
+    /// Bytes that no packet has been charged with yet.
     uncharged: usize,
+    /// It has sent faster than it may for too long, and is being disconnected.
+    too_fast: bool,
     /// Bytes of the packet whose attachments are due, and what they are charged to.
     pending: usize,
     charge: Charge,
@@ -142,6 +144,7 @@ impl Inbound {
             sockets: SmallVec::new(),
             pace: Pace::new(Instant::now(), config.event_rate, config.byte_rate),
             uncharged: 0,
+            too_fast: false,
             pending: 0,
             charge: Charge::new(&core.receiving),
         }
@@ -152,15 +155,16 @@ impl Inbound {
     /// # Errors
     /// Why the session must end.
     pub(super) fn packet(&mut self, session: &Arc<Session>, packet: Packet<'_>) -> Result<(), CloseReason> {
-        if session.ended().is_some() {
+        if session.ended().is_some() || self.too_fast {
             // What follows a close in the same payload or read is nobody's any more.
             return Ok(());
         }
         session.heard_packet();
         match packet {
             Packet::Message(data) => self.kept_message(session, data),
-            Packet::Pong(_) => {
+            Packet::Pong(data) => {
                 session.heard_pong();
+                self.charge(session, data.len());
                 Ok(())
             }
             // EIO "Heartbeat": only the server asks.
@@ -172,9 +176,30 @@ impl Inbound {
             Packet::Close if session.transport() == TransportKind::Polling => {
                 Err(CloseReason::TransportClose)
             }
-            Packet::Close => Ok(()),
             // Of no meaning from a client; the official server ignores them too.
-            Packet::Open(_) | Packet::Upgrade | Packet::Noop => Ok(()),
+            Packet::Open(data) => {
+                self.charge(session, data.len());
+                Ok(())
+            }
+            Packet::Close | Packet::Upgrade | Packet::Noop => {
+                self.charge(session, 0);
+                Ok(())
+            }
+        }
+    }
+
+    /// Bytes have come that are charged with the next packet.
+    pub(super) fn owe(&mut self, bytes: usize) {
+        if self.pace.is_some() {
+            self.uncharged += bytes;
+        }
+    }
+
+    /// A packet that is nothing but its bytes, and its type.
+    pub(super) fn charge(&mut self, session: &Arc<Session>, bytes: usize) {
+        self.owe(bytes + 1);
+        if self.pace(Kind::Other) == Verdict::Disconnect {
+            session.leave_todo(Todo::HangUp(None, CloseReason::RateLimited));
         }
     }
 
@@ -184,9 +209,7 @@ impl Inbound {
             Data::Text(text) => text.len(),
             Data::Binary(bytes) => bytes.len(),
         };
-        if self.pace.is_some() {
-            self.uncharged += bytes;
-        }
+        self.owe(bytes);
         if self.assembler.is_waiting() {
             self.keep(session, self.pending + bytes)?;
         }
@@ -217,7 +240,13 @@ impl Inbound {
                     Data::Text(text) => Message::Text(text),
                     Data::Binary(bytes) => Message::Binary(bytes),
                 };
-                handlers.message(session, message);
+                match self.pace(Kind::Event) {
+                    Verdict::Pass => handlers.message(session, message),
+                    Verdict::Refuse => {}
+                    Verdict::Disconnect => {
+                        session.leave_todo(Todo::HangUp(None, CloseReason::RateLimited));
+                    }
+                }
                 Ok(())
             }
             (Endpoint::SocketIo, Data::Text(text)) => self.text(session, &text),
@@ -254,7 +283,8 @@ impl Inbound {
         let verdict = match body {
             Body::Event { .. } => self.pace(Kind::Event),
             Body::Connect(_) => self.pace(Kind::Connect),
-            _ => Verdict::Pass,
+            Body::Ack { id, .. } => self.pace(self.kind_of_ack(socket, id)),
+            Body::Disconnect | Body::ConnectError(_) => self.pace(Kind::Other),
         };
         match (body, socket) {
             (Body::Connect(_), None) if verdict != Verdict::Pass => {
@@ -279,6 +309,12 @@ impl Inbound {
             }
             (Body::ConnectError(_), _) => Err(Error::WrongSide),
             (_, None) => Err(Error::NotConnected),
+            (Body::Ack { .. }, Some(_)) if verdict != Verdict::Pass => {
+                if verdict == Verdict::Disconnect {
+                    session.leave_todo(Todo::HangUp(None, CloseReason::RateLimited));
+                }
+                Ok(())
+            }
             (Body::Disconnect, Some(index)) => {
                 let socket = self.sockets.swap_remove(index);
                 if socket.set_disconnected(CloseReason::ClientNamespaceDisconnect) {
@@ -299,10 +335,19 @@ impl Inbound {
         }
     }
 
+    /// An answer that the server asked for costs its bytes only; others are as good as events.
+    fn kind_of_ack(&self, socket: Option<usize>, id: u64) -> Kind {
+        let awaited = self.pace.is_some() && socket.is_some_and(|index| self.sockets[index].awaits(id));
+        if awaited { Kind::Other } else { Kind::Event }
+    }
+
     /// Whether the client may send what has come.
     fn pace(&mut self, kind: Kind) -> Verdict {
         let bytes = std::mem::take(&mut self.uncharged);
-        self.pace.as_mut().map_or(Verdict::Pass, |pace| pace.take(Instant::now(), kind, bytes))
+        let Some(pace) = &mut self.pace else { return Verdict::Pass };
+        let verdict = pace.take(Instant::now(), kind, bytes);
+        self.too_fast |= verdict == Verdict::Disconnect;
+        verdict
     }
 
     /// A CONNECT for a namespace that this session is not in.

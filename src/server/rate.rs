@@ -5,6 +5,9 @@
 //!                        ├─ Refuse ────► on_rate_limited
 //!                        └─ Disconnect ► on_rate_limited, then the end: "rate limited"
 //! ```
+//! Every packet that a client sends is charged for its bytes; events, CONNECTs and acknowledgements that nobody awaits are
+//! counted too. Bytes that are refused are charged as well: they have been received.
+//!
 //! A bucket may go below nothing: what it is asked for passes as long as anything is in it. So a message that is larger than
 //! the burst passes too, and the next one waits the longer.
 
@@ -58,6 +61,17 @@ impl Bucket {
         self.tokens >= burst
     }
 
+    /// Takes `count` in any case. `false`: there was nothing left before.
+    fn charge(&mut self, now: Instant, count: usize) -> bool {
+        if !self.rate.is_limit() {
+            return true;
+        }
+        self.refill(now);
+        let had_some = self.tokens >= 1.0;
+        self.tokens -= count as f64;
+        had_some
+    }
+
     /// Takes `count`. `Err`: after so long there would be something again.
     pub(super) fn take(&mut self, now: Instant, count: usize) -> Result<(), Duration> {
         if !self.rate.is_limit() {
@@ -82,11 +96,13 @@ pub(super) enum Verdict {
     Disconnect,
 }
 
-/// What a client may send only so often.
+/// What a packet counts as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Event,
     Connect,
+    /// Nothing but its bytes.
+    Other,
 }
 
 /// How fast one client sends: events, CONNECTs, bytes, and how often it was told to be slower.
@@ -118,10 +134,11 @@ impl Pace {
             self.breaches = 0;
         }
         let packets = match kind {
-            Kind::Event => &mut self.events,
-            Kind::Connect => &mut self.connects,
+            Kind::Event => Some(&mut self.events),
+            Kind::Connect => Some(&mut self.connects),
+            Kind::Other => None,
         };
-        if self.bytes.take(now, bytes).is_ok() && packets.take(now, 1).is_ok() {
+        if self.bytes.charge(now, bytes) && packets.is_none_or(|packets| packets.take(now, 1).is_ok()) {
             return Verdict::Pass;
         }
         self.breaches += 1;
@@ -161,7 +178,18 @@ mod tests {
             [Verdict::Pass, Verdict::Refuse]
         );
         assert_eq!(pace.take(start + Duration::from_millis(1_990), Kind::Event, 1), Verdict::Refuse);
-        assert_eq!(pace.take(start + Duration::from_millis(2_020), Kind::Event, 1), Verdict::Pass);
+        // What was refused had come too.
+        assert_eq!(pace.take(start + Duration::from_millis(2_020), Kind::Event, 1), Verdict::Refuse);
+        assert_eq!(pace.take(start + Duration::from_millis(2_050), Kind::Event, 1), Verdict::Pass);
+    }
+
+    #[test]
+    fn whatever_counts_as_nothing_else_is_charged_for_its_bytes() {
+        let start = Instant::now();
+        let mut pace = pace(start, Rate { per_second: 1, burst: 1 }, Rate { per_second: 100, burst: 50 });
+        assert!((0..5).all(|_| pace.take(start, Kind::Other, 10) == Verdict::Pass));
+        assert_eq!(pace.take(start, Kind::Other, 10), Verdict::Refuse);
+        assert_eq!(pace.take(start + Duration::from_secs(1), Kind::Event, 1), Verdict::Pass);
     }
 
     #[test]

@@ -502,6 +502,11 @@ impl Socket {
         }
     }
 
+    /// Whether somebody waits for the answer with this id.
+    pub(super) fn awaits(&self, id: u64) -> bool {
+        self.0.acks.lock().has(id)
+    }
+
     /// The answer to an emit has come, or has failed to. An id that nobody waits for is ignored, as on the official
     /// server.
     pub(super) fn settle_ack(&self, id: u64, result: impl FnOnce() -> AckResult) {

@@ -12,6 +12,7 @@ use std::{
     collections::HashSet,
     fmt,
     io::{self, Read, Write},
+    mem,
     net::Shutdown,
     sync::Arc,
 };
@@ -57,6 +58,12 @@ const CODEC_BUFFER: usize = 512;
 
 /// Signs of life that a parked WebSocket may give at once; a flood of them gets a thread.
 const VISIT_MAX: usize = 4;
+
+/// Bytes of signs of life that a parked WebSocket may bring before they are charged: those of an hour and more.
+const UNPAID_MAX: usize = 512;
+
+/// Pings and pongs that a WebSocket may send while it probes.
+const PROBE_SIGNS_MAX: usize = 16;
 
 /// The version of WebSocket that is spoken here.
 pub(super) const VERSION: &str = "13";
@@ -195,6 +202,8 @@ pub(super) struct WebSocket {
     io: Io,
     /// Read, and not handled yet.
     next: Option<Result<Message, Error>>,
+    /// Bytes of signs of life that came while this was parked, and are not charged yet.
+    unpaid: usize,
 }
 
 impl fmt::Debug for WebSocket {
@@ -316,7 +325,7 @@ impl WebSocket {
             over: false,
             meter: Meter::new(&session.core.receiving),
         };
-        Self { codec, io, next: None }
+        Self { codec, io, next: None, unpaid: 0 }
     }
 
     pub(super) fn session(&self) -> &Arc<Session> {
@@ -408,11 +417,13 @@ impl WebSocket {
                     self.io.input = Input::default();
                     return true;
                 }
-                Some(Ok(Message::Text(text))) if is_pong(text.as_str()) => {
+                Some(Ok(Message::Text(text))) if is_pong(text.as_str()) && self.takes_free(text.len()) => {
                     self.io.session.heard_packet();
                     self.io.session.heard_pong();
                 }
-                Some(Ok(Message::Ping(_) | Message::Pong(_))) => self.io.session.heard_packet(),
+                Some(Ok(Message::Ping(bytes) | Message::Pong(bytes))) if self.takes_free(bytes.len()) => {
+                    self.io.session.heard_packet();
+                }
                 read => {
                     self.next = read;
                     return false;
@@ -420,6 +431,17 @@ impl WebSocket {
             }
         }
         false
+    }
+
+    /// Notes a sign of life that was taken without its session's turn. `false`: it is so large, or so many have come, that
+    /// `byte_rate` must hear of it first.
+    fn takes_free(&mut self, bytes: usize) -> bool {
+        let unpaid = self.unpaid + bytes + 1;
+        let free = unpaid <= UNPAID_MAX;
+        if free {
+            self.unpaid = unpaid;
+        }
+        free
     }
 
     fn handle(&mut self, message: Message) -> Result<(), Fault> {
@@ -439,11 +461,16 @@ impl WebSocket {
             }
             Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {
                 self.io.session.heard_packet();
+                let session = &self.io.session;
+                session.enter().charge(session, mem::take(&mut self.unpaid) + message.len());
                 return Ok(());
             }
         };
         let session = &self.io.session;
-        let done = session.enter().packet(session, packet);
+        let mut turn = session.enter();
+        turn.owe(mem::take(&mut self.unpaid));
+        let done = turn.packet(session, packet);
+        drop(turn);
         done.map_err(Fault::from)
     }
 
@@ -462,9 +489,10 @@ impl WebSocket {
     /// Probes until `deadline`; `true` when the session has moved here.
     fn probe(&mut self, deadline: Instant) -> bool {
         let mut probe = UpgradeProbe::default();
+        let mut signs = 0..PROBE_SIGNS_MAX;
         loop {
             let message = match self.read(Reading::Until(deadline)) {
-                Ok(Message::Ping(_) | Message::Pong(_)) => continue,
+                Ok(Message::Ping(_) | Message::Pong(_)) if signs.next().is_some() => continue,
                 Ok(message) => message,
                 Err(_) => return false,
             };

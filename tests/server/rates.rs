@@ -1,12 +1,15 @@
 //! Clients that send faster than they may.
 
-use std::sync::mpsc;
+use std::{sync::mpsc, time::Duration};
 
 use Road::{Polling, Upgrade, WebSocket};
 use rstest::rstest;
-use tinysio::server::{Builder, Rate, Server};
+use tinysio::{
+    proto::{CloseReason, engine::payload, socket::OwnedArgs},
+    server::{AckError, Builder, Message, Rate, Server, Socket},
+};
 
-use crate::support::{Client, Frame, Road, addr, all_gone, next, serve};
+use crate::support::{Client, Frame, Http, PATIENCE, Road, Ws, addr, all_gone, eventually, next, serve};
 
 /// A server that answers `x`, and says `slower` to whoever is too fast.
 fn strict(set_up: impl FnOnce(Builder) -> Builder) -> (Server, mpsc::Receiver<String>) {
@@ -86,4 +89,139 @@ fn without_a_handler_what_is_too_fast_is_dropped(#[values(Polling, WebSocket)] r
     let came = client.closed("the end");
     assert!(came.contains(&Frame::text("431[]")) && came.len() < 5, "{came:?}");
     all_gone(&server);
+}
+
+/// Sends this so often, or until the server takes no more.
+fn flood(client: &mut Client, at_most: usize, frame: &Frame) {
+    for _ in 0..at_most / 10 {
+        if client.is_polling() {
+            // The session may be over by now.
+            let mut body = payload::Builder::new();
+            for _ in 0..10 {
+                match frame {
+                    Frame::Text(text) => body.push_text(text),
+                    frame => panic!("{frame:?} is no packet of polling"),
+                }
+            }
+            let response = Http::connect(client.addr).post(&client.target("polling"), &body.finish());
+            if response.status != 200 {
+                return;
+            }
+        } else {
+            let bytes = match frame {
+                Frame::Text(text) => Ws::frame(0x81, text.as_bytes()),
+                Frame::Ping(bytes) => Ws::frame(0x89, bytes),
+                Frame::Pong(bytes) => Ws::frame(0x8a, bytes),
+                frame => panic!("{frame:?} is nothing to flood with"),
+            };
+            client.ws().send_raw(&bytes.repeat(10));
+        }
+    }
+}
+
+const SLOW: Rate = Rate { per_second: 1_000, burst: 1_000 };
+
+/// Whatever a client sends counts, or that is the way around the limit.
+#[rstest]
+#[case::acknowledgements(format!(r#"4399["{}"]"#, "x".repeat(10_000)))]
+#[case::pongs(format!("3{}", "x".repeat(10_000)))]
+#[case::open_packets(format!("0{}", "x".repeat(10_000)))]
+#[case::connects(format!(r#"40/nowhere,{{"x":"{}"}}"#, "x".repeat(10_000)))]
+#[case::unhandled_events(format!(r#"42["nobody","{}"]"#, "x".repeat(10_000)))]
+fn no_packet_goes_around_byte_rate(
+    #[case] packet: String,
+    #[values(Polling, WebSocket, Upgrade)] road: Road,
+) {
+    let (server, reports) = strict(|builder| builder.byte_rate(SLOW));
+    let mut client = Client::connected(addr(&server), road);
+    flood(&mut client, 1_000, &Frame::Text(packet));
+    client.closed("the end of who sends ten megabytes");
+    assert_eq!(next(&reports, "the disconnect handler"), "rate limited");
+    all_gone(&server);
+}
+
+#[rstest]
+#[case::pings(Frame::Ping(vec![b'x'; 125]))]
+#[case::pongs(Frame::Pong(vec![b'x'; 125]))]
+fn no_frame_goes_around_byte_rate(#[case] frame: Frame, #[values(WebSocket, Upgrade)] road: Road) {
+    let (server, reports) = strict(|builder| builder.byte_rate(Rate { per_second: 10, burst: 1_000 }));
+    let mut client = Client::connected(addr(&server), road);
+    flood(&mut client, 1_000, &frame);
+    client.closed("the end of who sends frames");
+    assert_eq!(next(&reports, "the disconnect handler"), "rate limited");
+}
+
+/// Where signs of life are taken without a thread, they are charged later.
+#[rstest]
+fn a_parked_client_does_not_go_around_byte_rate(#[values(true, false)] of_engine: bool) {
+    let (server, reports) = strict(|builder| {
+        builder.byte_rate(Rate { per_second: 10, burst: 1_000 }).park_after(Duration::from_millis(1))
+    });
+    let mut client = Client::connected(addr(&server), WebSocket);
+    let frame = if of_engine { Ws::frame(0x81, &[b'3'; 100]) } else { Ws::frame(0x89, &[b'x'; 100]) };
+    let ended = std::cell::OnceCell::new();
+    eventually("it is disconnected", || {
+        // One at a time, as the parking lot takes them.
+        if server.parked_count() > 0 {
+            client.ws().send_raw(&frame);
+        }
+        reports.try_recv().is_ok_and(|reason| ended.set(reason).is_ok())
+    });
+    assert_eq!(ended.get().map(String::as_str), Some("rate limited"));
+}
+
+#[rstest]
+fn acknowledgements_that_nobody_awaits_count_as_events(#[values(Polling, WebSocket, Upgrade)] road: Road) {
+    let (server, reports) = strict(|builder| builder.event_rate(FEW));
+    let mut client = Client::connected(addr(&server), road);
+    flood(&mut client, 300, &Frame::text("4399[]"));
+    client.closed("the end of who answers nothing");
+    assert_eq!(next(&reports, "the disconnect handler"), "rate limited");
+}
+
+/// How many questions there are is the server's doing.
+#[rstest]
+fn acknowledgements_that_are_awaited_cost_no_event(#[values(Polling, WebSocket, Upgrade)] road: Road) {
+    let (server, _reports) = strict(|builder| builder.event_rate(Rate { per_second: 1, burst: 1 }));
+    let mut client = Client::connected(addr(&server), road);
+    let socket = server.of("/").unwrap().sockets().pop().unwrap();
+    let (answers, answered) = mpsc::channel();
+    for _ in 0..200 {
+        let answers = answers.clone();
+        let report =
+            move |_: &Socket, answer: Result<OwnedArgs, AckError>| answers.send(answer.is_ok()).unwrap();
+        socket.emit_with_callback("q", (), PATIENCE, report).unwrap();
+    }
+    for _ in 0..200 {
+        let question = client.text("a question");
+        let id = question.strip_prefix("42").and_then(|rest| rest.strip_suffix(r#"["q"]"#)).unwrap();
+        client.send(&format!("43{id}[]"));
+    }
+    for _ in 0..200 {
+        assert!(next(&answered, "an answer"));
+    }
+    client.send(r#"42["x"]"#);
+    client.expect(r#"42["fine"]"#);
+}
+
+/// A bare Engine.IO session has no events; its messages count.
+#[rstest]
+#[case::messages(|builder: Builder| builder.event_rate(FEW))]
+#[case::bytes(|builder: Builder| builder.byte_rate(Rate { per_second: 1, burst: 10 }))]
+fn a_bare_session_is_limited_too(
+    #[case] limit: impl FnOnce(Builder) -> Builder,
+    #[values(Polling, WebSocket, Upgrade)] road: Road,
+) {
+    let (report, reports) = mpsc::channel();
+    let server = serve(|builder| {
+        limit(builder).engine("/engine.io/", |engine| {
+            engine.on_message(|session, message: Message<'_>| drop(session.send(&message)));
+            engine.on_close(move |_, reason| report.send(reason).unwrap());
+        })
+    });
+    let mut client = Client::at(addr(&server), road, "/engine.io/");
+    flood(&mut client, 300, &Frame::text("4hello"));
+    let came = client.closed("the end of who is too fast");
+    assert!((1..=8).contains(&came.len()), "{came:?}");
+    assert_eq!(next(&reports, "the close handler"), CloseReason::RateLimited);
 }
