@@ -50,12 +50,16 @@ type Table<'a> = &'a [(u64, Heard, Do)];
 #[case::a_packet_heard_at_an_early_look_counts((25, 20), &[
     (25, NOTHING, Ping(45)), (30, PACKET, Wait(45)), (45, NOTHING, Wait(50)), (50, NOTHING, Wait(65)), (65, NOTHING, Expire),
 ])]
-#[case::a_busy_handler_stops_the_clock((25, 20), &[
-    (25, NOTHING, Ping(45)), (45, BUSY, Wait(50)), (50, BUSY, Wait(65)), (65, BUSY, Wait(85)), (85, NOTHING, Expire),
+#[case::a_busy_handler_gets_pings_and_time((25, 20), &[
+    (25, NOTHING, Ping(45)), (45, BUSY, Wait(50)), (50, BUSY, Ping(70)), (70, BUSY, Wait(75)), (75, NOTHING, Wait(90)),
+    (90, NOTHING, Expire),
 ])]
 #[case::busy_then_answered((25, 20), &[(25, NOTHING, Ping(45)), (45, BUSY, Wait(50)), (50, PONG, Ping(70))])]
 #[case::busy_does_not_spend_the_grace((25, 20), &[
     (25, NOTHING, Ping(45)), (45, BUSY, Wait(50)), (65, PACKET, Wait(85)), (85, PACKET, Expire),
+])]
+#[case::longer_timeout_and_a_busy_handler((5, 20), &[
+    (5, NOTHING, Ping(10)), (10, BUSY, Ping(15)), (15, BUSY, Ping(20)), (20, PONG, Ping(25)), (25, NOTHING, Wait(30)),
 ])]
 #[case::longer_timeout_than_interval((5, 20), &[
     (5, NOTHING, Ping(10)), (10, NOTHING, Wait(15)), (15, NOTHING, Wait(20)), (20, NOTHING, Wait(25)), (25, NOTHING, Expire),

@@ -74,6 +74,58 @@ fn a_handler_longer_than_the_timeouts_does_not_kill_its_session(
     client.expect(r#"432["still here"]"#);
 }
 
+/// Official clients leave when no ping came for `ping_interval + ping_timeout`, whatever their own pongs lie behind.
+#[rstest]
+fn pings_go_on_while_a_handler_runs(#[values(Polling, WebSocket, Upgrade)] road: Road) {
+    let (interval, timeout, sleep) = (100, 400, 2_500);
+    let server = with_heartbeat(interval, timeout);
+    let mut client = Client::connected(addr(&server), road);
+    let event = format!(r#"421["sleep",{sleep}]"#);
+    let mut post = Http::connect(addr(&server));
+    if client.is_polling() {
+        post.begin("POST", &client.target("polling"), &event);
+    } else {
+        client.send(&event);
+    }
+    let mut pings = 0;
+    let mut answered = false;
+    while !answered {
+        match client.next_raw("the acknowledgement") {
+            Frame::Text(text) if text == "2" => pings += 1,
+            Frame::Text(text) if text == "6" => {}
+            frame => {
+                assert_eq!(frame, Frame::text("431[]"));
+                answered = true;
+            }
+        }
+    }
+    assert!(pings >= sleep / (interval + timeout), "{pings} pings in {sleep} ms");
+    if client.is_polling() {
+        assert_eq!(post.response("the answer to the POST").status, 200);
+    }
+    client.send("3");
+    client.send(r#"422["echo","still here"]"#);
+    client.expect(r#"432["still here"]"#);
+}
+
+/// Its pongs are not read while its handler runs, but a client that is gone is not kept for longer than one that is idle.
+#[rstest]
+fn a_client_that_goes_while_its_handler_runs_is_missed_in_time(
+    #[values(Polling, WebSocket, Upgrade)] road: Road,
+) {
+    let server = with_heartbeat(100, 300);
+    let mut client = Client::connected(addr(&server), road);
+    let event = r#"42["sleep",1000]"#;
+    let mut post = Http::connect(addr(&server));
+    if client.is_polling() {
+        post.begin("POST", &client.target("polling"), event);
+    } else {
+        client.send(event);
+    }
+    // It reads nothing, sends nothing, and keeps its connections.
+    all_gone(&server);
+}
+
 #[test]
 fn the_held_poll_is_released_at_the_probe() {
     let server = with_heartbeat(25_000, 20_000);

@@ -4,8 +4,10 @@
 //!            ping_interval            ping_timeout
 //!   Resting ──────────────► Waiting ──────────────► Expired
 //!      ▲                     │  ▲
-//!      └──────── pong ───────┘  └─ at the deadline, another packet was heard: one more ping_timeout, once
+//!      └──────── pong ───────┘  ├─ at the deadline, another packet was heard: one more ping_timeout, once
+//!                               └─ one of its events is being handled: another ping after ping_interval, and Waiting anew
 //! ```
+//! While the peer's event is handled, nothing is read from the peer. Its pongs wait unread, but it still expects pings.
 //! The client's side is one deadline, [`Open::silence_allowed`](super::Open::silence_allowed) after the last ping.
 
 use std::time::Duration;
@@ -72,7 +74,8 @@ impl Heartbeat {
     ///
     /// A peer that sends anything while its pong is due gets one more `ping_timeout`: it may be busy with a
     /// large upload (engine.io 6.6.12). A peer whose event is being handled is not being read, so its pong cannot
-    /// be seen: it is given another `ping_timeout` for as long as that lasts.
+    /// be seen. It is pinged at every `ping_interval` all the same, because its own deadline counts from the last ping,
+    /// and it has another `ping_timeout` from each ping on.
     pub fn check(&mut self, now: Instant, heard: Heard) -> Beat {
         match self.state {
             State::Resting { ping_at } if now < ping_at => Beat::Wait(ping_at),
@@ -85,6 +88,10 @@ impl Heartbeat {
                 // Counted from the ping, not from the pong: the client's own deadline counts from pings.
                 let ping_at = pinged + self.interval;
                 self.state = State::Resting { ping_at };
+                self.check(now, Heard::default())
+            }
+            State::Waiting { pinged, .. } if heard.busy && now >= pinged + self.interval => {
+                self.state = State::Resting { ping_at: now };
                 self.check(now, Heard::default())
             }
             State::Waiting { pinged, expires, grace } => {

@@ -171,13 +171,19 @@ impl Client {
     /// The next message; pings are answered.
     pub(crate) fn next(&mut self, what: &str) -> Frame {
         loop {
+            match self.next_raw(what) {
+                Frame::Text(text) if text == "2" => self.pong(),
+                Frame::Text(text) if text == "6" => {}
+                frame => return frame,
+            }
+        }
+    }
+
+    /// The next packet, be it a ping.
+    pub(crate) fn next_raw(&mut self, what: &str) -> Frame {
+        loop {
             if let Some(frame) = self.queue.pop_front() {
-                match frame {
-                    Frame::Text(text) if text == "2" => self.pong(),
-                    Frame::Text(text) if text == "6" => {}
-                    frame => return frame,
-                }
-                continue;
+                return frame;
             }
             match &mut self.transport {
                 Transport::WebSocket(ws) => {
