@@ -1,6 +1,6 @@
 //! The acknowledgements that a socket still owes: bounded, and with one alarm for all of them.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, panic::Location, time::Duration};
 
 use super::socket::{AckCallback, AckResult};
 use crate::sys::{channel::Sender, time::Instant};
@@ -14,8 +14,8 @@ pub(super) fn deadline(timeout: Duration) -> Instant {
 pub(super) enum Waiting {
     /// A thread, which watches the time itself.
     Thread(Sender<AckResult>),
-    /// A callback, which is to be called when this instant has passed.
-    Callback(AckCallback, Instant),
+    /// A callback, which is to be called when this instant has passed, and where the application gave it.
+    Callback { callback: AckCallback, deadline: Instant, given_at: &'static Location<'static> },
 }
 
 /// Those who wait, by the id that the event carried.
@@ -40,7 +40,7 @@ impl Acks {
         }
         let deadline = match &waiting {
             Waiting::Thread(_) => None,
-            Waiting::Callback(_, deadline) => Some(*deadline),
+            Waiting::Callback { deadline, .. } => Some(*deadline),
         };
         self.waiting.insert(id, waiting);
         let sooner = deadline.filter(|deadline| self.alarm.is_none_or(|alarm| *deadline < alarm));
@@ -60,11 +60,10 @@ impl Acks {
 
     /// The callbacks whose time has passed, and when to ask again.
     pub(super) fn overdue(&mut self, now: Instant) -> (Vec<Waiting>, Option<Instant>) {
-        let is_overdue =
-            |_: &u64, waiting: &mut Waiting| matches!(waiting, Waiting::Callback(_, at) if *at <= now);
+        let is_overdue = |_: &u64, waiting: &mut Waiting| matches!(waiting, Waiting::Callback { deadline, .. } if *deadline <= now);
         let overdue = self.waiting.extract_if(is_overdue).map(|(_, waiting)| waiting).collect();
         let deadlines = self.waiting.values().filter_map(|waiting| match waiting {
-            Waiting::Callback(_, at) => Some(*at),
+            Waiting::Callback { deadline, .. } => Some(*deadline),
             Waiting::Thread(_) => None,
         });
         self.alarm = deadlines.min();

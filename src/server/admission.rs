@@ -8,7 +8,7 @@
 
 use std::{collections::HashMap, fmt, net::IpAddr, sync::Arc, time::Duration};
 
-use super::{config::Config, rate::Bucket, stream::Peer};
+use super::{config::Config, guard, rate::Bucket, stream::Peer};
 use crate::sys::{sync::Mutex, time::Instant};
 
 /// Says whether the limit of an address is not for this one.
@@ -114,22 +114,31 @@ impl Admission {
         }
     }
 
-    /// A connection comes in.
+    /// A connection comes in. The application is not asked: see [`is_exempt`](Self::is_exempt).
     pub(super) fn stream(self: &Arc<Self>, peer: Peer) -> Result<Option<Share>, TooMany> {
         self.share(peer, Kind::Stream)
     }
 
-    /// A session is to be opened.
+    /// A session is to be opened. Asks the application whether the address is exempt, if it has as many as it may have.
     pub(super) fn session(self: &Arc<Self>, peer: Peer) -> Result<Option<Share>, TooMany> {
         self.share(peer, Kind::Session)
+            .or_else(|refused| if self.is_exempt(peer) { Ok(None) } else { Err(refused) })
+    }
+
+    /// Whether the application may let in more than the limit. It is asked on a worker thread, because it may block.
+    pub(super) fn has_exemptions(&self) -> bool {
+        self.exempt.is_some()
+    }
+
+    /// Whether the application says that the limit is not for this address. User code.
+    pub(super) fn is_exempt(&self, peer: Peer) -> bool {
+        let (Some(exempt), Peer::Tcp(peer)) = (&self.exempt, peer) else { return false };
+        guard::call(format_args!("exempt_from_ip_limit"), || exempt(peer.ip())).unwrap_or(false)
     }
 
     /// `None`: nobody counts.
     fn share(self: &Arc<Self>, peer: Peer, kind: Kind) -> Result<Option<Share>, TooMany> {
         let (Some(sessions), Peer::Tcp(peer)) = (self.per_address, peer) else { return Ok(None) };
-        if self.exempt.as_ref().is_some_and(|exempt| exempt(peer.ip())) {
-            return Ok(None);
-        }
         let max = match kind {
             Kind::Session => sessions,
             Kind::Stream => 2 * sessions + SPARE_STREAMS,
@@ -199,13 +208,13 @@ mod tests {
     }
 
     #[test]
-    fn some_are_not_counted() {
+    fn some_are_let_in_beyond_the_limit() {
         let admission = admission(|config| {
             config.exempt_from_ip_limit = Some(Arc::new(|ip: IpAddr| ip.is_loopback()));
         });
         for exempt in [Peer::Unix, peer("127.0.0.1"), peer("::1")] {
             let kept: Vec<_> = (0..3).map(|_| admission.session(exempt)).collect();
-            assert!(kept.iter().all(|share| matches!(share, Ok(None))));
+            assert!(kept.iter().all(Result::is_ok));
         }
     }
 

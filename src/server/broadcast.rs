@@ -5,8 +5,9 @@ use std::{sync::Arc, time::Duration};
 use serde::Serialize;
 
 use super::{
-    acks, dispatch,
+    acks,
     error::{AckError, EmitError},
+    guard,
     hub::{Question, Selection},
     namespace::Namespace,
     socket::Socket,
@@ -85,7 +86,7 @@ impl Broadcast {
         args: impl Serialize,
         timeout: Duration,
     ) -> Result<Vec<Reply>, AckError> {
-        if dispatch::is_in_handler() {
+        if guard::is_in_handler() {
             return Err(AckError::WouldDeadlock);
         }
         let id = self.namespace.next_ack_id();

@@ -62,8 +62,8 @@ pub struct Config {
     /// IPv6 address counts with all of its /64; clients of a Unix-domain socket have no address. Answered 503, connections
     /// without a thread. Costs 50 bytes an address.
     pub max_connections_per_ip: Option<usize>,
-    /// Whom [`max_connections_per_ip`](Self::max_connections_per_ip) is not for: the proxies in front. Called on the thread that
-    /// accepts, so it must not block. Default: nobody.
+    /// Whom [`max_connections_per_ip`](Self::max_connections_per_ip) is not for: the proxies in front. Asked on a worker
+    /// thread, and only when the address has reached the limit. If it panics, the address is not exempt. Default: nobody.
     pub exempt_from_ip_limit: Option<Exempt>,
     /// Sessions that may be opened. Default [`Rate::NONE`]. When a server comes back, all its clients do at once; beyond this
     /// rate their handshakes are answered 503 with `Retry-After`, before anything is set up for them. Requests of sessions that

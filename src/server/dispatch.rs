@@ -7,12 +7,7 @@
 //!                                                             └─ DISCONNECT ─► on_disconnecting ─► on_disconnect
 //! ```
 
-use std::{
-    any::Any,
-    cell::Cell,
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
-};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -24,6 +19,7 @@ use super::{
     connect,
     engine::Message,
     error::ConnectError,
+    guard,
     handle::{Core, Endpoint},
     hub::{Command, Unfinished},
     membership::Membership,
@@ -42,7 +38,6 @@ use crate::{
     },
     sys::{
         sync::atomic::Ordering::{Acquire, Relaxed, Release},
-        thread_local,
         time::Instant,
     },
 };
@@ -77,62 +72,6 @@ pub(super) enum Todo {
     HangUp(Option<Unfinished>, CloseReason),
     /// Some acknowledgement is overdue.
     AckTimeout(Arc<Membership>),
-}
-
-thread_local! {
-    /// The session whose handler runs on this thread.
-    static DISPATCHING: Cell<*const Session> = const { Cell::new(std::ptr::null()) };
-    /// User code that answers a plain request runs on this thread.
-    static ANSWERING: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Whether this thread is inside a handler of the session.
-pub(super) fn is_dispatching(session: &Arc<Session>) -> bool {
-    std::ptr::eq(DISPATCHING.get(), Arc::as_ptr(session))
-}
-
-/// Whether this thread is inside any handler.
-pub(super) fn is_in_handler() -> bool {
-    !DISPATCHING.get().is_null() || ANSWERING.get()
-}
-
-/// Calls user code that belongs to no session: a route, or a check of requests. `None`: it panicked.
-pub(super) fn guard_request<T>(path: &str, call: impl FnOnce() -> T) -> Option<T> {
-    ANSWERING.set(true);
-    let answer = catch_unwind(AssertUnwindSafe(call)).ok();
-    ANSWERING.set(false);
-    if answer.is_none() {
-        log::error!("a handler panicked: request for {path:?}");
-    }
-    answer
-}
-
-/// Calls user code: a panic in it costs what it was doing and nothing else.
-pub(super) fn guard(socket: &Socket, doing: &str, call: impl FnOnce()) -> bool {
-    guard_session(socket.session(), doing, call)
-}
-
-pub(super) fn guard_session(session: &Arc<Session>, doing: &str, call: impl FnOnce()) -> bool {
-    let outer = DISPATCHING.replace(Arc::as_ptr(session));
-    let calm = catch_unwind(AssertUnwindSafe(call)).is_ok();
-    DISPATCHING.set(outer);
-    if !calm {
-        log::error!("session {}: a handler panicked: {doing}", session.name());
-    }
-    calm
-}
-
-/// Drops a value of the application: a panic in its `Drop` costs nothing else.
-pub(super) fn guard_drop(value: impl Sized) {
-    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(value))) {
-        log::error!("the Drop of a value of the application panicked: {}", panic_message(&*panic));
-    }
-}
-
-/// What the panic said.
-fn panic_message(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a text")
 }
 
 impl Inbound {
@@ -390,7 +329,7 @@ impl Inbound {
         socket.keep_data();
         socket.join_early_rooms();
         if let Some(handler) = &namespace.0.handlers.connect {
-            guard(&socket, "on_connect", || handler(&socket));
+            guard::call_for_socket(&socket, format_args!("on_connect"), || handler(&socket));
         }
     }
 
@@ -442,9 +381,8 @@ impl Inbound {
 /// Asks the middlewares in their order.
 fn admit(socket: &Socket) -> Result<(), ConnectError> {
     for check in &socket.namespace().0.handlers.middlewares {
-        let mut verdict = Err(ConnectError::new("Internal server error"));
-        guard(socket, "middleware", || verdict = check(socket));
-        verdict?;
+        guard::call_for_socket(socket, format_args!("a middleware"), || check(socket))
+            .unwrap_or_else(|| Err(ConnectError::new("Internal server error")))?;
     }
     Ok(())
 }
@@ -469,10 +407,15 @@ fn event(socket: &Socket, event: Event<'_>) {
 fn handle(socket: &Socket, event: Event<'_>) {
     let handlers = &socket.namespace().0.handlers;
     if let Some(any) = &handlers.any {
-        guard(socket, "on_any", || any(socket, &event));
+        guard::call_for_socket(socket, format_args!("on_any (event {:?})", event.name()), || {
+            any(socket, &event);
+        });
     }
     if let Some(handler) = handlers.events.get(event.name()).or(handlers.unhandled.as_ref()) {
-        guard(socket, "event", || handler(socket, event));
+        let name = event.name_for_log();
+        guard::call_for_socket(socket, format_args!("the handler of event {name:?}"), || {
+            handler(socket, event);
+        });
     }
 }
 
@@ -501,7 +444,10 @@ fn retried(socket: &Socket, mut event: Event<'_>, id: u64) {
 /// An event beyond the rate: one handler may say so to the client.
 fn too_fast(socket: &Socket, event: Event<'_>) {
     if let (true, Some(handler)) = (socket.is_connected(), &socket.namespace().0.handlers.rate_limited) {
-        guard(socket, "rate limit handler", || handler(socket, event));
+        let name = event.name_for_log();
+        guard::call_for_socket(socket, format_args!("on_rate_limited (event {name:?})"), || {
+            handler(socket, event);
+        });
     }
 }
 
@@ -510,14 +456,14 @@ fn leave(socket: &Socket, reason: CloseReason) {
     let handlers = &socket.namespace().0.handlers;
     socket.fail_acks();
     if let Some(handler) = &handlers.disconnecting {
-        guard(socket, "on_disconnecting", || handler(socket, reason));
+        guard::call_for_socket(socket, format_args!("on_disconnecting"), || handler(socket, reason));
     }
     let hub = &socket.namespace().0.hub;
     let data = (socket.pid().is_some() && is_recoverable(reason)).then(|| data_of_lost(socket)).flatten();
     let lost = data.is_some();
     hub.send(Command::Exit { socket: socket.membership(), lost: data });
     if let Some(handler) = &handlers.disconnect {
-        guard(socket, "on_disconnect", || handler(socket, reason));
+        guard::call_for_socket(socket, format_args!("on_disconnect"), || handler(socket, reason));
     }
     if lost {
         hub.send(Command::Left(socket.membership()));

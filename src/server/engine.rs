@@ -5,8 +5,8 @@ use std::{borrow::Cow, fmt, sync::Arc};
 use bytes::Bytes;
 
 use super::{
-    dispatch,
     error::EmitError,
+    guard,
     handle::{Core, Endpoint},
     hub::Command,
     outbox::Packets,
@@ -166,7 +166,7 @@ impl EngineHandlers {
     ) {
         if let Some(handler) = handler {
             let handle = EngineSession(Arc::clone(session));
-            dispatch::guard_session(session, doing, || call(handler, &handle));
+            guard::call_for_session(session, format_args!("{doing}"), || call(handler, &handle));
         }
     }
 }

@@ -13,8 +13,8 @@ use super::{
     admission::Seldom,
     answer::Answer,
     cors::{Cors, Target},
-    dispatch,
     engine::{self, Refused},
+    guard,
     handle::Core,
     http::{self, Connection, Head, Method, NextHead, Request, Response, header},
     polling::{self, Served},
@@ -220,18 +220,31 @@ fn admit(core: &Arc<Core>, stream: Stream, peer: Peer) {
         core.refusals.add(reason, peer, why);
         refuse(&stream);
     };
-    let Ok(share) = core.admission.stream(peer) else {
-        return refuse(RefusalReason::MaxConnectionsPerIp, &"Too many connections of this address");
-    };
-    let Some(permit) = core.connections.permit(&stream, share) else {
+    let share = core.admission.stream(peer);
+    let is_beyond_limit = share.is_err();
+    if is_beyond_limit && !core.admission.has_exemptions() {
+        return refuse_for_address(core, &stream, peer);
+    }
+    let Some(permit) = core.connections.permit(&stream, share.ok().flatten()) else {
         return refuse(RefusalReason::MaxTcpConnections, &"Too many connections");
     };
     let stage = Stage::Request(Instant::now() + core.config.head_timeout);
     let work = Work { connection: Connection::new(Arc::clone(&stream), peer, permit), stage };
     let core_of_thread = Arc::clone(core);
-    if let Err(error) = core.workers.run(move || serve(&core_of_thread, work)) {
+    let serve = move || {
+        if is_beyond_limit && !core_of_thread.admission.is_exempt(peer) {
+            return refuse_for_address(&core_of_thread, work.stream(), peer);
+        }
+        serve(&core_of_thread, work);
+    };
+    if let Err(error) = core.workers.run(serve) {
         refuse(RefusalReason::System, &format_args!("no thread for the connection: {error}"));
     }
+}
+
+fn refuse_for_address(core: &Core, stream: &Stream, peer: Peer) {
+    core.refusals.add(RefusalReason::MaxConnectionsPerIp, peer, &"Too many connections of this address");
+    refuse(stream);
 }
 
 /// Gives a parked connection a thread again. Without one its session ends, for its handlers cannot run.
@@ -353,7 +366,7 @@ fn route(core: &Arc<Core>, connection: &mut Connection, head: Head) -> io::Resul
                 connection.end_after_response();
             }
             let request = Request::new(&head, connection.peer);
-            dispatch::guard_request(head.path(), || handler(&request))
+            guard::call(format_args!("the route {:?}", head.path()), || handler(&request))
                 .unwrap_or_else(|| http::text(500, "text/plain; charset=UTF-8", "Internal Server Error\n"))
         }
         None => {
@@ -388,7 +401,7 @@ fn check(core: &Core, peer: Peer, endpoint: usize, head: &Head, websocket: bool)
         }
         if let Some(allow) = &core.config.allow_request {
             let request = Request::new(head, peer);
-            dispatch::guard_request(head.path(), || allow(&request))
+            guard::call(format_args!("allow_request"), || allow(&request))
                 .unwrap_or_else(|| Err("Internal server error".into()))
                 .map_err(Refusal::Message)?;
         }

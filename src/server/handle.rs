@@ -20,11 +20,11 @@ use super::{
     config::{Config, is_duration},
     connections::Connections,
     cors::Cors,
-    dispatch,
     drain::DrainHandle,
     engine::EngineHandlers,
     error::{EmitError, StartError},
     front_door::{self, Listener},
+    guard,
     http::{Request, Response},
     hub::{self, HubHandle},
     journal::{Durability, Journal, StoreStatus, StoreWatch},
@@ -536,7 +536,7 @@ impl Server {
     /// themselves, or another thread calls [`shutdown`](Self::shutdown), the rest of the window is not waited for.
     pub fn shutdown_spread(&self, window: Duration, deadline: Duration) -> bool {
         let running = Arc::clone(&self.0);
-        if !dispatch::is_in_handler() {
+        if !guard::is_in_handler() {
             return running.shutdown(window, deadline);
         }
         let stop = move || {

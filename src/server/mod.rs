@@ -56,6 +56,7 @@ mod drain;
 mod engine;
 mod error;
 mod front_door;
+mod guard;
 mod handle;
 mod http;
 mod hub;

@@ -5,6 +5,7 @@ use std::{
     borrow::Cow,
     cell::Cell,
     fmt,
+    panic::Location,
     sync::{Arc, Weak},
     time::Duration,
 };
@@ -16,8 +17,9 @@ use smallvec::smallvec;
 use super::{
     acks::{self, Acks, Waiting},
     broadcast::Broadcast,
-    dispatch::{self, Todo},
+    dispatch::Todo,
     error::{AckError, EmitError},
+    guard,
     hub::{self, Command, Question, Selection},
     membership::{Identity, Membership},
     namespace::Namespace,
@@ -204,7 +206,7 @@ impl Socket {
         args: impl Serialize,
         timeout: Duration,
     ) -> Result<OwnedArgs, AckError> {
-        if dispatch::is_dispatching(self.session()) {
+        if guard::is_in_handler_of(self.session()) {
             return Err(AckError::WouldDeadlock);
         }
         let (answer, wait) = bounded(1);
@@ -229,6 +231,7 @@ impl Socket {
     ///
     /// # Errors
     /// [`AckError::TooMany`] or [`AckError::Emit`]; `callback` is not called then.
+    #[track_caller]
     pub fn emit_with_callback(
         &self,
         event: &str,
@@ -237,7 +240,11 @@ impl Socket {
         callback: impl FnOnce(&Self, Result<OwnedArgs, AckError>) + Send + 'static,
     ) -> Result<(), AckError> {
         let id = self.0.namespace.next_ack_id();
-        let waiting = Waiting::Callback(Box::new(callback), acks::deadline(timeout));
+        let waiting = Waiting::Callback {
+            callback: Box::new(callback),
+            deadline: acks::deadline(timeout),
+            given_at: Location::caller(),
+        };
         self.await_ack(id, waiting).map_err(|_| AckError::TooMany)?;
         self.send_awaited(event, id, &args)
     }
@@ -251,7 +258,9 @@ impl Socket {
         deadline: Instant,
         callback: impl FnOnce(&Self, Result<OwnedArgs, AckError>) + Send + 'static,
     ) {
-        let asked = self.await_ack(id, Waiting::Callback(Box::new(callback), deadline));
+        let waiting =
+            Waiting::Callback { callback: Box::new(callback), deadline, given_at: Location::caller() };
+        let asked = self.await_ack(id, waiting);
         if let Err(waiting) = asked {
             return self.answer(waiting, Err(AckError::TooMany));
         }
@@ -528,8 +537,9 @@ impl Socket {
         match waiting {
             // The waiting thread may have given up.
             Waiting::Thread(answer) => drop(answer.send(result)),
-            Waiting::Callback(callback, _) => {
-                dispatch::guard(self, "acknowledgement callback", || callback(self, result));
+            Waiting::Callback { callback, given_at, .. } => {
+                let what = format_args!("the acknowledgement callback given at {given_at}");
+                guard::call_for_socket(self, what, || callback(self, result));
             }
         }
     }
@@ -549,9 +559,9 @@ impl Drop for Inner {
         // Whoever drops the last handle of a socket must not suffer from what the application has left in it.
         let (data, acks) = (self.data.lock().take(), std::mem::take(&mut *self.acks.lock()));
         if let Some(data) = data {
-            dispatch::guard_drop(data);
+            guard::drop_value(data);
         }
-        dispatch::guard_drop(acks);
+        guard::drop_value(acks);
     }
 }
 
@@ -575,6 +585,11 @@ impl<'a> Event<'a> {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Its name, also when a handler has taken the event.
+    pub(super) fn name_for_log(&self) -> Cow<'a, str> {
+        self.name.clone()
     }
 
     /// Its arguments, raw.

@@ -12,7 +12,7 @@
 
 use std::{any::Any, collections::VecDeque, fmt, io, sync::Arc, time::Duration};
 
-use super::{admission::Seldom, dispatch, session::Session};
+use super::{admission::Seldom, guard, session::Session};
 use crate::sys::{
     channel::{Receiver, Sender, bounded},
     sync::{
@@ -206,7 +206,7 @@ impl Workers {
         match work {
             Work::Session(session) => session.serve_queued(),
             Work::Drop(value) => {
-                dispatch::guard_drop(value);
+                guard::drop_value(value);
                 self.state.lock().values -= 1;
             }
         }
@@ -282,7 +282,7 @@ fn abandon(mut work: VecDeque<Work>) {
     let drop_all = move || {
         for work in work {
             if let Work::Drop(value) = work {
-                dispatch::guard_drop(value);
+                guard::drop_value(value);
             }
         }
     };
