@@ -28,8 +28,8 @@ use super::{
 use crate::{
     proto::{CloseReason, limits::DEFAULT_NAMESPACE, socket::EncodeError},
     server::{
-        Broadcast, Builder, ConnectError, EmitError, NamespaceBuilder, Rate, Server, Socket, StoreStatus,
-        StoreWatch,
+        Broadcast, Builder, ConnectError, EmitError, NamespaceBuilder, Rate, Server, Socket, Stats,
+        StatsWatch,
     },
 };
 
@@ -87,7 +87,7 @@ impl Chat {
             members: Members::default(),
             counters: Counters::default(),
             stopping: AtomicBool::new(false),
-            store: OnceLock::new(),
+            watch: OnceLock::new(),
         }))
     }
 
@@ -121,10 +121,16 @@ impl Chat {
         self.0.uptime()
     }
 
-    /// Has `/health` tell how the server's store is.
-    pub fn watch_store(&self, server: &Server) {
+    /// Has `/health` tell how the server is: whether its store works, and whether it is full.
+    pub fn watch(&self, server: &Server) {
         // One server a chat: a second one would tell of the first.
-        let _ = self.0.store.set(server.store_watch());
+        let _ = self.0.watch.set(server.stats_watch());
+    }
+
+    /// The figures of the server that is [watched](Self::watch), while it is there.
+    #[must_use]
+    pub fn stats(&self) -> Option<Stats> {
+        self.0.stats()
     }
 
     /// What `/health` says.
@@ -163,7 +169,7 @@ pub(super) struct App {
     pub(super) members: Members,
     pub(super) counters: Counters,
     stopping: AtomicBool,
-    store: OnceLock<StoreWatch>,
+    watch: OnceLock<StatsWatch>,
 }
 
 /// What is kept with each socket.
@@ -242,9 +248,8 @@ impl App {
         payload::seconds(self.started.elapsed())
     }
 
-    /// `None`: there is no store.
-    pub(super) fn store(&self) -> Option<StoreStatus> {
-        self.store.get().map(StoreWatch::status).filter(|status| *status != StoreStatus::Off)
+    pub(super) fn stats(&self) -> Option<Stats> {
+        self.watch.get().and_then(StatsWatch::stats)
     }
 
     pub(super) fn is_stopping(&self) -> bool {

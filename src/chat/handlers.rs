@@ -1,6 +1,6 @@
 //! The six events of the chat: each checked, done, answered, acknowledged.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use super::{
     Refusal,
@@ -19,7 +19,7 @@ use crate::{
     server::{EmitError, Event, NamespaceBuilder, Socket},
 };
 
-/// Characters of a message that the log shows.
+/// Characters of a message that the log shows at `debug`.
 const LOGGED: usize = 100;
 
 /// One event of one client, being answered.
@@ -70,10 +70,10 @@ pub(super) fn install(app: &Arc<App>, ns: &mut NamespaceBuilder) {
     let too_fast = Arc::clone(app);
     ns.on_rate_limited(move |socket, event| too_fast.too_fast(socket, &event));
     let app = Arc::clone(app);
-    // Unknown to us, but somebody may wait for the acknowledgement.
+    // Counted, and not acknowledged, as by the official servers: its sender must not take it for handled.
     ns.on_unhandled(move |socket, event| {
         app.admit(socket, &event);
-        event.ack(())
+        log::debug!(client = socket.id(); "nobody handles the event {:?}", event.name());
     });
 }
 
@@ -130,6 +130,12 @@ fn original_data<'a>(refusal: &Refusal, data: Option<Arg<'a>>) -> Option<&'a str
     quoted.map(|data| first_characters(data.json(), payload::ORIGINAL_DATA_MAX))
 }
 
+/// Logs that somebody said something, and what only at `debug`: logs are kept, and read by others than it was said to.
+fn log_text(socket: &Socket, what: &dyn fmt::Display, data: Arg<'_>) {
+    log::info!(client = socket.id(); "{what}, {} bytes", data.json().len());
+    log::debug!(client = socket.id(); "{what}: {}", Excerpt(data.json(), LOGGED));
+}
+
 fn message(turn: &Turn<'_>) -> Result<(), Trouble> {
     let Turn { app, socket, .. } = turn;
     let message = rules::message(turn.data, &app.options.limits)?;
@@ -147,7 +153,7 @@ fn message(turn: &Turn<'_>) -> Result<(), Trouble> {
     app.reply(socket, events::MESSAGE_RECEIVED, &received)?;
     turn.client.state.lock().messages = number;
     app.counters.messages.add_one();
-    log::info!(client = socket.id(); "message: {}", Excerpt(message.json(), LOGGED));
+    log_text(socket, &"message", message);
     let broadcast = BroadcastMessage {
         sender: socket.id().into(),
         message,
@@ -160,7 +166,7 @@ fn message(turn: &Turn<'_>) -> Result<(), Trouble> {
 fn custom_event(turn: &Turn<'_>) -> Result<(), Trouble> {
     let Turn { app, socket, .. } = turn;
     let (data, data_size) = rules::custom_event(turn.data, &app.options.limits)?;
-    log::info!(client = socket.id(); "custom event of {data_size} bytes: {}", Excerpt(data.json(), LOGGED));
+    log_text(socket, &"custom event", data);
     let response = CustomResponse {
         status: "received".into(),
         original_data: data,
@@ -253,7 +259,7 @@ fn room_message(turn: &Turn<'_>) -> Result<(), Trouble> {
     let members = socket.namespace().to(&address_of(&room));
     app.tell(socket, members, events::ROOM_BROADCAST, &broadcast)?;
     app.counters.room_messages.add_one();
-    log::info!(client = socket.id(); "message to '{room}': {}", Excerpt(message.json(), LOGGED));
+    log_text(socket, &format_args!("message to '{room}'"), message);
     Ok(())
 }
 

@@ -1,20 +1,31 @@
 //! `/health`, for load balancers and supervisors.
 
+use std::borrow::Cow;
+
 use super::{
     app::App,
     payload::{self, Health},
 };
-use crate::server::{Header, Method, Request, Response, StatusCode};
+use crate::server::{Header, Method, Request, Response, Stats, StatusCode, StoreStatus};
 
 impl App {
     pub(super) fn health(&self) -> Health<'static> {
+        let stats = self.stats();
+        let problems = stats.as_ref().map(problems).unwrap_or_default();
+        let status = match (self.is_stopping(), problems.is_empty()) {
+            (true, _) => Health::SHUTTING_DOWN,
+            (false, true) => Health::HEALTHY,
+            (false, false) => Health::DEGRADED,
+        };
+        let store = stats.map(|stats| stats.store).filter(|store| *store != StoreStatus::Off);
         Health {
-            status: if self.is_stopping() { "shutting_down" } else { "healthy" }.into(),
+            status: status.into(),
             clients: self.counters.clients(),
             timestamp: payload::now(),
             uptime: self.uptime(),
             version: env!("CARGO_PKG_VERSION").into(),
-            store: self.store().map(|status| status.to_string().into()),
+            store: store.map(|store| store.to_string().into()),
+            problems,
         }
     }
 
@@ -30,10 +41,29 @@ impl App {
 
     /// Status, content type and body.
     pub(super) fn health_answer(&self) -> (u16, &'static str, String) {
-        let status = if self.is_stopping() { 503 } else { 200 };
+        let health = self.health();
+        let status = if health.is_serving() { 200 } else { 503 };
         // Texts and numbers always serialise.
-        (status, "application/json", serde_json::to_string(&self.health()).unwrap_or_default())
+        (status, "application/json", serde_json::to_string(&health).unwrap_or_default())
     }
+}
+
+/// What makes a server that serves a degraded one.
+fn problems(stats: &Stats) -> Vec<Cow<'static, str>> {
+    let mut problems = Vec::new();
+    if let StoreStatus::Failed(why) = &stats.store {
+        problems.push(format!("nothing is kept in the store: {why}").into());
+    }
+    if stats.is_full() {
+        problems.push(
+            format!(
+                "new clients are refused: {} of {} sessions and {} of {} connections are open",
+                stats.sessions, stats.max_connections, stats.connections, stats.max_tcp_connections
+            )
+            .into(),
+        );
+    }
+    problems
 }
 
 fn with_header(response: Response, name: &str, value: &str) -> Response {

@@ -219,7 +219,7 @@ pub const ORIGINAL_DATA_MAX: usize = 500;
 /// What `GET /health` answers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Health<'a> {
-    /// `healthy` or `shutting_down`.
+    /// [`HEALTHY`](Self::HEALTHY), [`DEGRADED`](Self::DEGRADED) or [`SHUTTING_DOWN`](Self::SHUTTING_DOWN).
     pub status: Cow<'a, str>,
     /// Clients connected.
     pub clients: u64,
@@ -232,4 +232,23 @@ pub struct Health<'a> {
     /// How the store is, if the server was given one: `working`, or `failed: ` and why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub store: Option<Cow<'a, str>>,
+    /// What is wrong, if the server is degraded: a sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<Cow<'a, str>>,
+}
+
+impl Health<'_> {
+    /// It does all that it was asked for. HTTP status 200.
+    pub const HEALTHY: &'static str = "healthy";
+    /// It serves, and something is wrong: its store has failed, or it is full. HTTP status 200, because a server that is
+    /// taken out of its load balancer for that serves nobody.
+    pub const DEGRADED: &'static str = "degraded";
+    /// It takes no new clients any more. HTTP status 503.
+    pub const SHUTTING_DOWN: &'static str = "shutting_down";
+
+    /// Whether clients may come: the server is healthy or degraded.
+    #[must_use]
+    pub fn is_serving(&self) -> bool {
+        [Self::HEALTHY, Self::DEGRADED].contains(&&*self.status)
+    }
 }

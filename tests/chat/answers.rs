@@ -160,8 +160,21 @@ fn the_answer_comes_before_the_ack() {
     ] {
         alice.ask(event, args, answer);
     }
-    assert_eq!(alice.call("unheard_of", "1"), "[]");
+    assert!(alice.take_packets().is_empty(), "an event was answered twice");
+}
+
+/// An acknowledgement says that somebody has handled the event: a misspelt name must not look like a success.
+#[rstest]
+fn an_unknown_event_is_not_acknowledged(
+    #[values("nosuch", "", "constructor", "__proto__", "message ", "connection")] event: &str,
+) {
+    let stage = Stage::new();
+    let mut alice = stage.peer();
+    alice.send(&format!(r#"429["{event}",1]"#));
+    alice.emit(event, "1");
+    alice.none(&["error"]);
     assert!(alice.take_packets().is_empty(), "an unknown event was answered");
+    assert_eq!(stage.chat.counters().events_in(), 3);
 }
 
 #[test]

@@ -284,9 +284,7 @@ fn origins_are_checked(#[case] flags: &[&str], #[case] origin: &str, #[case] wel
 #[test]
 fn the_operator_has_a_listener_of_its_own() {
     let mut program = Program::start(&["--operator", "127.0.0.1:0"]);
-    let line = program.banner.lines().find(|line| line.starts_with("Operator: ")).unwrap();
-    let address = line.strip_prefix("Operator: http://").and_then(|rest| rest.strip_suffix("/metrics"));
-    let operator = address.unwrap().parse().unwrap();
+    let operator = program.operator();
     let mut alice = Peer::connect(program.address());
     alice.ask("message", "null", "error");
     let (head, metrics) = request(operator, "GET", "/metrics");
@@ -339,6 +337,31 @@ fn the_door_has_a_pace_and_an_address_its_share() {
     // This machine is not counted.
     let program = Program::start(&["--max-connections-per-ip", "1"]);
     let _both = [Peer::connect(program.address()), Peer::connect(program.address())];
+}
+
+/// Handshakes that join nothing fill the server too; nobody is in the chat, and nobody can come in.
+#[test]
+fn a_server_full_of_handshakes_is_degraded() {
+    let program = Program::start(&["--max-connections", "2", "--operator", "127.0.0.1:0"]);
+    let handshake = || request(program.address(), "GET", "/socket.io/?EIO=4&transport=polling").0;
+    let health = |address| request(address, "GET", "/health");
+    assert!(handshake().starts_with("HTTP/1.1 200") && handshake().starts_with("HTTP/1.1 200"));
+    assert!(handshake().starts_with("HTTP/1.1 503"));
+    for address in [program.address(), program.operator()] {
+        let (head, body) = health(address);
+        assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+        assert!(body.contains(r#""status":"degraded","clients":0,"#), "{body}");
+        assert!(body.contains("new clients are refused: 2 of 2 sessions"), "{body}");
+    }
+    let (_, metrics) = request(program.operator(), "GET", "/metrics");
+    for figure in [
+        "tinysio_sessions 2\n",
+        "tinysio_sessions_max 2\n",
+        "tinysio_refused_total{reason=\"max_connections\"} 1\n",
+        "tinysio_refused_total{reason=\"bad_request\"} 0\n",
+    ] {
+        assert!(metrics.contains(figure), "{figure} in {metrics}");
+    }
 }
 
 /// A path of our own, where nothing is yet.

@@ -124,27 +124,47 @@ fn a_kill_loses_nothing(#[case] transports: &[TransportKind]) {
     assert!(body.contains(r#""store":"working""#), "{body}");
 }
 
-/// A store that cannot be had does not keep the server from its work, and everybody can see it.
+/// Whoever asks for durability and cannot have it is told at the start; whoever can do without says so.
 #[rstest]
 #[case::no_folder(|folder: &Folder| folder.0.join("missing/store"), "has no directory")]
 #[case::a_folder(|folder: &Folder| folder.0.clone(), "")]
-fn no_store(#[case] path: impl FnOnce(&Folder) -> PathBuf, #[case] why: &str) {
+fn a_store_that_cannot_be_opened_ends_the_start(
+    #[case] path: impl FnOnce(&Folder) -> PathBuf,
+    #[case] why: &str,
+) {
     let folder = Folder::new(&format!("no-store-{}", why.len()));
-    let program = Program::start(&["--store", path(&folder).to_str().unwrap()]);
-    program.logged(&["ERROR", "starts without it", why]);
-    let (_, body) = request(program.address(), "GET", "/health");
-    assert!(body.contains(r#""store":"failed: the store"#) && body.contains(why), "{body}");
+    let path = path(&folder);
+    let flags = ["--host", "127.0.0.1", "--port", "0", "--store", path.to_str().unwrap()];
+    let (code, out, err) = Program::run(&flags);
+    assert_eq!((code, out.as_str()), (Some(1), ""), "{err}");
+    assert!(err.contains("the store") && err.contains(why) && err.contains("--store-optional"), "{err}");
+
+    let program = Program::start(&[&flags[4..], &["--store-optional", "--operator", "127.0.0.1:0"]].concat());
+    program.logged(&["ERROR", "without it", why]);
+    let (head, body) = request(program.address(), "GET", "/health");
+    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+    assert!(
+        body.contains(r#""status":"degraded""#) && body.contains(r#""store":"failed: the store"#),
+        "{body}"
+    );
+    let health: Value = serde_json::from_str(&body).unwrap();
+    assert!(health["problems"][0].as_str().unwrap().contains(why), "{body}");
+    let (_, metrics) = request(program.operator(), "GET", "/metrics");
+    assert!(metrics.contains("\ntinysio_store_up 0\n"), "{metrics}");
     Guest::new(program.address(), &[TransportKind::Websocket]).ask("message", json!("served"));
 }
 
-/// Two servers with one store: the second one goes on without.
+/// Two servers with one store: the second one does not start.
 #[test]
 fn a_store_in_use() {
     let folder = Folder::new("in-use");
-    let flags = ["--store", &folder.store()];
-    let _first = Program::start(&flags);
-    let second = Program::start(&flags);
-    second.logged(&["ERROR", "in use by another process"]);
+    let flags = ["--host", "127.0.0.1", "--port", "0", "--store", &folder.store()];
+    let first = Program::start(&[&flags[4..], &["--operator", "127.0.0.1:0"]].concat());
+    let (code, _, err) = Program::run(&flags);
+    assert_eq!(code, Some(1), "{err}");
+    assert!(err.contains("in use by another process"), "{err}");
+    let (_, metrics) = request(first.operator(), "GET", "/metrics");
+    assert!(metrics.contains("\ntinysio_store_up 1\n"), "{metrics}");
 }
 
 /// What is no store is set aside, and a new one begins.

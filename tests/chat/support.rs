@@ -251,7 +251,7 @@ impl<S: Read + Write> Peer<S> {
 
     /// Everything that was sent to it so far by its own doing has come; then none of these must be there.
     pub(crate) fn none(&mut self, events: &[&str]) {
-        assert_eq!(self.call("nothing_at_all", ""), "[]");
+        self.ask("get_server_status", "", "server_status");
         for event in events {
             assert_eq!(self.taken(event), None, "an uncalled-for {event}");
         }
@@ -418,6 +418,12 @@ impl Program {
         let (_, address) = line.split_once("Starting Socket.IO server on http://").unwrap();
         // In JSON there is a quote behind it.
         address.split('"').next().unwrap().parse().unwrap()
+    }
+
+    /// Where `--operator 127.0.0.1:0` listens.
+    pub(crate) fn operator(&self) -> SocketAddr {
+        let line = self.banner.lines().find_map(|line| line.strip_prefix("Operator: http://"));
+        line.and_then(|rest| rest.strip_suffix("/metrics")).unwrap().parse().unwrap()
     }
 
     /// Waits for a line of the log that holds all of `words`.

@@ -1,5 +1,6 @@
 //! The interactive client with commands from a pipe.
 
+use rstest::rstest;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
@@ -23,6 +24,26 @@ fn commands_end_with_quit() {
     let input = "join \"my room\"\nroom \"my room\" hi\nhistory\nquit\nmsg never\n";
     let ran = start(CLIENT, &[&served.url()], input).ends().exits(0);
     ran.says("Joined room: my room").says(": hi").says("    3  history").says_not("never");
+}
+
+/// A script sees nothing of what a pipe says but the exit code.
+#[rstest]
+#[case::an_unknown_command("bogus\n", 2)]
+#[case::a_missing_argument("msg fine\njoin\nmsg fine\n", 2)]
+#[case::no_json("custom {\n", 2)]
+#[case::what_may_not_be_sent("join a&b\n", 2)]
+#[case::what_the_server_refuses("room nowhere hello\nmsg fine\n", 3)]
+#[case::blank_lines("\n  \nmsg fine\n\n", 0)]
+#[case::nothing("", 0)]
+fn the_exit_code_tells_whether_all_was_done(#[case] input: &str, #[case] code: i32) {
+    let served = Served::new();
+    let ran = start(CLIENT, &[&served.url()], input).ends().exits(code);
+    // A line that is wrong does not keep the others from being done.
+    assert_eq!(
+        ran.out.matches("✓ Message confirmed: fine").count(),
+        input.matches("msg fine").count(),
+        "{ran}"
+    );
 }
 
 #[test]

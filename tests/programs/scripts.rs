@@ -1,9 +1,19 @@
 //! `client emit`, `listen`, `health`: what scripts see of them.
 
-use std::{fs, thread, time::Duration};
+use std::{
+    fs,
+    net::TcpListener,
+    thread,
+    time::{Duration, Instant},
+};
 
+use rstest::rstest;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
-use tinysio::{chat::Options, server::Server};
+use tinysio::{
+    chat::Options,
+    server::{Response, Server, StatusCode},
+};
 
 use crate::{
     program::{CLIENT, run, start},
@@ -82,7 +92,16 @@ fn no_answer_is_4() {
     let url = format!("http://{}", server.local_addr().unwrap());
     run(CLIENT, &[&url, "emit", "x", "--ack", "--timeout", "300ms"]).exits(4).complains("acknowledgement");
     run(CLIENT, &[&url, "emit", "x"]).exits(0);
-    run(CLIENT, &[&url, "health"]).exits(1).complains("404");
+    run(CLIENT, &[&url, "health"]).exits(1).complains("HTTP status 404");
+}
+
+/// Nobody handles it, so nobody may take it for handled.
+#[test]
+fn an_unknown_event_gets_no_answer() {
+    let served = Served::new();
+    let args = [&served.url(), "emit", "nosuch", "1", "--ack", "--timeout", "500ms"];
+    let ran = run(CLIENT, &args).exits(4).complains("acknowledgement");
+    assert_eq!(ran.out, "");
 }
 
 #[test]
@@ -117,10 +136,60 @@ fn listen_survives_a_loss_with_its_room() {
     speaker.unwrap().join().unwrap();
 }
 
+/// A listener in the background is expected to be there when its server is back, hours later.
+#[test]
+fn listen_goes_on_after_more_than_five_failures() {
+    let broken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", broken.local_addr().unwrap());
+    let listening = start(CLIENT, &[&url, "listen", "--speed", "1000"], "");
+    broken.set_nonblocking(true).unwrap();
+    let (mut attempts, deadline) = (0, Instant::now() + Duration::from_secs(20));
+    while attempts < 20 {
+        match broken.accept() {
+            Ok(_) => attempts += 1,
+            Err(_) => thread::sleep(Duration::from_millis(1)),
+        }
+        assert!(Instant::now() < deadline, "{attempts} attempts");
+    }
+    let pid = Pid::from_raw(i32::try_from(listening.id()).unwrap()).unwrap();
+    kill_process(pid, Signal::INT).unwrap();
+    listening.ends().exits(0);
+    run(CLIENT, &[&url, "listen", "--max-attempts", "2", "--speed", "1000", "--timeout", "1s"]).exits(1);
+}
+
 #[test]
 fn health() {
     let served = Served::new();
     run(CLIENT, &[&served.url(), "health"]).exits(0).says(r#""status":"healthy""#);
+}
+
+/// Many a server answers 200 to everything.
+#[rstest]
+#[case::text(200, "OK", 1, "that is not the health of a tinysio server")]
+#[case::other_json(200, r#"{"status":"healthy"}"#, 1, "that is not the health of a tinysio server")]
+#[case::degraded(200, &answer("degraded"), 0, "the server is degraded")]
+#[case::stopping(503, &answer("shutting_down"), 1, "the server is shutting_down")]
+#[case::healthy(200, &answer("healthy"), 0, "")]
+fn health_looks_at_the_answer(
+    #[case] status: u16,
+    #[case] body: &str,
+    #[case] code: i32,
+    #[case] complaint: &str,
+) {
+    let answer = body.to_owned();
+    let server = Server::builder()
+        .namespace("/", |_| {})
+        .route("/health", move |_| {
+            Response::from_string(answer.as_str()).with_status_code(StatusCode(status))
+        })
+        .listen("127.0.0.1:0")
+        .unwrap();
+    let url = format!("http://{}", server.local_addr().unwrap());
+    run(CLIENT, &[&url, "health"]).exits(code).says(body).complains(complaint);
+}
+
+fn answer(status: &str) -> String {
+    format!(r#"{{"status":"{status}","clients":0,"timestamp":1.0,"uptime":1.0,"version":"0.1.0"}}"#)
 }
 
 #[test]

@@ -13,7 +13,7 @@ use crate::clients::{
 /// A Socket.IO client for people and for scripts.
 ///
 /// Without a command it is interactive: it speaks to the chat of the `server` program, and prints what comes. With
-/// standard input from a pipe, each line of it is a command. `help` tells the commands.
+/// standard input from a pipe, each line of it is a command, and the exit code tells whether all of them were done. `help` tells the commands.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "client", version, max_term_width = 100, subcommand_precedence_over_arg = true,
           subcommand_help_heading = "Commands for scripts", after_help = AFTER_HELP)]
@@ -25,9 +25,9 @@ pub(crate) struct Flags {
     #[command(flatten)]
     pub(crate) connection: Connection,
 
-    /// Reconnections before it gives up; 0 for no end
-    #[arg(long, global = true, value_name = "N", default_value_t = 5, help_heading = "Connection")]
-    max_attempts: u32,
+    /// Reconnections before it gives up; 0 for no end. Default 5; `listen` goes on for ever
+    #[arg(long, global = true, value_name = "N", help_heading = "Connection")]
+    max_attempts: Option<u32>,
 
     /// Shorten all pauses
     #[arg(long, global = true, hide = true, default_value_t = 1.0, value_parser = parse_speed)]
@@ -54,9 +54,9 @@ Examples:
 pub(crate) enum Command {
     /// Emit one event, and leave once it is delivered
     Emit(Emit),
-    /// Print the events that come, one a line
+    /// Print the events that come, one a line, over as many connections as it takes
     Listen(Listen),
-    /// Ask the server how it is (GET /health)
+    /// Ask the server how it is (GET /health). Ends with 0 while it serves, healthy or degraded
     Health,
     /// Show what the chat can do, in six steps
     Demo,
@@ -121,7 +121,8 @@ impl Flags {
 
     /// Reconnections before it gives up; `None`: it never does.
     pub(crate) fn max_attempts(&self) -> Option<u32> {
-        (self.max_attempts > 0).then_some(self.max_attempts)
+        let default = if matches!(self.command, Some(Command::Listen(_))) { 0 } else { 5 };
+        Some(self.max_attempts.unwrap_or(default)).filter(|&attempts| attempts > 0)
     }
 }
 
@@ -147,6 +148,9 @@ mod tests {
         let flags = parse(&["box:5001", "demo"]).unwrap();
         assert!(matches!(flags.command, Some(Command::Demo)));
         assert_eq!(flags.url, "http://box:5001");
+        assert_eq!(flags.max_attempts(), Some(5));
+        assert_eq!(parse(&["listen"]).unwrap().max_attempts(), None);
+        assert_eq!(parse(&["listen", "--max-attempts", "7"]).unwrap().max_attempts(), Some(7));
         let flags = parse(&["demo", "--max-attempts", "0"]).unwrap();
         assert_eq!((flags.url.as_str(), flags.max_attempts()), (DEFAULT_URL, None));
         assert!(parse(&["demmo"]).is_err());

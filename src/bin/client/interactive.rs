@@ -14,6 +14,7 @@ use tinysio::chat::limits;
 use super::{
     flags::Flags,
     screen::{Input, Screen, Terminal},
+    script::{REFUSED, WRONG},
     talk::{Talk, advice},
 };
 use crate::clients::{
@@ -47,11 +48,27 @@ pub(crate) fn run(flags: &Flags) -> Result<ExitCode, Failure> {
         Some(terminal) => converse(&mut talk, terminal, &stop),
         None => read_pipe(&mut talk, flags, &stop)?,
     }
-    Ok(if talk.session.was_ever_connected() && (is_terminal || talk.session.outstanding() == 0) {
-        ExitCode::SUCCESS
-    } else {
+    Ok(if is_terminal { typed(&talk) } else { piped(&talk) })
+}
+
+/// What somebody typed wrongly was seen and typed again.
+fn typed(talk: &Talk) -> ExitCode {
+    if talk.session.was_ever_connected() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// A script sees nothing but this: the codes of the forms for scripts.
+fn piped(talk: &Talk) -> ExitCode {
+    if !talk.session.was_ever_connected() {
         ExitCode::FAILURE
-    })
+    } else if talk.is_mistaken() {
+        ExitCode::from(WRONG)
+    } else if talk.session.tally().refused > 0 {
+        ExitCode::from(REFUSED)
+    } else if talk.session.outstanding() > 0 {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    }
 }
 
 fn show(screen: &Arc<Screen>, palette: Palette, interactive: bool) -> Show {

@@ -17,7 +17,7 @@ use serde::Serialize;
 use serde_json::{json, ser::Formatter};
 use tinysio::{
     Bytes, RawValue,
-    chat::events,
+    chat::{events, payload::Health},
     client::{Builder, Client, CloseReason, Delivery, Error, Event, Socket},
     proto::socket::{Arg, Args, EncodeError, OwnedArgs},
 };
@@ -31,8 +31,11 @@ use crate::clients::{
     stop::Stop,
 };
 
+/// The program was called wrongly.
+pub(crate) const WRONG: u8 = 2;
+
 /// The server said no.
-const REFUSED: u8 = 3;
+pub(crate) const REFUSED: u8 = 3;
 
 /// The server said nothing.
 const NO_ANSWER: u8 = 4;
@@ -150,7 +153,7 @@ fn explain(error: &Error) -> ExitCode {
     complain(&error.to_string());
     match error {
         Error::Invalid(_) | Error::ReservedEvent(_) | Error::Encode(_) | Error::TooLarge { .. } => {
-            ExitCode::from(2)
+            ExitCode::from(WRONG)
         }
         Error::Refused { .. } => ExitCode::from(REFUSED),
         Error::Timeout { what: "acknowledgement", .. } => ExitCode::from(NO_ANSWER),
@@ -303,11 +306,15 @@ pub(crate) fn health(flags: &Flags) -> Result<ExitCode, Failure> {
     let body = String::from_utf8_lossy(&answer.body);
     // Nobody may be reading.
     let _ = write_line(&Visible(body.trim_end()).to_string());
-    if answer.status == 200 {
-        return Ok(ExitCode::SUCCESS);
+    let Ok(health) = serde_json::from_slice::<Health<'_>>(&answer.body) else {
+        let status = answer.status;
+        complain(&format!("that is not the health of a tinysio server (HTTP status {status})"));
+        return Ok(ExitCode::FAILURE);
+    };
+    if health.status != Health::HEALTHY {
+        complain(&format!("the server is {}", health.status));
     }
-    complain(&format!("the server answers with HTTP status {}", answer.status));
-    Ok(ExitCode::FAILURE)
+    Ok(if health.is_serving() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 #[cfg(test)]

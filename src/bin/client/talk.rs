@@ -21,6 +21,8 @@ pub(crate) struct Talk {
     pub(crate) session: Session,
     url: String,
     history: Vec<String>,
+    /// A line meant nothing, or what it said may not be sent.
+    is_mistaken: bool,
 }
 
 impl Talk {
@@ -28,7 +30,7 @@ impl Talk {
         let builder = flags.builder(&flags.url)?;
         let session = Session::new(builder, &flags.url, flags.max_attempts(), stop, show)
             .map_err(|error| Failure::Usage(error.to_string()))?;
-        Ok(Self { session, url: flags.url.clone(), history: Vec::new() })
+        Ok(Self { session, url: flags.url.clone(), history: Vec::new(), is_mistaken: false })
     }
 
     /// What to look at when the first attempts have failed.
@@ -43,11 +45,17 @@ impl Talk {
         }
     }
 
+    /// Whether a line was called wrongly.
+    pub(crate) fn is_mistaken(&self) -> bool {
+        self.is_mistaken
+    }
+
     /// Does what a line says. `false`: it was the last one.
     pub(crate) fn execute(&mut self, line: &str) -> bool {
         let command = Command::parse(line);
         if command != Err(Misunderstood::Blank) {
             self.history.push(line.trim().to_owned());
+            self.is_mistaken |= command.is_err();
         }
         match command {
             Ok(Command::Quit) => return false,
@@ -71,12 +79,13 @@ impl Talk {
         true
     }
 
-    fn send(&self, request: &Request) {
+    fn send(&mut self, request: &Request) {
+        self.is_mistaken |= request.ready().is_err();
         // It has been said whether it was sent.
         let _ = self.session.send(request);
     }
 
-    fn status(&self) {
+    fn status(&mut self) {
         let status = self.session.client().status();
         let tally = self.session.tally();
         let none = || "none".to_owned();

@@ -98,6 +98,8 @@ pub(crate) struct Tally {
     pub(crate) confirmed: u64,
     /// Sent, and acknowledged by the server.
     pub(crate) acknowledged: u64,
+    /// `error` events: what the server refused.
+    pub(crate) refused: u64,
     pub(crate) errors: u64,
     pub(crate) last_error: Option<String>,
     /// Every error, once.
@@ -453,7 +455,10 @@ impl Shared {
             state.tally.received += 1;
             match arrival.event.as_str() {
                 events::MESSAGE_RECEIVED => state.tally.confirmed += 1,
-                events::ERROR => state.tally.note(arrival.text("message")),
+                events::ERROR => {
+                    state.tally.refused += 1;
+                    state.tally.note(arrival.text("message"));
+                }
                 _ => {}
             }
             if state.log.len() == MAX_LOG {

@@ -148,6 +148,12 @@ pub(crate) struct Flags {
     #[arg(long, env = "TINYSIO_STORE", value_name = "FILE")]
     store: Option<PathBuf>,
 
+    /// Serve also when the file cannot be opened, with everything in memory; /health says "degraded" then. Otherwise the
+    /// server does not start
+    #[cfg(feature = "store")]
+    #[arg(long, env = "TINYSIO_STORE_OPTIONAL", requires = "store")]
+    store_optional: bool,
+
     /// How often the file is written: a crash loses so much. 0s: before anybody gets anything, so that it loses nothing
     #[cfg(feature = "store")]
     #[arg(long, env = "TINYSIO_STORE_EVERY", value_name = "TIME", default_value = "0s",
@@ -232,6 +238,14 @@ impl Flags {
             return builder.connection_state_recovery(options).store(FileStore::new(path), durability);
         }
         if self.recovery.is_zero() { builder } else { builder.connection_state_recovery(options) }
+    }
+
+    /// Whether the server may go on without the store that it was given.
+    pub(crate) fn is_store_optional(&self) -> bool {
+        #[cfg(feature = "store")]
+        return self.store_optional;
+        #[cfg(not(feature = "store"))]
+        true
     }
 
     fn cors(&self) -> Cors {

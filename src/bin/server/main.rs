@@ -19,7 +19,7 @@ use log::Level;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tinysio::{
     chat::Chat,
-    server::{Server, StartError},
+    server::{Server, StartError, StoreStatus},
 };
 
 use common::{
@@ -66,7 +66,8 @@ fn run(flags: &Flags) -> Result<(), Failure> {
     let chat = Chat::new(flags.options()?);
     let signals = signals()?;
     let server = listen(flags, &chat)?;
-    chat.watch_store(&server);
+    check_store(flags, &server)?;
+    chat.watch(&server);
     let operator = match flags.operator {
         Some(address) => Some(Operator::start(address, &chat)?),
         None => None,
@@ -109,6 +110,16 @@ fn listen(flags: &Flags, chat: &Chat) -> Result<Server, Failure> {
     })
 }
 
+/// Whoever asks for durability must not find out after the power cut that there was none.
+fn check_store(flags: &Flags, server: &Server) -> Result<(), Failure> {
+    match server.stats().store {
+        StoreStatus::Failed(why) if !flags.is_store_optional() => {
+            Err(Failure::Failed(format!("{why}\n(--store-optional serves without the store)")))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// An IPv6 address needs brackets before its port.
 fn authority(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
@@ -145,7 +156,7 @@ fn wait_for_signal(flags: &Flags, chat: &Chat, signals: &Receiver<()>) {
         let counters = chat.counters();
         log::info!(
             "counters: clients {}, rooms {}, connects {}, disconnects {}, events in {}, out {}, refused {} ({} too \
-             fast), unauthorized {}",
+             fast), unauthorized {}, connections refused {}",
             counters.clients(),
             chat.rooms(),
             counters.connects(),
@@ -155,6 +166,7 @@ fn wait_for_signal(flags: &Flags, chat: &Chat, signals: &Receiver<()>) {
             counters.refusals(),
             counters.rate_limited(),
             counters.unauthorized(),
+            chat.stats().map_or(0, |stats| stats.refused.total()),
         );
     }
 }

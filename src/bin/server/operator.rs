@@ -12,7 +12,7 @@ use std::{
 
 use tinysio::{
     chat::Chat,
-    server::{Header, Method, Response, StatusCode},
+    server::{Header, Method, RefusalReason, Response, StatusCode, StoreStatus},
 };
 
 use crate::common::exit::Failure;
@@ -92,7 +92,7 @@ fn with_header(response: Response, name: &str, value: &str) -> Response {
 /// The type of Prometheus' text format.
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Prometheus' text format. A dozen figures without labels need no crate: `prometheus-client` would bring a second
+/// Prometheus' text format. Two dozen figures need no crate: `prometheus-client` would bring a second
 /// `parking_lot`, a derive macro and 9,000 lines.
 fn metrics(chat: &Chat) -> String {
     let counters = chat.counters();
@@ -119,6 +119,31 @@ fn metrics(chat: &Chat) -> String {
         ("rate_limited_total", "Events refused because they came too fast.", counters.rate_limited()),
     ] {
         put("counter", name, help, value as f64);
+    }
+    let Some(stats) = chat.stats() else { return text };
+    for (name, help, value) in [
+        ("sessions", "Engine.IO sessions, with and without a client in the chat.", stats.sessions),
+        ("sessions_max", "Sessions that there may be.", stats.max_connections),
+        ("connections", "Connections, with and without a session.", stats.connections),
+        ("connections_max", "Connections that there may be.", stats.max_tcp_connections),
+    ] {
+        put("gauge", name, help, value as f64);
+    }
+    if stats.store != StoreStatus::Off {
+        let works = matches!(stats.store, StoreStatus::Working);
+        put(
+            "gauge",
+            "store_up",
+            "1 while the store keeps what it is given, 0 when it has failed.",
+            works.into(),
+        );
+    }
+    text += "# HELP tinysio_refused_total Connections and handshakes refused, by reason.\n\
+             # TYPE tinysio_refused_total counter\n";
+    for reason in RefusalReason::ALL {
+        let (name, count) = (reason.as_str(), stats.refused.of(reason));
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "tinysio_refused_total{{reason=\"{name}\"}} {count}");
     }
     text
 }
