@@ -125,7 +125,8 @@ mod tests {
     #[rstest]
     fn what_is_written_here_is_what_tiny_http_writes(
         #[values("", "4a", "4\u{fe0f}\u{1e}2")] body: &str,
-        #[values(Cors::SameOrigin, Cors::Any, Cors::AnyWithCredentials)] cors: Cors,
+        #[values(Cors::SameOrigin, Cors::Any, Cors::AnyWithCredentials, Cors::List(vec!["http://a".into()]))]
+        cors: Cors,
         #[values(true, false)] persistent: bool,
         #[values(true, false)] close: bool,
     ) {

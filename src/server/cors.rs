@@ -11,14 +11,21 @@ pub enum Cors {
     /// with any port). The official server takes WebSockets from every page here.
     #[default]
     SameOrigin,
-    /// Every origin, the official `origin: "*"`: any page may talk to the server, without the user's cookies.
+    /// Every origin, without credentials: the official `origin: "*"`. A browser gives a page of another origin nothing that it
+    /// asked for with the user's cookies (`withCredentials: true` in the official client).
+    ///
+    /// On WebSocket browsers send the cookies whatever the server says here, as to the official server. A server that knows its
+    /// users by a cookie must name the origins ([`List`](Self::List)), or set the cookie `SameSite=Lax` or `Strict`.
     Any,
-    /// Every origin, with the user's cookies: the official `origin: true, credentials: true`, and what python-socketio
-    /// makes of `*`. Only for servers that tell their users by something else than cookies.
+    /// Every origin, with credentials: the official `origin: true, credentials: true`. Any page may then act in the name of a
+    /// user whom the server knows by a cookie: only for servers that know their users by something else.
     AnyWithCredentials,
-    /// These origins, each as browsers write it: `https://example.org`, `http://localhost:3000`; with the user's
-    /// cookies. A request from another one is refused on both transports.
+    /// These origins, each as browsers write it: `https://example.org`, `http://localhost:3000`; without credentials, as the
+    /// official `origin: [...]`. A request from another one is refused on both transports.
     List(Vec<String>),
+    /// These origins with credentials: the official `origin: [...], credentials: true`. A page needs them when it connects
+    /// with `withCredentials: true`, for a cookie of the login or of a load balancer.
+    ListWithCredentials(Vec<String>),
 }
 
 /// Where a request was sent, as its headers tell.
@@ -35,7 +42,9 @@ impl Cors {
     pub(super) fn allows(&self, origin: &str, target: Target<'_>, websocket: bool) -> bool {
         match self {
             Self::Any | Self::AnyWithCredentials => true,
-            Self::List(origins) => origins.iter().any(|allowed| allowed == origin),
+            Self::List(origins) | Self::ListWithCredentials(origins) => {
+                origins.iter().any(|allowed| allowed == origin)
+            }
             Self::SameOrigin => !websocket || is_same(origin, target),
         }
     }
@@ -46,13 +55,17 @@ impl Cors {
         origin: Option<&'a str>,
     ) -> impl Iterator<Item = (&'static str, &'a str)> + use<'a> {
         let allowed = self.allow_origin(origin).filter(|allowed| allowed.is_ascii());
-        // The official clients may ask with credentials, for which browsers want this word and a named origin.
-        let named: &[_] = match allowed {
-            None | Some("*") => &[],
-            Some(_) => &[("Access-Control-Allow-Credentials", "true"), ("Vary", "Origin")],
-        };
+        let named = allowed.is_some_and(|allowed| allowed != "*");
+        let vary = named.then_some(("Vary", "Origin"));
+        // Browsers do not take this word beside `*`.
+        let credentials =
+            (named && self.gives_credentials()).then_some(("Access-Control-Allow-Credentials", "true"));
         let allowed = allowed.map(|allowed| ("Access-Control-Allow-Origin", allowed));
-        allowed.into_iter().chain(named.iter().copied())
+        allowed.into_iter().chain(credentials).chain(vary)
+    }
+
+    fn gives_credentials(&self) -> bool {
+        matches!(self, Self::AnyWithCredentials | Self::ListWithCredentials(_))
     }
 
     /// The `Access-Control-Allow-Origin` to answer this origin with.
@@ -61,7 +74,9 @@ impl Cors {
             Self::SameOrigin => None,
             Self::Any => Some("*"),
             Self::AnyWithCredentials => Some(origin.unwrap_or("*")),
-            Self::List(origins) => origin.filter(|origin| origins.iter().any(|allowed| allowed == origin)),
+            Self::List(origins) | Self::ListWithCredentials(origins) => {
+                origin.filter(|origin| origins.iter().any(|allowed| allowed == origin))
+            }
         }
     }
 }

@@ -83,6 +83,7 @@ fn help_names_every_flag_and_its_variable() {
         "--ping-interval",
         "--ping-timeout",
         "--cors",
+        "--cors-credentials",
         "--auth-token",
         "--auth-token-file",
         "--drain",
@@ -264,11 +265,19 @@ fn the_token_is_not_in_the_help() {
     assert!(!String::from_utf8_lossy(&help.stdout).contains("hunter2"));
 }
 
+/// Which pages may connect, and whether with the user's cookies: only when that is asked for.
 #[rstest]
-#[case(&[], "https://anywhere.example", true)]
-#[case(&["--cors", "https://a.example", "https://b.example"], "https://b.example", true)]
-#[case(&["--cors", "https://a.example"], "https://b.example", false)]
-fn origins_are_checked(#[case] flags: &[&str], #[case] origin: &str, #[case] welcome: bool) {
+#[case(&[], "https://anywhere.example", Some("*"), false)]
+#[case(&["--cors-credentials"], "https://any.example", Some("https://any.example"), true)]
+#[case(&["--cors", "https://a.example", "https://b.example"], "https://b.example", Some("https://b.example"), false)]
+#[case(&["--cors", "https://a.example", "--cors-credentials"], "https://a.example", Some("https://a.example"), true)]
+#[case(&["--cors", "https://a.example"], "https://b.example", None, false)]
+fn origins_are_checked(
+    #[case] flags: &[&str],
+    #[case] origin: &str,
+    #[case] allowed: Option<&str>,
+    #[case] credentials: bool,
+) {
     let program = Program::start(flags);
     let stream = TcpStream::connect(program.address()).unwrap();
     let (head, _) = exchange(
@@ -277,8 +286,10 @@ fn origins_are_checked(#[case] flags: &[&str], #[case] origin: &str, #[case] wel
             "GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nHost: x\r\nOrigin: {origin}\r\nConnection: close\r\n\r\n"
         ),
     );
-    assert_eq!(head.starts_with("HTTP/1.1 200"), welcome, "{head}");
-    assert_eq!(head.contains(&format!("Access-Control-Allow-Origin: {origin}")), welcome, "{head}");
+    assert_eq!(head.starts_with("HTTP/1.1 200"), allowed.is_some(), "{head}");
+    let given = head.lines().find_map(|line| line.strip_prefix("Access-Control-Allow-Origin: "));
+    assert_eq!(given, allowed, "{head}");
+    assert_eq!(head.contains("Access-Control-Allow-Credentials: true"), credentials, "{head}");
 }
 
 #[test]

@@ -422,23 +422,34 @@ fn polling_requests_exclude_each_other() {
     all_gone(&server);
 }
 
-/// An origin, and whether polling and WebSocket take it, and the header that allows it.
+/// An origin, and whether polling and WebSocket take it, the header that allows it, and whether that is
+/// with credentials: only where the application asks for them, as the official server does.
 #[rstest]
-#[case::same(Cors::SameOrigin, "http://localhost", true, true, None)]
-#[case::foreign(Cors::SameOrigin, "http://evil.example", true, false, None)]
-#[case::null(Cors::SameOrigin, "null", true, false, None)]
-#[case::listed(Cors::List(vec!["http://good.example".into()]), "http://good.example", true, true, Some("http://good.example"))]
-#[case::unlisted(Cors::List(vec!["http://good.example".into()]), "http://good.example.evil", false, false, None)]
-#[case::null_unlisted(Cors::List(vec!["http://good.example".into()]), "null", false, false, None)]
-#[case::illegible(Cors::List(vec!["http://good.example".into()]), "\u{ff}", false, false, None)]
-#[case::any(Cors::Any, "http://any.example", true, true, Some("*"))]
-#[case::any_with(Cors::AnyWithCredentials, "http://any.example", true, true, Some("http://any.example"))]
+#[case::same(Cors::SameOrigin, "http://localhost", true, true, None, false)]
+#[case::foreign(Cors::SameOrigin, "http://evil.example", true, false, None, false)]
+#[case::null(Cors::SameOrigin, "null", true, false, None, false)]
+#[case::listed(Cors::List(vec!["http://good.example".into()]), "http://good.example", true, true, Some("http://good.example"), false)]
+#[case::unlisted(Cors::List(vec!["http://good.example".into()]), "http://good.example.evil", false, false, None, false)]
+#[case::null_unlisted(Cors::List(vec!["http://good.example".into()]), "null", false, false, None, false)]
+#[case::illegible(Cors::List(vec!["http://good.example".into()]), "\u{ff}", false, false, None, false)]
+#[case::any(Cors::Any, "http://any.example", true, true, Some("*"), false)]
+#[case::any_with(
+    Cors::AnyWithCredentials,
+    "http://any.example",
+    true,
+    true,
+    Some("http://any.example"),
+    true
+)]
+#[case::listed_with(Cors::ListWithCredentials(vec!["http://good.example".into()]), "http://good.example", true, true, Some("http://good.example"), true)]
+#[case::unlisted_with(Cors::ListWithCredentials(vec!["http://good.example".into()]), "http://evil.example", false, false, None, false)]
 fn origins(
     #[case] cors: Cors,
     #[case] origin: &str,
     #[case] polling: bool,
     #[case] websocket: bool,
     #[case] allowed: Option<&str>,
+    #[case] credentials: bool,
 ) {
     let server = serve(|builder| builder.cors(cors.clone()).namespace("/", |_| {}));
     let with_origin = |request: String| -> Response {
@@ -454,8 +465,12 @@ fn origins(
     let response =
         with_origin(format!("GET {target} HTTP/1.1\r\nHost: localhost\r\nOrigin: {origin}\r\n\r\n"));
     assert_eq!(response.status == 200, polling, "{response:?}");
+    let with = response.header("access-control-allow-credentials");
+    assert_eq!(with, credentials.then_some("true"), "{response:?}");
     if polling {
         assert_eq!(response.header("access-control-allow-origin"), allowed);
+        let named = allowed.is_some_and(|allowed| allowed != "*");
+        assert_eq!(response.header("vary"), named.then_some("Origin"), "{response:?}");
     } else {
         assert!(matches!(response.status, 400 | 403), "{response:?}");
     }

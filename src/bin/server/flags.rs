@@ -113,6 +113,11 @@ pub(crate) struct Flags {
           value_delimiter = ',')]
     cors: Vec<String>,
 
+    /// Let those pages connect with the user's cookies (withCredentials: true), as a login or a load balancer in front may
+    /// need. Beside --cors * it lets every page
+    #[arg(long, env = "TINYSIO_CORS_CREDENTIALS")]
+    cors_credentials: bool,
+
     /// Let in only clients that connect with auth {"token": TOKEN}. Other users of this machine can read it in the
     /// list of processes: prefer the file
     #[arg(
@@ -249,10 +254,12 @@ impl Flags {
     }
 
     fn cors(&self) -> Cors {
-        if self.cors.iter().any(|origin| origin == "*") {
-            Cors::AnyWithCredentials
-        } else {
-            Cors::List(self.cors.clone())
+        let any = self.cors.iter().any(|origin| origin == "*");
+        match (any, self.cors_credentials) {
+            (true, false) => Cors::Any,
+            (true, true) => Cors::AnyWithCredentials,
+            (false, false) => Cors::List(self.cors.clone()),
+            (false, true) => Cors::ListWithCredentials(self.cors.clone()),
         }
     }
 
