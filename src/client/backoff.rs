@@ -4,9 +4,9 @@
 //! queued, and every wait ends the moment that the state changes.
 
 use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
+    fmt::Display,
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use serde_json::value::RawValue;
@@ -14,7 +14,8 @@ use serde_json::value::RawValue;
 use super::{
     Error, Step,
     core::{Core, Jobs, Membership, Phase, Space, SpaceState, State, Target, Upgrade},
-    events::{Item, panicked},
+    events::Item,
+    guard::{Guarded, caught},
     inbound::Inbound,
     link::Job,
     open,
@@ -26,6 +27,12 @@ use crate::proto::{
     engine::TransportKind,
     socket::{Encoded, Outgoing},
 };
+
+/// How often a probe is begun again that fails after one was cut.
+const PROBE_RETRIES: u32 = 4;
+
+/// How long it waits for that.
+const PROBE_DELAY: Duration = Duration::from_millis(250);
 
 /// What the thread does next.
 enum Errand {
@@ -59,9 +66,9 @@ impl Core {
             if let Some(errand) = self.next_errand(&mut state) {
                 return errand;
             }
-            match (state.target, state.phase) {
-                (Target::Up, Phase::Waiting(until)) => drop(self.changed.wait_until(&mut state, until)),
-                _ => self.changed.wait(&mut state),
+            match state.next_time() {
+                Some(time) => drop(self.changed.wait_until(&mut state, time)),
+                None => self.changed.wait(&mut state),
             }
         }
     }
@@ -81,8 +88,10 @@ impl Core {
             }
             (Target::Up, Phase::Open) => {
                 let session = state.session.as_ref().filter(|session| session.closing.is_none())?;
-                let (epoch, wanted) = (session.epoch, matches!(session.upgrade, Upgrade::Wanted));
-                let joins = state.begin_joins();
+                let wanted = matches!(session.upgrade,
+                    Upgrade::Wanted { after, .. } if after.is_none_or(|at| at <= Instant::now()));
+                let epoch = session.epoch;
+                let joins = state.begin_joins(Instant::now());
                 if !joins.is_empty() {
                     return Some(Errand::Join(epoch, joins));
                 }
@@ -95,13 +104,35 @@ impl Core {
 
 impl State {
     /// The namespaces that are to be joined, and from here on are being joined.
-    fn begin_joins(&mut self) -> Vec<Arc<Space>> {
-        let wanted = |of: &&mut SpaceState| of.active && of.membership == Membership::Out;
+    fn begin_joins(&mut self, now: Instant) -> Vec<Arc<Space>> {
+        let wanted = |of: &&mut SpaceState| of.is_to_join() && of.join_after.is_none_or(|at| at <= now);
         let begin = |of: &mut SpaceState| {
             of.membership = Membership::Joining;
             of.space.clone()
         };
         self.spaces.iter_mut().filter(wanted).map(begin).collect()
+    }
+
+    /// When there is something to do although nothing changes.
+    fn next_time(&self) -> Option<Instant> {
+        match (self.target, self.phase, &self.session) {
+            (Target::Up, Phase::Waiting(until), _) => Some(until),
+            (Target::Up, Phase::Open, Some(session)) if session.closing.is_none() => {
+                let joins = self.spaces.iter().filter(|of| of.is_to_join()).filter_map(|of| of.join_after);
+                let probe = match session.upgrade {
+                    Upgrade::Wanted { after, .. } => after,
+                    _ => None,
+                };
+                joins.chain(probe).min()
+            }
+            _ => None,
+        }
+    }
+}
+
+impl SpaceState {
+    fn is_to_join(&self) -> bool {
+        self.active && self.membership == Membership::Out
     }
 }
 
@@ -112,23 +143,28 @@ fn attempt(core: &Arc<Core>, jobs: &Jobs) {
         Ok(lifeline) => Arc::new(lifeline),
         Err(error) => {
             let transport = core.config.transports[0];
-            return core.failed(&Error::Unreachable {
-                transport,
-                step: Step::Connect,
-                detail: error.to_string().into(),
-            });
+            let detail = error.to_string().into();
+            return core.failed(&Error::Unreachable { transport, step: Step::Connect, detail }, None);
         }
     };
     let Some(transports) = core.begin(&lifeline) else { return };
     let deadline = from_now(core.config.timeout);
     let opened = match open::session(&core.dialer, &core.config, &transports, &lifeline, deadline) {
         Ok(opened) => opened,
-        Err(error) => return core.failed(&error),
+        Err(error) => return core.failed(&error, Some(&lifeline)),
     };
     let Some(epoch) = core.opened(&opened, &lifeline, begun) else { return };
-    let silence = opened.open.silence_allowed();
+    let (silence, ping_timeout) = (opened.open.silence_allowed(), opened.open.ping_timeout);
     let inbound = Inbound::new(core.clone(), epoch);
-    let job = Job { epoch, sid: opened.open.sid, silence, lifeline, transport: opened.transport, inbound };
+    let job = Job {
+        epoch,
+        sid: opened.open.sid,
+        silence,
+        ping_timeout: Duration::from_millis(ping_timeout),
+        lifeline,
+        transport: opened.transport,
+        inbound,
+    };
     // `link` is at rest between two sessions, so its inbox of one has room; it ends after this thread.
     let _ = jobs.send(job);
 }
@@ -151,56 +187,68 @@ impl Core {
     }
 }
 
+/// Why there is no payload for a CONNECT.
+pub(super) enum AuthFailure {
+    /// The auth function has panicked; it may do better the next time.
+    Panicked(Error),
+    /// What it gave cannot be a payload.
+    Useless(Error),
+}
+
 /// The CONNECT of a namespace, with what is remembered of its last session and the auth payload of this moment.
-fn connect_packet(core: &Core, space: &Space) -> Result<Encoded, Error> {
-    let auth = match &core.config.auth {
+fn connect_packet(core: &Core, space: &Space) -> Result<Encoded, AuthFailure> {
+    let useless = |error: &dyn Display| AuthFailure::Useless(Error::Invalid(format!("auth: {error}")));
+    let auth = match core.config.auth.as_ref().and_then(Guarded::get) {
         None => None,
         Some(auth) => {
-            let json = catch_unwind(AssertUnwindSafe(|| auth(&space.name)))
-                .map_err(|panic| Error::Invalid(format!("auth: {}", panicked(&*panic))))?
-                .map_err(|error| Error::Invalid(format!("auth: {error}")))?;
-            let raw =
-                RawValue::from_string(json).map_err(|error| Error::Invalid(format!("auth: {error}")))?;
+            let json = caught(|| auth(&space.name)).map_err(|panic| {
+                log::warn!("the auth function failed: {panic} ({})", core.place(Some(space)));
+                AuthFailure::Panicked(Error::Invalid(format!("auth: {panic}")))
+            })?;
+            let raw = RawValue::from_string(json.map_err(|error| useless(&error))?)
+                .map_err(|error| useless(&error))?;
             if raw.get() != "null" && !raw.get().starts_with('{') {
-                return Err(Error::Invalid("auth: the payload is no JSON object".into()));
+                return Err(useless(&"the payload is no JSON object"));
             }
             Some(raw)
         }
     };
     let mut own = core.state.lock().spaces[space.index].recovery.remembered();
     own.extend(core.rid.clone().map(|rid| ("rid", rid)));
-    let payload = payload(own, auth).map_err(|error| Error::Invalid(format!("auth: {error}")))?;
-    Ok(Outgoing::connect(&space.name).encode(&payload)?)
+    let payload = payload(own, auth).map_err(|error| useless(&error))?;
+    Outgoing::connect(&space.name).encode(&payload).map_err(|error| AuthFailure::Useless(error.into()))
 }
 
 /// Tries to move a polling session to WebSocket; when that fails, it stays where it is.
 fn probe(core: &Arc<Core>, epoch: u64) {
     let Ok(lifeline) = Lifeline::new().map(Arc::new) else { return core.probed(epoch, None) };
-    let Some(sid) = core.begin_probe(epoch, &lifeline) else { return };
+    let Some((sid, retries)) = core.begin_probe(epoch, &lifeline) else { return };
     let deadline = from_now(core.config.timeout);
     let websocket = open::probe(&core.dialer, &core.config, &sid, &lifeline, deadline);
     if let Err(error) = &websocket {
         log::info!("no upgrade: {error}");
     }
-    if lifeline.is_cut() {
-        core.probe_interrupted(epoch);
-    } else {
-        core.probed(epoch, websocket.ok());
+    match (lifeline.is_cut(), retries, websocket) {
+        (true, ..) => core.probe_again(epoch, None, PROBE_RETRIES),
+        (false, 1.., Err(_)) => core.probe_again(epoch, Some(PROBE_DELAY), retries - 1),
+        (false, _, websocket) => core.probed(epoch, websocket.ok()),
     }
 }
 
 impl Core {
-    fn begin_probe(&self, epoch: u64, lifeline: &Arc<Lifeline>) -> Option<String> {
+    fn begin_probe(&self, epoch: u64, lifeline: &Arc<Lifeline>) -> Option<(String, u32)> {
         let mut state = self.state.lock();
         let session = state.session(epoch).filter(|session| session.closing.is_none())?;
-        session.upgrade = Upgrade::Probing(lifeline.clone());
-        Some(session.sid.clone())
+        let before = std::mem::replace(&mut session.upgrade, Upgrade::Probing(lifeline.clone()));
+        let retries = if let Upgrade::Wanted { retries, .. } = before { retries } else { 0 };
+        Some((session.sid.clone(), retries))
     }
 
-    /// The probe was cut for the sake of something else; it is begun again after that.
-    fn probe_interrupted(&self, epoch: u64) {
+    /// The probe was cut for the sake of something else, or it failed after that: it is begun again. A server may
+    /// refuse a second WebSocket until it has noticed the end of the first one.
+    fn probe_again(&self, epoch: u64, delay: Option<Duration>, retries: u32) {
         if let Some(session) = self.state.lock().session(epoch) {
-            session.upgrade = Upgrade::Wanted;
+            session.upgrade = Upgrade::Wanted { after: delay.map(from_now), retries };
         }
     }
 
@@ -213,6 +261,9 @@ impl Core {
             None => Upgrade::Settled,
             Some(mut websocket) => {
                 websocket.go_nonblocking(&lifeline);
+                lifeline.upgrade();
+                // The `poll` thread may wait for room in the queue of the handlers.
+                self.events.wake_reader();
                 Upgrade::Ready(Box::new(websocket))
             }
         };

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use serde::Serialize;
 
-use super::{Client, Error};
+use super::{Client, Error, guard::Guarded};
 use crate::proto::engine::TransportKind;
 
 /// Builds a [`Client`]. Every option has a default; each says how it differs from the official client's, if it does.
@@ -43,7 +43,7 @@ pub(super) struct Config {
     pub(super) randomization: f64,
     pub(super) ack_timeout: Duration,
     pub(super) retries: u32,
-    pub(super) auth: Option<Auth>,
+    pub(super) auth: Option<Guarded<Auth>>,
     pub(super) offline: OfflineLimits,
     pub(super) queue_bytes: usize,
     pub(super) event_queue: usize,
@@ -108,7 +108,7 @@ impl Builder {
     }
 
     fn auth_raw(mut self, auth: Auth) -> Self {
-        self.config.auth = Some(auth);
+        self.config.auth = Some(Guarded::new(auth));
         self
     }
 

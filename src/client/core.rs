@@ -24,6 +24,7 @@ use super::{
     config::Config,
     dial::Dialer,
     events::{Hooks, Queue},
+    guard::Guarded,
     link::{Job, PollEnd},
     offline::Offline,
     recovery::Recovery,
@@ -65,6 +66,8 @@ pub(super) struct State {
     /// Cuts the attempt or the session that is under way.
     pub(super) lifeline: Option<Arc<Lifeline>>,
     pub(super) session: Option<Session>,
+    /// Cuts the close packet of a polling session that has failed.
+    pub(super) farewell: Option<Arc<Lifeline>>,
     pub(super) spaces: Vec<SpaceState>,
     pub(super) offline: Offline,
     /// Deadlines of the acknowledgements that are brought to callbacks: instant, namespace, id.
@@ -73,6 +76,8 @@ pub(super) struct State {
     pub(super) attempts: u32,
     /// Attempts decided since the client was built; [`Handle::connect`] waits for the next.
     pub(super) verdicts: u64,
+    /// How many there were when the client last began to connect: a refusal before that is no news.
+    pub(super) verdicts_before: u64,
     /// The error of the last attempt that failed.
     pub(super) verdict: Option<Error>,
     /// Whether a session was upgraded to WebSocket: what `remember_upgrade` remembers.
@@ -116,8 +121,8 @@ pub(super) struct Session {
     pub(super) sid: String,
     pub(super) transport: TransportKind,
     pub(super) max_payload: Option<usize>,
-    /// Pongs: they overtake what waits in the outbox.
-    pub(super) control: VecDeque<Encoded>,
+    /// The answer to the last ping: it overtakes what waits in the outbox.
+    pub(super) pong: Option<Encoded>,
     pub(super) outbox: VecDeque<Entry>,
     pub(super) outbox_bytes: usize,
     /// Whether `link` has to be woken to see what is put into the outbox.
@@ -148,8 +153,9 @@ pub(super) struct Closing {
 pub(super) enum Upgrade {
     /// Not possible, not wanted, failed, or done.
     Settled,
-    /// The `backoff` thread is to open a WebSocket and probe it.
-    Wanted,
+    /// The `backoff` thread is to open a WebSocket and probe it: not before `after`, and when that fails, so many times
+    /// again.
+    Wanted { after: Option<Instant>, retries: u32 },
     /// It is doing so; the lifeline cuts the attempt, not the session.
     Probing(Arc<Lifeline>),
     /// The WebSocket is probed: polling ends with its next answer, and `link` moves over.
@@ -195,8 +201,12 @@ pub(super) struct SpaceState {
     /// Whether it is to be joined in every session: not after it was left, removed or refused.
     pub(super) active: bool,
     pub(super) membership: Membership,
-    /// The refusal of this session.
-    pub(super) refusal: Option<Error>,
+    /// Why it was refused, until it is asked for again; and which verdict that was.
+    pub(super) refusal: Option<(u64, Error)>,
+    /// Not to be joined before then, because its auth function has panicked.
+    pub(super) join_after: Option<Instant>,
+    /// The session in which it was left: another CONNECT in the same one waits until the server has handled that.
+    pub(super) left_in: u64,
     pub(super) acks: HashMap<u64, PendingAck>,
     pub(super) recovery: Recovery,
     /// With `retries`: what is to be delivered one by one, in the order of the ids. Bounded like the offline buffer.
@@ -210,8 +220,12 @@ pub(super) struct SpaceState {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Membership {
     Out,
-    /// CONNECT is on its way.
+    /// The auth function is asked.
     Joining,
+    /// CONNECT is on its way.
+    Asked,
+    /// Left while CONNECT was on its way: DISCONNECT follows the server's answer.
+    Leaving,
     Joined(String),
 }
 
@@ -232,7 +246,7 @@ pub(super) enum Waiter {
     /// A thread, which keeps its own time.
     Thread(Sender<Result<OwnedArgs, Error>>),
     /// A callback, to be called on the handlers' thread.
-    Callback(Callback),
+    Callback(Guarded<Callback>),
 }
 
 /// What is called with an acknowledgement.
@@ -255,11 +269,13 @@ impl Core {
             epoch: 0,
             lifeline: None,
             session: None,
+            farewell: None,
             spaces: Vec::new(),
             offline: Offline::new(config.offline),
             timers: BTreeSet::new(),
             attempts: 0,
             verdicts: 0,
+            verdicts_before: 0,
             verdict: None,
             upgraded: false,
             unfinished: None,
@@ -371,6 +387,13 @@ impl State {
         self.last_error = Some(error.clone());
     }
 
+    /// Begins to connect.
+    pub(super) fn go_up(&mut self) {
+        self.target = Target::Up;
+        self.attempts = 0;
+        self.verdicts_before = self.verdicts;
+    }
+
     /// Whether no namespace is to be joined any more.
     pub(super) fn is_deserted(&self) -> bool {
         self.spaces.iter().all(|space| !space.active)
@@ -398,12 +421,19 @@ impl SpaceState {
             space,
             membership: Membership::Out,
             refusal: None,
+            join_after: None,
+            left_in: 0,
             acks: HashMap::new(),
             recovery: Recovery::default(),
             last_queued: None,
             queue: VecDeque::new(),
             queue_bytes: 0,
         }
+    }
+
+    /// It is to be joined, whatever was before.
+    pub(super) fn activate(&mut self) {
+        (self.active, self.refusal, self.join_after) = (true, None, None);
     }
 
     pub(super) fn is_joined(&self) -> bool {
@@ -445,6 +475,15 @@ pub(super) fn spawn(
 pub(super) type Jobs = Sender<Job>;
 
 impl Core {
+    /// Which client, and which of its namespaces, for the log.
+    pub(super) fn place(&self, space: Option<&Space>) -> String {
+        let server = self.dialer.endpoint.name();
+        let Some(space) = space else { return format!("client of {server}") };
+        let id = self.state.lock().spaces[space.index].membership.id().map(str::to_owned);
+        let id = id.as_deref().unwrap_or("none");
+        format!("namespace {}, socket {id}, client of {server}", space.name)
+    }
+
     /// A socket of this client, for the handlers.
     pub(super) fn socket(self: &Arc<Self>, space: &Arc<Space>) -> Socket {
         Socket::new(Handle::new(self.clone()), space.clone())

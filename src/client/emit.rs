@@ -67,6 +67,11 @@ impl Core {
         }
         self.forget_expired(state);
         let of = &mut state.spaces[space.index];
+        if letter.waiter.is_some()
+            && let Some((_, refusal)) = &of.refusal
+        {
+            return Err(refusal.clone());
+        }
         if letter.waiter.is_some() && of.acks.len() >= MAX_ACKS {
             return Err(Error::TooManyAcks { pending: of.acks.len() });
         }
@@ -254,6 +259,23 @@ impl Core {
         }
     }
 
+    /// The namespace is refused: nobody waits any longer for what it would have acknowledged. What is kept for it without
+    /// an acknowledgement, or by `retries`, stays until it is joined after all.
+    pub(super) fn refuse_acks(&self, state: &mut State, index: usize, error: &Error) {
+        let waiting: Vec<_> = state.spaces[index].acks.keys().copied().collect();
+        for id in waiting {
+            let queued = state.spaces[index].acks.get_mut(&id).filter(|pending| pending.queued);
+            let Some(pending) = queued else {
+                state.offline.forget(index, id);
+                self.fail_ack(state, index, Some(id), error);
+                continue;
+            };
+            let (waiter, deadline) = (pending.waiter.take(), pending.deadline.take());
+            let waiting = PendingAck { waiter, deadline, sent: false, queued: true, since: pending.since };
+            self.settle(state, index, id, waiting, Err(error.clone()));
+        }
+    }
+
     /// The namespace is left: what was sent in it will not be acknowledged any more.
     pub(super) fn fail_acks(&self, state: &mut State, index: usize, reason: CloseReason) {
         let error = Error::Disconnected(reason);
@@ -296,7 +318,11 @@ impl Core {
         match of.acks.get_mut(&id) {
             // Its tries go on.
             Some(pending) if pending.queued => pending.waiter = None,
-            _ => drop(of.acks.remove(&id)),
+            _ => {
+                of.acks.remove(&id);
+                // As in the official client, what nobody waits for any more is not sent any more.
+                state.offline.forget(index, id);
+            }
         }
     }
 
@@ -321,6 +347,7 @@ impl Core {
             let space = of.space.clone();
             if !queued {
                 of.acks.remove(&id);
+                state.offline.forget(index, id);
             }
             if let Some(Waiter::Callback(callback)) = waiter {
                 self.events.push(Item::Ack(space, callback, Err(error)));
@@ -341,6 +368,10 @@ impl Core {
         let unwritten = session.outbox.drain(..).filter_map(|entry| {
             let Entry::Parcel(parcel) = entry else { return None };
             let (space, ack) = parcel.keep?;
+            // Whoever waited for its acknowledgement has given up.
+            if ack.is_some_and(|id| !state.spaces[space].acks.contains_key(&id)) {
+                return None;
+            }
             Some(Kept { space, encoded: parcel.encoded, ack, since: now })
         });
         let unwritten: Vec<_> = unwritten.collect();

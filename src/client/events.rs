@@ -1,23 +1,26 @@
 //! The `events` thread: runs the user's handlers, one at a time, in order, with no lock held.
 
 use std::{
-    any::Any,
     cell::Cell,
     collections::VecDeque,
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use parking_lot::{Condvar, Mutex};
+use serde_json::json;
 
 use super::{
     Error, Event, Handle,
     core::{Callback, Core, Space},
-    space::add,
+    guard::{Guarded, caught},
+    space::{List, add},
     wake::Lifeline,
 };
-use crate::proto::{CloseReason, socket::OwnedArgs};
+use crate::proto::{
+    CloseReason,
+    socket::{Body, OwnedArgs, Packet},
+};
 
 /// Bytes of events that may wait for their handlers.
 const MAX_BYTES: usize = 16 << 20;
@@ -28,7 +31,7 @@ const GENEROSITY: usize = 4;
 /// Something that a handler is to hear of.
 pub(super) enum Item {
     Event(Box<Incoming>),
-    Ack(Arc<Space>, Callback, Result<OwnedArgs, Error>),
+    Ack(Arc<Space>, Guarded<Callback>, Result<OwnedArgs, Error>),
     Connect(Arc<Space>),
     Disconnect(Arc<Space>, CloseReason),
     ConnectError(Arc<Space>, Error),
@@ -96,7 +99,7 @@ impl Queue {
             item,
             Item::Scheduled(..) | Item::Attempt(_) | Item::ReconnectError(_) | Item::ConnectError(..)
         );
-        if notice && inner.items.len() > 2 * self.limit + 64 {
+        if notice && inner.items.len() / 2 > self.limit.saturating_add(32) {
             return;
         }
         if let Item::Event(event) = &item {
@@ -119,17 +122,36 @@ impl Queue {
         !inner.paused
     }
 
-    /// Waits for room. `false`: cut before.
+    /// Waits for room. `false`: the connection was cut before, or a WebSocket is to take over.
     pub(super) fn wait_room(&self, lifeline: &Lifeline) -> bool {
         let mut inner = self.inner.lock();
-        while !lifeline.is_cut() {
+        while !lifeline.is_cut() && !lifeline.is_upgrading() {
             inner.paused = !self.fits(&inner);
+            lifeline.hold(inner.paused);
             if !inner.paused {
                 return true;
             }
             self.room.wait(&mut inner);
         }
         false
+    }
+
+    /// Throws the events of a namespace away. Gives how many there were; and `true` when a reader is to be woken.
+    pub(super) fn forget(&self, space: &Space) -> (usize, bool) {
+        let mut inner = self.inner.lock();
+        let items = std::mem::take(&mut inner.items);
+        let (forgotten, kept) = items.into_iter().partition::<VecDeque<_>, _>(
+            |item| matches!(item, Item::Event(event) if event.space.index == space.index),
+        );
+        inner.items = kept;
+        for item in &forgotten {
+            if let Item::Event(event) = item {
+                inner.events -= 1;
+                inner.bytes -= event.bytes;
+            }
+        }
+        let wake = self.resume(&mut inner);
+        (forgotten.len(), wake)
     }
 
     /// Wakes a reader that waits for room, to look at its lifeline.
@@ -159,7 +181,7 @@ impl Queue {
 
     fn fits(&self, inner: &Inner) -> bool {
         let factor = if inner.generous { GENEROSITY } else { 1 };
-        inner.events < self.limit * factor && inner.bytes < MAX_BYTES * factor
+        inner.events < self.limit.saturating_mul(factor) && inner.bytes < MAX_BYTES * factor
     }
 
     /// Wakes the readers if they may go on. `true`: one that sleeps in `poll(2)` is to be rung, too.
@@ -215,22 +237,22 @@ type OnFailed = Arc<dyn Fn(&Handle) + Send + Sync>;
 /// The handlers of the client itself.
 #[derive(Default)]
 pub(super) struct Hooks {
-    pub(super) scheduled: Arc<Vec<OnScheduled>>,
-    pub(super) attempt: Arc<Vec<OnAttempt>>,
-    pub(super) reconnect: Arc<Vec<OnAttempt>>,
-    pub(super) error: Arc<Vec<OnError>>,
-    pub(super) failed: Arc<Vec<OnFailed>>,
+    pub(super) scheduled: List<OnScheduled>,
+    pub(super) attempt: List<OnAttempt>,
+    pub(super) reconnect: List<OnAttempt>,
+    pub(super) error: List<OnError>,
+    pub(super) failed: List<OnFailed>,
 }
 
 impl Hooks {
     /// Sets a handler.
-    pub(super) fn add<T: Clone>(list: &mut Arc<Vec<T>>, handler: T) {
+    pub(super) fn add<T: Clone>(list: &mut List<T>, handler: T) {
         add(list, handler);
     }
 }
 
 /// The thread.
-pub(super) fn run(core: &Arc<Core>) {
+pub(super) fn thread(core: &Arc<Core>) {
     let _ = core.events_thread.set(std::thread::current().id());
     loop {
         let (next, wake) = core.events.next(core.next_ack_deadline());
@@ -250,39 +272,47 @@ fn deliver(core: &Arc<Core>, item: Item) {
     match item {
         Item::Event(event) => deliver_event(core, &event),
         Item::Ack(space, callback, result) => {
-            call(core, "an acknowledgement's callback", || callback(&core.socket(&space), result));
+            let Some(callback) = callback.take() else { return };
+            call(core, "an acknowledgement", Some(&space), || callback(&core.socket(&space), result));
         }
         Item::Connect(space) => {
             let handlers = space.handlers.lock().connect.clone();
-            each(core, "connect", &handlers, |handler| handler(&core.socket(&space)));
+            each(core, "connect", Some(&space), &handlers, |handler| handler(&core.socket(&space)));
+            deliver_reserved(core, &space, "connect", "");
         }
         Item::Disconnect(space, reason) => {
             let handlers = space.handlers.lock().disconnect.clone();
-            each(core, "disconnect", &handlers, |handler| handler(&core.socket(&space), reason));
+            each(core, "disconnect", Some(&space), &handlers, |handler| {
+                handler(&core.socket(&space), reason);
+            });
+            deliver_reserved(core, &space, "disconnect", &format!("{:?}", reason.as_str()));
         }
         Item::ConnectError(space, error) => {
             let handlers = space.handlers.lock().connect_error.clone();
-            each(core, "connect_error", &handlers, |handler| handler(&core.socket(&space), &error));
+            each(core, "connect_error", Some(&space), &handlers, |handler| {
+                handler(&core.socket(&space), &error);
+            });
+            deliver_reserved(core, &space, "connect_error", &reason(&error));
         }
         Item::Scheduled(attempt, delay) => {
             let hooks = core.hooks.lock().scheduled.clone();
-            each(core, "reconnect_scheduled", &hooks, |hook| hook(&client(), attempt, delay));
+            each(core, "reconnect_scheduled", None, &hooks, |hook| hook(&client(), attempt, delay));
         }
         Item::Attempt(attempt) => {
             let hooks = core.hooks.lock().attempt.clone();
-            each(core, "reconnect_attempt", &hooks, |hook| hook(&client(), attempt));
+            each(core, "reconnect_attempt", None, &hooks, |hook| hook(&client(), attempt));
         }
         Item::Reconnect(attempt) => {
             let hooks = core.hooks.lock().reconnect.clone();
-            each(core, "reconnect", &hooks, |hook| hook(&client(), attempt));
+            each(core, "reconnect", None, &hooks, |hook| hook(&client(), attempt));
         }
         Item::ReconnectError(error) => {
             let hooks = core.hooks.lock().error.clone();
-            each(core, "reconnect_error", &hooks, |hook| hook(&client(), &error));
+            each(core, "reconnect_error", None, &hooks, |hook| hook(&client(), &error));
         }
         Item::ReconnectFailed => {
             let hooks = core.hooks.lock().failed.clone();
-            each(core, "reconnect_failed", &hooks, |hook| hook(&client()));
+            each(core, "reconnect_failed", None, &hooks, |hook| hook(&client()));
         }
     }
 }
@@ -291,43 +321,64 @@ fn deliver_event(core: &Arc<Core>, event: &Incoming) {
     let socket = core.socket(&event.space);
     let (any, named) = {
         let handlers = event.space.handlers.lock();
-        (handlers.any.clone(), handlers.named.get(&event.name).cloned())
+        (handlers.any.clone(), handlers.named.get(&event.name).cloned().unwrap_or_default())
     };
     let ack = Cell::new(event.ack);
     let made = || Event::new(&socket, &event.name, event.args.args(), (event.epoch, &ack));
-    each(core, &event.name, &any, |handler| handler(&socket, &made()));
-    for handler in named.iter().flat_map(|named| named.iter()) {
-        let result = catch_unwind(AssertUnwindSafe(|| handler(&socket, made())));
-        match result {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => failed(core, &event.name, &error),
-            Err(panic) => failed(core, &event.name, &panicked(&*panic)),
+    each(core, &event.name, Some(&event.space), &any, |handler| handler(&socket, &made()));
+    for handler in named.iter().filter_map(Guarded::get) {
+        run(core, &event.name, Some(&event.space), || handler(&socket, made()));
+    }
+}
+
+/// Calls the handlers that [`Socket::on`](super::Socket::on) has set for one of the names which never come from the
+/// server. `arg` is the JSON of their argument, empty for none.
+fn deliver_reserved(core: &Arc<Core>, space: &Arc<Space>, name: &str, arg: &str) {
+    let named = space.handlers.lock().named.get(name).cloned().unwrap_or_default();
+    // Arguments are read out of a packet, whatever its type.
+    let packet = format!("30[{arg}]");
+    let Ok(Packet { body: Body::Ack { args, .. }, .. }) = Packet::decode(&packet, &[]) else { return };
+    let (socket, ack) = (core.socket(space), Cell::new(None));
+    for handler in named.iter().filter_map(Guarded::get) {
+        run(core, name, Some(space), || handler(&socket, Event::new(&socket, name, args.clone(), (0, &ack))));
+    }
+}
+
+/// What handlers of `connect_error` get as their argument: the official client's error, as far as it is JSON.
+fn reason(error: &Error) -> String {
+    match error {
+        // The data as it came: a value would change its large numbers.
+        Error::Refused { message, data: Some(data), .. } => {
+            format!(r#"{{"message":{},"data":{}}}"#, json!(&**message), data.get())
         }
+        Error::Refused { message, .. } => json!({ "message": &**message }).to_string(),
+        error => json!({ "message": error.to_string() }).to_string(),
     }
 }
 
 /// Calls each handler of a list.
-fn each<T>(core: &Arc<Core>, what: &str, handlers: &[T], run: impl Fn(&T)) {
-    for handler in handlers {
-        call(core, what, || run(handler));
+fn each<T>(core: &Core, what: &str, space: Option<&Space>, handlers: &List<T>, run: impl Fn(&T)) {
+    for handler in handlers.iter().filter_map(Guarded::get) {
+        call(core, what, space, || run(handler));
     }
 }
 
 /// Calls a handler; a panic costs this call and nothing else.
-fn call(core: &Arc<Core>, what: &str, run: impl FnOnce()) {
-    if let Err(panic) = catch_unwind(AssertUnwindSafe(run)) {
-        failed(core, what, &panicked(&*panic));
+fn call(core: &Core, what: &str, space: Option<&Space>, handler: impl FnOnce()) {
+    run(core, what, space, || {
+        handler();
+        Ok(())
+    });
+}
+
+/// The same with a handler that may fail.
+fn run(core: &Core, what: &str, space: Option<&Space>, handler: impl FnOnce() -> Result<(), String>) {
+    if let Err(error) = caught(handler).flatten() {
+        failed(core, what, space, &error);
     }
 }
 
-fn failed(core: &Core, what: &str, error: &str) {
-    log::warn!("the handler of {what:?} failed: {error}");
+fn failed(core: &Core, what: &str, space: Option<&Space>, error: &str) {
+    log::warn!("the handler of {what:?} failed: {error} ({})", core.place(space));
     core.state.lock().stats.errors += 1;
-}
-
-/// What a panic said.
-pub(super) fn panicked(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied();
-    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    format!("it panicked: {}", text.unwrap_or("no message"))
 }

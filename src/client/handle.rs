@@ -82,7 +82,7 @@ impl Client {
         let its = core.clone();
         self.threads.push(spawn(&core, "sio-backoff", STACK, move || backoff::run(&its, &jobs))?);
         let its = core.clone();
-        self.threads.push(spawn(&core, "sio-events", HANDLER_STACK, move || events::run(&its))?);
+        self.threads.push(spawn(&core, "sio-events", HANDLER_STACK, move || events::thread(&its))?);
         Ok(())
     }
 
@@ -273,7 +273,7 @@ impl Handle {
             return Err(Error::Closed);
         }
         let lifeline = Lifeline::new().map(Arc::new).map_err(no_resources)?;
-        let lane = Lane::new(&self.core.dialer, &self.core.config, &lifeline, false);
+        let lane = Lane::new(&self.core.dialer, &self.core.config, &lifeline, None);
         let reply = lane.get(target, Some(from_now(timeout)))?;
         Ok(HttpAnswer { status: reply.status, content_type: reply.content_type, body: reply.body })
     }
@@ -329,8 +329,9 @@ impl State {
         if self.target == Target::Gone {
             return Some(Err(Error::Closed));
         }
-        if let Some(refusal) = self.spaces.iter().find_map(|space| space.refusal.clone()) {
-            return Some(Err(refusal));
+        let mut refusals = self.spaces.iter().filter_map(|space| space.refusal.as_ref());
+        if let Some((_, refusal)) = refusals.find(|(verdict, _)| *verdict > self.verdicts_before) {
+            return Some(Err(refusal.clone()));
         }
         let joined = |space: &super::core::SpaceState| !space.active || space.is_joined();
         if self.target == Target::Up && self.phase == Phase::Open && self.spaces.iter().all(joined) {

@@ -22,7 +22,7 @@ use super::{
     config::Config,
     dial::{Dialer, Failure},
     stream::{Patience, Stream},
-    wake::Lifeline,
+    wake::{Lifeline, from_now},
 };
 use crate::proto::engine::TransportKind;
 
@@ -56,8 +56,14 @@ pub(super) struct Reply {
 }
 
 impl Lane {
-    /// `deaf`: what comes back is no sign of the session's life.
-    pub(super) fn new(dialer: &Dialer, config: &Config, lifeline: &Arc<Lifeline>, deaf: bool) -> Self {
+    /// `silence`: what comes back is no sign of the session's life, and no request outlives a session that has been
+    /// silent for so long.
+    pub(super) fn new(
+        dialer: &Dialer,
+        config: &Config,
+        lifeline: &Arc<Lifeline>,
+        silence: Option<Duration>,
+    ) -> Self {
         let agent = Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
@@ -70,7 +76,7 @@ impl Lane {
             .max_idle_connections_per_host(1)
             .max_idle_age(MAX_IDLE)
             .build();
-        let plug = Plug { dialer: dialer.clone(), lifeline: lifeline.clone(), deaf };
+        let plug = Plug { dialer: dialer.clone(), lifeline: lifeline.clone(), silence };
         Self {
             agent: Agent::with_parts(agent, plug, NoResolver),
             dialer: dialer.clone(),
@@ -144,7 +150,24 @@ fn error(error: ureq::Error) -> Error {
 struct Plug {
     dialer: Dialer,
     lifeline: Arc<Lifeline>,
-    deaf: bool,
+    silence: Option<Duration>,
+}
+
+impl Plug {
+    /// Dials until `deadline`, and no longer than the session counts as alive.
+    fn dial(&self, deadline: Instant) -> Result<Stream, Failure> {
+        let Some(silence) = self.silence else { return self.dialer.dial(&self.lifeline, deadline) };
+        loop {
+            let dead = self.lifeline.heard_at() + silence;
+            let result = self.dialer.dial(&self.lifeline, deadline.min(dead));
+            let now = Instant::now();
+            // Sooner than `dead` it failed by itself; and if more was heard meanwhile, the session lives on.
+            let again = now >= dead && now < deadline && self.lifeline.heard_at() + silence > now;
+            if result.is_ok() || !again {
+                return result;
+            }
+        }
+    }
 }
 
 impl Connector for Plug {
@@ -153,12 +176,10 @@ impl Connector for Plug {
     fn connect(&self, details: &ConnectionDetails<'_>, _: Option<()>) -> Result<Option<Wire>, ureq::Error> {
         // Held GETs have no timeout of their own; a connection for one still must not take for ever.
         let timeout = details.timeout.not_zero().map_or(Duration::from_secs(20), |timeout| *timeout);
-        let mut stream = self
-            .dialer
-            .dial(&self.lifeline, Instant::now() + timeout)
-            .map_err(|failure| ureq::Error::Other(Box::new(failure)))?;
-        if self.deaf {
-            stream.set_deaf();
+        let mut stream =
+            self.dial(from_now(timeout)).map_err(|failure| ureq::Error::Other(Box::new(failure)))?;
+        if let Some(silence) = self.silence {
+            stream.set_deaf(silence);
         }
         Ok(Some(Wire { stream, buffers: LazyBuffers::new(BUFFER, BUFFER) }))
     }

@@ -10,7 +10,6 @@ use super::{
     events::{Incoming, Item},
     link::Broken,
     recovery::Welcome,
-    wake::Lifeline,
 };
 use crate::proto::{
     self, CloseReason,
@@ -24,12 +23,15 @@ pub(super) struct Inbound {
     core: Arc<Core>,
     epoch: u64,
     assembler: Assembler,
+    /// The last polling answer, and how far it is handed on: its events wait for room in the queue of the handlers.
+    payload: String,
+    done: usize,
 }
 
 impl Inbound {
     pub(super) fn new(core: Arc<Core>, epoch: u64) -> Self {
         let assembler = Assembler::new(limits::MAX_ATTACHMENTS, core.config.max_message);
-        Self { core, epoch, assembler }
+        Self { core, epoch, assembler, payload: String::new(), done: 0 }
     }
 
     /// A text message of a WebSocket.
@@ -44,24 +46,46 @@ impl Inbound {
         self.engine(engine::Packet::Message(Data::Binary(bytes)), size)
     }
 
-    /// The body of a polling answer. It may have any number of packets, so it waits for room before each.
-    pub(super) fn payload(&mut self, payload: &str, lifeline: &Lifeline) -> Result<(), Broken> {
-        if payload.is_empty() {
-            return Ok(());
+    /// Takes the body of a polling answer, of which [`next`](Self::next) hands on one packet at a time. Its pings are
+    /// answered at once, in front of the events that wait for room.
+    pub(super) fn payload(&mut self, payload: String) -> Result<(), Broken> {
+        let mut pings =
+            payload.split(engine::payload::SEPARATOR).filter_map(|packet| packet.strip_prefix('2'));
+        if let Some(last) = pings.next_back() {
+            self.pong(last);
         }
-        for packet in engine::payload::decode(payload) {
-            let packet = packet?;
-            if !self.core.events.wait_room(lifeline) {
-                return Err(Broken { reason: CloseReason::TransportClose, detail: "given up".into() });
-            }
-            let size = match &packet {
-                engine::Packet::Message(Data::Text(text)) => text.len(),
-                engine::Packet::Message(Data::Binary(bytes)) => bytes.len(),
-                _ => 0,
-            };
-            self.engine(packet, size)?;
-        }
+        (self.payload, self.done) = (payload, 0);
         Ok(())
+    }
+
+    /// Whether packets of the last polling answer are left.
+    pub(super) fn has_rest(&self) -> bool {
+        !self.payload.is_empty()
+    }
+
+    /// Hands on the next packet of the last polling answer.
+    pub(super) fn next(&mut self) -> Result<(), Broken> {
+        let payload = std::mem::take(&mut self.payload);
+        let rest = &payload[self.done..];
+        let packet = rest.split(engine::payload::SEPARATOR).next().unwrap_or(rest);
+        self.done += packet.len() + engine::payload::SEPARATOR.len_utf8();
+        let result = self.polled(packet);
+        if self.done < payload.len() {
+            self.payload = payload;
+        }
+        result
+    }
+
+    fn polled(&mut self, packet: &str) -> Result<(), Broken> {
+        let packet = engine::payload::decode(packet).next().transpose()?;
+        let size = match &packet {
+            // Answered already.
+            None | Some(engine::Packet::Ping(_)) => return Ok(()),
+            Some(engine::Packet::Message(Data::Text(text))) => text.len(),
+            Some(engine::Packet::Message(Data::Binary(bytes))) => bytes.len(),
+            Some(_) => 0,
+        };
+        packet.map_or(Ok(()), |packet| self.engine(packet, size))
     }
 
     fn engine(&mut self, packet: engine::Packet<'_>, size: usize) -> Result<(), Broken> {
@@ -70,13 +94,15 @@ impl Inbound {
                 self.pong(data);
                 Ok(())
             }
-            engine::Packet::Message(Data::Text(text)) => match self.assembler.text(&text)? {
-                Some(packet) => self.route(packet, size),
-                None => Ok(()),
-            },
+            engine::Packet::Message(Data::Text(text)) => {
+                match unless_ack(self.assembler.text(&text))?.flatten() {
+                    Some(packet) => self.route(packet, size),
+                    None => Ok(()),
+                }
+            }
             engine::Packet::Message(Data::Binary(bytes)) => match self.assembler.binary(bytes)? {
                 Some(complete) => {
-                    let packet = complete.packet()?;
+                    let Some(packet) = unless_ack(complete.packet())? else { return Ok(()) };
                     let size = match &packet.body {
                         Body::Event { args, .. } | Body::Ack { args, .. } => bytes_of(args),
                         _ => 0,
@@ -96,11 +122,12 @@ impl Inbound {
         }
     }
 
-    /// Answers a ping (EIO "Heartbeat"), ahead of what waits.
+    /// Answers a ping (EIO "Heartbeat"), ahead of what waits. One answer is enough for several pings: a server waits for
+    /// one at a time.
     fn pong(&self, data: &str) {
         let mut state = self.core.state.lock();
         if let Some(session) = state.session(self.epoch) {
-            session.control.push_back(Encoded::text(&format!("3{data}")));
+            session.pong = Some(Encoded::text(&format!("3{data}")));
             self.core.wake_link(session);
         }
     }
@@ -115,23 +142,21 @@ impl Inbound {
         // One that was never asked for: the server's mistake, of no consequence.
         let Some(of) = of else { return Ok(()) };
         let (index, joined) = (of.space.index, of.is_joined());
-        let early = of.membership == Membership::Joining && of.recovery.is_possible();
+        let early = of.membership == Membership::Asked && of.recovery.is_possible();
         match packet.body {
             Body::Connect(data) => {
                 let welcome: Option<Welcome> = data.and_then(|data| serde_json::from_str(data.get()).ok());
-                // Socket.IO v2 sends CONNECT without an id, unasked.
-                let Some(welcome) = welcome else {
-                    return Err(Broken {
-                        reason: CloseReason::ParseError,
-                        detail: "CONNECT without an id: a server of Socket.IO v2?".into(),
-                    });
-                };
-                self.core.joined(state, index, welcome);
+                match welcome {
+                    Some(welcome) => self.core.joined(state, index, welcome),
+                    // Reported, and not the end, as in the official client.
+                    None => self.core.welcomed_without_id(state, index),
+                }
             }
-            Body::ConnectError(data) if of.membership == Membership::Joining => {
+            Body::ConnectError(_) if of.membership == Membership::Leaving => {
+                self.core.refused_after_leaving(state, index);
+            }
+            Body::ConnectError(data) if joined || of.membership == Membership::Asked => {
                 let error = refusal(&of.space.name, data.get());
-                state.verdicts += 1;
-                state.verdict = Some(error.clone());
                 self.core.refused(state, index, error);
             }
             Body::Disconnect if joined => self.core.removed(state, index),
@@ -189,6 +214,14 @@ impl Inbound {
     }
 }
 
+/// An acknowledgement without an id answers nothing: it is ignored, as in the official client.
+fn unless_ack<T>(decoded: Result<T, proto::Error>) -> Result<Option<T>, proto::Error> {
+    match decoded {
+        Err(proto::Error::AckWithoutId) => Ok(None),
+        decoded => decoded.map(Some),
+    }
+}
+
 /// What the arguments of a binary packet occupy.
 fn bytes_of(args: &Args<'_>) -> usize {
     let json: usize = args.iter().map(|arg| arg.json().len()).sum();
@@ -205,13 +238,14 @@ fn refusal(namespace: &Arc<str>, json: &str) -> Error {
     }
     #[derive(serde::Deserialize)]
     struct Data {
-        data: Option<Box<serde_json::value::RawValue>>,
+        // Not an `Option`, to which `null` would be nothing.
+        data: Box<serde_json::value::RawValue>,
     }
     let message = match serde_json::from_str(json) {
         Ok(Reason::Text(text) | Reason::Object { message: Some(text) }) => text,
         _ => json.to_owned(),
     };
-    let data = serde_json::from_str::<Data>(json).ok().and_then(|data| data.data);
+    let data = serde_json::from_str::<Data>(json).ok().map(|data| data.data);
     Error::Refused { namespace: namespace.clone(), message: message.into(), data: data.map(Into::into) }
 }
 

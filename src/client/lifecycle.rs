@@ -19,13 +19,14 @@ use std::{
 
 use super::{
     Error,
+    backoff::AuthFailure,
     core::{
         Closing, Core, Entry, Membership, Parcel, Phase, Session, Space, SpaceState, State, Target, Upgrade,
     },
     delay::{delay, random},
     events::{Incoming, Item},
     open::Opened,
-    recovery::Welcome,
+    recovery::{Recovery, Welcome},
     wake::{Lifeline, from_now},
 };
 use crate::proto::{
@@ -90,15 +91,14 @@ impl Core {
             Target::Gone => return Err(Error::Closed),
             Target::Up => {}
             Target::Down => {
-                state.target = Target::Up;
-                state.attempts = 0;
-                for space in state.spaces.iter_mut().filter(|space| space.space.invalid.is_none()) {
-                    (space.active, space.refusal) = (true, None);
-                }
                 if let Some(invalid) = state.spaces.iter().find_map(|of| of.space.invalid.clone()) {
-                    state.target = Target::Down;
                     return Err(invalid);
                 }
+                // A connection without a namespace has no use: when none is active, all are asked for again.
+                if state.is_deserted() {
+                    state.spaces.iter_mut().for_each(SpaceState::activate);
+                }
+                state.go_up();
             }
         }
         if let Phase::Waiting(until) = &mut state.phase {
@@ -118,11 +118,9 @@ impl Core {
             return Err(Error::Closed);
         }
         if state.target == Target::Down {
-            state.target = Target::Up;
-            state.attempts = 0;
+            state.go_up();
         }
-        let of = &mut state.spaces[space.index];
-        (of.active, of.refusal) = (true, None);
+        state.spaces[space.index].activate();
         self.want_joins(&mut state);
         Ok(())
     }
@@ -132,7 +130,12 @@ impl Core {
         let mut state = self.state.lock();
         if state.target != Target::Up || lifeline.is_cut() {
             state.phase = Phase::Idle;
+            state.lifeline = None;
             return None;
+        }
+        // `link` is needed for this session.
+        if let Some(farewell) = state.farewell.take() {
+            farewell.cut();
         }
         let websocket = self.config.transports.contains(&TransportKind::Websocket);
         let upgradable = opened.transport.kind() == TransportKind::Polling
@@ -146,7 +149,7 @@ impl Core {
             sid: opened.open.sid.clone(),
             transport: opened.transport.kind(),
             max_payload: opened.open.max_payload.and_then(|max| max.try_into().ok()),
-            control: VecDeque::new(),
+            pong: None,
             outbox: VecDeque::new(),
             outbox_bytes: 0,
             link_asleep: false,
@@ -154,19 +157,20 @@ impl Core {
             join_by: from_now(self.config.timeout),
             begun,
             closing: None,
-            upgrade: if upgradable { Upgrade::Wanted } else { Upgrade::Settled },
+            upgrade: if upgradable { Upgrade::Wanted { after: None, retries: 0 } } else { Upgrade::Settled },
             poll_end: None,
         });
         self.changed.notify_all();
         Some(state.epoch)
     }
 
-    /// An attempt failed.
-    pub(super) fn failed(&self, error: &Error) {
+    /// An attempt failed. One that [`disconnect`](Self::disconnect) has cut is no failure: whoever has begun to connect
+    /// again since then gets an attempt at once.
+    pub(super) fn failed(&self, error: &Error, lifeline: Option<&Lifeline>) {
         let mut state = self.state.lock();
         state.phase = Phase::Idle;
         state.lifeline = None;
-        if state.target == Target::Up {
+        if state.target == Target::Up && !lifeline.is_some_and(Lifeline::is_cut) {
             self.verdict(&mut state, error);
             self.schedule(&mut state);
         }
@@ -205,7 +209,7 @@ impl Core {
     }
 
     /// The CONNECT of a namespace goes out, with the auth payload or the error that it gave.
-    pub(super) fn join(&self, epoch: u64, index: usize, connect: Result<Encoded, Error>) {
+    pub(super) fn join(&self, epoch: u64, index: usize, connect: Result<Encoded, AuthFailure>) {
         let mut state = self.state.lock();
         let state = &mut *state;
         let Some(session) = state.session.as_mut().filter(|session| session.epoch == epoch) else { return };
@@ -215,19 +219,45 @@ impl Core {
         }
         match connect {
             Ok(connect) => {
+                of.membership = Membership::Asked;
+                // Read together with the DISCONNECT before it, the official server takes it for a second CONNECT.
+                if of.left_in == epoch {
+                    session.outbox.push_back(Entry::Pause);
+                }
                 session.push(Parcel::of_session(connect));
                 self.wake_link(session);
             }
-            Err(error) => self.refused(state, index, error),
+            Err(AuthFailure::Panicked(error)) if self.config.reconnection => {
+                self.join_later(state, index, error);
+            }
+            Err(AuthFailure::Panicked(error) | AuthFailure::Useless(error)) => {
+                self.refused(state, index, error);
+            }
         }
     }
 
-    /// The server has let us in.
-    pub(super) fn joined(&self, state: &mut State, index: usize, welcome: Welcome) {
+    /// The auth function has panicked, which may be better the next time.
+    fn join_later(&self, state: &mut State, index: usize, error: Error) {
+        let config = &self.config;
+        let delay = delay(config.delay, config.delay_max, config.randomization, 0, random());
         let of = &mut state.spaces[index];
-        if of.membership != Membership::Joining {
-            return;
+        of.membership = Membership::Out;
+        of.join_after = Some(from_now(delay));
+        self.events.push(Item::ConnectError(of.space.clone(), error.clone()));
+        state.note(&error);
+        state.verdicts += 1;
+        state.verdict = Some(error);
+        self.changed.notify_all();
+    }
+
+    /// The server has let us in: after our CONNECT, or once more, with a new id.
+    pub(super) fn joined(&self, state: &mut State, index: usize, welcome: Welcome) {
+        match state.spaces[index].membership {
+            Membership::Asked | Membership::Joined(_) => {}
+            Membership::Leaving => return self.left(state, index),
+            Membership::Out | Membership::Joining => return,
         }
+        let of = &mut state.spaces[index];
         let early = of.recovery.connected(&welcome);
         of.membership = Membership::Joined(welcome.sid);
         let how = if of.recovery.recovered { "recovered" } else { "joined" };
@@ -254,21 +284,53 @@ impl Core {
         self.changed.notify_all();
     }
 
+    /// A CONNECT without an id: servers of Socket.IO v2 send it, unasked.
+    pub(super) fn welcomed_without_id(&self, state: &mut State, index: usize) {
+        let space = state.spaces[index].space.clone();
+        let transport = state.session.as_ref().map_or(TransportKind::Websocket, |session| session.transport);
+        let detail = "CONNECT without an id: a server of Socket.IO v2?".into();
+        let error = Error::Handshake { transport, status: None, detail };
+        log::warn!("{}: {error}", space.name);
+        state.note(&error);
+        if !state.spaces[index].is_joined() {
+            state.verdicts += 1;
+            state.verdict = Some(error.clone());
+        }
+        self.events.push(Item::ConnectError(space, error));
+        self.changed.notify_all();
+    }
+
     /// Hands on events that came ahead of the answer to CONNECT.
     pub(super) fn take_early(&self, events: Vec<Incoming>) {
         events.into_iter().for_each(|event| self.events.push(Item::Event(Box::new(event))));
     }
 
-    /// A namespace cannot be joined, and is not tried again.
+    /// The server has let us into a namespace that was left meanwhile.
+    fn left(&self, state: &mut State, index: usize) {
+        state.spaces[index].membership = Membership::Out;
+        self.say_goodbye(state, index);
+        // It may be wanted again.
+        self.want_joins(state);
+    }
+
+    /// The server refuses a namespace that was left meanwhile.
+    pub(super) fn refused_after_leaving(&self, state: &mut State, index: usize) {
+        state.spaces[index].membership = Membership::Out;
+        self.want_joins(state);
+    }
+
+    /// A namespace cannot be joined, or no longer, and is not tried again.
     pub(super) fn refused(&self, state: &mut State, index: usize, error: Error) {
         state.note(&error);
+        log::warn!("{}: {error}", state.spaces[index].space.name);
+        self.leave(state, index, CloseReason::IoServerDisconnect);
+        state.verdicts += 1;
+        state.verdict = Some(error.clone());
         let of = &mut state.spaces[index];
-        log::warn!("{}: {error}", of.space.name);
-        of.membership = Membership::Out;
-        of.recovery.forget_early();
         of.active = false;
-        of.refusal = Some(error.clone());
-        self.events.push(Item::ConnectError(of.space.clone(), error));
+        of.refusal = Some((state.verdicts, error.clone()));
+        self.events.push(Item::ConnectError(of.space.clone(), error.clone()));
+        self.refuse_acks(state, index, &error);
         self.close_if_deserted(state, CloseReason::IoServerDisconnect);
         self.changed.notify_all();
     }
@@ -286,10 +348,28 @@ impl Core {
         let of = &mut state.spaces[index];
         let was = std::mem::replace(&mut of.membership, Membership::Out);
         of.recovery.forget_early();
+        of.join_after = None;
+        if reason == CloseReason::IoClientDisconnect {
+            self.forget_events(of);
+        }
         if matches!(was, Membership::Joined(_)) {
             self.events.push(Item::Disconnect(of.space.clone(), reason));
         }
         self.fail_acks(state, index, reason);
+    }
+
+    /// Who disconnects wants no more events, as with the official client: those that wait for their handlers are thrown
+    /// away.
+    fn forget_events(&self, of: &mut SpaceState) {
+        let (forgotten, wake) = self.events.forget(&of.space);
+        if wake {
+            self.link_bell.ring();
+        }
+        if forgotten > 0 {
+            log::debug!("{forgotten} events of {} are thrown away after the disconnect", of.space.name);
+            // They count as received: a session that went on behind them would lack them.
+            of.recovery = Recovery::default();
+        }
     }
 
     /// Without a namespace there is no use for a connection: as the official client.
@@ -323,18 +403,27 @@ impl Core {
         if let Some(session) = &mut state.session {
             session.outbox.push_back(Entry::Pause);
         }
-        self.say_goodbye(state, space.index);
+        let of = &state.spaces[space.index];
+        // Of a namespace that is being joined the official server knows nothing yet: a DISCONNECT ahead of its answer
+        // would cost the whole connection.
+        let asked = matches!(of.membership, Membership::Asked | Membership::Leaving);
+        if of.is_joined() {
+            self.say_goodbye(state, space.index);
+        }
         self.leave(state, space.index, CloseReason::IoClientDisconnect);
+        if asked && state.session.is_some() {
+            state.spaces[space.index].membership = Membership::Leaving;
+        }
         self.changed.notify_all();
         false
     }
 
     /// Puts the DISCONNECT of a namespace into the outbox.
     fn say_goodbye(&self, state: &mut State, index: usize) {
-        let of = &state.spaces[index];
-        let (Membership::Joined(_), Some(session)) = (&of.membership, &mut state.session) else { return };
+        let (of, Some(session)) = (&mut state.spaces[index], &mut state.session) else { return };
         // A namespace's name is always encodable.
         if let Ok(goodbye) = Outgoing::disconnect(&of.space.name).encode(&()) {
+            of.left_in = session.epoch;
             session.push(Parcel::of_session(goodbye));
             self.wake_link(session);
         }
@@ -391,7 +480,9 @@ impl Core {
                     session.outbox.push_back(Entry::Pause);
                 }
                 for index in 0..state.spaces.len() {
-                    self.say_goodbye(state, index);
+                    if state.spaces[index].is_joined() {
+                        self.say_goodbye(state, index);
+                    }
                     self.leave(state, index, CloseReason::IoClientDisconnect);
                 }
                 self.close(state, CloseReason::IoClientDisconnect, by);
@@ -401,7 +492,9 @@ impl Core {
     }
 
     /// The session has ended: told by `link`, which has let go of the transport.
-    pub(super) fn ended(&self, epoch: u64, end: End) {
+    ///
+    /// `farewell` cuts what it tells the server afterwards.
+    pub(super) fn ended(&self, epoch: u64, end: End, farewell: Option<Arc<Lifeline>>) {
         let mut state = self.state.lock();
         let state = &mut *state;
         let Some(mut session) = state.session.take_if(|session| session.epoch == epoch) else { return };
@@ -415,6 +508,7 @@ impl Core {
             self.cut(lifeline);
         }
         state.lifeline = None;
+        state.farewell = farewell;
         state.phase = Phase::Idle;
         state.stats.disconnects += u64::from(session.joined);
         state.last_reason = Some(reason);
@@ -459,6 +553,9 @@ impl Core {
         }
         if let Some(Session { upgrade: Upgrade::Probing(lifeline), .. }) = &state.session {
             self.cut(lifeline);
+        }
+        if let Some(farewell) = &state.farewell {
+            farewell.cut();
         }
         self.events.close();
         self.link_bell.ring();

@@ -48,8 +48,10 @@ const MAX_SILENCE: Duration = Duration::from_secs(24 * 3_600);
 pub(super) struct Job {
     pub(super) epoch: u64,
     pub(super) sid: String,
-    /// How long the server may say nothing.
+    /// How long the server may say nothing: its ping interval and ping timeout.
     pub(super) silence: Duration,
+    /// How long the server waits for a pong.
+    pub(super) ping_timeout: Duration,
     pub(super) lifeline: Arc<Lifeline>,
     pub(super) transport: Transport,
     pub(super) inbound: Inbound,
@@ -80,10 +82,16 @@ pub(super) fn run(core: &Arc<Core>, jobs: &Receiver<Job>, polls: Option<&Sender<
     for job in jobs {
         let epoch = job.epoch;
         let lifeline = job.lifeline.clone();
-        let end = Link::new(core, &job).carry(job, polls);
+        let mut link = Link::new(core, &job);
+        let end = link.carry(job, polls);
+        let untold = link.untold.take();
         // Whatever still hangs on it ends too: the held GET.
         core.cut(&lifeline);
-        core.ended(epoch, end);
+        let farewell = untold.as_ref().and_then(|_| Lifeline::new().ok()).map(Arc::new);
+        core.ended(epoch, end, farewell.clone());
+        if let (Some(target), Some(lifeline)) = (untold, farewell) {
+            polling::farewell(core, &lifeline, &target);
+        }
     }
 }
 
@@ -103,6 +111,8 @@ struct Work {
     more: bool,
     /// A WebSocket is ready to take over.
     upgrading: bool,
+    /// Whether a pong was taken.
+    pong: bool,
     /// The session has failed by itself.
     failed: Option<End>,
 }
@@ -119,8 +129,9 @@ impl Core {
         let Some(session) = state.session.as_mut().filter(|session| session.epoch == epoch) else {
             return Work::over();
         };
-        let mut pause = false;
+        let (mut pause, mut pong) = (false, false);
         if pending.is_empty() {
+            pong = session.pong.is_some();
             state.stats.sent += session.take(pending, paused);
             pause = !paused && pending.is_empty() && session.take_pause();
         }
@@ -140,6 +151,7 @@ impl Core {
             pause,
             more: !session.outbox.is_empty(),
             upgrading: matches!(session.upgrade, Upgrade::Ready(_)),
+            pong,
             failed,
         }
     }
@@ -157,27 +169,28 @@ impl Core {
         Some(websocket)
     }
 
-    /// Whether the `poll` thread is to make way.
-    pub(super) fn is_upgrading(&self, epoch: u64) -> bool {
-        let mut state = self.state.lock();
-        state.session(epoch).is_some_and(|session| matches!(session.upgrade, Upgrade::Ready(_)))
-    }
-
     /// The `poll` thread has ended.
     pub(super) fn poll_ended(&self, epoch: u64, end: PollEnd) {
         let mut state = self.state.lock();
-        if let Some(session) = state.session(epoch) {
-            session.poll_end = Some(end);
+        let failed = end.result.is_err();
+        let Some(session) = state.session(epoch) else { return };
+        session.poll_end = Some(end);
+        // A POST that is under way ends too; but the last one of a session may well end after the last GET.
+        if failed
+            && session.closing.is_none()
+            && let Some(lifeline) = &state.lifeline
+        {
+            self.cut(lifeline);
         }
         self.link_bell.ring();
     }
 }
 
 impl Session {
-    /// Moves a batch from the outbox to `pending`, pongs first, and says how many packets count as sent.
+    /// Moves a batch from the outbox to `pending`, the pong first, and says how many packets count as sent.
     fn take(&mut self, pending: &mut VecDeque<Frame>, paused: bool) -> u64 {
-        for encoded in self.control.drain(..) {
-            unpack(&encoded, pending);
+        if let Some(pong) = self.pong.take() {
+            unpack(&pong, pending);
         }
         let (mut taken, mut sent) = (0, 0);
         while taken < BATCH && !paused {
@@ -220,6 +233,7 @@ impl Work {
             pause: false,
             more: false,
             upgrading: false,
+            pong: false,
             failed,
         }
     }
@@ -238,13 +252,16 @@ struct Link<'c> {
     epoch: u64,
     lifeline: Arc<Lifeline>,
     silence: Duration,
+    /// After how long without a ping a pong goes out unasked: half of the ping timeout after the ping was due.
+    pong_after: Duration,
+    /// When the last pong went out, or the session began.
+    pong_at: Instant,
     /// Frames that are taken from the outbox and not written.
     pending: VecDeque<Frame>,
     /// The end of a pause, should the server not end it.
     pause: Option<Instant>,
-    /// The last sign of life, and what had been heard then.
-    heard_at: Instant,
-    heard: u64,
+    /// Where to tell the server that a polling session has failed here, which it has no other way to notice.
+    untold: Option<String>,
 }
 
 impl<'c> Link<'c> {
@@ -254,10 +271,11 @@ impl<'c> Link<'c> {
             epoch: job.epoch,
             lifeline: job.lifeline.clone(),
             silence: job.silence.min(MAX_SILENCE),
+            pong_after: job.silence.saturating_sub(job.ping_timeout / 2).min(MAX_SILENCE),
+            pong_at: Instant::now(),
             pending: VecDeque::new(),
             pause: None,
-            heard_at: Instant::now(),
-            heard: 0,
+            untold: None,
         }
     }
 
@@ -265,7 +283,8 @@ impl<'c> Link<'c> {
         let websocket = match (job.transport, polls) {
             (Transport::WebSocket(websocket), _) => Ok(Some((websocket, job.inbound))),
             (Transport::Polling(lane, early), Some(polls)) => {
-                let post = Lane::new(&self.core.dialer, &self.core.config, &self.lifeline, true);
+                let post =
+                    Lane::new(&self.core.dialer, &self.core.config, &self.lifeline, Some(self.silence));
                 let target = self.core.dialer.endpoint.target(TransportKind::Polling, Some(&job.sid));
                 let poll = PollJob {
                     epoch: self.epoch,
@@ -277,7 +296,11 @@ impl<'c> Link<'c> {
                 };
                 // Its inbox of one has room: the last session's end has cut its GET.
                 let _ = polls.send(poll);
-                self.polling(&post, &target)
+                let end = self.polling(&post, &target);
+                // "transport close": the server has closed, or it was told.
+                let failed = matches!(&end, Err(end) if end.reason != CloseReason::TransportClose);
+                self.untold = failed.then_some(target);
+                end
             }
             (Transport::Polling(..), None) => {
                 Err(self.end(CloseReason::TransportError, "no thread for polling"))
@@ -299,9 +322,9 @@ impl<'c> Link<'c> {
             let work = self.take_work()?;
             if work.pause {
                 self.pause = Some(Instant::now() + pause_length(work.closing));
-                websocket.ping().map_err(|broken| self.broken(broken))?;
+                websocket.ping().map_err(|broken| self.broken(&broken))?;
             }
-            if !blocked || websocket.flush().map_err(|broken| self.broken(broken))? {
+            if !blocked || websocket.flush().map_err(|broken| self.broken(&broken))? {
                 blocked = !self.write(&mut websocket)?;
             }
             if work.closing.is_some()
@@ -311,9 +334,15 @@ impl<'c> Link<'c> {
             {
                 continue;
             }
-            let room = self.core.events.has_room();
+            let mut room = self.core.events.has_room();
+            while room && inbound.has_rest() {
+                inbound.next().map_err(|broken| self.broken(&broken))?;
+                room = self.core.events.has_room();
+            }
+            self.lifeline.hold(!room);
             let drained = !room || !self.read(&mut websocket, &mut inbound)?;
-            let deadline = self.next_deadline(work.deadline, room)?;
+            let deadline = self.next_deadline(work.deadline)?;
+            let deadline = self.pong_unasked(deadline, Some(&websocket));
             if drained && (work.idle || !self.pending.is_empty()) {
                 self.sleep(Some((&websocket, room, blocked)), deadline)?;
             }
@@ -335,8 +364,8 @@ impl<'c> Link<'c> {
                     self.pending.push_front(upgrade);
                     return Ok(Some((websocket, inbound)));
                 }
-                Some(PollEnd { result: Err(broken), .. }) => return Err(self.broken(broken)),
-                None => {}
+                // Its errors are reported by `take_work`.
+                Some(PollEnd { result: Err(_), .. }) | None => {}
             }
             // While the last GET is being answered nothing is posted, unless there will be no other transport.
             let hold = work.upgrading && !farewell;
@@ -350,8 +379,11 @@ impl<'c> Link<'c> {
                 self.core.flushed(self.epoch);
                 return Ok(None);
             }
-            let deadline = self.next_deadline(work.deadline, self.core.events.has_room())?;
-            if work.idle || hold {
+            // So that it is rung when there is room again.
+            self.core.events.has_room();
+            let deadline = self.next_deadline(work.deadline)?;
+            let deadline = self.pong_unasked(deadline, None);
+            if (work.idle && self.pending.is_empty()) || hold {
                 self.sleep(None, deadline)?;
             }
         }
@@ -362,8 +394,15 @@ impl<'c> Link<'c> {
         self.pause = self.pause.filter(|end| *end > Instant::now());
         let mut work = self.core.take_work(self.epoch, &mut self.pending, self.pause.is_some());
         work.deadline = [work.deadline, self.pause].into_iter().flatten().min();
+        if work.pong {
+            self.pong_at = Instant::now();
+        }
         if let Some(failed) = work.failed {
             return Err(failed);
+        }
+        // Before the lifeline, which the `poll` thread cuts when it fails.
+        if let Some(Err(broken)) = work.poll_end.as_ref().map(|end| &end.result) {
+            return Err(self.broken(broken));
         }
         if self.lifeline.is_cut() {
             return Err(self.end(CloseReason::TransportClose, "given up"));
@@ -377,17 +416,17 @@ impl<'c> Link<'c> {
     /// Writes what is pending. `false`: the socket takes no more.
     fn write(&mut self, websocket: &mut WebSocket) -> Result<bool, End> {
         while let Some(frame) = self.pending.pop_front() {
-            if !websocket.write(&frame).map_err(|broken| self.broken(broken))? {
+            if !websocket.write(&frame).map_err(|broken| self.broken(&broken))? {
                 return Ok(false);
             }
         }
-        websocket.flush().map_err(|broken| self.broken(broken))
+        websocket.flush().map_err(|broken| self.broken(&broken))
     }
 
     /// Reads what is there. `true`: there may be more.
     fn read(&mut self, websocket: &mut WebSocket, inbound: &mut Inbound) -> Result<bool, End> {
         for _ in 0..READS {
-            let read = match websocket.read().map_err(|broken| self.broken(broken))? {
+            let read = match websocket.read().map_err(|broken| self.broken(&broken))? {
                 None => return Ok(false),
                 Some(Incoming::Text(text)) => inbound.text(&text),
                 Some(Incoming::Binary(bytes)) => inbound.binary(bytes),
@@ -403,7 +442,7 @@ impl<'c> Link<'c> {
                     Err(Broken { reason: CloseReason::TransportClose, detail: "closed by the server".into() })
                 }
             };
-            read.map_err(|broken| self.broken(broken))?;
+            read.map_err(|broken| self.broken(&broken))?;
             if !self.core.events.has_room() {
                 return Ok(false);
             }
@@ -417,29 +456,49 @@ impl<'c> Link<'c> {
             state.session(self.epoch).and_then(|session| session.max_payload)
         };
         let body = polling::payload(&mut self.pending, max.unwrap_or(usize::MAX));
-        polling::post(lane, target, &body, Instant::now() + self.silence)
-            .map_err(|broken| self.broken(broken))
+        let Err(broken) = polling::post(lane, target, &body, Instant::now() + self.silence) else {
+            return Ok(());
+        };
+        // When it failed because the session has ended meanwhile, this gives the reason.
+        self.take_work()?;
+        self.next_deadline(None)?;
+        Err(self.broken(&broken))
     }
 
     /// When to look again: a deadline of the state, or the end of the silence that is allowed.
-    fn next_deadline(&mut self, deadline: Option<Instant>, room: bool) -> Result<Option<Instant>, End> {
-        let heard = self.lifeline.heard();
-        // Without room nothing is read, so nothing can be heard.
-        if heard != self.heard || !room {
-            self.heard = heard;
-            self.heard_at = Instant::now();
-        }
-        let dead = self.heard_at + self.silence;
+    fn next_deadline(&self, deadline: Option<Instant>) -> Result<Instant, End> {
+        let dead = self.lifeline.heard_at() + self.silence;
         if dead <= Instant::now() {
             return Err(
                 self.end(CloseReason::PingTimeout, "no ping within the time that the server announced")
             );
         }
-        Ok(Some(deadline.map_or(dead, |deadline| deadline.min(dead))))
+        Ok(deadline.map_or(dead, |deadline| deadline.min(dead)))
+    }
+
+    /// Sends a pong unasked when the server's ping must be on its way for a while: it lies behind events that wait for
+    /// room, or behind a long message. Servers take it for the answer to the ping that they have sent. Gives the
+    /// time to look again, `deadline` at the latest.
+    fn pong_unasked(&mut self, deadline: Instant, websocket: Option<&WebSocket>) -> Instant {
+        // What does not get through helps nobody, and must not pile up.
+        if !self.pending.is_empty() {
+            return deadline;
+        }
+        let due = self.pong_at + self.pong_after;
+        if due > Instant::now() {
+            return deadline.min(due);
+        }
+        self.pong_at = Instant::now();
+        // To a server that has closed, whatever is written cuts off what it said before.
+        if !websocket.is_some_and(WebSocket::is_closed_by_peer) {
+            self.pending.push_back(Frame { opcode: Opcode::Text, data: Bytes::from_static(b"3") });
+        }
+        Instant::now()
     }
 
     /// Sleeps until there is something to do.
-    fn sleep(&self, socket: Option<(&WebSocket, bool, bool)>, deadline: Option<Instant>) -> Result<(), End> {
+    fn sleep(&self, socket: Option<(&WebSocket, bool, bool)>, deadline: Instant) -> Result<(), End> {
+        let deadline = Some(deadline);
         let bell = PollFd::new(&self.core.link_bell, PollFlags::IN);
         let slept = match socket {
             // A socket without interest is left out: its hang-up would be reported all the same, again and again.
@@ -454,7 +513,7 @@ impl<'c> Link<'c> {
         slept.map_err(|error| self.end(CloseReason::TransportError, &error.to_string()))
     }
 
-    fn broken(&self, broken: Broken) -> End {
+    fn broken(&self, broken: &Broken) -> End {
         self.end(broken.reason, &broken.detail)
     }
 

@@ -53,6 +53,7 @@ mod emit;
 mod error;
 mod event;
 mod events;
+mod guard;
 mod handle;
 mod http;
 mod inbound;

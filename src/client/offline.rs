@@ -80,6 +80,14 @@ impl Offline {
         self.take(|kept| kept.space == space)
     }
 
+    /// Throws away the event for whose acknowledgement nobody waits any more.
+    pub(super) fn forget(&mut self, space: usize, ack: u64) {
+        let place = self.kept.iter().position(|kept| kept.space == space && kept.ack == Some(ack));
+        if let Some(kept) = place.and_then(|place| self.kept.remove(place)) {
+            self.bytes -= kept.encoded.bytes().len();
+        }
+    }
+
     /// Takes what has waited too long.
     pub(super) fn expired(&mut self, now: Instant) -> Vec<Kept> {
         let Some(ttl) = self.limits.ttl else { return Vec::new() };

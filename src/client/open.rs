@@ -79,7 +79,7 @@ fn polling(
     lifeline: &Arc<Lifeline>,
     deadline: Instant,
 ) -> Result<Opened, Error> {
-    let lane = Lane::new(dialer, config, lifeline, false);
+    let lane = Lane::new(dialer, config, lifeline, None);
     let target = dialer.endpoint.target(TransportKind::Polling, None);
     let text = text(lane.get(&target, Some(deadline))?)?;
     let (first, early) = text.split_once(payload::SEPARATOR).unwrap_or((&text, ""));

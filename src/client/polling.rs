@@ -1,6 +1,10 @@
 //! HTTP long-polling: the `poll` thread holds the GET, and the POSTs are put together here.
 
-use std::{collections::VecDeque, sync::Arc, time::Instant};
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use crossbeam_channel::Receiver;
 
@@ -13,6 +17,9 @@ use super::{
     wake::Lifeline,
 };
 use crate::proto::{CloseReason, engine::payload, limits, socket::Opcode};
+
+/// How long the close packet of a failed session may take. The next session of the client does not wait for it.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// A session whose packets are to be fetched.
 pub(super) struct PollJob {
@@ -35,20 +42,27 @@ pub(super) fn run(core: &Arc<Core>, jobs: &Receiver<PollJob>) {
 
 /// Polls until the session breaks, or is to be upgraded.
 fn fetch(core: &Arc<Core>, job: &mut PollJob) -> Result<(), Broken> {
-    job.inbound.payload(&std::mem::take(&mut job.early), &job.lifeline)?;
+    job.inbound.payload(std::mem::take(&mut job.early))?;
     loop {
-        if core.is_upgrading(job.epoch) {
+        while job.inbound.has_rest() && core.events.wait_room(&job.lifeline) {
+            job.inbound.next()?;
+        }
+        if job.lifeline.is_cut() {
+            return Err(Broken { reason: CloseReason::TransportClose, detail: "given up".into() });
+        }
+        // What is left of the last answer goes over to the WebSocket's thread.
+        if job.lifeline.is_upgrading() {
             return Ok(());
         }
         if !core.events.wait_room(&job.lifeline) {
-            return Err(Broken { reason: CloseReason::TransportClose, detail: "given up".into() });
+            continue;
         }
         let body = job
             .lane
             .get(&job.target, None)
             .and_then(open::text)
             .map_err(|error| Broken { reason: CloseReason::TransportError, detail: error.to_string() })?;
-        job.inbound.payload(&body, &job.lifeline)?;
+        job.inbound.payload(body)?;
     }
 }
 
@@ -56,6 +70,15 @@ fn fetch(core: &Arc<Core>, job: &mut PollJob) -> Result<(), Broken> {
 pub(super) fn post(lane: &Lane, target: &str, body: &str, deadline: Instant) -> Result<(), Broken> {
     let reply = lane.post(target, body, Some(deadline)).and_then(open::text);
     reply.map(drop).map_err(|error| Broken { reason: CloseReason::TransportError, detail: error.to_string() })
+}
+
+/// Tells the server that the session is over, which has failed on this side: as the official client does. Otherwise its
+/// sockets would stay in their namespaces until the ping timeout.
+pub(super) fn farewell(core: &Core, lifeline: &Arc<Lifeline>, target: &str) {
+    let lane = Lane::new(&core.dialer, &core.config, lifeline, None);
+    if let Err(broken) = post(&lane, target, "1", Instant::now() + FAREWELL) {
+        log::debug!("the server was not told of the end: {}", broken.detail);
+    }
 }
 
 /// Takes as many frames as one POST may carry: sixteen, because python-engineio refuses more, and `max` bytes.

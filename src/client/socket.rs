@@ -12,6 +12,7 @@ use super::{
     Error, Event, Handle, Outcome,
     core::{Core, Space, Waiter},
     emit::Letter,
+    guard::Guarded,
     space::{OnEvent, add},
     wake::from_now,
 };
@@ -180,7 +181,7 @@ impl Socket {
         timeout: Duration,
         callback: impl FnOnce(&Self, Result<OwnedArgs, Error>) + Send + 'static,
     ) -> Result<Delivery, Error> {
-        let waiter = Waiter::Callback(Box::new(callback));
+        let waiter = Waiter::Callback(Guarded::new(Box::new(callback)));
         let ack = Some((waiter, Some(from_now(timeout))));
         self.send(event, &args, false, ack).map(|(_, delivery)| delivery)
     }

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use super::{Error, Event, Socket};
+use super::{Error, Event, Socket, guard::Guarded};
 use crate::proto::CloseReason;
 
 /// A handler of events.
@@ -16,17 +16,20 @@ pub(super) type OnDisconnect = Arc<dyn Fn(&Socket, CloseReason) + Send + Sync>;
 /// A handler of `connect_error`.
 pub(super) type OnError = Arc<dyn Fn(&Socket, &Error) + Send + Sync>;
 
+/// Handlers in the order in which they were set.
+pub(super) type List<T> = Arc<Vec<Guarded<T>>>;
+
 /// Each list is replaced when it grows, and shared with the call that is under way: a handler may set and remove handlers.
 #[derive(Default)]
 pub(super) struct Handlers {
-    pub(super) named: HashMap<String, Arc<Vec<OnEvent>>>,
-    pub(super) any: Arc<Vec<OnAny>>,
-    pub(super) connect: Arc<Vec<OnConnect>>,
-    pub(super) disconnect: Arc<Vec<OnDisconnect>>,
-    pub(super) connect_error: Arc<Vec<OnError>>,
+    pub(super) named: HashMap<String, List<OnEvent>>,
+    pub(super) any: List<OnAny>,
+    pub(super) connect: List<OnConnect>,
+    pub(super) disconnect: List<OnDisconnect>,
+    pub(super) connect_error: List<OnError>,
 }
 
 /// Appends to a shared list.
-pub(super) fn add<T: Clone>(list: &mut Arc<Vec<T>>, handler: T) {
-    Arc::make_mut(list).push(handler);
+pub(super) fn add<T: Clone>(list: &mut List<T>, handler: T) {
+    Arc::make_mut(list).push(Guarded::new(handler));
 }

@@ -13,7 +13,7 @@ use std::{
         unix::net::UnixStream,
     },
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use rustix::{
@@ -49,6 +49,8 @@ pub(super) struct Stream {
     lifeline: Arc<Lifeline>,
     patience: Patience,
     deaf: bool,
+    /// The silence of the connection after which nothing is waited for any more.
+    silence: Option<Duration>,
 }
 
 enum Layer {
@@ -59,7 +61,7 @@ enum Layer {
 
 impl Stream {
     pub(super) fn plain(socket: Socket, lifeline: Arc<Lifeline>, patience: Patience) -> Self {
-        Self { layer: Layer::Plain(socket), lifeline, patience, deaf: false }
+        Self { layer: Layer::Plain(socket), lifeline, patience, deaf: false, silence: None }
     }
 
     /// Puts TLS over a plain stream. The handshake happens with the first read or write, or in
@@ -71,7 +73,8 @@ impl Stream {
         plain: (Arc<Lifeline>, Patience),
     ) -> Self {
         let (lifeline, patience) = plain;
-        Self { layer: Layer::Tls(Box::new(Tls::new(tls, socket))), lifeline, patience, deaf: false }
+        let layer = Layer::Tls(Box::new(Tls::new(tls, socket)));
+        Self { layer, lifeline, patience, deaf: false, silence: None }
     }
 
     /// Finishes the TLS handshake, so that its errors are told apart from those that follow.
@@ -97,8 +100,14 @@ impl Stream {
     }
 
     /// What is read from here on is no sign of life: answers to POSTs say nothing about the stream that brings packets.
-    pub(super) fn set_deaf(&mut self) {
-        self.deaf = true;
+    /// And every wait ends when the connection has been silent for `silence`.
+    pub(super) fn set_deaf(&mut self, silence: Duration) {
+        (self.deaf, self.silence) = (true, Some(silence));
+    }
+
+    /// Whether the server's last sign of life is too long ago.
+    fn is_silent(&self) -> bool {
+        self.silence.is_some_and(|silence| self.lifeline.heard_at() + silence <= Instant::now())
     }
 
     /// Hangs the stream on another lifeline: that of the connection which takes it over.
@@ -134,8 +143,10 @@ impl Stream {
             Patience::Until(deadline) => Some(deadline),
             Patience::Endless => None,
         };
-        if !self.lifeline.wait(self.as_fd(), interest, deadline)?
-            && deadline.is_some_and(|d| d <= Instant::now())
+        let silent = self.silence.map(|silence| self.lifeline.heard_at() + silence);
+        let wake = [deadline, silent].into_iter().flatten().min();
+        if !self.lifeline.wait(self.as_fd(), interest, wake)?
+            && (deadline.is_some_and(|d| d <= Instant::now()) || self.is_silent())
         {
             return Err(io::Error::new(io::ErrorKind::TimedOut, "timed out"));
         }
@@ -189,8 +200,8 @@ impl Read for Stream {
             #[cfg(feature = "tls")]
             Layer::Tls(tls) => tls.read(buf),
         })?;
-        if !self.deaf {
-            self.lifeline.hear(read);
+        if !self.deaf && read > 0 {
+            self.lifeline.hear();
         }
         Ok(read)
     }

@@ -103,6 +103,14 @@ impl Endpoint {
         })
     }
 
+    /// The server, for the log: without path and query, which may carry secrets.
+    pub(super) fn name(&self) -> String {
+        match &self.address {
+            Address::Tcp { host, port } => format!("{host}:{port}"),
+            Address::Unix(path) => path.display().to_string(),
+        }
+    }
+
     /// Path and query of a request.
     pub(super) fn target(&self, transport: TransportKind, sid: Option<&str>) -> String {
         let mut target = format!("{}{transport}", self.base);

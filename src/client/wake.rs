@@ -3,10 +3,11 @@
 use std::{
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
+use parking_lot::Mutex;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd};
 
 /// An eventfd: any thread rings it, its owner polls it beside a socket.
@@ -42,13 +43,28 @@ impl AsFd for Bell {
 #[derive(Debug)]
 pub(super) struct Lifeline {
     cut: AtomicBool,
+    /// A WebSocket is to take over: the `poll` thread starts no more requests.
+    upgrading: AtomicBool,
     bell: Bell,
-    heard: AtomicU64,
+    pulse: Mutex<Pulse>,
+}
+
+/// The server's last sign of life.
+#[derive(Debug)]
+struct Pulse {
+    heard_at: Instant,
+    /// Nothing is read at the moment, so nothing can be heard.
+    held: bool,
 }
 
 impl Lifeline {
     pub(super) fn new() -> io::Result<Self> {
-        Ok(Self { cut: AtomicBool::new(false), bell: Bell::new()?, heard: AtomicU64::new(0) })
+        Ok(Self {
+            cut: AtomicBool::new(false),
+            upgrading: AtomicBool::new(false),
+            bell: Bell::new()?,
+            pulse: Mutex::new(Pulse { heard_at: Instant::now(), held: false }),
+        })
     }
 
     pub(super) fn cut(&self) {
@@ -65,14 +81,32 @@ impl Lifeline {
         if self.is_cut() { Err(io::Error::new(io::ErrorKind::ConnectionAborted, "given up")) } else { Ok(()) }
     }
 
-    /// Notes bytes from the server: any byte is a sign of life, also in the middle of a long message.
-    pub(super) fn hear(&self, bytes: usize) {
-        self.heard.fetch_add(bytes as u64, Ordering::Relaxed);
+    /// Asks the `poll` thread to end, because a WebSocket takes over.
+    pub(super) fn upgrade(&self) {
+        self.upgrading.store(true, Ordering::Release);
     }
 
-    /// Bytes heard so far.
-    pub(super) fn heard(&self) -> u64 {
-        self.heard.load(Ordering::Relaxed)
+    pub(super) fn is_upgrading(&self) -> bool {
+        self.upgrading.load(Ordering::Acquire)
+    }
+
+    /// Notes bytes from the server: any byte is a sign of life, also in the middle of a long message.
+    pub(super) fn hear(&self) {
+        self.pulse.lock().heard_at = Instant::now();
+    }
+
+    /// Says whether reading is held back. While it is, the server's silence proves nothing and is not counted.
+    pub(super) fn hold(&self, held: bool) {
+        let mut pulse = self.pulse.lock();
+        if pulse.held != held {
+            *pulse = Pulse { heard_at: Instant::now(), held };
+        }
+    }
+
+    /// When the last sign of life came: now, while nothing is read.
+    pub(super) fn heard_at(&self) -> Instant {
+        let pulse = self.pulse.lock();
+        if pulse.held { Instant::now() } else { pulse.heard_at }
     }
 
     /// Waits until `fd` is ready for `interest`, in which case it is `true`, or until `deadline`.

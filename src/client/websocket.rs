@@ -8,6 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use rustix::event::{PollFd, PollFlags};
 use tungstenite::{
     Message,
     client::IntoClientRequest,
@@ -22,7 +23,7 @@ use super::{
     dial::Dialer,
     link::{Broken, Frame},
     stream::{Patience, Stream},
-    wake::Lifeline,
+    wake::{Lifeline, poll},
 };
 use crate::proto::{CloseReason, engine::TransportKind, socket::Opcode};
 
@@ -157,6 +158,13 @@ impl WebSocket {
     /// Says goodbye; [`flush`](Self::flush) sends it.
     pub(super) fn close(&mut self) {
         let _ = self.0.close(Some(CloseFrame { code: CloseCode::Normal, reason: Text::default() }));
+    }
+
+    /// Whether the server has closed its side, after what is still to be read.
+    pub(super) fn is_closed_by_peer(&self) -> bool {
+        let mut fds = [PollFd::new(self, PollFlags::RDHUP)];
+        // A deadline that is over: this only looks.
+        poll(&mut fds, Some(Instant::now())).is_ok() && !fds[0].revents().is_empty()
     }
 
     /// Tells the server that nothing follows.
