@@ -254,8 +254,11 @@ struct Link<'c> {
     silence: Duration,
     /// After how long without a ping a pong goes out unasked: half of the ping timeout after the ping was due.
     pong_after: Duration,
-    /// When the last pong went out, or the session began.
-    pong_at: Instant,
+    /// After how long the next one does: sooner than the ping timeout, so that each ping finds one, whether the server
+    /// counts its interval from the last pong, as the official one, or from its last ping.
+    pong_again: Duration,
+    /// When the next one does.
+    pong_due: Instant,
     /// Frames that are taken from the outbox and not written.
     pending: VecDeque<Frame>,
     /// The end of a pause, should the server not end it.
@@ -266,13 +269,16 @@ struct Link<'c> {
 
 impl<'c> Link<'c> {
     fn new(core: &'c Arc<Core>, job: &Job) -> Self {
+        let pong_after = job.silence.saturating_sub(job.ping_timeout / 2).min(MAX_SILENCE);
         Self {
             core,
             epoch: job.epoch,
             lifeline: job.lifeline.clone(),
             silence: job.silence.min(MAX_SILENCE),
-            pong_after: job.silence.saturating_sub(job.ping_timeout / 2).min(MAX_SILENCE),
-            pong_at: Instant::now(),
+            pong_after,
+            // A server without a ping timeout must not be flooded.
+            pong_again: (job.ping_timeout / 4 * 3).max(job.silence / 16).min(MAX_SILENCE),
+            pong_due: Instant::now() + pong_after,
             pending: VecDeque::new(),
             pause: None,
             untold: None,
@@ -395,7 +401,7 @@ impl<'c> Link<'c> {
         let mut work = self.core.take_work(self.epoch, &mut self.pending, self.pause.is_some());
         work.deadline = [work.deadline, self.pause].into_iter().flatten().min();
         if work.pong {
-            self.pong_at = Instant::now();
+            self.pong_due = Instant::now() + self.pong_after;
         }
         if let Some(failed) = work.failed {
             return Err(failed);
@@ -484,16 +490,16 @@ impl<'c> Link<'c> {
         if !self.pending.is_empty() {
             return deadline;
         }
-        let due = self.pong_at + self.pong_after;
-        if due > Instant::now() {
-            return deadline.min(due);
+        let now = Instant::now();
+        if self.pong_due > now {
+            return deadline.min(self.pong_due);
         }
-        self.pong_at = Instant::now();
+        self.pong_due = now + self.pong_again;
         // To a server that has closed, whatever is written cuts off what it said before.
         if !websocket.is_some_and(WebSocket::is_closed_by_peer) {
             self.pending.push_back(Frame { opcode: Opcode::Text, data: Bytes::from_static(b"3") });
         }
-        Instant::now()
+        now
     }
 
     /// Sleeps until there is something to do.

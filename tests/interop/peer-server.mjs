@@ -35,7 +35,7 @@ function serve(socket) {
   socket.on("echo", (...args) => args.pop()(...args));
   socket.on("shout", (...args) => socket.emit("shouted", ...args));
   socket.on("ask", (...args) =>
-    socket.timeout(2000).emit("question", ...args, (error, ...answer) =>
+    socket.timeout(20000).emit("question", ...args, (error, ...answer) =>
       error ? socket.emit("ask_timeout") : socket.emit("answered", ...answer)),
   );
   socket.on("auth", (ack) => ack(socket.handshake.auth));

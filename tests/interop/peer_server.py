@@ -47,7 +47,7 @@ class Peer(socketio.Namespace):
     def on_ask(self, sid, *data):
         def answer():
             try:
-                got = self.call("question", data, to=sid, timeout=2)
+                got = self.call("question", data, to=sid, timeout=20)
                 self.emit("answered", got, to=sid)
             except socketio.exceptions.TimeoutError:
                 self.emit("ask_timeout", to=sid)
