@@ -1,6 +1,10 @@
-//! What handlers may return, on both sides.
+//! What becomes of a call of a handler, on both sides: what it may return, and what its panic said.
 
-use std::fmt;
+use std::{
+    any::Any,
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
 
 /// What a handler may return: nothing, or a result, whose error is logged (at `warn`, with the event's name).
 pub trait Outcome {
@@ -21,4 +25,26 @@ impl<E: fmt::Display> Outcome for Result<(), E> {
     fn into_result(self) -> Result<(), String> {
         self.map_err(|error| error.to_string())
     }
+}
+
+/// Runs user code.
+///
+/// # Errors
+/// What its panic said.
+pub(crate) fn catch<T>(code: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(code)).map_err(|panic| {
+        let text = message(&*panic);
+        if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
+            // The value that was thrown panics when it is dropped; so may this one.
+            std::mem::forget(another);
+        }
+        text
+    })
+}
+
+fn message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    // It may quote the peer, who must not write lines of its own.
+    text.map_or_else(|| "(no text)".to_owned(), |text| text.escape_debug().to_string())
 }

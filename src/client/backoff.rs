@@ -15,7 +15,7 @@ use super::{
     Error, Step,
     core::{Core, Jobs, Membership, Phase, Space, SpaceState, State, Target, Upgrade},
     events::Item,
-    guard::{Guarded, caught},
+    guard::Guarded,
     inbound::Inbound,
     link::Job,
     open,
@@ -23,9 +23,12 @@ use super::{
     wake::{Lifeline, from_now},
     websocket::WebSocket,
 };
-use crate::proto::{
-    engine::TransportKind,
-    socket::{Encoded, Outgoing},
+use crate::{
+    outcome::catch,
+    proto::{
+        engine::TransportKind,
+        socket::{Encoded, Outgoing},
+    },
 };
 
 /// How often a probe is begun again that fails after one was cut.
@@ -201,9 +204,9 @@ fn connect_packet(core: &Core, space: &Space) -> Result<Encoded, AuthFailure> {
     let auth = match core.config.auth.as_ref().and_then(Guarded::get) {
         None => None,
         Some(auth) => {
-            let json = caught(|| auth(&space.name)).map_err(|panic| {
-                log::warn!("the auth function failed: {panic} ({})", core.place(Some(space)));
-                AuthFailure::Panicked(Error::Invalid(format!("auth: {panic}")))
+            let json = catch(|| auth(&space.name)).map_err(|panic| {
+                log::error!("{}: the auth function panicked: {panic}", core.place(Some(space)));
+                AuthFailure::Panicked(Error::Invalid(format!("auth: it panicked: {panic}")))
             })?;
             let raw = RawValue::from_string(json.map_err(|error| useless(&error))?)
                 .map_err(|error| useless(&error))?;

@@ -480,8 +480,11 @@ impl Core {
         let server = self.dialer.endpoint.name();
         let Some(space) = space else { return format!("client of {server}") };
         let id = self.state.lock().spaces[space.index].membership.id().map(str::to_owned);
-        let id = id.as_deref().unwrap_or("none");
-        format!("namespace {}, socket {id}, client of {server}", space.name)
+        format!(
+            "client of {server}: socket {} of namespace {:?}",
+            id.as_deref().unwrap_or("(not joined)"),
+            space.name
+        )
     }
 
     /// A socket of this client, for the handlers.

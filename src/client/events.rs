@@ -13,13 +13,16 @@ use serde_json::json;
 use super::{
     Error, Event, Handle,
     core::{Callback, Core, Space},
-    guard::{Guarded, caught},
+    guard::Guarded,
     space::{List, add},
     wake::Lifeline,
 };
-use crate::proto::{
-    CloseReason,
-    socket::{Body, OwnedArgs, Packet},
+use crate::{
+    outcome::catch,
+    proto::{
+        CloseReason,
+        socket::{Body, OwnedArgs, Packet},
+    },
 };
 
 /// Bytes of events that may wait for their handlers.
@@ -373,12 +376,14 @@ fn call(core: &Core, what: &str, space: Option<&Space>, handler: impl FnOnce()) 
 
 /// The same with a handler that may fail.
 fn run(core: &Core, what: &str, space: Option<&Space>, handler: impl FnOnce() -> Result<(), String>) {
-    if let Err(error) = caught(handler).flatten() {
-        failed(core, what, space, &error);
+    match catch(handler) {
+        Ok(Ok(())) => return,
+        Ok(Err(error)) => {
+            log::warn!("{}: the handler of {what:?} failed: {error}", core.place(space));
+        }
+        Err(panic) => {
+            log::error!("{}: the handler of {what:?} panicked: {panic}", core.place(space));
+        }
     }
-}
-
-fn failed(core: &Core, what: &str, space: Option<&Space>, error: &str) {
-    log::warn!("the handler of {what:?} failed: {error} ({})", core.place(space));
     core.state.lock().stats.errors += 1;
 }

@@ -1,29 +1,6 @@
 //! The user's closures on the client's threads: a panic in a call, or in a destructor, costs that call and nothing else.
 
-use std::{
-    any::Any,
-    panic::{AssertUnwindSafe, catch_unwind},
-};
-
-/// Runs `run`, which may be anybody's code.
-///
-/// # Errors
-/// What its panic said.
-pub(super) fn caught<T>(run: impl FnOnce() -> T) -> Result<T, String> {
-    catch_unwind(AssertUnwindSafe(run)).map_err(panicked)
-}
-
-/// What a panic said.
-fn panicked(panic: Box<dyn Any + Send>) -> String {
-    let text = panic.downcast_ref::<&str>().copied();
-    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    let said = format!("it panicked: {}", text.unwrap_or("no message"));
-    // The value that was thrown may panic when it is dropped; whatever that throws is never dropped.
-    if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
-        std::mem::forget(again);
-    }
-    said
-}
+use crate::outcome::catch;
 
 /// A closure of the user's with what it has captured. It may be dropped on any thread.
 #[derive(Clone)]
@@ -48,8 +25,8 @@ impl<F> Guarded<F> {
 impl<F> Drop for Guarded<F> {
     fn drop(&mut self) {
         let closure = self.0.take();
-        if let Err(panic) = caught(|| drop(closure)) {
-            log::warn!("what a closure of the client's user held could not be dropped: {panic}");
+        if let Err(panic) = catch(|| drop(closure)) {
+            log::error!("the Drop of what a handler of the client holds panicked: {panic}");
         }
     }
 }

@@ -21,6 +21,9 @@ use crate::proto::{
     socket::{Outgoing, OwnedArgs},
 };
 
+/// Names that the protocol reserves and the client has no use for.
+const NEVER_FIRED: [&str; 3] = ["disconnecting", "newListener", "removeListener"];
+
 /// What became of an emit that was not refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Delivery {
@@ -213,8 +216,14 @@ impl Socket {
         self.core().answer(&self.space, epoch, encoded)
     }
 
-    /// Calls `handler` for every event of this name; several handlers run in the order in which they were set. What
-    /// the handler returns is nothing or a `Result<(), impl Display>`, whose error is logged.
+    /// Calls `handler` for every event of this name. A second handler of the same name is called after the first, as in
+    /// the official client; whichever takes the acknowledgement first has it. What the handler returns is nothing or a
+    /// `Result<(), impl Display>`, whose error is logged.
+    ///
+    /// Three names are the client's own, as in the official client: `"connect"`, without arguments; `"disconnect"`, with
+    /// the reason's text; `"connect_error"`, with an object of `message` and, where the server gave any, `data`. Their
+    /// handlers are called after those of [`on_connect`](Self::on_connect), [`on_disconnect`](Self::on_disconnect) and
+    /// [`on_connect_error`](Self::on_connect_error), which get the values themselves.
     ///
     /// ```no_run
     /// # let client = tinysio::client::connect("http://localhost:5000")?;
@@ -230,6 +239,11 @@ impl Socket {
         F: Fn(&Self, Event<'_>) -> R + Send + Sync + 'static,
         R: Outcome,
     {
+        if NEVER_FIRED.contains(&event) {
+            log::warn!(
+                "a handler of {event:?} is never called: it is an event of the official library's internals"
+            );
+        }
         let mut handlers = self.space.handlers.lock();
         add(handlers.named.entry(event.to_owned()).or_default(), outcome(handler));
     }

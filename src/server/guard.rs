@@ -3,16 +3,10 @@
 //! A panic in user code costs the call in which it happened and nothing else. It is caught here and logged with what was
 //! called; where it happened, the panic hook has said. Only worker threads and the application's own threads call user code.
 
-use std::{
-    any::Any,
-    cell::Cell,
-    fmt,
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
-};
+use std::{cell::Cell, fmt, sync::Arc};
 
 use super::{session::Session, socket::Socket};
-use crate::sys::thread_local;
+use crate::{outcome::catch, sys::thread_local};
 
 thread_local! {
     /// The session whose handler runs on this thread.
@@ -79,23 +73,4 @@ fn log_panic(session: &Session, socket: Option<&Socket>, what: fmt::Arguments<'_
         ),
         None => log::error!("session {session}: {what} panicked: {panic}"),
     }
-}
-
-/// `Err`: what the panic said.
-fn catch<T>(code: impl FnOnce() -> T) -> Result<T, String> {
-    catch_unwind(AssertUnwindSafe(code)).map_err(|panic| {
-        let text = message(&*panic);
-        if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
-            // The value that was thrown panics when it is dropped; so may this one.
-            std::mem::forget(another);
-        }
-        text
-    })
-}
-
-fn message(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied();
-    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    // It may quote a client, who must not write lines of its own.
-    text.map_or_else(|| "(no text)".to_owned(), |text| text.escape_debug().to_string())
 }
