@@ -79,7 +79,8 @@ impl Broadcast {
     ///
     /// # Errors
     /// [`AckError::Emit`] when the packet cannot be encoded; [`AckError::WouldDeadlock`] inside a handler, whose own
-    /// client might be among the recipients.
+    /// client might be among the recipients: there call [`Socket::emit_with_callback`] for each of
+    /// [`sockets`](Self::sockets), or wait on another thread.
     pub fn emit_with_ack(
         self,
         event: &str,

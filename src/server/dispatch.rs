@@ -7,7 +7,7 @@
 //!                                                             └─ DISCONNECT ─► on_disconnecting ─► on_disconnect
 //! ```
 
-use std::sync::Arc;
+use std::{cell::Cell, sync::Arc};
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -23,6 +23,7 @@ use super::{
     handle::{Core, Endpoint},
     hub::{Command, Unfinished},
     membership::Membership,
+    namespace::EventHandler,
     rate::{Kind, Pace, Verdict},
     recovery::is_recoverable,
     retried::Turn,
@@ -235,7 +236,7 @@ impl Inbound {
             }
             (Body::Event { name, args, id }, Some(index)) if verdict != Verdict::Pass => {
                 let socket = &self.sockets[index];
-                too_fast(socket, Event::new(socket, name, args, id));
+                too_fast(socket, Event::new(socket, name, args, &Cell::new(id)));
                 if verdict == Verdict::Disconnect {
                     socket.hang_up(CloseReason::RateLimited, CloseReason::RateLimited);
                 }
@@ -264,7 +265,7 @@ impl Inbound {
             (Body::Event { name, args, id }, Some(index)) => {
                 // The handler gets the socket itself, not a place in a list that a todo may change.
                 let socket = &self.sockets[index];
-                event(socket, Event::new(socket, name, args, id));
+                event(socket, Event::new(socket, name, args, &Cell::new(id)));
                 Ok(())
             }
             (Body::Ack { id, args }, Some(index)) => {
@@ -328,7 +329,7 @@ impl Inbound {
         }
         socket.keep_data();
         socket.join_early_rooms();
-        if let Some(handler) = &namespace.0.handlers.connect {
+        for handler in &namespace.0.handlers.connect {
             guard::call_for_socket(&socket, format_args!("on_connect"), || handler(&socket));
         }
     }
@@ -406,17 +407,24 @@ fn event(socket: &Socket, event: Event<'_>) {
 
 fn handle(socket: &Socket, event: Event<'_>) {
     let handlers = &socket.namespace().0.handlers;
-    if let Some(any) = &handlers.any {
+    for any in &handlers.any {
         guard::call_for_socket(socket, format_args!("on_any (event {:?})", event.name()), || {
             any(socket, &event);
         });
     }
-    if let Some(handler) = handlers.events.get(event.name()).or(handlers.unhandled.as_ref()) {
-        let name = event.name_for_log();
-        guard::call_for_socket(socket, format_args!("the handler of event {name:?}"), || {
-            handler(socket, event);
+    call("the handler", handlers.events.get(event.name()).unwrap_or(&handlers.unhandled), socket, event);
+}
+
+/// Calls these handlers with the event, one after the other.
+fn call(what: &str, handlers: &[EventHandler], socket: &Socket, event: Event<'_>) {
+    let Some((last, others)) = handlers.split_last() else { return };
+    let name = event.name_for_log();
+    for handler in others {
+        guard::call_for_socket(socket, format_args!("{what} of event {name:?}"), || {
+            handler(socket, event.again());
         });
     }
+    guard::call_for_socket(socket, format_args!("{what} of event {name:?}"), || last(socket, event));
 }
 
 /// An event that its client sends again until it is acknowledged: handled once. What its handler emits and its answer reach the
@@ -443,11 +451,8 @@ fn retried(socket: &Socket, mut event: Event<'_>, id: u64) {
 
 /// An event beyond the rate: one handler may say so to the client.
 fn too_fast(socket: &Socket, event: Event<'_>) {
-    if let (true, Some(handler)) = (socket.is_connected(), &socket.namespace().0.handlers.rate_limited) {
-        let name = event.name_for_log();
-        guard::call_for_socket(socket, format_args!("on_rate_limited (event {name:?})"), || {
-            handler(socket, event);
-        });
+    if socket.is_connected() {
+        call("on_rate_limited", &socket.namespace().0.handlers.rate_limited, socket, event);
     }
 }
 
@@ -455,14 +460,14 @@ fn too_fast(socket: &Socket, event: Event<'_>) {
 fn leave(socket: &Socket, reason: CloseReason) {
     let handlers = &socket.namespace().0.handlers;
     socket.fail_acks();
-    if let Some(handler) = &handlers.disconnecting {
+    for handler in &handlers.disconnecting {
         guard::call_for_socket(socket, format_args!("on_disconnecting"), || handler(socket, reason));
     }
     let hub = &socket.namespace().0.hub;
     let data = (socket.pid().is_some() && is_recoverable(reason)).then(|| data_of_lost(socket)).flatten();
     let lost = data.is_some();
     hub.send(Command::Exit { socket: socket.membership(), lost: data });
-    if let Some(handler) = &handlers.disconnect {
+    for handler in &handlers.disconnect {
         guard::call_for_socket(socket, format_args!("on_disconnect"), || handler(socket, reason));
     }
     if lost {

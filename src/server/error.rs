@@ -61,9 +61,13 @@ pub enum AckError {
     /// The socket disconnected before it answered.
     #[error("the socket disconnected before it acknowledged")]
     Disconnected,
-    /// The call came from the thread that must read the answer, so it would have waited for itself. Use the
-    /// callback form there.
-    #[error("a handler cannot wait for its own client's acknowledgement; use emit_with_callback")]
+    /// The call came from a handler of the client that must answer, or, for a broadcast, from any handler: its client may be
+    /// one of the recipients. The thread that runs the handler reads the answers, so it would have waited for itself.
+    /// [`Socket::emit_with_callback`](super::Socket::emit_with_callback) does not wait, also for each of
+    /// [`Broadcast::sockets`](super::Broadcast::sockets); or another thread may wait.
+    #[error(
+        "a handler cannot wait for acknowledgements that its own client may owe; Socket::emit_with_callback does not wait"
+    )]
     WouldDeadlock,
     /// As many acknowledgements as `max_pending_acks` are awaited from this socket already.
     #[error("too many acknowledgements awaited from this socket")]

@@ -388,6 +388,7 @@ impl Builder {
                     limits::MAX_NAMESPACE
                 )));
             }
+            namespace.check_events().map_err(StartError::Config)?;
         }
         Ok(())
     }

@@ -32,17 +32,20 @@ pub(super) type CloseHandler = Box<dyn Fn(&Socket, CloseReason) + Send + Sync>;
 /// [`Socket::set_data`]. The handlers of one connection run one at a time, in the order of its packets, on that
 /// connection's thread; they may block, and hold up nobody else. A panic in one is caught and logged, and costs that
 /// event.
+///
+/// As in the official API, each call adds a handler: those for the same thing are called one after the other, in the order of
+/// their registration, and a panic in one keeps none of the others from its turn.
 pub struct NamespaceBuilder {
     pub(super) name: String,
     pub(super) middlewares: Vec<Middleware>,
-    pub(super) connect: Option<ConnectHandler>,
+    pub(super) connect: Vec<ConnectHandler>,
     /// Few, and looked up for every event: a search beats a hash.
-    pub(super) events: BTreeMap<String, EventHandler>,
-    pub(super) any: Option<AnyHandler>,
-    pub(super) unhandled: Option<EventHandler>,
-    pub(super) rate_limited: Option<EventHandler>,
-    pub(super) disconnecting: Option<CloseHandler>,
-    pub(super) disconnect: Option<CloseHandler>,
+    pub(super) events: BTreeMap<String, Vec<EventHandler>>,
+    pub(super) any: Vec<AnyHandler>,
+    pub(super) unhandled: Vec<EventHandler>,
+    pub(super) rate_limited: Vec<EventHandler>,
+    pub(super) disconnecting: Vec<CloseHandler>,
+    pub(super) disconnect: Vec<CloseHandler>,
     pub(super) data: Option<Codec>,
 }
 
@@ -58,13 +61,13 @@ impl NamespaceBuilder {
         Self {
             name: name.to_owned(),
             middlewares: Vec::new(),
-            connect: None,
+            connect: Vec::new(),
             events: BTreeMap::new(),
-            any: None,
-            unhandled: None,
-            rate_limited: None,
-            disconnecting: None,
-            disconnect: None,
+            any: Vec::new(),
+            unhandled: Vec::new(),
+            rate_limited: Vec::new(),
+            disconnecting: Vec::new(),
+            disconnect: Vec::new(),
             data: None,
         }
     }
@@ -86,13 +89,21 @@ impl NamespaceBuilder {
         &mut self,
         handler: impl Fn(&Socket) -> O + Send + Sync + 'static,
     ) -> &mut Self {
-        self.connect = Some(Box::new(move |socket| {
+        self.connect.push(Box::new(move |socket| {
             report(socket, "connect handler", handler(socket));
         }));
         self
     }
 
-    /// Official `socket.on(name, …)`. A second handler of the same name replaces the first.
+    /// Official `socket.on(name, …)`. Several handlers of one event get it in the order of their registration; the
+    /// acknowledgement is the first one's that sends or takes it, and for the others [`Event::ack`] is without effect.
+    ///
+    /// The server does not start ([`StartError::Config`](super::StartError::Config)) with a handler for a name that no event of a
+    /// client has: `connect`, `connection`, `disconnect` and `disconnecting` are [`on_connect`](Self::on_connect),
+    /// [`on_disconnect`](Self::on_disconnect) and [`on_disconnecting`](Self::on_disconnecting) here, `connect_error` is an event
+    /// of clients, `newListener` and `removeListener` are Node's. A client that sends such an event, which official clients
+    /// refuse to do, is disconnected with "parse error", as by the official server; only `connection` is an event like others,
+    /// and goes to [`on_any`](Self::on_any) and [`on_unhandled`](Self::on_unhandled).
     ///
     /// With connection state recovery, and for an event that its client sends again until it is acknowledged (our client with
     /// `retries`), what the handler emits leaves when it returns, or asks the hub something, waits for an acknowledgement, or has
@@ -103,13 +114,13 @@ impl NamespaceBuilder {
         handler: impl Fn(&Socket, Event<'_>) -> O + Send + Sync + 'static,
     ) -> &mut Self {
         let name = name.into();
-        self.events.insert(name.clone(), event_handler(name, handler));
+        self.events.entry(name.clone()).or_default().push(event_handler(name, handler));
         self
     }
 
     /// Official `socket.onAny`: sees every event before its handler does.
     pub fn on_any(&mut self, handler: impl Fn(&Socket, &Event<'_>) + Send + Sync + 'static) -> &mut Self {
-        self.any = Some(Box::new(handler));
+        self.any.push(Box::new(handler));
         self
     }
 
@@ -118,7 +129,7 @@ impl NamespaceBuilder {
         &mut self,
         handler: impl Fn(&Socket, Event<'_>) -> O + Send + Sync + 'static,
     ) -> &mut Self {
-        self.unhandled = Some(event_handler("unhandled event".to_owned(), handler));
+        self.unhandled.push(event_handler("unhandled event".to_owned(), handler));
         self
     }
 
@@ -129,7 +140,7 @@ impl NamespaceBuilder {
         &mut self,
         handler: impl Fn(&Socket, Event<'_>) -> O + Send + Sync + 'static,
     ) -> &mut Self {
-        self.rate_limited = Some(event_handler("rate limit handler".to_owned(), handler));
+        self.rate_limited.push(event_handler("rate limit handler".to_owned(), handler));
         self
     }
 
@@ -148,7 +159,7 @@ impl NamespaceBuilder {
         &mut self,
         handler: impl Fn(&Socket, CloseReason) + Send + Sync + 'static,
     ) -> &mut Self {
-        self.disconnecting = Some(Box::new(handler));
+        self.disconnecting.push(Box::new(handler));
         self
     }
 
@@ -157,8 +168,30 @@ impl NamespaceBuilder {
         &mut self,
         handler: impl Fn(&Socket, CloseReason) + Send + Sync + 'static,
     ) -> &mut Self {
-        self.disconnect = Some(Box::new(handler));
+        self.disconnect.push(Box::new(handler));
         self
+    }
+}
+
+impl NamespaceBuilder {
+    /// # Errors
+    /// A sentence about a handler that would never be called.
+    pub(super) fn check_events(&self) -> Result<(), String> {
+        for event in self.events.keys() {
+            let instead = match event.as_str() {
+                "connect" | "connection" => "use on_connect",
+                "disconnect" => "use on_disconnect",
+                "disconnecting" => "use on_disconnecting",
+                "connect_error" => "it is an event of clients, which get it when a middleware refuses them",
+                name if limits::RESERVED_EVENTS.contains(&name) => "the name is reserved",
+                _ => continue,
+            };
+            return Err(format!(
+                "on({event:?}) of the namespace {:?} would never be called: {instead}",
+                self.name
+            ));
+        }
+        Ok(())
     }
 }
 

@@ -571,14 +571,26 @@ pub struct Event<'a> {
     socket: &'a Socket,
     name: Cow<'a, str>,
     args: Args<'a>,
-    id: Cell<Option<u64>>,
+    /// Empty when the acknowledgement was taken; all handlers of the event share it.
+    id: &'a Cell<Option<u64>>,
     /// The try of a client that sends its events again.
     attempt: Option<u64>,
 }
 
 impl<'a> Event<'a> {
-    pub(super) fn new(socket: &'a Socket, name: Cow<'a, str>, args: Args<'a>, id: Option<u64>) -> Self {
-        Self { socket, name, args, id: Cell::new(id), attempt: None }
+    pub(super) fn new(
+        socket: &'a Socket,
+        name: Cow<'a, str>,
+        args: Args<'a>,
+        id: &'a Cell<Option<u64>>,
+    ) -> Self {
+        Self { socket, name, args, id, attempt: None }
+    }
+
+    /// The same event, for another handler.
+    pub(super) fn again(&self) -> Event<'_> {
+        let Self { socket, name, args, id, attempt } = self;
+        Event { socket, name: Cow::Borrowed(name), args: args.clone(), id, attempt: *attempt }
     }
 
     /// Its name.

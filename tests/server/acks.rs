@@ -84,6 +84,29 @@ fn the_callback_form_works_inside_a_handler_and_the_blocking_one_says_so(
     client.expect(r#"42["you said",5]"#);
 }
 
+/// The way out that it names is there, also for a broadcast.
+#[rstest]
+fn a_broadcast_inside_a_handler_asks_each_recipient(#[values(Polling, WebSocket, Upgrade)] road: Road) {
+    let server = serve_root(|ns| {
+        ns.on("ask all", |socket, _| {
+            let everybody = socket.namespace().to(socket.id());
+            let refused = everybody.clone().emit_with_ack("q", (), PATIENCE).unwrap_err();
+            assert!(matches!(refused, AckError::WouldDeadlock));
+            socket.emit("refused", refused.to_string()).unwrap();
+            for socket in everybody.sockets() {
+                let thank = |socket: &Socket, _: Result<_, AckError>| socket.emit("thanks", ()).unwrap();
+                socket.emit_with_callback("q", (), PATIENCE, thank).unwrap();
+            }
+        });
+    });
+    let mut client = Client::connected(addr(&server), road);
+    client.send(r#"42["ask all"]"#);
+    assert!(client.text("the refusal").contains("Socket::emit_with_callback does not wait"));
+    client.expect(r#"420["q"]"#);
+    client.send("430[]");
+    client.expect(r#"42["thanks"]"#);
+}
+
 #[rstest]
 fn an_answer_that_does_not_come_is_a_timeout(#[values(Polling, WebSocket, Upgrade)] road: Road) {
     let (report, reports) = mpsc::channel();

@@ -10,7 +10,10 @@ use Road::{Polling, Upgrade, WebSocket};
 use rstest::rstest;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tinysio::{Bytes, server::EmitError};
+use tinysio::{
+    Bytes,
+    server::{EmitError, Server, StartError},
+};
 
 use crate::support::{Client, Frame, Road, addr, eventually, next, serve_root};
 
@@ -261,4 +264,106 @@ fn handlers_of_one_client_never_run_at_the_same_time(#[values(Polling, WebSocket
     eventually("half of the handlers ran", || alone.runs.load(SeqCst) > EVENTS / 2);
     server.of("/").unwrap().sockets()[0].disconnect(true);
     next(&waits, "the disconnect handler");
+}
+
+/// As in the official API: each `on` adds a handler.
+#[rstest]
+fn several_handlers_of_one_event_are_called_in_their_order(
+    #[values(Polling, WebSocket, Upgrade)] road: Road,
+) {
+    let server = serve_root(|ns| {
+        ns.on("x", |socket, event| {
+            socket.emit("first", (event.name(), event.args().len(), event.wants_ack()))
+        });
+        ns.on("x", |_, event| assert!(event.args().len() > 9, "on purpose"));
+        ns.on("x", |_, event| event.ack("third"));
+        ns.on("x", |socket, event| {
+            let unanswered = event.wants_ack() || event.take_ack().is_some();
+            event.ack("not again")?;
+            socket.emit("fourth", (event.arg::<Option<Bytes>>(0).unwrap(), unanswered))
+        });
+    });
+    let mut client = Client::connected(addr(&server), road);
+    client.send_burst(&[
+        Frame::text(r#"451-7["x",{"_placeholder":true,"num":0}]"#),
+        Frame::Binary(b"bytes".to_vec()),
+    ]);
+    client.expect(r#"42["first","x",1,true]"#);
+    client.expect(r#"437["third"]"#);
+    client.expect(r#"451-["fourth",{"_placeholder":true,"num":0},false]"#);
+    client.expect_binary(b"bytes");
+    client.send(r#"421["x"]"#);
+    client.expect(r#"42["first","x",0,true]"#);
+    client.expect(r#"431["third"]"#);
+    client.expect(r#"42["fourth",null,false]"#);
+}
+
+#[rstest]
+fn an_acknowledgement_that_one_handler_took_is_no_others(#[values(Polling, WebSocket)] road: Road) {
+    let (give, taken) = mpsc::channel();
+    let server = serve_root(|ns| {
+        ns.on("x", move |_, event| give.send(event.take_ack().expect("nobody had it before")).unwrap());
+        ns.on("x", |_, event| assert!(event.take_ack().is_none() && event.ack("now").is_ok()));
+    });
+    let mut client = Client::connected(addr(&server), road);
+    client.send(r#"421["x"]"#);
+    next(&taken, "the acknowledgement").send("later").unwrap();
+    client.expect(r#"431["later"]"#);
+}
+
+#[rstest]
+fn several_handlers_of_everything_are_called_in_their_order(
+    #[values(Polling, WebSocket, Upgrade)] road: Road,
+) {
+    let (report, reports) = mpsc::channel();
+    let server = crate::support::serve(|builder| {
+        let builder = builder.event_rate(tinysio::server::Rate { per_second: 1, burst: 1 });
+        builder.namespace("/", |ns| {
+            for n in [1, 2] {
+                ns.on_connect(move |socket| socket.emit("connected", n));
+                ns.on_any(move |socket, _| socket.emit("any", n).unwrap());
+                ns.on_unhandled(move |socket, _| socket.emit("unhandled", n));
+                ns.on_rate_limited(move |socket, _| socket.emit("slower", n));
+                let (leaving, left) = (report.clone(), report.clone());
+                ns.on_disconnecting(move |_, _| leaving.send(("leaving", n)).unwrap());
+                ns.on_disconnect(move |_, _| left.send(("left", n)).unwrap());
+            }
+        })
+    });
+    let mut client = Client::connected(addr(&server), road);
+    client.send_texts(&[r#"42["x"]"#, r#"42["y"]"#]);
+    for (event, n) in
+        ["connected", "any", "unhandled", "slower"].iter().flat_map(|event| [(event, 1), (event, 2)])
+    {
+        client.expect(&format!(r#"42["{event}",{n}]"#));
+    }
+    client.leave();
+    let told: Vec<_> = (0..4).map(|_| next(&reports, "a close handler")).collect();
+    assert_eq!(told, [("leaving", 1), ("leaving", 2), ("left", 1), ("left", 2)]);
+}
+
+/// A handler that would never be called is a mistake, and is named before anybody connects.
+#[rstest]
+#[case("connect", "use on_connect")]
+#[case("connection", "use on_connect")]
+#[case("disconnect", "use on_disconnect")]
+#[case("disconnecting", "use on_disconnecting")]
+#[case("connect_error", "an event of clients")]
+#[case("newListener", "reserved")]
+#[case("removeListener", "reserved")]
+fn a_handler_for_an_event_that_never_comes_is_refused_at_the_start(
+    #[case] name: &str,
+    #[case] way_out: &str,
+) {
+    let started = Server::builder()
+        .namespace("/", |ns| {
+            ns.on("x", |_, _| {});
+        })
+        .namespace("/admin", |ns| {
+            ns.on(name, |_, _| {});
+        })
+        .listen("127.0.0.1:0");
+    let Err(StartError::Config(sentence)) = started else { panic!("it started, or failed otherwise") };
+    assert!(sentence.contains(&format!("{name:?}")) && sentence.contains("\"/admin\""), "{sentence}");
+    assert!(sentence.contains(way_out), "{sentence}");
 }
