@@ -7,6 +7,7 @@ mod heartbeat;
 mod hostile;
 mod interop;
 mod lifecycle;
+mod membership;
 mod reconnection;
 mod recovery;
 mod recovery_official;

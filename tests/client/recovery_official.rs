@@ -61,7 +61,7 @@ impl Proxy {
     }
 }
 
-fn pass(mut from: TcpStream, mut to: TcpStream) {
+pub(crate) fn pass(mut from: TcpStream, mut to: TcpStream) {
     let _ = io::copy(&mut from, &mut to);
     let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
 }

@@ -43,6 +43,26 @@ fn the_offline_buffer_has_bounds_and_an_end() {
 }
 
 #[test]
+fn what_was_given_up_offline_is_not_delivered_later() {
+    let server = own_server("127.0.0.1:0");
+    let client = quick(&url_of(&server)).build().unwrap();
+    let socket = client.socket("/");
+    let timeout = Duration::from_millis(50);
+    let answer = socket.emit_with_ack("shout", "a thread has given up", timeout);
+    assert!(matches!(answer, Err(Error::Timeout { .. })));
+    let (said, given_up) = hear("the callback");
+    let callback = move |_: &Socket, answer: Result<_, Error>| said.send(answer.map(|_| ())).unwrap();
+    socket.emit_with_callback("shout", "a callback has given up", timeout, callback).unwrap();
+    assert!(matches!(given_up.next(), Err(Error::Timeout { .. })));
+    assert_eq!((client.status().buffered, client.status().buffered_bytes), (0, 0));
+    socket.emit("shout", "wanted").unwrap();
+    let (said, heard) = hear("what was shouted");
+    socket.on("shouted", move |_, event| said.send(event.arg::<String>(0).unwrap()).unwrap());
+    client.connect().unwrap();
+    assert_eq!(heard.next(), "wanted");
+}
+
+#[test]
 fn the_send_queue_has_a_bound() {
     // Takes the WebSocket, joins, and then reads nothing more.
     let url = crate::hostile::deaf_websocket();

@@ -62,10 +62,13 @@ function serve(socket) {
     ack((room ? io.to(room) : io).emit("told", ...args));
   });
   socket.on("sockets", (ack) => ack(io.sockets.sockets.size));
+  socket.on("members", (namespace, ack) => ack(io.of(namespace).sockets.size));
 }
 
 io.on("connection", serve);
 io.of("/chat").on("connection", serve);
+io.of("/slow").use((socket, next) => setTimeout(next, 300));
+io.of("/slow").on("connection", serve);
 io.of("/private").use((socket, next) => {
   if (socket.handshake.auth.token === "good") return next();
   const error = new Error("not allowed");
