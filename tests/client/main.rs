@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a helper that cannot go on ends its test")]
 
 mod fake;
+mod handlers;
 mod heartbeat;
 mod hostile;
 mod interop;
