@@ -62,7 +62,7 @@ impl Broadcast {
     /// [`Socket::emit`].
     ///
     /// # Errors
-    /// [`EmitError::Encode`], [`EmitError::ServerGone`]. What becomes of it at each
+    /// [`EmitError::Encode`], [`EmitError::TooLarge`], [`EmitError::ServerGone`]. What becomes of it at each
     /// recipient is not reported.
     pub fn emit(self, event: &str, args: impl Serialize) -> Result<(), EmitError> {
         let mut packet = Outgoing::event(self.namespace.name(), event, None);
@@ -78,7 +78,7 @@ impl Broadcast {
     /// missing; here each recipient has its own result. `args` as in [`Socket::emit`].
     ///
     /// # Errors
-    /// [`AckError::Emit`] when the packet cannot be encoded; [`AckError::WouldDeadlock`] inside a handler, whose own
+    /// [`AckError::Emit`] when the packet cannot be encoded, or is too large; [`AckError::WouldDeadlock`] inside a handler, whose own
     /// client might be among the recipients: there call [`Socket::emit_with_callback`] for each of
     /// [`sockets`](Self::sockets), or wait on another thread.
     pub fn emit_with_ack(
@@ -93,6 +93,7 @@ impl Broadcast {
         let id = self.namespace.next_ack_id();
         let packet =
             Outgoing::event(self.namespace.name(), event, Some(id)).encode(&args).map_err(EmitError::from)?;
+        self.namespace.0.hub.check_size(packet.bytes().len())?;
         let deadline = acks::deadline(timeout);
         let sockets = self.sockets();
         let (answers, results) = bounded(sockets.len());

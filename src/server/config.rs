@@ -70,8 +70,8 @@ pub struct Config {
     /// exist are never held up by it.
     pub accept_rate: Rate,
     /// Bytes that may wait for one client. Default 4 MiB, or `4 * max_http_buffer_size` if that is more; must exceed
-    /// that size once, or one large packet would count as a slow consumer. A client that lets it fill is disconnected
-    /// with reason "slow consumer".
+    /// that size once. A client that lets it fill is disconnected with reason "slow consumer". A packet that is larger cannot be
+    /// sent at all: [`EmitError::TooLarge`](super::EmitError::TooLarge); one that is not, an empty outbox always takes.
     pub outbox_bytes_max: Option<usize>,
     /// Bytes of memory that what waits for all clients together may take. Default 64 MiB, or `outbox_bytes_max` if that is more,
     /// which it must reach. When it is passed, the clients for which most waits are disconnected with reason "slow consumer",
@@ -256,7 +256,7 @@ impl Config {
         check(self.max_connections_per_ip != Some(0), "max_connections_per_ip must be at least 1")?;
         check(
             self.outbox_bytes() > self.max_http_buffer_size,
-            "outbox_bytes_max must exceed max_http_buffer_size, or one large packet would count as a slow consumer",
+            "outbox_bytes_max must exceed max_http_buffer_size, or what comes in could not go out",
         )?;
         check(
             self.total_outbox_bytes() >= self.outbox_bytes(),

@@ -40,6 +40,15 @@ pub enum EmitError {
     /// So much waits for the recipient still that [`emit_timeout`](super::Socket::emit_timeout) gave up. Nothing was sent.
     #[error("the recipient has a backlog that has not become smaller in time")]
     Timeout,
+    /// The packet is larger than [`outbox_bytes_max`](super::Config::outbox_bytes_max): no client may ever have so much waiting for
+    /// it. Nothing was sent, to nobody, and nobody was disconnected. Send it in parts, or raise the option.
+    #[error("the packet has {bytes} bytes, and outbox_bytes_max allows {max}")]
+    TooLarge {
+        /// Bytes of the packet as it goes over a WebSocket, attachments included.
+        bytes: usize,
+        /// What is allowed.
+        max: usize,
+    },
     /// A volatile packet met a backlog and was dropped, as it asked to be.
     #[error("dropped: the recipient has a backlog and the packet is volatile")]
     Dropped,

@@ -286,6 +286,8 @@ pub(super) struct HubHandle {
     inbox: Sender<Command>,
     inflight: Arc<Inflight>,
     recovers: bool,
+    /// Bytes of the largest packet that may be sent.
+    packet_max: usize,
     /// Bytes that threads have gathered.
     gathered: Arc<AtomicUsize>,
 }
@@ -295,7 +297,14 @@ impl HubHandle {
     pub(super) fn new(config: &Config) -> (Self, Receiver<Command>) {
         let (inbox, queue) = bounded(config.hub_queue);
         let recovers = config.connection_state_recovery.is_some();
-        (Self { inbox, inflight: Arc::default(), recovers, gathered: Arc::default() }, queue)
+        let packet_max = config.outbox_bytes();
+        (Self { inbox, inflight: Arc::default(), recovers, packet_max, gathered: Arc::default() }, queue)
+    }
+
+    /// Whether a packet of so many bytes may be sent: an outbox that is empty must take it.
+    pub(super) fn check_size(&self, bytes: usize) -> Result<(), EmitError> {
+        let max = self.packet_max;
+        if bytes <= max { Ok(()) } else { Err(EmitError::TooLarge { bytes, max }) }
     }
 
     /// Whether events go through the hub, which gives them their offsets: each must have room for one.
@@ -363,6 +372,7 @@ impl HubHandle {
         packet: Encoded,
         volatile: bool,
     ) -> Result<(), EmitError> {
+        self.check_size(packet.bytes().len())?;
         self.try_send(Command::Emit { namespace, to, packet, volatile, order: order() })
     }
 
@@ -372,6 +382,7 @@ impl HubHandle {
         packet: Encoded,
         volatile: bool,
     ) -> Result<(), EmitError> {
+        self.check_size(packet.bytes().len())?;
         self.try_send(Command::Direct { session, packet, volatile, order: order() })
     }
 

@@ -270,7 +270,7 @@ impl Namespace {
     /// Official `io.emit`: to everybody in the namespace. `args` as in [`Socket::emit`].
     ///
     /// # Errors
-    /// [`EmitError::Encode`], [`EmitError::ServerGone`]. What becomes of it at each recipient is not reported.
+    /// [`EmitError::Encode`], [`EmitError::TooLarge`], [`EmitError::ServerGone`]. What becomes of it at each recipient is not reported.
     pub fn emit(&self, event: &str, args: impl Serialize) -> Result<(), EmitError> {
         self.everybody().emit(event, args)
     }

@@ -209,20 +209,21 @@ impl Outbox {
         self.charged.load(Relaxed)
     }
 
-    /// Waits until no more than half of what may wait does. `None`: that was not to be before `deadline`; `false`: there is nobody
+    /// Waits until no more than half of what may wait does, and `bytes` more may. `None`: that was not to be before `deadline`; `false`: there is nobody
     /// to wait for any more.
-    pub(super) fn wait_for_room(&self, deadline: Instant) -> Option<bool> {
+    pub(super) fn wait_for_room(&self, bytes: usize, deadline: Instant) -> Option<bool> {
+        let enough = (self.max / 2).min(self.max.saturating_sub(bytes));
         let mut state = self.state.lock();
         state.waiters += 1;
         let mut in_time = true;
-        while in_time && !state.closing && state.backlog.len > self.max / 2 {
+        while in_time && !state.closing && state.backlog.len > enough {
             in_time = !self.less.wait_until(&mut state, deadline).timed_out();
         }
         state.waiters -= 1;
         if state.closing {
             return Some(false);
         }
-        (state.backlog.len <= self.max / 2).then_some(true)
+        (state.backlog.len <= enough).then_some(true)
     }
 
     /// A payload taken out of here is about to be written to this stream by the thread that asks; until that is done or given
@@ -511,7 +512,8 @@ impl State {
             self.stale = false;
         }
         self.backlog.push(packets, sent);
-        if !self.corked {
+        // Much of it is not gathered: a client that reads would be taken for a slow one.
+        if !self.corked || self.backlog.len >= GATHER_MAX {
             return self.release();
         }
         if std::mem::replace(&mut self.watched, true) { Pushed::Done } else { Pushed::Watch }

@@ -240,7 +240,7 @@ impl Session {
     }
 
     /// Waits until there is room for more, as [`Socket::emit_timeout`](super::Socket::emit_timeout) promises.
-    pub(super) fn wait_for_room(&self, deadline: Instant) -> Result<(), EmitError> {
+    pub(super) fn wait_for_room(&self, bytes: usize, deadline: Instant) -> Result<(), EmitError> {
         // What the hub still has of this thread's is on its way to the same outbox.
         while !hub::caught_up() {
             if Instant::now() >= deadline {
@@ -248,7 +248,7 @@ impl Session {
             }
             self.core.hub.ring();
         }
-        match self.outbox.wait_for_room(deadline) {
+        match self.outbox.wait_for_room(bytes, deadline) {
             Some(true) => Ok(()),
             Some(false) => Err(EmitError::Disconnected),
             None => Err(EmitError::Timeout),

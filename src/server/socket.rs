@@ -163,7 +163,7 @@ impl Socket {
     }
 
     /// As [`emit`](Self::emit), but waits first, at most for `timeout`, while more than half of
-    /// [`outbox_bytes_max`](super::Config::outbox_bytes_max) waits for this client: a producer that is faster than its client
+    /// [`outbox_bytes_max`](super::Config::outbox_bytes_max) waits for this client, or so much that the packet does not fit: a producer that is faster than its client
     /// goes at the client's pace, and leaves the other half to everybody else. Inside a handler of the same client, nothing more
     /// is read from it meanwhile. `args` as in [`emit`](Self::emit).
     ///
@@ -175,8 +175,14 @@ impl Socket {
         args: impl Serialize,
         timeout: Duration,
     ) -> Result<(), EmitError> {
-        self.session().wait_for_room(acks::deadline(timeout))?;
-        self.emit(event, args)
+        let packet = self.encode_event(event, &args)?;
+        let bytes = packet.bytes().len();
+        self.0.namespace.0.hub.check_size(bytes)?;
+        self.session().wait_for_room(bytes, acks::deadline(timeout))?;
+        if self.0.namespace.0.hub.recovers() {
+            return self.emit_through_hub(packet, false);
+        }
+        if self.is_connected() { self.session().send_ordered(packet) } else { Err(EmitError::Disconnected) }
     }
 
     /// Bytes that wait for this client at the moment, because it has not read what was sent before.
@@ -443,16 +449,30 @@ impl Socket {
         args: &T,
         volatile: bool,
     ) -> Result<(), EmitError> {
-        let packet = Outgoing::event(self.0.namespace.name(), event, id);
-        let hub = &self.0.namespace.0.hub;
-        if !hub.recovers() || id.is_some() {
-            return self.send(&packet, args, volatile);
+        if !self.0.namespace.0.hub.recovers() || id.is_some() {
+            return self.send(&Outgoing::event(self.0.namespace.name(), event, id), args, volatile);
         }
+        let packet = self.encode_event(event, args)?;
+        self.emit_through_hub(packet, volatile)
+    }
+
+    /// Without an acknowledgement.
+    fn encode_event<T: Serialize + ?Sized>(&self, event: &str, args: &T) -> Result<Encoded, EncodeError> {
+        let packet = Outgoing::event(self.0.namespace.name(), event, None);
+        if self.0.namespace.0.hub.recovers() {
+            packet.with_offset().encode(args)
+        } else {
+            packet.encode(args)
+        }
+    }
+
+    /// As a broadcast to this socket alone, with connection state recovery.
+    fn emit_through_hub(&self, packet: Encoded, volatile: bool) -> Result<(), EmitError> {
         if !self.0.membership.is_connected_or_lost() {
             return Err(EmitError::Disconnected);
         }
         let to = Selection { only: Some(self.shared_id()), ..Selection::default() };
-        hub.emit(self.namespace_index(), to.into(), packet.with_offset().encode(args)?, volatile)
+        self.0.namespace.0.hub.emit(self.namespace_index(), to.into(), packet, volatile)
     }
 
     fn send<T: Serialize + ?Sized>(
@@ -471,10 +491,10 @@ impl Socket {
         }
         // Taken out for the time of encoding: a value's own `serialize` might emit.
         let mut scratch = SCRATCH.take();
-        let sent = packet
-            .encode_into(args, &mut scratch)
-            .map_err(EncodeError::into)
-            .and_then(|range| session.send(Packets::Borrowed(&scratch[range]), volatile));
+        let sent = packet.encode_into(args, &mut scratch).map_err(EncodeError::into).and_then(|range| {
+            session.core.hub.check_size(range.len())?;
+            session.send(Packets::Borrowed(&scratch[range]), volatile)
+        });
         if scratch.capacity() <= SCRATCH_MAX {
             SCRATCH.set(scratch);
         }
@@ -691,6 +711,7 @@ impl Ack {
             return self.socket.send(&packet, &args, false);
         };
         let answer = packet.encode(&args)?;
+        self.socket.session().core.hub.check_size(answer.bytes().len())?;
         self.attempt = None;
         self.socket.session().core.retried.answered(&self.socket, attempt, &answer)
     }

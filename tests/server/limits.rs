@@ -1,15 +1,17 @@
 //! Bounds: how many clients, and how much may wait for them.
 
-use std::sync::mpsc;
+use std::{sync::mpsc, time::Duration};
 
-use Road::{Polling, WebSocket};
+use Road::{Polling, Upgrade, WebSocket};
 use rstest::rstest;
 use tinysio::{
     proto::CloseReason,
-    server::{Builder, EmitError, Server},
+    server::{AckError, Builder, ConnectionStateRecovery, EmitError, Server, Socket},
 };
 
-use crate::support::{Client, Frame, Http, Road, Ws, addr, all_gone, eventually, serve, socket_target};
+use crate::support::{
+    Client, Frame, Http, PATIENCE, Road, Ws, addr, all_gone, eventually, next, serve, socket_target,
+};
 
 #[test]
 fn no_more_sessions_than_max_connections() {
@@ -154,4 +156,153 @@ fn sessions_that_are_ending_count_against_max_connections() {
         http.post(&socket_target("polling", &format!("&sid={sid}")), "4x");
     }
     assert_eq!(full, 45, "five seats, none given back before its session's last packets were");
+}
+
+/// How a packet is sent.
+#[derive(Debug, Clone, Copy)]
+enum Sent {
+    Directly,
+    InTime,
+    Volatile,
+    WithCallback,
+    WithAck,
+    AsAnAnswer,
+    ToMany,
+    ToManyWithAck,
+}
+
+/// Sends so much, and tells the error.
+fn send(server: &Server, client: &mut Client, bytes: usize, how: Sent) -> Option<EmitError> {
+    let io = server.of("/").unwrap();
+    let socket = io.sockets().pop().unwrap();
+    let payload = "x".repeat(bytes);
+    let of_ack = |error: AckError| match error {
+        AckError::Emit(error) => error,
+        other => panic!("{other}"),
+    };
+    match how {
+        Sent::Directly => socket.emit("x", payload).err(),
+        Sent::InTime => socket.emit_timeout("x", payload, PATIENCE).err(),
+        Sent::Volatile => socket.emit_volatile("x", payload).err(),
+        Sent::WithCallback => {
+            let nothing = |_: &Socket, _: Result<_, AckError>| ();
+            socket.emit_with_callback("x", payload, PATIENCE, nothing).err().map(of_ack)
+        }
+        Sent::WithAck => socket.emit_with_ack("x", payload, PATIENCE).err().map(of_ack),
+        Sent::AsAnAnswer => {
+            client.send(&format!(r#"421["answer",{bytes}]"#));
+            None
+        }
+        Sent::ToMany => io.emit("x", payload).err(),
+        Sent::ToManyWithAck => io.to(socket.id()).emit_with_ack("x", payload, PATIENCE).err().map(of_ack),
+    }
+}
+
+/// A server whose clients may let 200 kB wait, and hear what it answers at any length.
+fn talkative(recovery: bool) -> (Server, mpsc::Receiver<String>) {
+    let (report, reports) = mpsc::channel();
+    let server = serve(|builder| {
+        let builder = builder.max_http_buffer_size(100_000).outbox_bytes_max(200_000);
+        let recovery = recovery.then(ConnectionStateRecovery::default);
+        builder.connection_state_recovery(recovery).namespace("/", |ns| {
+            ns.on("answer", move |_, event| {
+                let answered = event.ack("x".repeat(event.arg(0).unwrap()));
+                report.send(answered.unwrap_err().to_string()).unwrap();
+            });
+        })
+    });
+    (server, reports)
+}
+
+/// A client that reads and has nothing to read is not too slow for anything.
+#[rstest]
+fn a_packet_larger_than_outbox_bytes_max_is_refused_and_costs_nobody_anything(
+    #[values(Polling, WebSocket, Upgrade)] road: Road,
+    #[values(
+        Sent::Directly,
+        Sent::InTime,
+        Sent::Volatile,
+        Sent::WithCallback,
+        Sent::WithAck,
+        Sent::AsAnAnswer,
+        Sent::ToMany,
+        Sent::ToManyWithAck
+    )]
+    how: Sent,
+    #[values(false, true)] recovery: bool,
+) {
+    // More than any kernel takes at once.
+    const BYTES: usize = 20_000_000;
+    let (server, answers) = talkative(recovery);
+    let mut client = Client::connected(addr(&server), road);
+    client.ask();
+    let refusal = match send(&server, &mut client, BYTES, how) {
+        Some(error) => {
+            assert!(matches!(error, EmitError::TooLarge { bytes: BYTES.., max: 200_000 }), "{error}");
+            error.to_string()
+        }
+        None => next(&answers, "the answer's error"),
+    };
+    assert!(refusal.contains("outbox_bytes_max allows 200000"), "{refusal}");
+    server.emit("small", ()).unwrap();
+    let small = client.text("what is not too large");
+    assert!(small.starts_with(r#"42["small""#), "{small}");
+    assert_eq!(server.clients_count(), 1);
+}
+
+#[rstest]
+fn an_empty_outbox_takes_a_packet_as_large_as_outbox_bytes_max(
+    #[values(Polling, WebSocket, Upgrade)] road: Road,
+    #[values(Sent::Directly, Sent::InTime, Sent::ToMany)] how: Sent,
+    #[values(false, true)] recovery: bool,
+) {
+    let (server, _answers) = talkative(recovery);
+    let mut client = Client::connected(addr(&server), road);
+    // Without what is around it: four bytes of frame, the event and its offset.
+    let payload = 200_000 - 100;
+    for _ in 0..3 {
+        let error = send(&server, &mut client, payload, how);
+        assert!(error.is_none(), "{error:?}");
+        let packet = client.text("the largest packet");
+        assert!(packet.starts_with(r#"42["x","xxx"#) && packet.len() > payload);
+        eventually("the outbox is empty", || server.of("/").unwrap().sockets()[0].backlog() == 0);
+    }
+}
+
+/// `emit_timeout` looks whether there is room for this packet.
+#[rstest]
+fn a_patient_producer_of_large_packets_never_costs_its_client(#[values(Polling, WebSocket)] road: Road) {
+    let (server, reports) = small(|builder| builder);
+    let mut client = Client::connected(addr(&server), road);
+    let socket = server.of("/").unwrap().sockets().pop().unwrap();
+    // Less than half of what may wait, and so much that it does not fit behind that.
+    let payloads = ["x".repeat(80_000), "x".repeat(150_000)];
+    let mut sent = 0;
+    let error = loop {
+        match socket.emit_timeout("n", (sent, &payloads[sent % 2]), Duration::from_millis(50)) {
+            Ok(()) => sent += 1,
+            Err(error) => break error,
+        }
+        assert!(sent < 1_000, "150 MB wait for a client");
+    };
+    assert!(matches!(error, EmitError::Timeout), "{error}");
+    for n in 0..sent {
+        assert!(client.text("what was accepted").starts_with(&format!(r#"42["n",{n},"#)));
+    }
+    assert!(reports.try_recv().is_err(), "the client is still there");
+}
+
+/// What the handlers of one read say is gathered, but not until it is too much for a client that reads.
+#[rstest]
+fn answers_to_a_burst_are_no_backlog(#[values(WebSocket, Upgrade)] road: Road) {
+    let server = serve(|builder| {
+        builder.max_http_buffer_size(100_000).outbox_bytes_max(200_000).namespace("/", |ns| {
+            ns.on("x", |_, event| event.ack("x".repeat(10_000)));
+        })
+    });
+    let mut client = Client::connected(addr(&server), road);
+    client.send_burst(&vec![Frame::text(r#"421["x"]"#); 50]);
+    for _ in 0..50 {
+        assert_eq!(client.text("an answer").len(), 10_000 + r#"431[""]"#.len());
+    }
 }
