@@ -20,4 +20,5 @@ mod restarts;
 mod retried;
 mod support;
 mod transport;
+mod user_code;
 mod websocket;
