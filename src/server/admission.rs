@@ -141,7 +141,7 @@ impl Admission {
         let (Some(sessions), Peer::Tcp(peer)) = (self.per_address, peer) else { return Ok(None) };
         let max = match kind {
             Kind::Session => sessions,
-            Kind::Stream => 2 * sessions + SPARE_STREAMS,
+            Kind::Stream => sessions.saturating_mul(2).saturating_add(SPARE_STREAMS),
         };
         let address = Address::of(peer.ip());
         let mut addresses = self.addresses.lock();

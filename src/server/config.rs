@@ -11,12 +11,20 @@ pub(super) type AllowRequest = Arc<dyn Fn(&Request<'_>) -> Result<(), String> + 
 /// Deadlines are instants, which a longer duration could overflow.
 const DURATION_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 
+/// More commands than this do not wait for the hub: its queue has room for all of them from the start.
+const HUB_QUEUE_MAX: usize = 1 << 16;
+
+/// A larger head is not read: where its parts are is kept in 32 bits.
+const HEAD_SIZE_MAX: usize = 1 << 30;
+
 /// Whether an option can be this.
 pub(super) fn is_duration(duration: Duration) -> bool {
     !duration.is_zero() && duration <= DURATION_MAX
 }
 
 /// The options of a server. Those of the official server have its names and defaults.
+///
+/// An option that bounds a number or a size is switched off by `usize::MAX`; a few say which bound remains.
 ///
 /// Set them through [`Builder`](super::Builder), or fill this and hand it to
 /// [`Builder::config`](super::Builder::config).
@@ -90,7 +98,8 @@ pub struct Config {
     /// Bytes that rooms may take, all together: about 64 a membership, and 160 and its name a room. Default 16 MiB, enough for
     /// 100,000 memberships in 50,000 rooms. A join beyond it is refused and logged.
     pub room_bytes_total: usize,
-    /// Commands that may wait for the hub. Default 1,024. Emitting threads wait when it is full, so TCP pushes back on
+    /// Commands that may wait for the hub. Default 1,024; more than 65,536 count as that, because the queue takes its memory at
+    /// the start. Emitting threads wait when it is full, so TCP pushes back on
     /// the senders.
     pub hub_queue: usize,
     /// Acknowledgements awaited from one socket at one time. Default 1,000. The next `emit_with_ack` fails.
@@ -112,7 +121,7 @@ pub struct Config {
     /// Official `connectionStateRecovery`. Default `None`, off: a client that loses its connection begins anew. When on, every
     /// event goes through the hub and carries its offset, 14 bytes, as one more argument.
     pub connection_state_recovery: Option<ConnectionStateRecovery>,
-    /// Bytes of a request head. Default 16 KiB, as Node has it. Answered 431.
+    /// Bytes of a request head. Default 16 KiB, as Node has it; at most 1 GiB. Answered 431.
     pub max_head_size: usize,
     /// How long a request head may take. Default 10 s. Answered 408.
     pub head_timeout: Duration,
@@ -207,17 +216,17 @@ impl Config {
 
     /// TCP connections at one time, given or derived.
     pub(super) fn tcp_connections(&self) -> usize {
-        self.max_tcp_connections.unwrap_or(2 * self.max_connections + 64)
+        self.max_tcp_connections.unwrap_or(self.max_connections.saturating_mul(2).saturating_add(64))
     }
 
     /// Bytes of one binary packet, given or derived.
     pub(super) fn packet_size(&self) -> usize {
-        self.max_packet_size.unwrap_or(4 * self.max_http_buffer_size)
+        self.max_packet_size.unwrap_or(self.max_http_buffer_size.saturating_mul(4))
     }
 
     /// Bytes that may wait for one client, given or derived.
     pub(super) fn outbox_bytes(&self) -> usize {
-        self.outbox_bytes_max.unwrap_or_else(|| (4 << 20).max(4 * self.max_http_buffer_size))
+        self.outbox_bytes_max.unwrap_or_else(|| (4 << 20).max(self.max_http_buffer_size.saturating_mul(4)))
     }
 
     /// Bytes that may wait for all clients, given or derived.
@@ -227,7 +236,17 @@ impl Config {
 
     /// Bytes that may be under way from all clients, given or derived.
     pub(super) fn total_receive_bytes(&self) -> usize {
-        self.receive_bytes_total.unwrap_or_else(|| (64 << 20).max(2 * self.packet_size()))
+        self.receive_bytes_total.unwrap_or_else(|| (64 << 20).max(self.packet_size().saturating_mul(2)))
+    }
+
+    /// Commands that may wait for the hub.
+    pub(super) fn hub_commands(&self) -> usize {
+        self.hub_queue.min(HUB_QUEUE_MAX)
+    }
+
+    /// Bytes of a request head.
+    pub(super) fn head_size(&self) -> usize {
+        self.max_head_size.min(HEAD_SIZE_MAX)
     }
 
     /// # Errors
@@ -255,7 +274,7 @@ impl Config {
         check(self.max_connections > 0, "max_connections must be at least 1")?;
         check(self.max_connections_per_ip != Some(0), "max_connections_per_ip must be at least 1")?;
         check(
-            self.outbox_bytes() > self.max_http_buffer_size,
+            self.outbox_bytes() > self.max_http_buffer_size || self.outbox_bytes() == usize::MAX,
             "outbox_bytes_max must exceed max_http_buffer_size, or what comes in could not go out",
         )?;
         check(
@@ -268,10 +287,7 @@ impl Config {
         )?;
         check(self.max_namespaces > 0, "max_namespaces must be at least 1")?;
         check(self.hub_queue > 0, "hub_queue must be at least 1")?;
-        check(
-            (1 << 10..=1 << 30).contains(&self.max_head_size),
-            "max_head_size must be at least 1 KiB and at most 1 GiB",
-        )?;
+        check(self.max_head_size >= 1 << 10, "max_head_size must be at least 1 KiB")?;
         for (name, rate) in [
             ("accept_rate", self.accept_rate),
             ("event_rate", self.event_rate),

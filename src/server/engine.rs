@@ -78,7 +78,8 @@ pub(super) fn open_packet(session: &Arc<Session>) -> Open {
         upgrades: if upgradable { vec![TransportKind::Websocket.as_str().into()] } else { Vec::new() },
         ping_interval: config.ping_interval.as_millis() as u64,
         ping_timeout: config.ping_timeout.as_millis() as u64,
-        max_payload: Some(config.max_http_buffer_size as u64),
+        // Clients in languages of 32-bit integers read it too; without it there is no limit.
+        max_payload: i32::try_from(config.max_http_buffer_size).ok().map(|max| max as u64),
     }
 }
 

@@ -301,7 +301,7 @@ impl Connection {
                 self.keep_alive = head.is_whole() && head.keeps_alive();
                 return Ok(NextHead::Head(head));
             }
-            if self.input.len() >= config.max_head_size {
+            if self.input.len() >= config.head_size() {
                 return Err(HttpError::HeadTooLarge);
             }
             if !begun {

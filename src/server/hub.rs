@@ -295,7 +295,7 @@ pub(super) struct HubHandle {
 impl HubHandle {
     /// The handle and the way to start the thread, apart because the thread needs what the handle is part of.
     pub(super) fn new(config: &Config) -> (Self, Receiver<Command>) {
-        let (inbox, queue) = bounded(config.hub_queue);
+        let (inbox, queue) = bounded(config.hub_commands());
         let recovers = config.connection_state_recovery.is_some();
         let packet_max = config.outbox_bytes();
         (Self { inbox, inflight: Arc::default(), recovers, packet_max, gathered: Arc::default() }, queue)

@@ -37,7 +37,7 @@ impl Config {
             self.total_receive_bytes().saturating_mul(2),
             self.room_bytes_total,
             hub::INFLIGHT_MAX,
-            (self.hub_queue.saturating_add(hub::BATCH_MAX)).saturating_mul(hub::INFLIGHT_MIN),
+            (self.hub_commands() + hub::BATCH_MAX).saturating_mul(hub::INFLIGHT_MIN),
             self.bytes_of_recovery(namespaces),
         ];
         terms.into_iter().fold(0, usize::saturating_add)
@@ -62,10 +62,10 @@ impl Config {
     }
 
     fn bytes_of_a_connection(&self) -> usize {
-        let head = 2 * (self.max_head_size + http::READ_CHUNK);
+        let head = self.head_size().saturating_add(http::READ_CHUNK).saturating_mul(2);
         let answer = 2 * outbox::DELIVERY_MIN;
         let receiving = websocket::READ_MAX + 2 * budget::ALLOWANCE;
-        STACK + CONNECTION + socket::SCRATCH_MAX + head + answer + receiving
+        head.saturating_add(STACK + CONNECTION + socket::SCRATCH_MAX + answer + receiving)
     }
 
     fn bytes_of_a_session(&self, namespaces: usize) -> usize {
@@ -74,7 +74,7 @@ impl Config {
             .saturating_add(ACK.saturating_mul(self.max_pending_acks));
         let sockets = namespaces.clamp(1, self.max_namespaces).saturating_mul(socket);
         // Attachments that are due have an allowance of their own; and a worker thread may run handlers that were queued.
-        (STACK + SESSION + self.max_head_size + budget::ALLOWANCE).saturating_add(sockets)
+        (STACK + SESSION + self.head_size() + budget::ALLOWANCE).saturating_add(sockets)
     }
 }
 

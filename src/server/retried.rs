@@ -119,7 +119,7 @@ impl Retried {
         table.clock += 1;
         let touched = table.clock;
         let running = State::Running { socket: socket.clone(), taken: false };
-        let is_full = table.slots.len() > 2 * self.max;
+        let is_full = table.slots.len() > self.max.saturating_mul(2);
         let before = match table.slots.entry(key) {
             // So many handlers are being waited for; the client asks again.
             Entry::Vacant(_) if is_full => return Turn::Ignore,

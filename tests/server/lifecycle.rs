@@ -10,7 +10,7 @@ use std::{
 
 use Road::{Polling, Upgrade, WebSocket};
 use rstest::rstest;
-use tinysio::server::{Builder, Config, Rate, Server, StartError};
+use tinysio::server::{Builder, Config, ConnectionStateRecovery, Rate, Server, StartError};
 
 use crate::support::{
     Client, Http, PATIENCE, Road, Ws, addr, eventually, next, serve, serve_root, socket_target,
@@ -282,6 +282,66 @@ fn an_option_that_cannot_work_is_refused_by_name(
 ) {
     let error = set(Server::builder()).listen("127.0.0.1:0").err().unwrap();
     assert!(matches!(&error, StartError::Config(text) if text.contains(name)), "{error}");
+}
+
+/// `usize::MAX` says "no limit" in every option, and costs nothing at the start.
+#[rstest]
+#[case::max_http_buffer_size(|b: Builder| b.max_http_buffer_size(usize::MAX))]
+#[case::max_packet_size(|b: Builder| b.max_packet_size(usize::MAX))]
+#[case::max_connections(|b: Builder| b.max_connections(usize::MAX))]
+#[case::max_tcp_connections(|b: Builder| b.max_tcp_connections(usize::MAX))]
+#[case::max_connections_per_ip(|b: Builder| b.max_connections_per_ip(usize::MAX))]
+#[case::outbox_bytes_max(|b: Builder| b.outbox_bytes_max(usize::MAX))]
+#[case::outbox_bytes_total(|b: Builder| b.outbox_bytes_total(usize::MAX))]
+#[case::receive_bytes_total(|b: Builder| b.receive_bytes_total(usize::MAX))]
+#[case::max_auth_size(|b: Builder| b.max_auth_size(usize::MAX))]
+#[case::max_namespaces(|b: Builder| b.max_namespaces(usize::MAX))]
+#[case::room_bytes_total(|b: Builder| b.room_bytes_total(usize::MAX))]
+#[case::hub_queue(|b: Builder| b.hub_queue(usize::MAX))]
+#[case::max_pending_acks(|b: Builder| b.max_pending_acks(usize::MAX))]
+#[case::max_rooms(|b: Builder| b.max_rooms(usize::MAX))]
+#[case::max_head_size(|b: Builder| b.max_head_size(usize::MAX))]
+#[case::recovery(|b: Builder| {
+    let recovery = ConnectionStateRecovery::default().max_packets(usize::MAX).max_bytes(usize::MAX);
+    b.connection_state_recovery(recovery)
+})]
+#[case::rates(|b: Builder| {
+    let none = Rate { per_second: u32::MAX, burst: u32::MAX };
+    b.accept_rate(none).event_rate(none).byte_rate(none)
+})]
+#[case::all(|b: Builder| {
+    b.max_http_buffer_size(usize::MAX)
+        .max_connections(usize::MAX)
+        .max_connections_per_ip(usize::MAX)
+        .max_auth_size(usize::MAX)
+        .max_namespaces(usize::MAX)
+        .room_bytes_total(usize::MAX)
+        .hub_queue(usize::MAX)
+        .max_pending_acks(usize::MAX)
+        .max_rooms(usize::MAX)
+        .max_head_size(usize::MAX)
+        .connection_state_recovery(ConnectionStateRecovery::default().max_bytes(usize::MAX))
+})]
+fn the_largest_number_is_no_limit(
+    #[case] set: impl FnOnce(Builder) -> Builder,
+    #[values(Polling, WebSocket, Upgrade)] road: Road,
+) {
+    let server = serve(|builder| {
+        set(builder).namespace("/", |ns| {
+            ns.on("join", |socket, event| {
+                socket.join("room");
+                let all = socket.namespace().to("room").sockets().len();
+                event.ack(all)
+            });
+        })
+    });
+    // More than the 62 that the arithmetic once came to.
+    let idle: Vec<_> = (0..70).map(|_| Http::connect(addr(&server))).collect();
+    let mut client = Client::connected(addr(&server), road);
+    client.send(r#"421["join"]"#);
+    client.expect("431[1]");
+    assert!(server.memory_bound() > 0);
+    drop(idle);
 }
 
 #[test]
