@@ -100,8 +100,9 @@ impl Builder {
     }
 
     /// Official `auth`, as a function: called with the namespace for every CONNECT, so a token can be fetched anew for
-    /// every reconnection. It runs on the `backoff` thread and may block: it holds up this connection only, and a
-    /// disconnect does not wait for it. A panic in it fails the attempt.
+    /// every reconnection. It runs on the `backoff` thread and may block: it holds up the joining of namespaces and the
+    /// upgrade of this connection only, and a disconnect does not wait for it. A panic in it is logged and reported
+    /// (`on_connect_error`), and with `reconnection` the function is asked again after `reconnection_delay`.
     #[must_use]
     pub fn auth_with<T: Serialize>(self, auth: impl Fn(&str) -> T + Send + Sync + 'static) -> Self {
         self.auth_raw(Arc::new(move |namespace: &str| serde_json::to_string(&auth(namespace))))
@@ -240,8 +241,10 @@ impl Builder {
         self
     }
 
-    /// Events that may wait for their handlers. Default 1,024 (and 16 MiB of them). When they are there, the client
-    /// stops reading, and the network pushes back on the server. Ours.
+    /// Events that may wait for their handlers. Default 1,024 (and 16 MiB of them), without end `usize::MAX`. When they are
+    /// there, the client stops reading until half of them is handled, and the network pushes back on the server; its
+    /// pings, which lie behind the events then, are answered unasked, so the session lasts for as long as the
+    /// server keeps what it has to say. Ours.
     #[must_use]
     pub fn event_queue(mut self, events: usize) -> Self {
         self.config.event_queue = events;

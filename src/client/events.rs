@@ -8,7 +8,8 @@ use std::{
 };
 
 use parking_lot::{Condvar, Mutex};
-use serde_json::json;
+use serde::Serialize;
+use serde_json::value::RawValue;
 
 use super::{
     Error, Event, Handle,
@@ -19,10 +20,7 @@ use super::{
 };
 use crate::{
     outcome::catch,
-    proto::{
-        CloseReason,
-        socket::{Body, OwnedArgs, Packet},
-    },
+    proto::{CloseReason, socket::OwnedArgs},
 };
 
 /// Bytes of events that may wait for their handlers.
@@ -281,21 +279,21 @@ fn deliver(core: &Arc<Core>, item: Item) {
         Item::Connect(space) => {
             let handlers = space.handlers.lock().connect.clone();
             each(core, "connect", Some(&space), &handlers, |handler| handler(&core.socket(&space)));
-            deliver_reserved(core, &space, "connect", "");
+            deliver_reserved(core, &space, "connect", None::<&()>);
         }
         Item::Disconnect(space, reason) => {
             let handlers = space.handlers.lock().disconnect.clone();
             each(core, "disconnect", Some(&space), &handlers, |handler| {
                 handler(&core.socket(&space), reason);
             });
-            deliver_reserved(core, &space, "disconnect", &format!("{:?}", reason.as_str()));
+            deliver_reserved(core, &space, "disconnect", Some(&reason.as_str()));
         }
         Item::ConnectError(space, error) => {
             let handlers = space.handlers.lock().connect_error.clone();
             each(core, "connect_error", Some(&space), &handlers, |handler| {
                 handler(&core.socket(&space), &error);
             });
-            deliver_reserved(core, &space, "connect_error", &reason(&error));
+            deliver_reserved(core, &space, "connect_error", Some(&Reason::of(&error)));
         }
         Item::Scheduled(attempt, delay) => {
             let hooks = core.hooks.lock().scheduled.clone();
@@ -335,27 +333,36 @@ fn deliver_event(core: &Arc<Core>, event: &Incoming) {
 }
 
 /// Calls the handlers that [`Socket::on`](super::Socket::on) has set for one of the names which never come from the
-/// server. `arg` is the JSON of their argument, empty for none.
-fn deliver_reserved(core: &Arc<Core>, space: &Arc<Space>, name: &str, arg: &str) {
+/// server.
+fn deliver_reserved(core: &Arc<Core>, space: &Arc<Space>, name: &str, arg: Option<&impl Serialize>) {
     let named = space.handlers.lock().named.get(name).cloned().unwrap_or_default();
-    // Arguments are read out of a packet, whatever its type.
-    let packet = format!("30[{arg}]");
-    let Ok(Packet { body: Body::Ack { args, .. }, .. }) = Packet::decode(&packet, &[]) else { return };
+    let mut args = OwnedArgs::default();
+    // Texts always have a JSON form, and the server's data has come as one.
+    if let Some(Err(error)) = arg.map(|arg| args.push(arg)) {
+        log::error!("{}: no argument for the handlers of {name:?}: {error}", core.place(Some(space)));
+    }
     let (socket, ack) = (core.socket(space), Cell::new(None));
     for handler in named.iter().filter_map(Guarded::get) {
-        run(core, name, Some(space), || handler(&socket, Event::new(&socket, name, args.clone(), (0, &ack))));
+        run(core, name, Some(space), || handler(&socket, Event::new(&socket, name, args.args(), (0, &ack))));
     }
 }
 
 /// What handlers of `connect_error` get as their argument: the official client's error, as far as it is JSON.
-fn reason(error: &Error) -> String {
-    match error {
-        // The data as it came: a value would change its large numbers.
-        Error::Refused { message, data: Some(data), .. } => {
-            format!(r#"{{"message":{},"data":{}}}"#, json!(&**message), data.get())
+#[derive(Serialize)]
+struct Reason<'a> {
+    message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<&'a RawValue>,
+}
+
+impl<'a> Reason<'a> {
+    fn of(error: &'a Error) -> Self {
+        match error {
+            Error::Refused { message, data, .. } => {
+                Self { message: (**message).to_owned(), data: data.as_deref() }
+            }
+            error => Self { message: error.to_string(), data: None },
         }
-        Error::Refused { message, .. } => json!({ "message": &**message }).to_string(),
-        error => json!({ "message": error.to_string() }).to_string(),
     }
 }
 

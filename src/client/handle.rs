@@ -180,13 +180,19 @@ impl Handle {
     /// Begins to connect and returns at once. Does nothing when a connection stands or is being made; ends the wait
     /// between two attempts.
     ///
+    /// Every connection joins the namespaces that are active, as the official client does. A namespace is active from
+    /// [`socket`](Self::socket) or [`Socket::connect`] until it is left ([`Socket::disconnect`]), refused, or removed by the
+    /// server; [`disconnect`](Self::disconnect) changes nothing about that. When no namespace is active, a connection
+    /// would have no use, and this makes all of them active.
+    ///
     /// # Errors
     /// [`Error::Closed`]; [`Error::Invalid`] when a namespace's name is none.
     pub fn start(&self) -> Result<(), Error> {
         self.core.start().map(drop)
     }
 
-    /// Begins to connect and waits for the verdict of this attempt: `Ok` when every namespace is joined, or the error of
+    /// Begins to connect, as [`start`](Self::start), and waits for the verdict of this attempt: `Ok` when every active
+    /// namespace is joined, or the error of
     /// the attempt or of the first namespace that was refused. With `reconnection` on, the client goes on
     /// trying after a transient error: [`wait_connected`](Self::wait_connected) waits for that,
     /// [`disconnect`](Self::disconnect) ends it. Bounded by twice the `timeout` option.
@@ -217,7 +223,8 @@ impl Handle {
     }
 
     /// Leaves every namespace and closes the connection; no reconnection follows, and one that is under way ends. What
-    /// was emitted before is written first, for at most 0.7 s. Handlers see `io client disconnect`.
+    /// was emitted before is written first, for at most 0.7 s. Events that wait for their handlers are dropped, as in the
+    /// official client; the handlers of `disconnect` are told `io client disconnect`.
     /// [`start`](Self::start) or [`connect`](Self::connect) connect again.
     pub fn disconnect(&self) {
         let _ = self.disconnect_within(super::DISCONNECT_TIME);
@@ -232,8 +239,8 @@ impl Handle {
         self.core.disconnect(timeout)
     }
 
-    /// Tries now: ends the wait between two attempts, and starts from anew (attempt 1, every namespace active) when the
-    /// client had given up or was disconnected. Does nothing while connected. Returns at once.
+    /// Tries now: ends the wait between two attempts, and starts from anew (attempt 1) when the client had given up or was
+    /// disconnected. Does nothing while connected. Returns at once, as [`start`](Self::start).
     pub fn reconnect_now(&self) {
         let _ = self.start();
     }

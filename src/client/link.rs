@@ -16,7 +16,7 @@ use rustix::event::{PollFd, PollFlags};
 
 use super::{
     Error, Step,
-    core::{Core, Entry, Session, Upgrade},
+    core::Core,
     http::Lane,
     inbound::Inbound,
     lifecycle::End,
@@ -24,16 +24,9 @@ use super::{
     polling::{self, PollJob},
     wake::{Lifeline, poll},
     websocket::{Incoming, WebSocket},
+    work::Work,
 };
-use crate::proto::{
-    CloseReason,
-    engine::TransportKind,
-    socket::{Encoded, Opcode},
-};
-
-/// Bytes that are taken from the outbox at a time: enough to fill a socket's buffer, little enough that a pong does
-/// not wait long behind it.
-const BATCH: usize = 64 << 10;
+use crate::proto::{CloseReason, engine::TransportKind, socket::Opcode};
 
 /// Messages that are read before what was emitted meanwhile gets its turn.
 const READS: usize = 64;
@@ -95,80 +88,7 @@ pub(super) fn run(core: &Arc<Core>, jobs: &Receiver<Job>, polls: Option<&Sender<
     }
 }
 
-/// What the state has for the thread.
-struct Work {
-    /// The session is to end, by then.
-    closing: Option<Instant>,
-    /// When to look again.
-    deadline: Option<Instant>,
-    /// What the `poll` thread ended with.
-    poll_end: Option<PollEnd>,
-    /// Whether nothing was taken, so that whoever emits will ring.
-    idle: bool,
-    /// Whether the server is to handle what was written before anything more is.
-    pause: bool,
-    /// Whether more waits in the outbox.
-    more: bool,
-    /// A WebSocket is ready to take over.
-    upgrading: bool,
-    /// Whether a pong was taken.
-    pong: bool,
-    /// The session has failed by itself.
-    failed: Option<End>,
-}
-
 impl Core {
-    /// Takes what is to be sent, if `pending` has been, and what else there is to know.
-    ///
-    /// While `paused`, only pongs are taken.
-    fn take_work(&self, epoch: u64, pending: &mut VecDeque<Frame>, paused: bool) -> Work {
-        let now = Instant::now();
-        let mut state = self.state.lock();
-        let state = &mut *state;
-        let retry = self.retry(state, now);
-        let Some(session) = state.session.as_mut().filter(|session| session.epoch == epoch) else {
-            return Work::over();
-        };
-        let (mut pause, mut pong) = (false, false);
-        if pending.is_empty() {
-            pong = session.pong.is_some();
-            state.stats.sent += session.take(pending, paused);
-            pause = !paused && pending.is_empty() && session.take_pause();
-        }
-        session.link_asleep = pending.is_empty();
-        let late = !session.joined && session.join_by <= now;
-        let failed = (late && session.closing.is_none()).then_some(End {
-            reason: CloseReason::TransportError,
-            error: Some(Error::Timeout { what: "answer to CONNECT", after: self.config.timeout }),
-        });
-        let closing = session.closing.map(|closing| closing.by);
-        let join_by = (!session.joined && closing.is_none()).then_some(session.join_by);
-        Work {
-            closing,
-            deadline: [retry, join_by, closing].into_iter().flatten().min(),
-            poll_end: session.poll_end.take(),
-            idle: session.link_asleep && !pause,
-            pause,
-            more: !session.outbox.is_empty(),
-            upgrading: matches!(session.upgrade, Upgrade::Ready(_)),
-            pong,
-            failed,
-        }
-    }
-
-    /// Takes the WebSocket that is ready.
-    fn take_upgrade(&self, epoch: u64) -> Option<Box<WebSocket>> {
-        let mut state = self.state.lock();
-        let session = state.session(epoch)?;
-        let Upgrade::Ready(websocket) = std::mem::replace(&mut session.upgrade, Upgrade::Settled) else {
-            return None;
-        };
-        session.transport = TransportKind::Websocket;
-        state.upgraded = true;
-        log::info!("upgraded to websocket");
-        Some(websocket)
-    }
-
     /// The `poll` thread has ended.
     pub(super) fn poll_ended(&self, epoch: u64, end: PollEnd) {
         let mut state = self.state.lock();
@@ -183,59 +103,6 @@ impl Core {
             self.cut(lifeline);
         }
         self.link_bell.ring();
-    }
-}
-
-impl Session {
-    /// Moves a batch from the outbox to `pending`, the pong first, and says how many packets count as sent.
-    fn take(&mut self, pending: &mut VecDeque<Frame>, paused: bool) -> u64 {
-        if let Some(pong) = self.pong.take() {
-            unpack(&pong, pending);
-        }
-        let (mut taken, mut sent) = (0, 0);
-        while taken < BATCH && !paused {
-            let Some(Entry::Parcel(parcel)) =
-                self.outbox.pop_front_if(|entry| matches!(entry, Entry::Parcel(_)))
-            else {
-                break;
-            };
-            let bytes = parcel.encoded.bytes().len();
-            taken += bytes;
-            sent += u64::from(parcel.counts);
-            self.outbox_bytes -= bytes;
-            unpack(&parcel.encoded, pending);
-        }
-        sent
-    }
-
-    /// Takes the pause that is next, if one is.
-    fn take_pause(&mut self) -> bool {
-        self.outbox.pop_front_if(|entry| matches!(entry, Entry::Pause)).is_some()
-    }
-}
-
-fn unpack(encoded: &Encoded, pending: &mut VecDeque<Frame>) {
-    let frames = encoded.frames();
-    pending.extend(
-        frames.map(|frame| Frame { opcode: frame.opcode, data: encoded.bytes().slice_ref(frame.data) }),
-    );
-}
-
-impl Work {
-    /// Nobody knows the session any more.
-    fn over() -> Self {
-        let failed = Some(End { reason: CloseReason::TransportClose, error: None });
-        Self {
-            closing: None,
-            deadline: None,
-            poll_end: None,
-            idle: true,
-            pause: false,
-            more: false,
-            upgrading: false,
-            pong: false,
-            failed,
-        }
     }
 }
 

@@ -35,7 +35,9 @@
 //! | outbox | [`Builder::send_queue`] bytes | the emit is refused, a volatile one dropped |
 //! | offline buffer, queue of retries | [`Builder::offline_buffer`] packets and bytes | the emit is refused |
 //! | acknowledgements waited for | 10,000 a namespace | the emit is refused |
-//! | events for handlers | [`Builder::event_queue`] events, 16 MiB | nothing more is read, the network pushes back |
+//! | events for handlers | [`Builder::event_queue`] events, 16 MiB; four times that while a handler waits for an acknowledgement | nothing more is read, the network pushes back, pongs go out unasked |
+//! | one polling answer, in front of that queue | [`Builder::max_message`] bytes | the connection ends |
+//! | pongs | one | it answers all pings before it |
 //! | sessions for `link`, for `poll` | 1 each | cannot be: one session ends before the next begins |
 //!
 //! A lost connection is made again, and where the server allows it, the session goes on as if nothing had happened
@@ -59,6 +61,7 @@ mod http;
 mod inbound;
 mod lifecycle;
 mod link;
+mod membership;
 mod offline;
 #[cfg(all(shuttle, fuzzing))]
 pub(crate) use open::read_open_for_fuzzing;
@@ -74,6 +77,7 @@ mod tls;
 mod url;
 mod wake;
 mod websocket;
+mod work;
 
 use std::time::Duration;
 

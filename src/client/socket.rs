@@ -98,8 +98,8 @@ impl Socket {
         self.core().state.lock().spaces[self.space.index].recovery.recovered
     }
 
-    /// Joins the namespace again after it was left, removed or refused, with fresh auth; connects the client if
-    /// need be. Returns at once; [`Handle::wait_connected`] or [`on_connect`](Self::on_connect) tell the outcome.
+    /// Joins the namespace again after it was left, removed or refused, with fresh auth; connects the client if need be,
+    /// with every namespace that is active ([`Handle::start`]). Returns at once; [`Handle::wait_connected`] or [`on_connect`](Self::on_connect) tell the outcome.
     ///
     /// # Errors
     /// [`Error::Closed`], [`Error::Invalid`].
@@ -108,7 +108,8 @@ impl Socket {
     }
 
     /// Leaves the namespace; when it was the last one, the connection is closed as by [`Handle::disconnect`], with the
-    /// same bound.
+    /// same bound. Its events that wait for their handlers are dropped. While the server has not answered CONNECT yet,
+    /// DISCONNECT follows its answer, so that no member stays behind.
     pub fn disconnect(&self) {
         if self.core().part(&self.space) {
             self.client.disconnect();
@@ -149,7 +150,9 @@ impl Socket {
     /// inside a handler: other events then wait, the acknowledgement does not. `args` as in [`emit`](Self::emit).
     ///
     /// # Errors
-    /// As [`emit`](Self::emit); [`Error::Timeout`]; [`Error::Disconnected`] at the moment the connection is lost.
+    /// As [`emit`](Self::emit); [`Error::Timeout`], and an event that has waited offline until then is not sent any more
+    /// (with `retries` it is); [`Error::Disconnected`] at the moment the connection is lost; the refusal when the
+    /// namespace is refused, or was.
     pub fn emit_with_ack(
         &self,
         event: &str,

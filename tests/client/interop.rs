@@ -72,6 +72,40 @@ fn events_and_acknowledgements(
     assert_eq!(client.status().state, ConnectionState::Disconnected);
 }
 
+#[rstest]
+fn only_tuples_spread(
+    #[values(Peer::Node, Peer::Python)] peer: Peer,
+    #[values(Way::Polling, Way::Websocket, Way::Upgrade)] way: Way,
+) {
+    let server = server!(peer, &[]);
+    let client = connected(&server, way);
+    let socket = client.socket("/");
+    let (said, heard) = hear("an event");
+    socket.on("shouted", move |_, event| {
+        let args: Vec<Value> =
+            event.args().iter().map(|arg| serde_json::from_str(arg.json()).unwrap()).collect();
+        said.send(args).unwrap();
+    });
+    let one = json!([1.5, 2.5]);
+    for (emitted, arguments) in [
+        (socket.emit("shout", [1.5, 2.5]), vec![one.clone()]),
+        (socket.emit("shout", vec![1.5, 2.5]), vec![one.clone()]),
+        (socket.emit("shout", &[1.5, 2.5][..]), vec![one.clone()]),
+        (socket.emit("shout", &one), vec![one]),
+        (socket.emit("shout", Value::Null), vec![Value::Null]),
+        (socket.emit("shout", (1, 2)), vec![json!(1), json!(2)]),
+        (socket.emit("shout", ([1, 2],)), vec![json!([1, 2])]),
+    ] {
+        emitted.unwrap();
+        assert_eq!(heard.next(), arguments);
+    }
+    socket.on("question", |_, event| event.ack([1, 2]));
+    let (said, heard) = hear("the answer to the server");
+    socket.on("answered", move |_, event| said.send(event.parse::<(Value, Value)>().unwrap()).unwrap());
+    socket.emit("ask", ()).unwrap();
+    assert_eq!(heard.next(), (json!([1, 2]), Value::Null));
+}
+
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct Photo {
     name: String,

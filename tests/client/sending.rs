@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rstest::rstest;
 use tinysio::client::{Client, Delivery, Error, Socket};
 
 use crate::support::{LONG, Way, hear, own_server, prompt, quick, url_of};
@@ -96,9 +97,12 @@ fn names_of_the_protocol_and_of_nothing_are_refused() {
     for name in ["connect", "disconnect", "connect_error", "disconnecting", "newListener", "removeListener"] {
         assert!(matches!(client.socket("/").emit(name, ()), Err(Error::ReservedEvent(_))));
     }
-    let bad = client.socket("/a,b");
-    assert!(matches!(bad.emit("x", ()), Err(Error::Invalid(_))));
-    assert!(matches!(bad.connect(), Err(Error::Invalid(_))));
+    // What no packet can carry, and what the official client takes for a query.
+    for name in ["/a,b", "/a[b", "/a{b", "/a\"b", "/a?b", &format!("/{}", "a".repeat(256))] {
+        let bad = client.socket(name);
+        assert!(matches!(bad.emit("x", ()), Err(Error::Invalid(_))), "{name}");
+        assert!(matches!(bad.connect(), Err(Error::Invalid(_))), "{name}");
+    }
     assert!(matches!(client.connect(), Err(Error::Invalid(_))));
 }
 
@@ -139,4 +143,23 @@ fn callbacks_time_out_in_their_order() {
     let begun = Instant::now();
     let answer = client.socket("/").emit_with_ack("silent", (), Duration::from_millis(50));
     assert!(matches!(answer, Err(Error::Timeout { .. })) && begun.elapsed() < Duration::from_secs(1));
+}
+
+#[rstest]
+fn no_limit_is_no_trap(#[values(Way::Polling, Way::Websocket, Way::Upgrade)] way: Way) {
+    let server = own_server("127.0.0.1:0");
+    let builder =
+        way.set(quick(&url_of(&server))).offline_buffer(usize::MAX, usize::MAX).send_queue(usize::MAX);
+    let client = builder.event_queue(usize::MAX).max_message(usize::MAX).build().unwrap();
+    let socket = client.socket("/");
+    let (said, heard) = hear("what was shouted");
+    socket.on("shouted", move |socket, event| {
+        // Inside a handler the bounds grow.
+        let answer = socket.emit_with_ack("echo", event.args(), LONG).unwrap();
+        said.send(answer.get::<u32>(0).unwrap()).unwrap();
+    });
+    socket.emit("shout", 1).unwrap();
+    client.connect().unwrap();
+    socket.emit("shout", 2).unwrap();
+    assert_eq!((heard.next(), heard.next()), (1, 2));
 }
