@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::{
-    acks,
+    acks, guard,
     hub::{Command, Question},
     membership::Identity,
     namespace::Namespace,
@@ -84,7 +84,10 @@ pub(super) fn begin(
     };
     let identity = Identity { pid: Some(Arc::clone(&resume.pid)), recovered: true, rid };
     let socket = Socket::new(Arc::clone(&resume.sid), namespace.clone(), session, auth, identity);
-    let kept = || (namespace.0.handlers.data.as_ref()?.decode)(resume.kept.as_deref()?);
+    let kept = || {
+        let (codec, kept) = (namespace.0.handlers.data.as_ref()?, resume.kept.as_deref()?);
+        guard::call_for_socket(&socket, format_args!("the Deserialize of its data"), || (codec.decode)(kept))?
+    };
     socket.set_any_data(resume.data.as_ref().and_then(HubData::get).or_else(kept));
     Ok((socket, Some(resume)))
 }

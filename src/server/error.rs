@@ -4,6 +4,7 @@ use std::io;
 
 use serde::Serialize;
 
+use super::store::StoreError;
 use crate::proto::socket::EncodeError;
 
 /// Why a server did not start.
@@ -21,6 +22,10 @@ pub enum StartError {
         /// What the system said.
         source: io::Error,
     },
+    /// The store cannot be opened. The store is left as it is. With
+    /// [`Builder::store_required(false)`](super::Builder::store_required) the server starts without it.
+    #[error("cannot open the store: {0}")]
+    Store(#[from] StoreError),
     /// The system refused a thread or a descriptor.
     #[error("cannot start: {0}")]
     System(#[from] io::Error),

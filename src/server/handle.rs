@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    fmt, io,
+    fmt,
     net::{IpAddr, SocketAddr, ToSocketAddrs},
     os::unix::fs::FileTypeExt,
     path::Path,
@@ -36,7 +36,7 @@ use super::{
     retried::Retried,
     session::Registry,
     stats::{Stats, StatsWatch},
-    store::{Kept, Store},
+    store::{self, GuardedStore, Kept, Store},
     stream::Waker,
     workers::Workers,
 };
@@ -169,7 +169,8 @@ pub struct Builder {
     namespaces: Vec<NamespaceBuilder>,
     engines: Vec<(String, EngineHandlers)>,
     routes: HashMap<String, RouteHandler>,
-    store: Option<(Box<dyn Store>, Durability)>,
+    store: Option<(GuardedStore, Durability)>,
+    store_required: bool,
 }
 
 impl fmt::Debug for Builder {
@@ -243,10 +244,21 @@ impl Builder {
     }
 
     /// Has everything that connection state recovery keeps, and what clients with `retries` were answered, outlive the process;
-    /// turns [`connection_state_recovery`](Config::connection_state_recovery) on, with its defaults, unless it is. A store that
-    /// cannot be opened, or fails later, is an error in the log and in [`Server::store_watch`]; the server goes on without it.
+    /// turns [`connection_state_recovery`](Config::connection_state_recovery) on, with its defaults, unless it is.
+    ///
+    /// A store that cannot be opened is [`StartError::Store`], unless [`store_required(false)`](Self::store_required) was
+    /// called. One that fails later is an error in the log and in [`Server::store_watch`]; the server goes on without it, and
+    /// tries to open it again.
     pub fn store(mut self, store: impl Store, durability: Durability) -> Self {
-        self.store = Some((Box::new(store), durability));
+        self.store = Some((GuardedStore::new(Box::new(store)), durability));
+        self
+    }
+
+    /// Whether the server needs its store in order to start. Default true. With `false` a store that cannot be opened is an
+    /// error in the log and in [`Server::store_watch`], and the server starts without it: what it keeps for clients is in memory
+    /// only until the store can be opened.
+    pub fn store_required(mut self, required: bool) -> Self {
+        self.store_required = required;
         self
     }
 
@@ -314,7 +326,7 @@ impl Builder {
 
     fn start(self, listener: Listener) -> Result<Server, StartError> {
         self.validate()?;
-        let Self { mut config, namespaces, engines, routes, store } = self;
+        let Self { mut config, namespaces, engines, routes, store, store_required } = self;
         if store.is_some() {
             config.connection_state_recovery.get_or_insert_default();
         }
@@ -327,7 +339,7 @@ impl Builder {
         let names: Vec<Arc<str>> =
             namespaces.iter().map(|namespace| namespace.name.as_str().into()).collect();
         let store_watch = StoreWatch::new();
-        let (journal, mut kept) = open(store, &store_watch)?;
+        let (journal, mut kept) = open(store, store_required, &store_watch)?;
         let retried = Retried::new(&config, &names, std::mem::take(&mut kept.answers));
         let recovery = config
             .connection_state_recovery
@@ -437,6 +449,7 @@ impl Server {
             engines: Vec::new(),
             routes: HashMap::new(),
             store: None,
+            store_required: true,
         }
     }
 
@@ -641,20 +654,23 @@ impl Running {
     }
 }
 
-/// Opens the store. One that cannot be opened does not keep the server from its work.
+/// Opens the store.
 fn open(
-    store: Option<(Box<dyn Store>, Durability)>,
+    store: Option<(GuardedStore, Durability)>,
+    required: bool,
     watch: &StoreWatch,
-) -> io::Result<(Option<Journal>, Kept)> {
+) -> Result<(Option<Journal>, Kept), StartError> {
     let Some((mut store, durability)) = store else { return Ok((None, Kept::default())) };
     match store.open() {
         Ok(kept) => Ok((Some(Journal::new(store, durability, watch.clone())?), kept)),
+        Err(error) if required => Err(error.into()),
         Err(error) => {
+            let error = store::text_of(error);
             log::error!(
                 "{error}; the server starts without it, and what it keeps for clients is in memory only"
             );
             store.abandon();
-            watch.set(StoreStatus::Failed(error.to_string()));
+            watch.set(StoreStatus::Failed(error));
             Ok((None, Kept::default()))
         }
     }

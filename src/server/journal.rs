@@ -2,7 +2,7 @@
 
 use std::{fmt, io, sync::Arc, time::Duration};
 
-use super::store::{Change, Store, StoreError};
+use super::store::{Change, GuardedStore, StoreError, text_of};
 use crate::sys::{
     channel::{Receiver, Sender, bounded},
     sync::Mutex,
@@ -82,12 +82,12 @@ pub(super) struct Journal {
 }
 
 enum Way {
-    Here(Box<dyn Store>),
+    Here(GuardedStore),
     There { to: Sender<Vec<Change>>, every: Duration, due: Option<Instant>, thread: JoinHandle<()> },
 }
 
 impl Journal {
-    pub(super) fn new(store: Box<dyn Store>, durability: Durability, watch: StoreWatch) -> io::Result<Self> {
+    pub(super) fn new(store: GuardedStore, durability: Durability, watch: StoreWatch) -> io::Result<Self> {
         let way = match durability {
             Durability::EveryPacket => Way::Here(store),
             Durability::Every(every) => {
@@ -127,7 +127,7 @@ impl Journal {
                 self.changes.shrink_to(1_024);
                 self.bytes = 0;
                 if let Err(error) = committed {
-                    fail(store, &error, &self.watch);
+                    fail(store, error, &self.watch);
                     return false;
                 }
                 true
@@ -169,17 +169,17 @@ impl fmt::Debug for Journal {
     }
 }
 
-fn write(mut store: Box<dyn Store>, changes: &Receiver<Vec<Change>>, watch: &StoreWatch) {
+fn write(mut store: GuardedStore, changes: &Receiver<Vec<Change>>, watch: &StoreWatch) {
     for changes in changes {
         if let Err(error) = store.commit(&changes) {
-            return fail(&mut store, &error, watch);
+            return fail(&mut store, error, watch);
         }
     }
 }
 
-#[allow(clippy::borrowed_box, reason = "a trait object as it is kept")]
-fn fail(store: &mut Box<dyn Store>, error: &StoreError, watch: &StoreWatch) {
+fn fail(store: &mut GuardedStore, error: StoreError, watch: &StoreWatch) {
+    let error = text_of(error);
     log::error!("{error}; the server goes on without it, and what it keeps for clients is in memory only");
     store.abandon();
-    watch.set(StoreStatus::Failed(error.to_string()));
+    watch.set(StoreStatus::Failed(error));
 }

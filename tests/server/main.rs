@@ -18,6 +18,7 @@ mod rates;
 mod recovery;
 mod restarts;
 mod retried;
+mod store;
 mod support;
 mod transport;
 mod user_code;

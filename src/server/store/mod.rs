@@ -22,6 +22,7 @@ mod crash;
 mod disk;
 #[cfg(feature = "store")]
 mod file;
+mod guarded;
 mod memory;
 #[cfg(feature = "store")]
 mod tables;
@@ -30,6 +31,7 @@ mod tests;
 
 #[cfg(feature = "store")]
 pub use file::FileStore;
+pub(super) use guarded::{GuardedStore, text_of};
 pub use memory::MemoryStore;
 
 /// What outlives the process. The server calls it from one thread at a time, and waits for it.
@@ -38,7 +40,8 @@ pub trait Store: Send + 'static {
     /// a start, before anything else.
     ///
     /// # Errors
-    /// The store cannot be used. The server says so in its log and starts without it.
+    /// The store cannot be used. The server does not start, unless it may go on without
+    /// ([`Builder::store_required`](super::Builder::store_required)).
     fn open(&mut self) -> Result<Kept, StoreError>;
 
     /// Makes the changes durable in their order, all of them or none.
@@ -238,6 +241,12 @@ pub enum StoreError {
         path: PathBuf,
         /// What the system said.
         source: io::Error,
+    },
+    /// A method of the store panicked. The log has the text of the panic.
+    #[error("the store's `{method}` panicked")]
+    Panicked {
+        /// The method of [`Store`].
+        method: &'static str,
     },
     /// For stores of your own.
     #[error(transparent)]
