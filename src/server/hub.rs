@@ -862,7 +862,10 @@ impl Hub {
         let mut selected = self.select(namespace, to);
         if let Some(recovery) = &mut self.recovery {
             let strangers = recovery.take_strangers(namespace, &mut selected);
-            recovery.stamp(namespace, to, &mut packet, volatile, &selected);
+            // What is for one client that declined is nobody's to ask for later.
+            if to.only.is_none() || strangers.is_empty() {
+                recovery.stamp(namespace, to, &mut packet, volatile, &selected);
+            }
             if !strangers.is_empty() {
                 self.share(packet.without_offset(), volatile, strangers);
             }
@@ -925,9 +928,7 @@ impl Hub {
         // An asker that is gone needs no answer.
         let _ = match question {
             Question::RoomsOf(socket, reply) => reply.send(self.spaces[namespace].rooms_of(&socket)).is_ok(),
-            Question::Count(name, reply) => {
-                reply.send(self.spaces[namespace].rooms.members(&name).len()).is_ok()
-            }
+            Question::Count(name, reply) => reply.send(self.spaces[namespace].count(&name)).is_ok(),
             Question::Sockets(selection, reply) => {
                 let selected = self.select(namespace, &selection);
                 let sockets = &self.spaces[namespace].sockets;
@@ -1095,6 +1096,13 @@ impl Space {
 
     fn rooms_of(&self, socket: &Arc<Membership>) -> Vec<Arc<str>> {
         if self.has(socket) { self.rooms.of(socket.slot()).cloned().collect() } else { Vec::new() }
+    }
+
+    /// How many a broadcast to the room reaches: its members, and the socket with this id.
+    fn count(&self, name: &str) -> usize {
+        let members = self.rooms.members(name);
+        let own = self.by_id.get(name).filter(|slot| !members.contains(slot));
+        members.len() + usize::from(own.is_some())
     }
 
     /// `false`: it was not there.

@@ -296,7 +296,8 @@ impl Namespace {
         self.everybody().sockets()
     }
 
-    /// How many sockets are in the room, after everything that this thread asked for before.
+    /// How many sockets are in the room, after everything that this thread asked for before. A socket's id is a room with that
+    /// socket in it, which nobody can leave.
     #[must_use]
     pub fn room_len(&self, room: &str) -> usize {
         self.0.hub.ask(self.0.index, |reply| Question::Count(room.into(), reply)).unwrap_or(0)

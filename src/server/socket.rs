@@ -51,7 +51,7 @@ pub(super) struct Inner {
     auth: Option<Box<RawValue>>,
     acks: Mutex<Acks>,
     /// Joined before it was connected.
-    early_rooms: Mutex<Vec<Arc<str>>>,
+    early_rooms: Mutex<Option<Vec<Arc<str>>>>,
     data: Mutex<Option<Arc<dyn Any + Send + Sync>>>,
 }
 
@@ -86,7 +86,7 @@ impl Socket {
             namespace,
             auth: auth.map(ToOwned::to_owned),
             acks: Mutex::default(),
-            early_rooms: Mutex::default(),
+            early_rooms: Mutex::new(Some(Vec::new())),
             data: Mutex::default(),
         }))
     }
@@ -283,23 +283,34 @@ impl Socket {
     /// Official `socket.join`. In effect for every emit that this thread makes afterwards; in a middleware, as soon as
     /// the socket is connected.
     pub fn join(&self, room: &str) {
-        if self.0.membership.is_new() {
-            self.0.early_rooms.lock().push(room.into());
-        } else {
-            self.0.namespace.0.hub.join(self.membership(), smallvec![room.into()]);
+        let mut early = self.0.early_rooms.lock();
+        match &mut *early {
+            Some(rooms) if rooms.iter().any(|early| **early == *room) => {}
+            Some(rooms) => rooms.push(room.into()),
+            None => {
+                drop(early);
+                self.0.namespace.0.hub.join(self.membership(), smallvec![room.into()]);
+            }
         }
     }
 
-    /// Joins what the middlewares wanted.
+    /// Joins what was joined before the socket was connected. From now on the hub knows its rooms.
     pub(super) fn join_early_rooms(&self) {
-        let rooms = std::mem::take(&mut *self.0.early_rooms.lock());
+        let mut early = self.0.early_rooms.lock();
+        let rooms = early.take().unwrap_or_default();
         if !rooms.is_empty() {
+            // Under the lock, so that what another thread leaves at this moment is left after it was joined.
             self.0.namespace.0.hub.join(self.membership(), rooms.into());
         }
     }
 
-    /// Official `socket.leave`.
+    /// Official `socket.leave`. Leaving the room of its own id, which [`Namespace::to`] takes, has no effect.
     pub fn leave(&self, room: &str) {
+        let mut early = self.0.early_rooms.lock();
+        if let Some(rooms) = &mut *early {
+            return rooms.retain(|early| **early != *room);
+        }
+        drop(early);
         self.0.namespace.0.hub.leave(self.membership(), room.into());
     }
 
@@ -307,6 +318,9 @@ impl Socket {
     /// [`to`](Namespace::to) takes it. In no particular order.
     #[must_use]
     pub fn rooms(&self) -> Vec<Arc<str>> {
+        if let Some(early) = &*self.0.early_rooms.lock() {
+            return early.clone();
+        }
         let index = self.namespace_index();
         let question = |reply| Question::RoomsOf(self.membership(), reply);
         self.0.namespace.0.hub.ask(index, question).unwrap_or_default()
@@ -355,7 +369,10 @@ impl Socket {
     /// Has the store keep what is kept with the socket, if it is of the type that the namespace keeps.
     pub(super) fn keep_data(&self) {
         let (Some(codec), Some(data)) = (&self.0.namespace.0.handlers.data, self.any_data()) else { return };
-        self.0.namespace.0.hub.keep_data(self.membership(), (codec.encode)(&*data));
+        let encoded = guard::call_for_socket(self, format_args!("the Serialize of its data"), || {
+            (codec.encode)(&*data)
+        });
+        self.0.namespace.0.hub.keep_data(self.membership(), encoded.flatten());
     }
 
     pub(super) fn set_any_data(&self, data: Option<Arc<dyn Any + Send + Sync>>) {

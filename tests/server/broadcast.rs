@@ -95,6 +95,28 @@ fn rooms_are_joined_and_left(#[values(Polling, WebSocket, Upgrade)] road: Road) 
     crate::support::eventually("who has left is in no room", || io.room_len("green") == 0);
 }
 
+/// As on the official server, but that nobody leaves it, and that it gives nobody else what is emitted to the socket itself.
+#[rstest]
+fn a_sockets_id_is_a_room_that_it_is_in(#[values(Polling, WebSocket, Upgrade)] road: Road) {
+    let mut scene = Scene::new(road);
+    let io = scene.io();
+    let own = scene.sockets[0].id().to_owned();
+    assert_eq!(io.room_len(&own), 1);
+    scene.sockets[0].join(&own);
+    scene.sockets[1].join(&own);
+    assert_eq!(io.room_len(&own), 2);
+    io.to(&own).emit("x", 1).unwrap();
+    assert_eq!(scene.received(), [1, 1, 0]);
+    scene.sockets[0].emit("x", 1).unwrap();
+    assert_eq!(scene.received(), [1, 0, 0]);
+    scene.sockets[0].leave(&own);
+    assert_eq!(io.room_len(&own), 2);
+    io.to(&own).emit("x", 1).unwrap();
+    assert_eq!(scene.received(), [1, 1, 0]);
+    io.except(&own).emit("x", 1).unwrap();
+    assert_eq!(scene.received(), [0, 0, 1]);
+}
+
 #[test]
 fn a_join_beyond_max_rooms_is_refused() {
     let server = serve(|builder| builder.max_rooms(2).namespace("/", |_| {}));

@@ -1,12 +1,12 @@
 //! Joining and leaving namespaces: auth, middlewares, refusals, and the reason of every ending.
 
-use std::{sync::mpsc, time::Duration};
+use std::{sync::mpsc, thread, time::Duration};
 
 use Road::{Polling, Upgrade, WebSocket};
 use rstest::rstest;
 use serde::Deserialize;
 use serde_json::json;
-use tinysio::server::{ConnectError, Server};
+use tinysio::server::{ConnectError, Server, Socket};
 
 use crate::support::{Client, Frame, Road, addr, all_gone, next, serve, serve_root};
 
@@ -57,6 +57,60 @@ fn middlewares_run_in_their_order_until_one_refuses(#[values(Polling, WebSocket,
     drop(server);
     let seen: Vec<_> = reports.iter().collect();
     assert_eq!(seen, [("first", true), ("second", true)], "nothing can be sent before the consent");
+}
+
+#[rstest]
+fn a_room_left_in_a_middleware_is_left(#[values(Polling, WebSocket, Upgrade)] road: Road) {
+    let server = serve_root(|ns| {
+        ns.middleware(|socket| {
+            socket.join("left");
+            socket.join("stays");
+            socket.join("stays");
+            Ok(())
+        });
+        ns.middleware(|socket| {
+            socket.leave("left");
+            assert_eq!(socket.rooms(), ["stays".into()]);
+            Ok(())
+        });
+        ns.on("rooms", |socket, event| {
+            event.ack(socket.rooms().iter().map(|room| room.to_string()).collect::<Vec<_>>())
+        });
+    });
+    let mut client = Client::connected(addr(&server), road);
+    client.send(r#"420["rooms"]"#);
+    client.expect(r#"430[["stays"]]"#);
+}
+
+/// Whatever another thread does to the rooms while the socket is admitted.
+#[test]
+fn no_join_and_no_leave_is_lost_during_the_admission() {
+    let (hand_over, sockets) = mpsc::sync_channel::<Socket>(0);
+    let (report, done) = mpsc::channel();
+    let server = serve_root(move |ns| {
+        ns.middleware(move |socket| {
+            socket.join("left");
+            hand_over.send(socket.clone()).unwrap();
+            Ok(())
+        });
+    });
+    let other = thread::spawn(move || {
+        for socket in sockets {
+            for room in 0..8 {
+                socket.join(&room.to_string());
+            }
+            socket.leave("left");
+            report.send(socket).unwrap();
+        }
+    });
+    for round in 0..100 {
+        let mut client = Client::connected(addr(&server), WebSocket);
+        let rooms = next(&done, "the other thread").rooms();
+        assert_eq!(rooms.len(), 8, "round {round}: {rooms:?}");
+        client.leave();
+    }
+    drop(server);
+    other.join().unwrap();
 }
 
 #[test]
@@ -230,7 +284,7 @@ fn end(server: &Server, client: &mut Client, way: Way) -> bool {
             assert_eq!(client.ws().closed("the close after too large a message"), Some(Some(1009)));
         }
         Way::Shutdown => {
-            std::thread::scope(|scope| {
+            thread::scope(|scope| {
                 scope.spawn(|| client.closed("the close by the server"));
                 server.shutdown(Duration::from_secs(20));
             });

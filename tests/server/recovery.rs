@@ -255,6 +255,33 @@ fn declined(#[values(Road::Polling, Road::WebSocket, Road::Upgrade)] road: Road)
     assert!(!consent.contains("pid") && !consent.contains(&others_sid), "{consent}");
 }
 
+/// What is emitted to a client that declined is not kept, so it pushes out nothing that others are owed.
+#[rstest]
+fn direct_emits_to_who_declined_are_not_kept(
+    #[values(Road::Polling, Road::WebSocket, Road::Upgrade)] road: Road,
+) {
+    let (server, io) = recovering(|builder| {
+        builder.connection_state_recovery(ConnectionStateRecovery::new().max_packets(2))
+    });
+    let mut caller = Caller::new(addr(&server), road);
+    let mut declined = Client::new(addr(&server), road);
+    let id = declined.join("/", r#"{"recovery":false}"#);
+    let stranger = io.sockets().into_iter().find(|socket| socket.id() == id).unwrap();
+    caller.expect_nothing();
+    let sid = caller.sid.clone();
+    let lost = caller.lose();
+    eventually("the server notices the loss", || io.len() == 1);
+    io.emit("missed", 1).unwrap();
+    declined.expect(r#"42["missed",1]"#);
+    for number in 0..4 {
+        stranger.emit("direct", number).unwrap();
+        declined.expect(&format!(r#"42["direct",{number}]"#));
+    }
+    let mut caller = lost.back();
+    assert_same(&caller, &sid);
+    caller.expect(json!(["missed", 1]));
+}
+
 /// A gap is told, never passed over: too many packets since, in number or in bytes.
 #[rstest]
 #[case::packets(ConnectionStateRecovery::new().max_packets(10), 11, 8, false)]
