@@ -94,7 +94,7 @@ fn no_join_and_no_leave_is_lost_during_the_admission() {
             Ok(())
         });
     });
-    let other = thread::spawn(move || {
+    let joins = move || {
         for socket in sockets {
             for room in 0..8 {
                 socket.join(&room.to_string());
@@ -102,7 +102,8 @@ fn no_join_and_no_leave_is_lost_during_the_admission() {
             socket.leave("left");
             report.send(socket).unwrap();
         }
-    });
+    };
+    let other = thread::Builder::new().spawn(joins).unwrap();
     for round in 0..100 {
         let mut client = Client::connected(addr(&server), WebSocket);
         let rooms = next(&done, "the other thread").rooms();

@@ -10,13 +10,14 @@ use tinysio::server::{
 use crate::support::{Client, Road, addr, eventually, serve};
 
 /// What a test's store does in one of its calls.
-type Step<T> = Box<dyn FnMut(&mut MemoryStore) -> Result<T, StoreError> + Send>;
+type Open = Box<dyn FnMut(&mut MemoryStore) -> Result<Kept, StoreError> + Send>;
+type Commit = Box<dyn FnMut(&mut MemoryStore, &[Change]) -> Result<(), StoreError> + Send>;
 
 /// A store that a test makes misbehave.
 struct Store {
     kept: MemoryStore,
-    open: Step<Kept>,
-    commit: Box<dyn FnMut(&mut MemoryStore, &[Change]) -> Result<(), StoreError> + Send>,
+    open: Open,
+    commit: Commit,
     abandon: Box<dyn FnMut() + Send>,
     on_drop: Box<dyn FnMut() + Send>,
 }
