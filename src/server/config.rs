@@ -57,6 +57,9 @@ pub struct Config {
     pub allow_upgrades: bool,
     /// Official `cors`. Default [`Cors::SameOrigin`].
     pub cors: Cors,
+    /// Permission bits of the file of [`listen_unix`](super::Builder::listen_unix), like `0o660`: a client needs the right to
+    /// write. Default `None`: what the umask leaves. They are set before anybody can connect.
+    pub unix_mode: Option<u32>,
     /// Official `allowRequest`: a last word on each handshake, before a session exists. Default: all.
     pub allow_request: Option<AllowRequest>,
     /// Sessions at one time. Default 1,000. The next handshake is answered 503 with `Retry-After`. Each costs a
@@ -156,6 +159,7 @@ impl Default for Config {
             transports: vec![TransportKind::Polling, TransportKind::Websocket],
             allow_upgrades: true,
             cors: Cors::default(),
+            unix_mode: None,
             allow_request: None,
             max_connections: 1_000,
             max_tcp_connections: None,
@@ -264,6 +268,10 @@ impl Config {
                 return Err(StartError::Config(format!("{name} must be longer than 0 and at most a year")));
             }
         }
+        check(
+            self.unix_mode.is_none_or(|mode| mode <= 0o777),
+            "unix_mode must be permission bits, at most 0o777",
+        )?;
         check(!self.transports.is_empty(), "transports must name at least one transport")?;
         check(self.max_http_buffer_size >= 64, "max_http_buffer_size must be at least 64 bytes")?;
         check(

@@ -7,7 +7,7 @@
 //!                             └─── lot ◄─── silent: next head, held poll, websocket
 //! ```
 
-use std::{fmt, io, net::Shutdown, path::PathBuf, sync::Arc, time::Duration};
+use std::{fmt, io, net::Shutdown, sync::Arc, time::Duration};
 
 use super::{
     admission::Seldom,
@@ -20,6 +20,7 @@ use super::{
     polling::{self, Served},
     refused::RefusalReason,
     session::{Handshake, Session},
+    socket_file::SocketFile,
     stream::{self, Peer, Stream, Waker},
     websocket::{self, Unfit, WebSocket},
 };
@@ -44,24 +45,18 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(super) enum Listener {
     Tcp(TcpListener),
-    /// With its path, removed when the listener goes.
-    Unix(UnixListener, PathBuf),
+    /// The file is removed before the listener goes, because an inode that nobody holds may be another file's.
+    Unix {
+        _file: SocketFile,
+        listener: UnixListener,
+    },
 }
 
 impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
             Self::Tcp(listener) => listener.as_fd(),
-            Self::Unix(listener, _) => listener.as_fd(),
-        }
-    }
-}
-
-impl Drop for Listener {
-    fn drop(&mut self) {
-        if let Self::Unix(_, path) = self {
-            // Somebody may have been faster.
-            let _ = std::fs::remove_file(path);
+            Self::Unix { listener, .. } => listener.as_fd(),
         }
     }
 }
@@ -78,7 +73,7 @@ impl Listener {
                 }
                 Ok((Stream::tcp(stream), Peer::Tcp(address)))
             }
-            Self::Unix(listener, _) => Ok((Stream::unix(listener.accept()?.0), Peer::Unix)),
+            Self::Unix { listener, .. } => Ok((Stream::unix(listener.accept()?.0), Peer::Unix)),
         }
     }
 
@@ -86,14 +81,14 @@ impl Listener {
     fn be_prompt(&self) -> bool {
         match self {
             Self::Tcp(listener) => set_tcp_nodelay(listener, true).is_ok(),
-            Self::Unix(..) => true,
+            Self::Unix { .. } => true,
         }
     }
 
     fn set_nonblocking(&self) -> io::Result<()> {
         match self {
             Self::Tcp(listener) => listener.set_nonblocking(true),
-            Self::Unix(listener, _) => listener.set_nonblocking(true),
+            Self::Unix { listener, .. } => listener.set_nonblocking(true),
         }
     }
 }

@@ -4,7 +4,6 @@ use std::{
     collections::HashMap,
     fmt,
     net::{IpAddr, SocketAddr, ToSocketAddrs},
-    os::unix::fs::FileTypeExt,
     path::Path,
     sync::Arc,
     time::Duration,
@@ -35,6 +34,7 @@ use super::{
     refused::Refusals,
     retried::Retried,
     session::Registry,
+    socket_file,
     stats::{Stats, StatsWatch},
     store::{self, GuardedStore, Kept, Store},
     stream::Waker,
@@ -43,7 +43,7 @@ use super::{
 use crate::{
     proto::{CloseReason, engine::TransportKind, limits},
     sys::{
-        net::{TcpListener, UnixListener, UnixStream},
+        net::TcpListener,
         sync::{
             Condvar, Mutex,
             atomic::{AtomicBool, Ordering::SeqCst},
@@ -202,6 +202,7 @@ impl Builder {
         transports: impl Into<Vec<TransportKind>> => transports.into();
         allow_upgrades: bool => allow_upgrades;
         cors: Cors => cors;
+        unix_mode: u32 => Some(unix_mode);
         max_connections: usize => max_connections;
         max_tcp_connections: usize => Some(max_tcp_connections);
         max_connections_per_ip: usize => Some(max_connections_per_ip);
@@ -307,21 +308,18 @@ impl Builder {
         self.start(Listener::Tcp(listener))
     }
 
-    /// Starts on a Unix-domain socket. A socket file that a dead server left there is replaced; one that somebody still
-    /// listens on is not.
+    /// Starts on a Unix-domain socket, whose file gets the mode [`Config::unix_mode`]. A socket file that a dead server left
+    /// there is replaced: one that refuses connections. Any other one stays, also one that this user may not connect to. The file
+    /// is removed when the server stops.
     ///
     /// # Errors
     /// [`StartError`].
     pub fn listen_unix(self, path: impl AsRef<Path>) -> Result<Server, StartError> {
         let path = path.as_ref();
-        let is_socket = path.symlink_metadata().is_ok_and(|found| found.file_type().is_socket());
-        if is_socket && UnixStream::connect(path).is_err() {
-            // If it is not ours to remove, binding says so.
-            let _ = std::fs::remove_file(path);
-        }
-        let listener = UnixListener::bind(path)
+        self.validate()?;
+        let (listener, file) = socket_file::listen(path, self.config.unix_mode)
             .map_err(|source| StartError::Bind { address: path.display().to_string(), source })?;
-        self.start(Listener::Unix(listener, path.to_owned()))
+        self.start(Listener::Unix { _file: file, listener })
     }
 
     fn start(self, listener: Listener) -> Result<Server, StartError> {
@@ -332,7 +330,7 @@ impl Builder {
         }
         let local_addr = match &listener {
             Listener::Tcp(listener) => Some(listener.local_addr()?),
-            Listener::Unix(..) => None,
+            Listener::Unix { .. } => None,
         };
         let (hub, queue) = HubHandle::new(&config);
         let (drain, drain_thread) = DrainHandle::start()?;

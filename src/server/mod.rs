@@ -79,6 +79,7 @@ mod rhythm;
 mod rooms;
 mod session;
 mod socket;
+mod socket_file;
 mod stats;
 mod store;
 mod stream;

@@ -22,6 +22,39 @@ pub(crate) mod time {
 pub(crate) mod net {
     pub(crate) use std::net::{TcpListener, TcpStream};
     pub(crate) use std::os::unix::net::{UnixListener, UnixStream};
+    use std::{io, path::Path};
+
+    use rustix::{
+        io::Errno,
+        net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with},
+    };
+
+    /// Connections that may wait to be accepted; the kernel's own bound (`net.core.somaxconn`) is lower on most machines.
+    const BACKLOG: i32 = 4096;
+
+    fn unix_socket(flags: SocketFlags) -> rustix::io::Result<rustix::fd::OwnedFd> {
+        socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC | flags, None)
+    }
+
+    /// Listens at `path`. `prepare` is called when the file is there and nobody can connect yet.
+    pub(crate) fn listen_unix(
+        path: &Path,
+        prepare: impl FnOnce() -> io::Result<()>,
+    ) -> io::Result<UnixListener> {
+        let socket = unix_socket(SocketFlags::empty())?;
+        bind(&socket, &SocketAddrUnix::new(path)?)?;
+        prepare()?;
+        listen(&socket, BACKLOG)?;
+        Ok(socket.into())
+    }
+
+    /// Whether nobody listens on this socket any more. Of one that cannot be asked, or is too busy to answer, that is not
+    /// known: `false`.
+    pub(crate) fn is_abandoned(path: &Path) -> bool {
+        let asked = SocketAddrUnix::new(path)
+            .and_then(|address| connect(&unix_socket(SocketFlags::NONBLOCK)?, &address));
+        asked == Err(Errno::CONNREFUSED)
+    }
 }
 
 /// Descriptors.

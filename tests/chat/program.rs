@@ -3,7 +3,7 @@
 use std::{
     fs,
     net::{TcpListener, TcpStream},
-    os::unix::net::UnixStream,
+    os::unix::{fs::PermissionsExt, net::UnixStream},
     path::PathBuf,
     time::Duration,
 };
@@ -28,6 +28,8 @@ fn a_taken_port_is_named() {
 #[rstest]
 #[case(&["--prot", "5000"], "'--prot'")]
 #[case(&["--port", "http"], "'http' for '--port")]
+#[case(&["--unix", "x", "--unix-mode", "rw"], "permission bits in octal")]
+#[case(&["--unix-mode", "660"], "--unix")]
 #[case(&["--port", "65536"], "65536")]
 #[case(&["--ping-interval", "5"], "time unit")]
 #[case(&["--drain", "5"], "time unit")]
@@ -67,6 +69,7 @@ fn help_names_every_flag_and_its_variable() {
         "--host",
         "--port",
         "--unix",
+        "--unix-mode",
         "--operator",
         "--max-connections",
         "--max-connections-per-ip",
@@ -191,8 +194,10 @@ fn a_drain_is_over_when_everybody_has_gone() {
 #[test]
 fn a_unix_socket_serves_the_same() {
     let path = temporary("sock");
-    let mut program = Program::spawn(Program::command(&["--unix", path.to_str().unwrap()]));
+    let flags = ["--unix", path.to_str().unwrap(), "--unix-mode", "660"];
+    let mut program = Program::spawn(Program::command(&flags));
     assert!(program.banner.starts_with(&format!("Starting Socket.IO server on unix:{}\n", path.display())));
+    assert_eq!(path.metadata().unwrap().permissions().mode() & 0o7777, 0o660);
     let connect = || {
         let stream = UnixStream::connect(&path).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();

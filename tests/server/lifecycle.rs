@@ -2,7 +2,10 @@
 
 use std::{
     io::{Read, Write},
-    os::unix::net::{UnixListener, UnixStream},
+    os::unix::{
+        fs::PermissionsExt,
+        net::{UnixDatagram, UnixListener, UnixStream},
+    },
     path::PathBuf,
     sync::{Arc, Mutex, mpsc},
     time::Duration,
@@ -10,6 +13,7 @@ use std::{
 
 use Road::{Polling, Upgrade, WebSocket};
 use rstest::rstest;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket, socket_with};
 use tinysio::server::{Builder, Config, ConnectionStateRecovery, Rate, Server, StartError};
 
 use crate::support::{
@@ -245,6 +249,76 @@ fn a_unix_domain_socket_is_served_and_removed() {
     std::fs::remove_file(&path).unwrap();
 }
 
+fn listen_at(path: &PathBuf) -> Result<Server, StartError> {
+    Server::builder().namespace("/", |_| {}).listen_unix(path)
+}
+
+/// Only a socket that refuses connections is a dead server's.
+#[test]
+fn a_socket_that_does_not_refuse_connections_is_left_alone() {
+    let path = socket_path("busy");
+    // One that speaks datagrams.
+    let datagrams = UnixDatagram::bind(&path).unwrap();
+    assert!(matches!(listen_at(&path), Err(StartError::Bind { .. })));
+    UnixDatagram::unbound().unwrap().send_to(b"still there", &path).unwrap();
+    drop(datagrams);
+    std::fs::remove_file(&path).unwrap();
+    // One whose server is so busy that nobody more can even wait for it.
+    let busy = socket(AddressFamily::UNIX, SocketType::STREAM, None).unwrap();
+    let address = SocketAddrUnix::new(&path).unwrap();
+    rustix::net::bind(&busy, &address).unwrap();
+    rustix::net::listen(&busy, 0).unwrap();
+    let mut waiting = Vec::new();
+    loop {
+        let next = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::NONBLOCK, None).unwrap();
+        match rustix::net::connect(&next, &address) {
+            Ok(()) => waiting.push(next),
+            Err(error) => break assert_eq!(error, rustix::io::Errno::AGAIN),
+        }
+    }
+    assert!(matches!(listen_at(&path), Err(StartError::Bind { .. })));
+    assert!(path.exists());
+    drop(busy);
+    drop(listen_at(&path).unwrap());
+}
+
+#[rstest]
+fn a_socket_file_gets_the_mode_that_was_set(#[values(0o600, 0o660, 0o666, 0o777)] mode: u32) {
+    let path = socket_path(&format!("mode-{mode:o}"));
+    let server = Server::builder().namespace("/", |_| {}).unix_mode(mode).listen_unix(&path).unwrap();
+    assert_eq!(path.metadata().unwrap().permissions().mode() & 0o7777, mode);
+    assert!(unix_get(&path).contains("\"sid\""));
+    drop(server);
+    assert!(!path.exists());
+}
+
+/// A server that stops does not remove what another one has put in its place.
+#[test]
+fn a_socket_file_of_another_server_is_not_removed() {
+    let path = socket_path("another");
+    let first = listen_at(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    let second = listen_at(&path).unwrap();
+    drop(first);
+    assert!(unix_get(&path).contains("\"sid\""));
+    drop(second);
+    assert!(!path.exists());
+}
+
+#[test]
+fn of_servers_that_start_at_the_same_time_one_gets_an_abandoned_socket() {
+    for round in 0..100 {
+        let path = socket_path(&format!("race-{round}"));
+        drop(UnixListener::bind(&path).unwrap());
+        let started: Vec<_> = std::thread::scope(|scope| {
+            let starts: Vec<_> = (0..8).map(|_| scope.spawn(|| listen_at(&path))).collect();
+            starts.into_iter().filter_map(|start| start.join().unwrap().ok()).collect()
+        });
+        assert_eq!(started.len(), 1, "round {round}");
+        assert!(unix_get(&path).contains("\"sid\""));
+    }
+}
+
 #[test]
 fn a_taken_port_is_an_error_with_its_address() {
     let server = serve_root(|_| {});
@@ -271,6 +345,7 @@ fn a_taken_port_is_an_error_with_its_address() {
 #[case("max_namespaces", |builder: Builder| builder.max_namespaces(0))]
 #[case("hub_queue", |builder: Builder| builder.hub_queue(0))]
 #[case("max_head_size", |builder: Builder| builder.max_head_size(10))]
+#[case("unix_mode", |builder: Builder| builder.unix_mode(0o1777))]
 #[case("event_rate", |builder: Builder| builder.event_rate(Rate { per_second: 1, burst: 0 }))]
 #[case("byte_rate", |builder: Builder| builder.byte_rate(Rate { per_second: 0, burst: 0 }))]
 #[case("stack_size", |builder: Builder| builder.stack_size(10))]

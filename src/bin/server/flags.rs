@@ -34,6 +34,11 @@ pub(crate) struct Flags {
     #[arg(long, env = "TINYSIO_UNIX", value_name = "PATH")]
     pub(crate) unix: Option<PathBuf>,
 
+    /// Who may connect to that socket: its file's mode in octal, like 660. A client, or a proxy in front, needs the
+    /// right to write. Without it, what the umask leaves
+    #[arg(long, env = "TINYSIO_UNIX_MODE", value_name = "MODE", requires = "unix", value_parser = mode)]
+    unix_mode: Option<u32>,
+
     /// Serve /health and /metrics for the operator on an address of their own, like 127.0.0.1:9090
     #[arg(long, env = "TINYSIO_OPERATOR", value_name = "HOST:PORT")]
     pub(crate) operator: Option<SocketAddr>,
@@ -189,6 +194,12 @@ pub(crate) struct Flags {
     test_events: bool,
 }
 
+/// Permission bits as `chmod` takes them.
+fn mode(text: &str) -> Result<u32, String> {
+    let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777);
+    mode.ok_or_else(|| "it must be permission bits in octal, like 660".to_owned())
+}
+
 impl Flags {
     /// How the chat is to be run.
     pub(crate) fn options(&self) -> Result<Options, Failure> {
@@ -215,6 +226,9 @@ impl Flags {
                 // Whoever is on this machine has other means.
                 move |ip| ip.to_canonical().is_loopback() || proxies.iter().any(|proxy| proxy.contains(ip)),
             );
+        }
+        if let Some(mode) = self.unix_mode {
+            builder = builder.unix_mode(mode);
         }
         builder = self.recover(builder);
         builder

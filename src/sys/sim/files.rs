@@ -276,6 +276,18 @@ pub(crate) mod fd {
 /// Streams and listeners; those of the Unix domain are the same.
 pub(crate) mod net {
     pub(crate) use super::{TcpListener, TcpListener as UnixListener, TcpStream, TcpStream as UnixStream};
+
+    /// There are no files here.
+    pub(crate) fn listen_unix(
+        path: &std::path::Path,
+        _: impl FnOnce() -> std::io::Result<()>,
+    ) -> std::io::Result<UnixListener> {
+        TcpListener::bind(path)
+    }
+
+    pub(crate) fn is_abandoned(_: &std::path::Path) -> bool {
+        false
+    }
 }
 
 #[derive(Debug, Clone)]
