@@ -8,7 +8,12 @@
 
 use std::{collections::HashMap, fmt, net::IpAddr, sync::Arc, time::Duration};
 
-use super::{config::Config, guard, rate::Bucket, stream::Peer};
+use super::{
+    config::Config,
+    guard::{self, Callee},
+    rate::Bucket,
+    stream::Peer,
+};
 use crate::sys::{sync::Mutex, time::Instant};
 
 /// Says whether the limit of an address is not for this one.
@@ -133,7 +138,8 @@ impl Admission {
     /// Whether the application says that the limit is not for this address. User code.
     pub(super) fn is_exempt(&self, peer: Peer) -> bool {
         let (Some(exempt), Peer::Tcp(peer)) = (&self.exempt, peer) else { return false };
-        guard::call(format_args!("exempt_from_ip_limit"), || exempt(peer.ip())).unwrap_or(false)
+        guard::call(Callee::EXEMPT, format_args!("exempt_from_ip_limit"), || exempt(peer.ip()))
+            .unwrap_or(false)
     }
 
     /// `None`: nobody counts.

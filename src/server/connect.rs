@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::{
-    acks, guard,
+    acks,
+    guard::{self, Callee},
     hub::{Command, Question},
     membership::Identity,
     namespace::Namespace,
@@ -86,7 +87,12 @@ pub(super) fn begin(
     let socket = Socket::new(Arc::clone(&resume.sid), namespace.clone(), session, auth, identity);
     let kept = || {
         let (codec, kept) = (namespace.0.handlers.data.as_ref()?, resume.kept.as_deref()?);
-        guard::call_for_socket(&socket, format_args!("the Deserialize of its data"), || (codec.decode)(kept))?
+        guard::call_for_socket(
+            &socket,
+            Callee::KEEP_DATA,
+            format_args!("the Deserialize of its data"),
+            || (codec.decode)(kept),
+        )?
     };
     socket.set_any_data(resume.data.as_ref().and_then(HubData::get).or_else(kept));
     Ok((socket, Some(resume)))

@@ -19,7 +19,7 @@ use super::{
     connect,
     engine::Message,
     error::ConnectError,
-    guard,
+    guard::{self, Callee},
     handle::{Core, Endpoint},
     hub::{Command, Unfinished},
     membership::Membership,
@@ -329,8 +329,11 @@ impl Inbound {
         }
         socket.keep_data();
         socket.join_early_rooms();
-        for handler in &namespace.0.handlers.connect {
-            guard::call_for_socket(&socket, format_args!("on_connect"), || handler(&socket));
+        let handlers = &namespace.0.handlers.connect;
+        for handler in handlers {
+            guard::call_for_socket(&socket, Callee::of(handlers), format_args!("on_connect"), || {
+                handler(&socket);
+            });
         }
     }
 
@@ -381,9 +384,12 @@ impl Inbound {
 
 /// Asks the middlewares in their order.
 fn admit(socket: &Socket) -> Result<(), ConnectError> {
-    for check in &socket.namespace().0.handlers.middlewares {
-        guard::call_for_socket(socket, format_args!("a middleware"), || check(socket))
-            .unwrap_or_else(|| Err(ConnectError::new("Internal server error")))?;
+    let middlewares = &socket.namespace().0.handlers.middlewares;
+    for check in middlewares {
+        guard::call_for_socket(socket, Callee::of(middlewares), format_args!("a middleware"), || {
+            check(socket)
+        })
+        .unwrap_or_else(|| Err(ConnectError::new("Internal server error")))?;
     }
     Ok(())
 }
@@ -408,9 +414,14 @@ fn event(socket: &Socket, event: Event<'_>) {
 fn handle(socket: &Socket, event: Event<'_>) {
     let handlers = &socket.namespace().0.handlers;
     for any in &handlers.any {
-        guard::call_for_socket(socket, format_args!("on_any (event {:?})", event.name()), || {
-            any(socket, &event);
-        });
+        guard::call_for_socket(
+            socket,
+            Callee::of(&handlers.any),
+            format_args!("on_any (event {:?})", event.name()),
+            || {
+                any(socket, &event);
+            },
+        );
     }
     call("the handler", handlers.events.get(event.name()).unwrap_or(&handlers.unhandled), socket, event);
 }
@@ -418,13 +429,13 @@ fn handle(socket: &Socket, event: Event<'_>) {
 /// Calls these handlers with the event, one after the other.
 fn call(what: &str, handlers: &[EventHandler], socket: &Socket, event: Event<'_>) {
     let Some((last, others)) = handlers.split_last() else { return };
-    let name = event.name_for_log();
+    let (callee, name) = (Callee::of(handlers), event.name_for_log());
     for handler in others {
-        guard::call_for_socket(socket, format_args!("{what} of event {name:?}"), || {
+        guard::call_for_socket(socket, callee, format_args!("{what} of event {name:?}"), || {
             handler(socket, event.again());
         });
     }
-    guard::call_for_socket(socket, format_args!("{what} of event {name:?}"), || last(socket, event));
+    guard::call_for_socket(socket, callee, format_args!("{what} of event {name:?}"), || last(socket, event));
 }
 
 /// An event that its client sends again until it is acknowledged: handled once. What its handler emits and its answer reach the
@@ -461,14 +472,24 @@ fn leave(socket: &Socket, reason: CloseReason) {
     let handlers = &socket.namespace().0.handlers;
     socket.fail_acks();
     for handler in &handlers.disconnecting {
-        guard::call_for_socket(socket, format_args!("on_disconnecting"), || handler(socket, reason));
+        guard::call_for_socket(
+            socket,
+            Callee::of(&handlers.disconnecting),
+            format_args!("on_disconnecting"),
+            || handler(socket, reason),
+        );
     }
     let hub = &socket.namespace().0.hub;
     let data = (socket.pid().is_some() && is_recoverable(reason)).then(|| data_of_lost(socket)).flatten();
     let lost = data.is_some();
     hub.send(Command::Exit { socket: socket.membership(), lost: data });
     for handler in &handlers.disconnect {
-        guard::call_for_socket(socket, format_args!("on_disconnect"), || handler(socket, reason));
+        guard::call_for_socket(
+            socket,
+            Callee::of(&handlers.disconnect),
+            format_args!("on_disconnect"),
+            || handler(socket, reason),
+        );
     }
     if lost {
         hub.send(Command::Left(socket.membership()));

@@ -14,7 +14,7 @@ use super::{
     answer::Answer,
     cors::{Cors, Target},
     engine::{self, Refused},
-    guard,
+    guard::{self, Callee},
     handle::Core,
     http::{self, Connection, Head, Method, NextHead, Request, Response, header},
     polling::{self, Served},
@@ -361,7 +361,7 @@ fn route(core: &Arc<Core>, connection: &mut Connection, head: Head) -> io::Resul
                 connection.end_after_response();
             }
             let request = Request::new(&head, connection.peer);
-            guard::call(format_args!("the route {:?}", head.path()), || handler(&request))
+            guard::call(Callee::ROUTE, format_args!("the route {:?}", head.path()), || handler(&request))
                 .unwrap_or_else(|| http::text(500, "text/plain; charset=UTF-8", "Internal Server Error\n"))
         }
         None => {
@@ -396,7 +396,7 @@ fn check(core: &Core, peer: Peer, endpoint: usize, head: &Head, websocket: bool)
         }
         if let Some(allow) = &core.config.allow_request {
             let request = Request::new(head, peer);
-            guard::call(format_args!("allow_request"), || allow(&request))
+            guard::call(Callee::ALLOW_REQUEST, format_args!("allow_request"), || allow(&request))
                 .unwrap_or_else(|| Err("Internal server error".into()))
                 .map_err(Refusal::Message)?;
         }

@@ -3,12 +3,120 @@
 //! A panic in user code costs the call in which it happened and nothing else. It is caught here and logged with what was
 //! called; where it happened, the panic hook has said. Only worker threads and the application's own threads call user code.
 
-use std::{cell::Cell, fmt, sync::Arc};
+use std::{
+    cell::{Cell, RefCell},
+    fmt,
+    sync::Arc,
+};
 
 use super::{session::Session, socket::Socket};
-use crate::{outcome::catch, sys::thread_local};
+use crate::{
+    outcome::catch,
+    sys::{
+        sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+        thread_local,
+    },
+};
+
+/// Which user code is called, as a number: the address of the list that holds the handlers, so that a call needs no text.
+/// [`Core::describe`](super::handle::Core::describe) finds the words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Callee(usize);
+
+impl Callee {
+    pub(super) const ACKNOWLEDGEMENT: Self = Self(1);
+    pub(super) const ROUTE: Self = Self(2);
+    pub(super) const ALLOW_REQUEST: Self = Self(3);
+    pub(super) const EXEMPT: Self = Self(4);
+    pub(super) const DROP: Self = Self(5);
+    pub(super) const ENGINE: Self = Self(6);
+    pub(super) const KEEP_DATA: Self = Self(7);
+    pub(super) const STORE: Self = Self(8);
+
+    /// One of these handlers, of which there is at least one.
+    pub(super) fn of<H>(handlers: &[H]) -> Self {
+        Self(handlers.as_ptr().addr())
+    }
+
+    /// What it is, if it is none of a namespace's handlers.
+    pub(super) fn name(self) -> Option<&'static str> {
+        Some(match self {
+            Self::ACKNOWLEDGEMENT => "an acknowledgement callback",
+            Self::ROUTE => "a route",
+            Self::ALLOW_REQUEST => "allow_request",
+            Self::EXEMPT => "exempt_from_ip_limit",
+            Self::DROP => "the Drop of a value of the application",
+            Self::KEEP_DATA => "Serialize or Deserialize of a socket's data",
+            Self::STORE => "the store",
+            Self::ENGINE => "a handler of an Engine.IO endpoint",
+            _ => return None,
+        })
+    }
+}
+
+/// What user code a worker thread runs at the moment: written by that thread, read by a stop that waits for it.
+#[derive(Debug, Default)]
+pub(super) struct Activity {
+    /// 0: none.
+    callee: AtomicUsize,
+    /// The name of the session that it is called for; 0: none.
+    session: AtomicU64,
+}
+
+impl Activity {
+    /// What runs, and for which session.
+    pub(super) fn now(&self) -> Option<(Callee, Option<String>)> {
+        let callee = self.callee.load(Relaxed);
+        let session = self.session.load(Relaxed).to_le_bytes();
+        let name = String::from_utf8_lossy(&session).trim_end_matches('\0').to_owned();
+        (callee != 0).then(|| (Callee(callee), Some(name).filter(|name| !name.is_empty())))
+    }
+}
+
+/// Notes what this thread runs, until it is dropped.
+struct Note {
+    outer: Option<(usize, u64)>,
+}
+
+impl Note {
+    fn new(callee: Callee, session: Option<&Session>) -> Self {
+        let name = session.map_or(0, |session| {
+            let mut bytes = [0; 8];
+            let name = session.name().as_bytes();
+            bytes[..name.len()].copy_from_slice(name);
+            u64::from_le_bytes(bytes)
+        });
+        Self { outer: Self::set((callee.0, name)) }
+    }
+
+    /// What was noted before.
+    fn set((callee, session): (usize, u64)) -> Option<(usize, u64)> {
+        ACTIVITY.with_borrow(|activity| {
+            let activity = activity.as_ref()?;
+            let outer = (activity.callee.load(Relaxed), activity.session.load(Relaxed));
+            activity.session.store(session, Relaxed);
+            activity.callee.store(callee, Relaxed);
+            Some(outer)
+        })
+    }
+}
+
+impl Drop for Note {
+    fn drop(&mut self) {
+        if let Some(outer) = self.outer {
+            Self::set(outer);
+        }
+    }
+}
+
+/// What this thread runs from now on is seen there.
+pub(super) fn set_activity(activity: Arc<Activity>) {
+    ACTIVITY.set(Some(activity));
+}
 
 thread_local! {
+    /// `None`: no worker thread.
+    static ACTIVITY: RefCell<Option<Arc<Activity>>> = const { RefCell::new(None) };
     /// The session whose handler runs on this thread.
     static SESSION: Cell<*const Session> = const { Cell::new(std::ptr::null()) };
     /// User code that belongs to no session runs on this thread.
@@ -26,7 +134,8 @@ pub(super) fn is_in_handler() -> bool {
 }
 
 /// Calls user code that belongs to no session: a route, a check of requests. `None`: it panicked.
-pub(super) fn call<T>(what: fmt::Arguments<'_>, code: impl FnOnce() -> T) -> Option<T> {
+pub(super) fn call<T>(callee: Callee, what: fmt::Arguments<'_>, code: impl FnOnce() -> T) -> Option<T> {
+    let _note = Note::new(callee, None);
     let outer = APPLICATION.replace(true);
     let called = catch(code);
     APPLICATION.set(outer);
@@ -36,26 +145,28 @@ pub(super) fn call<T>(what: fmt::Arguments<'_>, code: impl FnOnce() -> T) -> Opt
 /// Calls a handler of a socket. `None`: it panicked.
 pub(super) fn call_for_socket<T>(
     socket: &Socket,
+    callee: Callee,
     what: fmt::Arguments<'_>,
     code: impl FnOnce() -> T,
 ) -> Option<T> {
     let session = socket.session();
-    within(session, code).map_err(|panic| log_panic(session, Some(socket), what, &panic)).ok()
+    within(session, callee, code).map_err(|panic| log_panic(session, Some(socket), what, &panic)).ok()
 }
 
 /// Calls a handler of a bare Engine.IO session.
 pub(super) fn call_for_session(session: &Arc<Session>, what: fmt::Arguments<'_>, code: impl FnOnce()) {
-    if let Err(panic) = within(session, code) {
+    if let Err(panic) = within(session, Callee::ENGINE, code) {
         log_panic(session, None, what, &panic);
     }
 }
 
 /// Drops a value of the application.
 pub(super) fn drop_value(value: impl Sized) {
-    call(format_args!("the Drop of a value of the application"), || drop(value));
+    call(Callee::DROP, format_args!("the Drop of a value of the application"), || drop(value));
 }
 
-fn within<T>(session: &Arc<Session>, code: impl FnOnce() -> T) -> Result<T, String> {
+fn within<T>(session: &Arc<Session>, callee: Callee, code: impl FnOnce() -> T) -> Result<T, String> {
+    let _note = Note::new(callee, Some(session));
     let outer = SESSION.replace(Arc::as_ptr(session));
     let called = catch(code);
     SESSION.set(outer);

@@ -23,7 +23,7 @@ use super::{
     engine::EngineHandlers,
     error::{EmitError, StartError},
     front_door::{self, Listener},
-    guard,
+    guard::{self, Callee},
     http::{Request, Response},
     hub::{self, HubHandle},
     journal::{Durability, Journal, StoreStatus, StoreWatch},
@@ -142,6 +142,18 @@ impl Core {
 
     pub(super) fn namespace(&self, name: &str) -> Option<&Namespace> {
         self.namespaces.iter().find(|namespace| namespace.name() == name)
+    }
+
+    /// What user code that is, and of which namespace.
+    pub(super) fn describe(&self, callee: Callee) -> String {
+        if let Some(name) = callee.name() {
+            return name.to_owned();
+        }
+        let of = |namespace: &Namespace| {
+            let handler = namespace.0.handlers.describe(callee)?;
+            Some(format!("{handler} of namespace {:?}", namespace.name()))
+        };
+        self.namespaces.iter().find_map(of).unwrap_or_else(|| "a handler".to_owned())
     }
 
     pub(super) fn route(&self, path: &str) -> Option<&RouteHandler> {
@@ -648,7 +660,12 @@ impl Running {
         // The data that the hub kept for clients is dropped by then.
         all_gone &= core.workers.wait_until_idle(at_least(grace));
         core.workers.close();
-        all_gone & core.workers.wait_until_none(at_least(grace))
+        all_gone &= core.workers.wait_until_none(at_least(grace));
+        for (callee, session) in core.workers.activities() {
+            let session = session.map_or_else(String::new, |session| format!("session {session}: "));
+            log::warn!("{session}{} has not returned; the server stops without it", core.describe(callee));
+        }
+        all_gone
     }
 }
 

@@ -8,6 +8,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use super::{
     broadcast::Broadcast,
     error::{ConnectError, EmitError},
+    guard::Callee,
     hub::{HubHandle, Question, Selection},
     socket::{Event, Socket},
 };
@@ -192,6 +193,28 @@ impl NamespaceBuilder {
             ));
         }
         Ok(())
+    }
+}
+
+impl NamespaceBuilder {
+    /// What handler that is. `None`: none of this namespace.
+    pub(super) fn describe(&self, callee: Callee) -> Option<String> {
+        let is = |other: Callee| callee == other;
+        for (name, handlers) in &self.events {
+            if is(Callee::of(handlers)) {
+                return Some(format!("the handler of event {name:?}"));
+            }
+        }
+        let others = [
+            (Callee::of(&self.middlewares), "a middleware"),
+            (Callee::of(&self.connect), "on_connect"),
+            (Callee::of(&self.any), "on_any"),
+            (Callee::of(&self.unhandled), "on_unhandled"),
+            (Callee::of(&self.rate_limited), "on_rate_limited"),
+            (Callee::of(&self.disconnecting), "on_disconnecting"),
+            (Callee::of(&self.disconnect), "on_disconnect"),
+        ];
+        others.into_iter().find(|(other, _)| is(*other)).map(|(_, name)| name.to_owned())
     }
 }
 

@@ -19,7 +19,7 @@ use super::{
     broadcast::Broadcast,
     dispatch::Todo,
     error::{AckError, EmitError},
-    guard,
+    guard::{self, Callee},
     hub::{self, Command, Question, Selection},
     membership::{Identity, Membership},
     namespace::Namespace,
@@ -369,9 +369,12 @@ impl Socket {
     /// Has the store keep what is kept with the socket, if it is of the type that the namespace keeps.
     pub(super) fn keep_data(&self) {
         let (Some(codec), Some(data)) = (&self.0.namespace.0.handlers.data, self.any_data()) else { return };
-        let encoded = guard::call_for_socket(self, format_args!("the Serialize of its data"), || {
-            (codec.encode)(&*data)
-        });
+        let encoded = guard::call_for_socket(
+            self,
+            Callee::KEEP_DATA,
+            format_args!("the Serialize of its data"),
+            || (codec.encode)(&*data),
+        );
         self.0.namespace.0.hub.keep_data(self.membership(), encoded.flatten());
     }
 
@@ -576,7 +579,7 @@ impl Socket {
             Waiting::Thread(answer) => drop(answer.send(result)),
             Waiting::Callback { callback, given_at, .. } => {
                 let what = format_args!("the acknowledgement callback given at {given_at}");
-                guard::call_for_socket(self, what, || callback(self, result));
+                guard::call_for_socket(self, Callee::ACKNOWLEDGEMENT, what, || callback(self, result));
             }
         }
     }

@@ -10,9 +10,19 @@
 //! each session is in the queue at most once. A task never waits for another one, because any of them may block. Queued work
 //! waits no longer than a few times [`STALL`] for work that blocks.
 
-use std::{any::Any, collections::VecDeque, fmt, io, sync::Arc, time::Duration};
+use std::{
+    any::Any,
+    collections::{HashMap, VecDeque},
+    fmt, io,
+    sync::Arc,
+    time::Duration,
+};
 
-use super::{admission::Seldom, guard, session::Session};
+use super::{
+    admission::Seldom,
+    guard::{self, Activity, Callee},
+    session::Session,
+};
 use crate::sys::{
     channel::{Receiver, Sender, bounded},
     sync::{
@@ -63,6 +73,8 @@ struct State {
     resting: usize,
     /// Counts the threads that ever were, for their names.
     begun: u64,
+    /// What each thread runs, by its number.
+    activities: HashMap<u64, Arc<Activity>>,
     queue: VecDeque<Work>,
     /// Values in the queue.
     values: usize,
@@ -82,6 +94,7 @@ impl Workers {
             hand_over: Some(hand_over),
             resting: 0,
             begun: 0,
+            activities: HashMap::new(),
             queue: VecDeque::new(),
             values: 0,
             taken: 0,
@@ -104,6 +117,7 @@ impl Workers {
     /// No thread could be had; the task is dropped, and what it owned with it.
     pub(super) fn run(self: &Arc<Self>, task: impl FnOnce() + Send + 'static) -> io::Result<()> {
         let mut task: Task = Box::new(task);
+        let activity = Arc::new(Activity::default());
         let number = {
             let mut state = self.state.lock();
             let Some(hand_over) = &state.hand_over else { return Err(io::ErrorKind::BrokenPipe.into()) };
@@ -113,13 +127,15 @@ impl Workers {
             };
             self.threads.fetch_add(1, Relaxed);
             state.begun += 1;
-            state.begun
+            let number = state.begun;
+            state.activities.insert(number, Arc::clone(&activity));
+            number
         };
-        let worker = Worker(Arc::clone(self));
+        let worker = Worker { workers: Arc::clone(self), number };
         thread::Builder::new()
             .name(format!("conn-{number}"))
             .stack_size(self.stack_size)
-            .spawn(move || worker.work(task))
+            .spawn(move || worker.work(activity, task))
             .map(drop)
     }
 
@@ -235,6 +251,11 @@ impl Workers {
         state.watched = false;
     }
 
+    /// The user code that runs at the moment, and for which session.
+    pub(super) fn activities(&self) -> Vec<(Callee, Option<String>)> {
+        self.state.lock().activities.values().filter_map(|activity| activity.now()).collect()
+    }
+
     /// Whether there are so many threads that their memory counts.
     pub(super) fn is_crowded(&self) -> bool {
         self.threads.load(Relaxed) > CROWD
@@ -292,10 +313,14 @@ fn abandon(mut work: VecDeque<Work>) {
 }
 
 /// A thread's place among the workers, given up however the thread ends.
-struct Worker(Arc<Workers>);
+struct Worker {
+    workers: Arc<Workers>,
+    number: u64,
+}
 
 impl Worker {
-    fn work(self, first: Task) {
+    fn work(self, activity: Arc<Activity>, first: Task) {
+        guard::set_activity(activity);
         let mut next = Some(first);
         while let Some(task) = next {
             task();
@@ -307,26 +332,26 @@ impl Worker {
     /// Works the queue off, if no other thread does.
     fn see_to_queue(&self) {
         {
-            let mut state = self.0.state.lock();
+            let mut state = self.workers.state.lock();
             if state.serving > 0 || state.queue.is_empty() {
                 return;
             }
             state.serving = 1;
         }
-        self.0.serve();
+        self.workers.serve();
     }
 
     /// Waits for a task. `None`: this thread is not needed any more.
     fn rest(&self) -> Option<Task> {
         {
-            let mut state = self.0.state.lock();
+            let mut state = self.workers.state.lock();
             if state.resting >= RESTING_MAX || state.hand_over.is_none() {
                 return None;
             }
             state.resting += 1;
         }
-        let task = self.0.tasks.recv_timeout(REST).ok();
-        self.0.state.lock().resting -= 1;
+        let task = self.workers.tasks.recv_timeout(REST).ok();
+        self.workers.state.lock().resting -= 1;
         task
     }
 }
@@ -334,9 +359,10 @@ impl Worker {
 impl Drop for Worker {
     fn drop(&mut self) {
         // Under the lock, so that who waits for the last one does not miss it.
-        let _state = self.0.state.lock();
-        self.0.threads.fetch_sub(1, Relaxed);
-        self.0.fewer.notify_all();
+        let mut state = self.workers.state.lock();
+        state.activities.remove(&self.number);
+        self.workers.threads.fetch_sub(1, Relaxed);
+        self.workers.fewer.notify_all();
     }
 }
 

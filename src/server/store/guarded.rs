@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use super::{super::guard, Change, Kept, Store, StoreError};
+use super::{
+    super::guard::{self, Callee},
+    Change, Kept, Store, StoreError,
+};
 
 /// A store whose panics are caught, logged, and reported as [`StoreError::Panicked`].
 pub(in crate::server) struct GuardedStore(Option<Box<dyn Store>>);
@@ -35,14 +38,15 @@ impl GuardedStore {
     ) -> Result<T, StoreError> {
         let panicked = || StoreError::Panicked { method };
         let store = self.0.as_deref_mut().ok_or_else(panicked)?;
-        guard::call(format_args!("the store's `{method}`"), || code(store)).ok_or_else(panicked)?
+        guard::call(Callee::STORE, format_args!("the store's `{method}`"), || code(store))
+            .ok_or_else(panicked)?
     }
 }
 
 impl Drop for GuardedStore {
     fn drop(&mut self) {
         let store = self.0.take();
-        guard::call(format_args!("the store's `Drop`"), || drop(store));
+        guard::call(Callee::STORE, format_args!("the store's `Drop`"), || drop(store));
     }
 }
 
@@ -54,6 +58,6 @@ impl fmt::Debug for GuardedStore {
 
 /// What the error says. Its text may be user code too.
 pub(in crate::server) fn text_of(error: StoreError) -> String {
-    guard::call(format_args!("the text of the store's error"), || error.to_string())
+    guard::call(Callee::STORE, format_args!("the text of the store's error"), || error.to_string())
         .unwrap_or_else(|| "it failed, and its error has no text".to_owned())
 }

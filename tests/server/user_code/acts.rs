@@ -199,10 +199,8 @@ fn watch_log() {
     });
 }
 
-/// Whether a line of the log has all of these.
-pub(super) fn is_logged(name: &str, what: &str, parts: &[String]) -> bool {
+/// Whether a line of the log has this, and all of these.
+pub(super) fn is_logged(what: &str, parts: &[String]) -> bool {
     let log = LOG.lock().unwrap();
-    log.iter().any(|line| {
-        line.contains(name) && line.contains(what) && parts.iter().all(|part| line.contains(part))
-    })
+    log.iter().any(|line| line.contains(what) && parts.iter().all(|part| line.contains(part)))
 }

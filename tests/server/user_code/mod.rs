@@ -52,13 +52,13 @@ fn user_code_costs_its_own_call_only(
 ) {
     let (act, begun) = Act::new(behaviour);
     let mut scene = Scene::new(place, &act);
-    let _victim = scene.provoke(place, road);
+    let victim = scene.provoke(place, road);
     next(&begun, "the call of the user's code");
     match behaviour {
         Behaviour::Panics => {
             scene.others_are_served();
             let expected = scene.log_of(place);
-            eventually("the panic is in the log", || acts::is_logged(&act.name, "panicked", &expected));
+            eventually("the panic is in the log", || acts::is_logged(&act.name, &expected));
             assert!(scene.stop(SOON), "a panic keeps the server from its end");
         }
         Behaviour::CallsEverything | Behaviour::WantsALock => {
@@ -70,6 +70,8 @@ fn user_code_costs_its_own_call_only(
             scene.others_are_served();
             // It still blocks, so this cannot be a complete stop; but a stop it is.
             assert!(!scene.stop(SOON), "the user's code has not returned");
+            let expected = scene.running_of(place, &victim);
+            assert!(acts::is_logged("has not returned", &expected), "the log does not name {expected:?}");
             act.release();
             next(&begun, "the end of the call");
         }

@@ -53,7 +53,7 @@ pub(super) struct Scene {
 /// What belongs to a client that provokes user code: it stays connected, and unanswered.
 #[allow(dead_code, reason = "kept until the test ends")]
 pub(super) struct Victim {
-    client: Option<Client>,
+    pub(super) client: Option<Client>,
     requests: Vec<Http>,
 }
 
@@ -299,7 +299,7 @@ impl Scene {
             Place::On => r#"event "act""#,
             Place::OnAny => r#"on_any (event "any")"#,
             Place::OnUnhandled => r#"event "nobody listens""#,
-            Place::OnRateLimited => r#"on_rate_limited (event "echo")"#,
+            Place::OnRateLimited => r#"on_rate_limited of event "echo""#,
             Place::ErrorText => r#"event "fail""#,
             Place::Middleware => "middleware",
             Place::OnConnect => "on_connect",
@@ -329,12 +329,37 @@ impl Scene {
             | Place::DropOfReplacedData => Some("/"),
             _ => None,
         };
-        let mut parts = vec![what.to_owned()];
+        let mut parts = vec![what.to_owned(), "panicked".to_owned()];
         parts.extend(namespace.map(|name| format!("namespace {name:?}")));
         if namespace == Some("/") || place == Place::OnDisconnectQueued {
             parts.extend(self.victim.clone());
         }
         parts
+    }
+
+    /// What the log must say of code in this place that a stop did not wait for.
+    pub(super) fn running_of(&self, place: Place, victim: &Victim) -> Vec<String> {
+        let what = match place {
+            Place::On => r#"the handler of event "act" of namespace "/""#,
+            Place::OnAny => r#"on_any of namespace "/""#,
+            Place::OnUnhandled => r#"on_unhandled of namespace "/""#,
+            Place::OnRateLimited => r#"on_rate_limited of namespace "/""#,
+            Place::ErrorText => r#"the handler of event "fail" of namespace "/""#,
+            Place::Middleware => r#"a middleware of namespace "/middleware""#,
+            Place::OnConnect => r#"on_connect of namespace "/connect""#,
+            Place::OnDisconnecting => r#"on_disconnecting of namespace "/disconnect""#,
+            Place::OnDisconnect | Place::OnDisconnectQueued => r#"on_disconnect of namespace "/disconnect""#,
+            Place::Acknowledgement | Place::AcknowledgementTimeout => "acknowledgement callback",
+            Place::DropOfData => "Drop",
+            Place::DropOfReplacedData => r#"the handler of event "replace" of namespace "/""#,
+            Place::AllowRequest => "allow_request",
+            Place::Exempt => "exempt_from_ip_limit",
+            Place::Route => "a route",
+            Place::EngineOpen | Place::EngineMessage | Place::EngineClose => "Engine.IO endpoint",
+        };
+        let session = victim.client.as_ref().filter(|_| place != Place::DropOfData);
+        let session = session.map(|client| format!("session {}", &client.open.sid[..6]));
+        [what.to_owned()].into_iter().chain(session).collect()
     }
 
     /// Whoever has nothing to do with it gets everything that a server gives.
