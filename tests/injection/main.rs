@@ -157,7 +157,7 @@ fn a_store_that_fails(#[case] injected: &str, #[case] clients: usize) {
     let path = std::env::temp_dir().join(format!("tinysio-{}-{}", std::process::id(), injected.len()));
     // It may not be there.
     let _ = std::fs::remove_file(&path);
-    let server = Served::traced(injected, &["--store", path.to_str().unwrap()]);
+    let server = Served::traced(injected, &["--store", path.to_str().unwrap(), "--store-optional"]);
     for _ in 0..clients {
         for road in ROADS {
             talk(server.port, road).unwrap();

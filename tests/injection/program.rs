@@ -88,8 +88,9 @@ impl Served {
         }
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let port = lines.by_ref().map_while(Result::ok).find_map(|line| {
-            let (_, port) = line.strip_prefix("Starting Socket.IO server on ")?.rsplit_once(':')?;
-            port.trim_end_matches('/').parse().ok()
+            let (_, port) = line.split_once("Starting Socket.IO server on http://127.0.0.1:")?;
+            // In JSON there is more behind it.
+            port.split('"').next()?.parse().ok()
         });
         spawn(move || lines.for_each(drop));
         let port = port.unwrap_or_else(|| panic!("no port: {}", errors.lock().unwrap()));

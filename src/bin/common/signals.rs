@@ -1,10 +1,14 @@
 //! The signals that ask a program to end: SIGINT, SIGTERM and SIGHUP.
 
-use std::{fs, thread};
+use std::{
+    fs,
+    io::{self, PipeReader, Read},
+    thread,
+};
 
 use signal_hook::{
     consts::{SIGHUP, SIGINT, SIGTERM},
-    iterator::Signals,
+    low_level::pipe,
 };
 
 use super::exit::{Failure, no_thread};
@@ -16,13 +20,26 @@ pub(crate) fn handle(mut handler: impl FnMut() + Send + 'static) -> Result<(), F
     if !is_ignored(SIGHUP) {
         wanted.push(SIGHUP);
     }
-    let mut signals = Signals::new(wanted)
+    let mut signals = register(&wanted)
         .map_err(|error| Failure::Failed(format!("cannot install the handlers of signals: {error}")))?;
     thread::Builder::new()
         .name("signals".into())
-        .spawn(move || signals.forever().for_each(|_| handler()))
+        .spawn(move || {
+            while signals.read_exact(&mut [0]).is_ok() {
+                handler();
+            }
+        })
         .map(drop)
         .map_err(|error| no_thread("signals", &error))
+}
+
+/// A pipe with a byte for each signal.
+fn register(wanted: &[i32]) -> io::Result<PipeReader> {
+    let (reader, writer) = io::pipe()?;
+    for &signal in wanted {
+        pipe::register(signal, writer.try_clone()?)?;
+    }
+    Ok(reader)
 }
 
 /// Whether this process was started with the signal ignored. Without `/proc` nobody can tell, and it counts as not ignored.
