@@ -44,12 +44,18 @@ pub mod client;
 pub mod fuzzing;
 mod outcome;
 pub mod proto;
+mod random;
 pub mod server;
 mod sys;
 
 pub use bytes::Bytes;
 pub use client::Client;
 pub use outcome::Outcome;
+pub use proto::{
+    CloseReason,
+    engine::TransportKind,
+    socket::{Arg, Args, EncodeError, OwnedArgs},
+};
 pub use serde_json::value::RawValue;
 pub use server::Server;
 

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    fmt,
+    fmt, io,
     net::{IpAddr, SocketAddr, ToSocketAddrs},
     path::Path,
     sync::Arc,
@@ -33,7 +33,7 @@ use super::{
     recovery::{ConnectionStateRecovery, Recovery},
     refused::Refusals,
     retried::Retried,
-    session::Registry,
+    session::{self, Registry},
     socket_file,
     stats::{Stats, StatsWatch},
     store::{self, GuardedStore, Kept, Store},
@@ -301,6 +301,17 @@ impl Builder {
     }
 
     /// Answers plain HTTP requests for this path, on the connection's thread. Request bodies are not read.
+    ///
+    /// ```
+    /// use tinysio::server::{Header, Response, Server, StatusCode};
+    ///
+    /// let builder = Server::builder().route("/version", |request| match request.query() {
+    ///     "" => Response::from_string(r#"{"version":"1.2.3"}"#)
+    ///         .with_header("Content-Type: application/json".parse::<Header>().expect("a header")),
+    ///     _ => Response::from_string("no query, please\n").with_status_code(StatusCode(400)),
+    /// });
+    /// # drop(builder);
+    /// ```
     pub fn route(
         mut self,
         path: &str,
@@ -340,6 +351,9 @@ impl Builder {
         if store.is_some() {
             config.connection_state_recovery.get_or_insert_default();
         }
+        // Every session needs some; to find out now is better than to answer each handshake with 500.
+        session::new_id()
+            .map_err(|error| io::Error::other(format!("no randomness for session ids: {error}")))?;
         let local_addr = match &listener {
             Listener::Tcp(listener) => Some(listener.local_addr()?),
             Listener::Unix { .. } => None,

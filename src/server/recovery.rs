@@ -38,6 +38,7 @@ use crate::{
         CloseReason,
         socket::{Encoded, Offset},
     },
+    random,
     sys::{
         channel::{Receiver, Sender, bounded},
         time::Instant,
@@ -854,7 +855,7 @@ impl Recovery {
 
 /// With no randomness it is 0: then a client that comes from an earlier process of such a box may not be told of a gap.
 fn random_life() -> u32 {
-    getrandom::u32().unwrap_or_default()
+    random::u32().unwrap_or_default()
 }
 
 /// A namespace's member by its seat.

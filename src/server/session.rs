@@ -34,6 +34,7 @@ use crate::{
         engine::{Heard, TransportKind},
         socket::Encoded,
     },
+    random,
     sys::{
         sync::{
             Condvar, Mutex, OnceLock,
@@ -49,9 +50,9 @@ use crate::{
 /// A new session or socket id: 20 characters of base64url, 120 bits from the operating system, as the official
 /// server's are long.
 pub(super) fn new_id() -> Result<String, getrandom::Error> {
-    let mut random = [0; 15];
-    getrandom::fill(&mut random)?;
-    Ok(URL_SAFE_NO_PAD.encode(random))
+    let mut bytes = [0; 15];
+    random::fill(&mut bytes)?;
+    Ok(URL_SAFE_NO_PAD.encode(bytes))
 }
 
 /// What the first request of a session said: the official `socket.handshake`.

@@ -83,7 +83,7 @@ const FIRST_LIFE_MAX: u32 = Kept::LIFE_MAX / 2;
 /// Of a new store. Clients keep their last offset when the file goes, until they have received something of the new one's; if it
 /// began like the old one, that would say that they have what they have not. 1 where there is no randomness.
 fn first_life() -> u32 {
-    1 + getrandom::u32().unwrap_or_default() % FIRST_LIFE_MAX
+    1 + crate::random::u32().unwrap_or_default() % FIRST_LIFE_MAX
 }
 
 /// The life that an opening begins. `last`: the one before, 0 for none.

@@ -1,0 +1,45 @@
+//! Randomness of the operating system, also where there is no `/dev`.
+
+/// Fills `bytes`.
+///
+/// `getrandom` looks up the C library's function by name at run time. A static glibc has no such table of names, so there it
+/// would be left with `/dev/urandom`, which a root directory without devices does not have. The system call needs neither.
+pub(crate) fn fill(bytes: &mut [u8]) -> Result<(), getrandom::Error> {
+    getrandom::fill(bytes).or_else(|error| by_system_call(bytes).ok_or(error))
+}
+
+/// A random number.
+pub(crate) fn u32() -> Result<u32, getrandom::Error> {
+    let mut bytes = [0; 4];
+    fill(&mut bytes)?;
+    Ok(u32::from_ne_bytes(bytes))
+}
+
+/// `None`: the kernel is older than 3.17, or a sandbox refuses the call.
+fn by_system_call(bytes: &mut [u8]) -> Option<()> {
+    let mut filled = 0;
+    while filled < bytes.len() {
+        match rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty()) {
+            Ok(count) => filled += count,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(_) => return None,
+        }
+    }
+    Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_system_call_alone_is_enough() {
+        let draw = || {
+            let mut bytes = [0; 1_000];
+            by_system_call(&mut bytes).expect("the kernel of this machine has the call");
+            bytes
+        };
+        assert_ne!(draw(), draw());
+        assert!(draw()[990..].iter().any(|&byte| byte != 0), "the end was not filled");
+    }
+}
