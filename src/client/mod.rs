@@ -89,7 +89,11 @@ pub use socket::{Delivery, Socket};
 pub use stats::{ConnectionState, Stats, Status};
 
 pub use crate::outcome::Outcome;
-pub use crate::proto::{CloseReason, engine::TransportKind, socket::OwnedArgs};
+pub use crate::proto::{
+    CloseReason,
+    engine::TransportKind,
+    socket::{Arg, Args, EncodeError, OwnedArgs},
+};
 
 /// How long [`Handle::disconnect`] writes what was emitted before it.
 const DISCONNECT_TIME: Duration = Duration::from_millis(700);

@@ -105,3 +105,12 @@ pub use stats::{Stats, StatsWatch};
 pub use store::FileStore;
 pub use store::{Change, Kept, KeptAnswer, KeptPacket, KeptSession, MemoryStore, Stay, Store, StoreError};
 pub use stream::Peer;
+
+pub use crate::{
+    outcome::Outcome,
+    proto::{
+        CloseReason,
+        engine::TransportKind,
+        socket::{Arg, Args, EncodeError, OwnedArgs},
+    },
+};
