@@ -6,10 +6,12 @@
 use std::{
     path::{Path, PathBuf},
     process::Command,
+    time::Duration,
 };
 
 use parking_lot::Mutex;
 use rstest::rstest;
+use tinysio::server::Server;
 
 /// One judge at a time: each keeps both cores of a small machine busy.
 static BENCH: Mutex<()> = Mutex::new(());
@@ -41,6 +43,39 @@ fn judge(#[case] interpreter: &str, #[case] needs: &str, #[case] script: &str) {
     assert!(output.status.success(), "{script}: {verdict}\n{}\n{errors}", failures.join("\n"));
     println!("{script}: {verdict}");
     assert!(verdict.contains("passed"), "{script} ended without a verdict: {text}\n{errors}");
+}
+
+/// A handler may block, for however long: its client's heartbeat goes on, and the acknowledgement arrives.
+#[rstest]
+#[case::socket_io_client("node", "slow-handler.mjs")]
+#[case::python(".venv/bin/python", "slow_handler.py")]
+#[ignore = "needs Node and Python"]
+fn a_handler_runs_for_longer_than_the_heartbeat_allows_silence(
+    #[case] interpreter: &str,
+    #[case] script: &str,
+    #[values("polling", "websocket", "upgrade")] transport: &str,
+) {
+    let server = Server::builder()
+        .ping_interval(Duration::from_millis(300))
+        .ping_timeout(Duration::from_millis(500))
+        .namespace("/", |ns| {
+            ns.on("echo", |_, event| event.ack(event.args()));
+            ns.on("sleep", |_, event| {
+                std::thread::sleep(Duration::from_millis(event.arg(0).expect("a number")));
+                event.ack(event.args())
+            });
+        })
+        .listen("127.0.0.1:0")
+        .expect("the server starts");
+    let url = format!("http://{}", server.local_addr().expect("a TCP server"));
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop");
+    let _turn = BENCH.lock();
+    let output = Command::new(program(&folder, interpreter))
+        .current_dir(&folder)
+        .args([script, &url, transport, "3000"])
+        .output()
+        .expect("tests/interop/README.md says how to install it");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// A path is taken in the judges' folder, a bare name from `PATH`.
