@@ -64,15 +64,13 @@ pub(super) fn run(core: &Arc<Core>, jobs: &Jobs) {
 impl Core {
     /// Waits until there is something to do.
     fn errand(&self) -> Errand {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         loop {
             if let Some(errand) = self.next_errand(&mut state) {
                 return errand;
             }
-            match state.next_time() {
-                Some(time) => drop(self.changed.wait_until(&mut state, time)),
-                None => self.changed.wait(&mut state),
-            }
+            let time = state.next_time();
+            state.wait(&self.changed, time);
         }
     }
 
@@ -175,7 +173,7 @@ fn attempt(core: &Arc<Core>, jobs: &Jobs) {
 impl Core {
     /// Hangs the attempt on `lifeline` and says which transports to try. `None`: nobody wants it any more.
     fn begin(&self, lifeline: &Arc<Lifeline>) -> Option<Vec<TransportKind>> {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         if state.target != Target::Up {
             state.phase = Phase::Idle;
             return None;
@@ -216,7 +214,7 @@ fn connect_packet(core: &Core, space: &Space) -> Result<Encoded, AuthFailure> {
             Some(raw)
         }
     };
-    let mut own = core.state.lock().spaces[space.index].recovery.remembered();
+    let mut own = core.lock().spaces[space.index].recovery.remembered();
     own.extend(core.rid.clone().map(|rid| ("rid", rid)));
     let payload = payload(own, auth).map_err(|error| useless(&error))?;
     Outgoing::connect(&space.name).encode(&payload).map_err(|error| AuthFailure::Useless(error.into()))
@@ -240,7 +238,7 @@ fn probe(core: &Arc<Core>, epoch: u64) {
 
 impl Core {
     fn begin_probe(&self, epoch: u64, lifeline: &Arc<Lifeline>) -> Option<(String, u32)> {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         let session = state.session(epoch).filter(|session| session.closing.is_none())?;
         let before = std::mem::replace(&mut session.upgrade, Upgrade::Probing(lifeline.clone()));
         let retries = if let Upgrade::Wanted { retries, .. } = before { retries } else { 0 };
@@ -250,14 +248,14 @@ impl Core {
     /// The probe was cut for the sake of something else, or it failed after that: it is begun again. A server may
     /// refuse a second WebSocket until it has noticed the end of the first one.
     fn probe_again(&self, epoch: u64, delay: Option<Duration>, retries: u32) {
-        if let Some(session) = self.state.lock().session(epoch) {
+        if let Some(session) = self.lock().session(epoch) {
             session.upgrade = Upgrade::Wanted { after: delay.map(from_now), retries };
         }
     }
 
     /// The probe has its outcome: `link` moves over, or stays.
     fn probed(&self, epoch: u64, websocket: Option<WebSocket>) {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         let Some(lifeline) = state.lifeline.clone() else { return };
         let Some(session) = state.session(epoch) else { return };
         session.upgrade = match websocket {

@@ -2,11 +2,13 @@
 //!
 //! ```text
 //!   lock order     state ─► handlers' queue          (the handlers' tables are locked alone)
-//!   never locked   while a handler or the auth function runs, or while anything is read, written or waited for
+//!   never locked   while a handler, the auth function or a logger runs, or while anything is read, written or waited for
 //! ```
 
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
+    fmt,
+    ops::{Deref, DerefMut},
     sync::{
         Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
@@ -89,6 +91,8 @@ pub(super) struct State {
     pub(super) stats: Stats,
     /// Threads that have not ended yet.
     pub(super) threads: usize,
+    /// What is to be logged once the state is unlocked.
+    notes: Vec<(log::Level, String)>,
 }
 
 /// What the user wants.
@@ -261,7 +265,52 @@ pub(super) struct Queued {
     pub(super) expires: Option<Instant>,
 }
 
+/// The state, locked. What is noted meanwhile is logged when it is unlocked: a logger is anybody's code, which may block,
+/// or call the client.
+pub(super) struct Locked<'c>(MutexGuard<'c, State>);
+
+impl Deref for Locked<'_> {
+    type Target = State;
+    fn deref(&self) -> &State {
+        &self.0
+    }
+}
+
+impl DerefMut for Locked<'_> {
+    fn deref_mut(&mut self) -> &mut State {
+        &mut self.0
+    }
+}
+
+impl Locked<'_> {
+    /// Waits until `changed` is notified, or until `deadline`, in which case it is `false`.
+    pub(super) fn wait(&mut self, changed: &Condvar, deadline: Option<Instant>) -> bool {
+        match deadline {
+            Some(deadline) => !changed.wait_until(&mut self.0, deadline).timed_out(),
+            None => {
+                changed.wait(&mut self.0);
+                true
+            }
+        }
+    }
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        let notes = std::mem::take(&mut self.0.notes);
+        if !notes.is_empty() {
+            MutexGuard::unlocked(&mut self.0, || {
+                notes.into_iter().for_each(|(level, note)| log::log!(level, "{note}"));
+            });
+        }
+    }
+}
+
 impl Core {
+    pub(super) fn lock(&self) -> Locked<'_> {
+        Locked(self.state.lock())
+    }
+
     pub(super) fn new(config: Config, dialer: Dialer) -> std::io::Result<Self> {
         let state = State {
             target: Target::Down,
@@ -283,6 +332,7 @@ impl Core {
             last_error: None,
             stats: Stats::default(),
             threads: 0,
+            notes: Vec::new(),
         };
         let rid = (config.retries > 0).then(new_rid).transpose()?;
         Ok(Self {
@@ -320,30 +370,25 @@ impl Core {
     pub(super) fn wait_for<T>(
         &self,
         deadline: Option<Instant>,
-        mut done: impl FnMut(&mut MutexGuard<'_, State>) -> Option<T>,
+        mut done: impl FnMut(&mut State) -> Option<T>,
     ) -> Option<T> {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         loop {
             if let Some(value) = done(&mut state) {
                 return Some(value);
             }
-            match deadline {
-                None => self.changed.wait(&mut state),
-                Some(deadline) => {
-                    if self.changed.wait_until(&mut state, deadline).timed_out() {
-                        return done(&mut state);
-                    }
-                }
+            if !state.wait(&self.changed, deadline) {
+                return done(&mut state);
             }
         }
     }
 
     pub(super) fn stats(&self) -> Stats {
-        self.state.lock().stats.clone()
+        self.lock().stats.clone()
     }
 
     pub(super) fn status(&self) -> Status {
-        let state = self.state.lock();
+        let state = self.lock();
         let session = state.session.as_ref();
         let next = match (state.target, state.phase) {
             (Target::Up, Phase::Waiting(until)) => Some(until.saturating_duration_since(Instant::now())),
@@ -379,6 +424,13 @@ impl State {
     /// The session, if it is the one of this number.
     pub(super) fn session(&mut self, epoch: u64) -> Option<&mut Session> {
         self.session.as_mut().filter(|session| session.epoch == epoch)
+    }
+
+    /// Logs when the state is unlocked.
+    pub(super) fn log(&mut self, level: log::Level, text: fmt::Arguments<'_>) {
+        if level <= log::max_level() {
+            self.notes.push((level, text.to_string()));
+        }
     }
 
     /// Notes an error of the connection.
@@ -459,11 +511,11 @@ pub(super) fn spawn(
     struct Leaving(Arc<Core>);
     impl Drop for Leaving {
         fn drop(&mut self) {
-            self.0.state.lock().threads -= 1;
+            self.0.lock().threads -= 1;
             self.0.changed.notify_all();
         }
     }
-    core.state.lock().threads += 1;
+    core.lock().threads += 1;
     let leaving = Leaving(core.clone());
     std::thread::Builder::new().name(name.to_owned()).stack_size(stack).spawn(move || {
         let _leaving = leaving;
@@ -479,7 +531,7 @@ impl Core {
     pub(super) fn place(&self, space: Option<&Space>) -> String {
         let server = self.dialer.endpoint.name();
         let Some(space) = space else { return format!("client of {server}") };
-        let id = self.state.lock().spaces[space.index].membership.id().map(str::to_owned);
+        let id = self.lock().spaces[space.index].membership.id().map(str::to_owned);
         format!(
             "client of {server}: socket {} of namespace {:?}",
             id.as_deref().unwrap_or("(not joined)"),

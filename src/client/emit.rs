@@ -60,7 +60,7 @@ impl Core {
         if let Some(error) = &space.invalid {
             return Err(error.clone());
         }
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         let state = &mut *state;
         if state.target == Target::Gone {
             return Err(Error::Closed);
@@ -138,7 +138,7 @@ impl Core {
 
     /// Answers an event of the server's, in the session that brought it.
     pub(super) fn answer(&self, space: &Space, epoch: u64, encoded: Encoded) -> Result<(), Error> {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         if state.target == Target::Gone {
             return Err(Error::Closed);
         }
@@ -158,7 +158,7 @@ impl Core {
         for kept in state.offline.drain(index) {
             let Some(session) = &mut state.session else { return };
             if let Err(error) = session.check_size(&kept.encoded) {
-                log::warn!("a buffered event is thrown away: {error}");
+                state.log(log::Level::Warn, format_args!("a buffered event is thrown away: {error}"));
                 state.stats.dropped += 1;
                 self.fail_ack(state, index, kept.ack, &error);
                 continue;
@@ -188,7 +188,8 @@ impl Core {
             };
             // Queued when this was not known. The server would end the session for it, and the next one, again and again.
             if let Err(error) = session.check_size(&first.encoded) {
-                log::warn!("an event in the queue of retries is thrown away: {error}");
+                let note = format_args!("an event in the queue of retries is thrown away: {error}");
+                state.log(log::Level::Warn, note);
                 self.give_up(state, index, &error);
                 continue;
             }
@@ -313,7 +314,7 @@ impl Core {
 
     /// A thread has stopped waiting.
     pub(super) fn give_up_ack(&self, index: usize, id: u64) {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         let of = &mut state.spaces[index];
         match of.acks.get_mut(&id) {
             // Its tries go on.
@@ -328,13 +329,13 @@ impl Core {
 
     /// When the `events` thread has to look at the acknowledgements.
     pub(super) fn next_ack_deadline(&self) -> Option<Instant> {
-        self.state.lock().timers.first().map(|(deadline, ..)| *deadline)
+        self.lock().timers.first().map(|(deadline, ..)| *deadline)
     }
 
     /// Fails the callbacks whose time is over.
     pub(super) fn expire_acks(self: &Arc<Self>) {
         let now = Instant::now();
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         while let Some(&(deadline, index, id)) = state.timers.first() {
             if deadline > now {
                 return;

@@ -392,5 +392,5 @@ fn run(core: &Core, what: &str, space: Option<&Space>, handler: impl FnOnce() ->
             log::error!("{}: the handler of {what:?} panicked: {panic}", core.place(space));
         }
     }
-    core.state.lock().stats.errors += 1;
+    core.lock().stats.errors += 1;
 }

@@ -276,7 +276,7 @@ impl Handle {
         if !target.starts_with('/') || target.parse::<::http::Uri>().is_err() {
             return Err(Error::Invalid(format!("{target:?} is no path of a URL")));
         }
-        if self.core.state.lock().target == Target::Gone {
+        if self.core.lock().target == Target::Gone {
             return Err(Error::Closed);
         }
         let lifeline = Lifeline::new().map(Arc::new).map_err(no_resources)?;

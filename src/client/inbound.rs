@@ -125,7 +125,7 @@ impl Inbound {
     /// Answers a ping (EIO "Heartbeat"), ahead of what waits. One answer is enough for several pings: a server waits for
     /// one at a time.
     fn pong(&self, data: &str) {
-        let mut state = self.core.state.lock();
+        let mut state = self.core.lock();
         if let Some(session) = state.session(self.epoch) {
             session.pong = Some(Encoded::text(&format!("3{data}")));
             self.core.wake_link(session);
@@ -133,7 +133,7 @@ impl Inbound {
     }
 
     fn route(&self, packet: Packet<'_>, size: usize) -> Result<(), Broken> {
-        let mut state = self.core.state.lock();
+        let mut state = self.core.lock();
         let state = &mut *state;
         if state.session(self.epoch).is_none() {
             return Ok(());

@@ -42,10 +42,10 @@ impl Core {
     ///
     /// Gives the number of attempts decided so far.
     pub(super) fn start(&self) -> Result<u64, Error> {
-        if self.state.lock().spaces.is_empty() {
+        if self.lock().spaces.is_empty() {
             self.space(&self.dialer.endpoint.namespace);
         }
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         let state = &mut *state;
         match state.target {
             Target::Gone => return Err(Error::Closed),
@@ -70,7 +70,7 @@ impl Core {
 
     /// An attempt succeeded. `None`: nobody wants the session any more.
     pub(super) fn opened(&self, opened: &Opened, lifeline: &Arc<Lifeline>, begun: Instant) -> Option<u64> {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         if state.target != Target::Up || lifeline.is_cut() {
             state.phase = Phase::Idle;
             state.lifeline = None;
@@ -110,7 +110,7 @@ impl Core {
     /// An attempt failed. One that [`disconnect`](Self::disconnect) has cut is no failure: whoever has begun to connect
     /// again since then gets an attempt at once.
     pub(super) fn failed(&self, error: &Error, lifeline: Option<&Lifeline>) {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         state.phase = Phase::Idle;
         state.lifeline = None;
         if state.target == Target::Up && !lifeline.is_some_and(Lifeline::is_cut) {
@@ -121,7 +121,7 @@ impl Core {
     }
 
     fn verdict(&self, state: &mut State, error: &Error) {
-        log::info!("no connection: {error}");
+        state.log(log::Level::Info, format_args!("no connection: {error}"));
         state.note(error);
         state.verdicts += 1;
         state.verdict = Some(error.clone());
@@ -147,7 +147,8 @@ impl Core {
         }
         let delay = delay(config.delay, config.delay_max, config.randomization, state.attempts, random());
         state.phase = Phase::Waiting(from_now(delay));
-        log::debug!("attempt {} in {delay:?}", state.attempts + 1);
+        let attempt = state.attempts + 1;
+        state.log(log::Level::Debug, format_args!("attempt {attempt} in {delay:?}"));
         self.events.push(Item::Scheduled(state.attempts + 1, delay));
     }
 
@@ -183,7 +184,7 @@ impl Core {
         if let Some(unfinished) = over {
             return if unfinished { unwritten } else { Ok(()) };
         }
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         let flushed =
             state.session(epoch).is_none_or(|session| session.closing.is_some_and(|closing| closing.flushed));
         if let Some(lifeline) = &state.lifeline {
@@ -194,7 +195,7 @@ impl Core {
 
     /// Begins to end everything; gives the session that is ending.
     fn go_down(&self, by: Instant) -> Result<Option<u64>, Error> {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         let state = &mut *state;
         if state.target == Target::Gone {
             return Err(Error::Closed);
@@ -237,7 +238,7 @@ impl Core {
     ///
     /// `farewell` cuts what it tells the server afterwards.
     pub(super) fn ended(&self, epoch: u64, end: End, farewell: Option<Arc<Lifeline>>) {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         let state = &mut *state;
         let Some(mut session) = state.session.take_if(|session| session.epoch == epoch) else { return };
         let closing = session.closing;
@@ -245,7 +246,7 @@ impl Core {
             state.unfinished = Some(epoch);
         }
         let reason = closing.map_or(end.reason, |closing| closing.reason);
-        log::info!("connection ended: {reason}");
+        state.log(log::Level::Info, format_args!("connection ended: {reason}"));
         if let Upgrade::Probing(lifeline) = &session.upgrade {
             self.cut(lifeline);
         }
@@ -273,14 +274,14 @@ impl Core {
 
     /// Everything that was emitted before the disconnect is written.
     pub(super) fn flushed(&self, epoch: u64) {
-        if let Some(closing) = self.state.lock().session(epoch).and_then(|session| session.closing.as_mut()) {
+        if let Some(closing) = self.lock().session(epoch).and_then(|session| session.closing.as_mut()) {
             closing.flushed = true;
         }
     }
 
     /// Ends the threads: after what is under way, with nothing more to come.
     pub(super) fn go(&self) {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         state.target = Target::Gone;
         for index in 0..state.spaces.len() {
             self.leave(&mut state, index, CloseReason::IoClientDisconnect);

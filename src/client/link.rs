@@ -91,7 +91,7 @@ pub(super) fn run(core: &Arc<Core>, jobs: &Receiver<Job>, polls: Option<&Sender<
 impl Core {
     /// The `poll` thread has ended.
     pub(super) fn poll_ended(&self, epoch: u64, end: PollEnd) {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         let failed = end.result.is_err();
         let Some(session) = state.session(epoch) else { return };
         session.poll_end = Some(end);
@@ -325,7 +325,7 @@ impl<'c> Link<'c> {
 
     fn post(&mut self, lane: &Lane, target: &str) -> Result<(), End> {
         let max = {
-            let mut state = self.core.state.lock();
+            let mut state = self.core.lock();
             state.session(self.epoch).and_then(|session| session.max_payload)
         };
         let body = polling::payload(&mut self.pending, max.unwrap_or(usize::MAX));
@@ -392,7 +392,7 @@ impl<'c> Link<'c> {
 
     fn end(&self, reason: CloseReason, detail: &str) -> End {
         let transport = {
-            let mut state = self.core.state.lock();
+            let mut state = self.core.lock();
             state.session(self.epoch).map_or(TransportKind::Websocket, |session| session.transport)
         };
         let error = Error::Unreachable { transport, step: Step::Transfer, detail: detail.into() };

@@ -31,7 +31,7 @@ impl Core {
     pub(super) fn space(&self, name: &str) -> Arc<Space> {
         let slash = if name.starts_with('/') { "" } else { "/" };
         let name = format!("{slash}{name}");
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         if let Some(known) = state.spaces.iter().find(|known| *known.space.name == *name) {
             return known.space.clone();
         }
@@ -63,7 +63,7 @@ impl Core {
         if let Some(error) = &space.invalid {
             return Err(error.clone());
         }
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         if state.target == Target::Gone {
             return Err(Error::Closed);
         }
@@ -77,7 +77,7 @@ impl Core {
 
     /// The CONNECT of a namespace goes out, with the auth payload or the error that it gave.
     pub(super) fn join(&self, epoch: u64, index: usize, connect: Result<Encoded, AuthFailure>) {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         let state = &mut *state;
         let Some(session) = state.session.as_mut().filter(|session| session.epoch == epoch) else { return };
         let of = &mut state.spaces[index];
@@ -128,8 +128,8 @@ impl Core {
         let early = of.recovery.connected(&welcome);
         of.membership = Membership::Joined(welcome.sid);
         let how = if of.recovery.recovered { "recovered" } else { "joined" };
-        log::info!("{how} {}", of.space.name);
         let space = of.space.clone();
+        state.log(log::Level::Info, format_args!("{how} {}", space.name));
         let first = state.session.as_mut().filter(|session| !session.joined).map(|session| {
             session.joined = true;
             session.begun
@@ -157,7 +157,7 @@ impl Core {
         let transport = state.session.as_ref().map_or(TransportKind::Websocket, |session| session.transport);
         let detail = "CONNECT without an id: a server of Socket.IO v2?".into();
         let error = Error::Handshake { transport, status: None, detail };
-        log::warn!("{}: {error}", space.name);
+        state.log(log::Level::Warn, format_args!("{}: {error}", space.name));
         state.note(&error);
         if !state.spaces[index].is_joined() {
             state.verdicts += 1;
@@ -189,7 +189,8 @@ impl Core {
     /// A namespace cannot be joined, or no longer, and is not tried again.
     pub(super) fn refused(&self, state: &mut State, index: usize, error: Error) {
         state.note(&error);
-        log::warn!("{}: {error}", state.spaces[index].space.name);
+        let name = state.spaces[index].space.name.clone();
+        state.log(log::Level::Warn, format_args!("{name}: {error}"));
         self.leave(state, index, CloseReason::IoServerDisconnect);
         state.verdicts += 1;
         state.verdict = Some(error.clone());
@@ -217,31 +218,34 @@ impl Core {
         of.recovery.forget_early();
         of.join_after = None;
         if reason == CloseReason::IoClientDisconnect {
-            self.forget_events(of);
+            self.forget_events(state, index);
         }
         if matches!(was, Membership::Joined(_)) {
-            self.events.push(Item::Disconnect(of.space.clone(), reason));
+            self.events.push(Item::Disconnect(state.spaces[index].space.clone(), reason));
         }
         self.fail_acks(state, index, reason);
     }
 
     /// Who disconnects wants no more events, as with the official client: those that wait for their handlers are thrown
     /// away.
-    fn forget_events(&self, of: &mut SpaceState) {
+    fn forget_events(&self, state: &mut State, index: usize) {
+        let of = &mut state.spaces[index];
         let (forgotten, wake) = self.events.forget(&of.space);
         if wake {
             self.link_bell.ring();
         }
         if forgotten > 0 {
-            log::debug!("{forgotten} events of {} are thrown away after the disconnect", of.space.name);
             // They count as received: a session that went on behind them would lack them.
             of.recovery = Recovery::default();
+            let name = of.space.name.clone();
+            let note = format_args!("{name}: {forgotten} events are thrown away after the disconnect");
+            state.log(log::Level::Debug, note);
         }
     }
 
     /// Leaves one namespace.
     pub(super) fn part(&self, space: &Space) -> bool {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         let state = &mut *state;
         state.spaces[space.index].active = false;
         if state.is_deserted() {

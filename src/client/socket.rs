@@ -70,13 +70,13 @@ impl Socket {
     /// The id that the server gave this membership, while joined.
     #[must_use]
     pub fn id(&self) -> Option<String> {
-        self.core().state.lock().spaces[self.space.index].membership.id().map(str::to_owned)
+        self.core().lock().spaces[self.space.index].membership.id().map(str::to_owned)
     }
 
     /// Whether the namespace is joined.
     #[must_use]
     pub fn is_connected(&self) -> bool {
-        self.core().state.lock().spaces[self.space.index].is_joined()
+        self.core().lock().spaces[self.space.index].is_joined()
     }
 
     /// Official `recovered`: whether the last CONNECT went on with the session before it (connection state recovery, when
@@ -95,7 +95,7 @@ impl Socket {
     /// ```
     #[must_use]
     pub fn recovered(&self) -> bool {
-        self.core().state.lock().spaces[self.space.index].recovery.recovered
+        self.core().lock().spaces[self.space.index].recovery.recovered
     }
 
     /// Joins the namespace again after it was left, removed or refused, with fresh auth; connects the client if need be,

@@ -43,7 +43,7 @@ impl Core {
     /// While `paused`, only pongs are taken.
     pub(super) fn take_work(&self, epoch: u64, pending: &mut VecDeque<Frame>, paused: bool) -> Work {
         let now = Instant::now();
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         let state = &mut *state;
         let retry = self.retry(state, now);
         let Some(session) = state.session.as_mut().filter(|session| session.epoch == epoch) else {
@@ -78,14 +78,14 @@ impl Core {
 
     /// Takes the WebSocket that is ready.
     pub(super) fn take_upgrade(&self, epoch: u64) -> Option<Box<WebSocket>> {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         let session = state.session(epoch)?;
         let Upgrade::Ready(websocket) = std::mem::replace(&mut session.upgrade, Upgrade::Settled) else {
             return None;
         };
         session.transport = TransportKind::Websocket;
         state.upgraded = true;
-        log::info!("upgraded to websocket");
+        state.log(log::Level::Info, format_args!("upgraded to websocket"));
         Some(websocket)
     }
 }

@@ -12,7 +12,7 @@ use std::{
 
 use rstest::rstest;
 use tinysio::{
-    client::{Builder, Client, ConnectionState, Error, OwnedArgs, Socket},
+    client::{Builder, Client, ConnectionState, Error, Handle, OwnedArgs, Socket},
     server::Config,
 };
 
@@ -98,6 +98,9 @@ type Act = Box<dyn Fn() + Send + Sync>;
 /// What the log has said, of all tests of this process.
 static LOG: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
+/// A client that the logger calls with every line, as one that sends the log somewhere would.
+static CLIENT: Mutex<Option<Handle>> = Mutex::new(None);
+
 struct Logger;
 
 impl log::Log for Logger {
@@ -106,6 +109,10 @@ impl log::Log for Logger {
     }
     fn log(&self, record: &log::Record<'_>) {
         LOG.lock().unwrap().push(record.args().to_string());
+        let client = CLIENT.lock().unwrap().clone();
+        if let Some(client) = client {
+            let _ = (client.status(), client.stats(), client.socket("/").emit_volatile("log", "a line"));
+        }
     }
     fn flush(&self) {}
 }
@@ -584,4 +591,38 @@ fn what_closures_hold_may_panic_when_it_is_dropped() {
     }
     let told = LOG.lock().unwrap().iter().filter(|line| line.contains("Drop of what a handler")).count();
     assert!(told >= 3 * 10, "{told} destructors' panics are in the log");
+}
+
+#[test]
+fn a_logger_may_call_the_client() {
+    // In a process of its own, whose log is all about one client.
+    if !alone() {
+        return;
+    }
+    keep_log();
+    log::set_max_level(log::LevelFilter::Trace);
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let client = quick(&format!("http://{address}")).build().unwrap();
+    *CLIENT.lock().unwrap() = Some(client.handle().clone());
+    let (socket, nobody) = (client.socket("/"), client.socket("/nobody"));
+    let says = |what: &str| {
+        until(what, || LOG.lock().unwrap().iter().any(|line| line.contains(what)));
+    };
+    client.start().unwrap();
+    says("no connection");
+    let mut served = Some(server(&address));
+    says("joined /");
+    says("Invalid namespace");
+    says("upgraded to websocket");
+    socket.on_any(|_, _| panic!("on purpose"));
+    socket.emit("shout", ()).unwrap();
+    says("on purpose");
+    drop(served.take());
+    says("connection ended");
+    served = Some(server(&address));
+    until("the join", || socket.is_connected());
+    socket.emit_with_ack("echo", (), LONG).unwrap();
+    assert!(!nobody.is_connected());
+    prompt("drop", || drop(client));
+    drop(served);
 }
