@@ -163,6 +163,8 @@ fn a_store_that_fails(#[case] injected: &str, #[case] clients: usize) {
             talk(server.port, road).unwrap();
         }
     }
+    let health = peer::health(server.port).unwrap();
+    assert!(health.contains(r#""status":"degraded""#) && health.contains(r#""store":"failed: "#), "{health}");
     let errors = server.stop();
     assert!(errors.contains("goes on without it") || errors.contains("starts without it"), "{errors}");
     assert!(!path.exists() || clients == 1, "what it has kept until then could be believed");

@@ -189,7 +189,12 @@ pub(crate) fn talk(port: u16, road: Road) -> io::Result<()> {
             peer.post(&target("polling", &sid), "1")?;
         }
     }
-    Peer::connect(port)?.get("/health").map(drop)
+    health(port).map(drop)
+}
+
+/// What `/health` says.
+pub(crate) fn health(port: u16) -> io::Result<String> {
+    Peer::connect(port)?.get("/health")
 }
 
 /// A client that answers each ping, when it is told to.

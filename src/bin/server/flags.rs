@@ -158,8 +158,8 @@ pub(crate) struct Flags {
     #[arg(long, env = "TINYSIO_STORE", value_name = "FILE")]
     store: Option<PathBuf>,
 
-    /// Serve also when the file cannot be opened, with everything in memory; /health says "degraded" then. Otherwise the
-    /// server does not start
+    /// Serve also when the file cannot be opened, with everything in memory until it can be; /health says "degraded" then.
+    /// Otherwise the server does not start
     #[cfg(feature = "store")]
     #[arg(long, env = "TINYSIO_STORE_OPTIONAL", requires = "store")]
     store_optional: bool,
@@ -254,17 +254,12 @@ impl Flags {
             } else {
                 Durability::Every(self.store_every)
             };
-            return builder.connection_state_recovery(options).store(FileStore::new(path), durability);
+            return builder
+                .connection_state_recovery(options)
+                .store(FileStore::new(path), durability)
+                .store_required(!self.store_optional);
         }
         if self.recovery.is_zero() { builder } else { builder.connection_state_recovery(options) }
-    }
-
-    /// Whether the server may go on without the store that it was given.
-    pub(crate) fn is_store_optional(&self) -> bool {
-        #[cfg(feature = "store")]
-        return self.store_optional;
-        #[cfg(not(feature = "store"))]
-        true
     }
 
     fn cors(&self) -> Cors {

@@ -19,7 +19,7 @@ use log::Level;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tinysio::{
     chat::Chat,
-    server::{Server, StartError, StoreStatus},
+    server::{Server, StartError},
 };
 
 use common::{
@@ -66,7 +66,6 @@ fn run(flags: &Flags) -> Result<(), Failure> {
     let chat = Chat::new(flags.options()?);
     let signals = signals()?;
     let server = listen(flags, &chat)?;
-    check_store(flags, &server)?;
     chat.watch(&server);
     let operator = match flags.operator {
         Some(address) => Some(Operator::start(address, &chat)?),
@@ -105,19 +104,10 @@ fn listen(flags: &Flags, chat: &Chat) -> Result<Server, Failure> {
                 None => format!("Port {} is already in use. Try a different port.", flags.port),
             })
         }
+        StartError::Store(_) => Failure::Failed(format!("{error} (--store-optional serves without it)")),
         StartError::System(error) => Failure::Failed(format!("cannot start: {}", Explained(&error))),
         error => Failure::Failed(error.to_string()),
     })
-}
-
-/// Whoever asks for durability must not find out after the power cut that there was none.
-fn check_store(flags: &Flags, server: &Server) -> Result<(), Failure> {
-    match server.stats().store {
-        StoreStatus::Failed(why) if !flags.is_store_optional() => {
-            Err(Failure::Failed(format!("{why}\n(--store-optional serves without the store)")))
-        }
-        _ => Ok(()),
-    }
 }
 
 /// An IPv6 address needs brackets before its port.
