@@ -80,7 +80,7 @@ fn a_failing_call(#[case] injected: &str, #[case] outcome: Outcome) {
     }
     drop(crowd);
     let errors = server.stop();
-    assert!(!errors.contains("panicked"), "{injected}: {errors}");
+    assert!(!errors.contains("panic"), "{injected}: {errors}");
     let refusals = errors.matches("cannot accept connections for now").count();
     assert!(refusals <= 1, "said once, not each time: {errors}");
     let exhausts = ["EMFILE", "ENFILE", "ENOBUFS", "ENOMEM"]
@@ -94,6 +94,9 @@ fn a_failing_call(#[case] injected: &str, #[case] outcome: Outcome) {
 #[case::no_epoll("epoll_create1:error=EMFILE:when=1")]
 #[case::no_eventfd("eventfd2:error=ENFILE:when=1")]
 #[case::no_thread("clone3:error=EAGAIN:when=2")]
+#[case::a_sandbox_refuses_the_thread_of_the_log("clone3:error=EPERM:when=1")]
+#[case::a_sandbox_refuses_the_thread_of_signals("clone3:error=EPERM:when=2")]
+#[case::a_sandbox_refuses_the_threads_of_the_server("clone3:error=EPERM:when=3")]
 #[case::no_socket("socket:error=EACCES:when=1")]
 #[case::port_taken("bind:error=EADDRINUSE:when=1")]
 #[case::cannot_listen("listen:error=ENOBUFS:when=1")]
@@ -103,7 +106,9 @@ fn a_start_that_fails(#[case] injected: &str) {
     }
     let (code, errors) = Served::does_not_start(injected);
     assert_eq!(code, Some(1), "{injected}: {errors}");
-    assert!(!errors.contains("panicked") && !errors.trim().is_empty(), "{injected}: {errors}");
+    assert!(!errors.contains("panic") && !errors.trim().is_empty(), "{injected}: {errors}");
+    // Who is refused threads by a sandbox is told what to look at.
+    assert_eq!(errors.contains("system call clone3"), injected.contains("EPERM"), "{errors}");
 }
 
 /// A machine that was suspended, or a process that was stopped, for longer than a client has time to answer: deadlines have passed
