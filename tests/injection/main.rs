@@ -80,7 +80,7 @@ fn a_failing_call(#[case] injected: &str, #[case] outcome: Outcome) {
     }
     drop(crowd);
     let errors = server.stop();
-    assert!(!errors.contains("panic"), "{injected}: {errors}");
+    assert!(!errors.contains("panicked"), "{injected}: {errors}");
     let refusals = errors.matches("cannot accept connections for now").count();
     assert!(refusals <= 1, "said once, not each time: {errors}");
     let exhausts = ["EMFILE", "ENFILE", "ENOBUFS", "ENOMEM"]
@@ -106,7 +106,7 @@ fn a_start_that_fails(#[case] injected: &str) {
     }
     let (code, errors) = Served::does_not_start(injected);
     assert_eq!(code, Some(1), "{injected}: {errors}");
-    assert!(!errors.contains("panic") && !errors.trim().is_empty(), "{injected}: {errors}");
+    assert!(!errors.contains("panicked") && !errors.trim().is_empty(), "{injected}: {errors}");
     // Who is refused threads by a sandbox is told what to look at.
     assert_eq!(errors.contains("system call clone3"), injected.contains("EPERM"), "{errors}");
 }

@@ -87,9 +87,9 @@ fn log_panic(panic: &panic::PanicHookInfo<'_>) {
     let why = panic.payload_as_str().unwrap_or("no text");
     let backtrace = Backtrace::capture();
     if backtrace.status() == BacktraceStatus::Captured {
-        log::error!("panic in thread {name} at {place}: {why}\n{backtrace}");
+        log::error!("thread '{name}' panicked at {place}: {why}\n{backtrace}");
     } else {
-        log::error!("panic in thread {name} at {place}: {why}");
+        log::error!("thread '{name}' panicked at {place}: {why}");
     }
 }
 
