@@ -253,8 +253,15 @@ pub(super) enum Waiter {
     Callback(Guarded<Callback>),
 }
 
+/// A callback of an acknowledgement, as the user gave it.
+type OnAck = Box<dyn FnOnce(&Socket, Result<OwnedArgs, Error>) + Send>;
+
 /// What is called with an acknowledgement.
-pub(super) type Callback = Box<dyn FnOnce(&Socket, Result<OwnedArgs, Error>) + Send>;
+pub(super) struct Callback {
+    /// The event that is acknowledged.
+    pub(super) event: String,
+    pub(super) call: OnAck,
+}
 
 /// An event in the queue of `retries`.
 pub(super) struct Queued {

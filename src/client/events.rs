@@ -3,6 +3,7 @@
 use std::{
     cell::Cell,
     collections::VecDeque,
+    fmt,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -15,7 +16,7 @@ use super::{
     Error, Event, Handle,
     core::{Callback, Core, Space},
     guard::Guarded,
-    space::{List, add},
+    space::{List, OnEvent, add},
     wake::Lifeline,
 };
 use crate::{
@@ -273,8 +274,11 @@ fn deliver(core: &Arc<Core>, item: Item) {
     match item {
         Item::Event(event) => deliver_event(core, &event),
         Item::Ack(space, callback, result) => {
-            let Some(callback) = callback.take() else { return };
-            call(core, "an acknowledgement", Some(&space), || callback(&core.socket(&space), result));
+            let Some(Callback { event, call }) = callback.take() else { return };
+            run(core, format_args!("callback of {event:?}"), Some(&space), || {
+                call(&core.socket(&space), result);
+                Ok(())
+            });
         }
         Item::Connect(space) => {
             let handlers = space.handlers.lock().connect.clone();
@@ -322,29 +326,27 @@ fn deliver_event(core: &Arc<Core>, event: &Incoming) {
     let socket = core.socket(&event.space);
     let (any, named) = {
         let handlers = event.space.handlers.lock();
-        (handlers.any.clone(), handlers.named.get(&event.name).cloned().unwrap_or_default())
+        (handlers.any.clone(), handlers.named.get(&event.name).cloned())
     };
     let ack = Cell::new(event.ack);
     let made = || Event::new(&socket, &event.name, event.args.args(), (event.epoch, &ack));
     each(core, &event.name, Some(&event.space), &any, |handler| handler(&socket, &made()));
-    for handler in named.iter().filter_map(Guarded::get) {
-        run(core, &event.name, Some(&event.space), || handler(&socket, made()));
-    }
+    each_named(core, &event.space, &event.name, named.as_ref(), |handler| handler(&socket, made()));
 }
 
 /// Calls the handlers that [`Socket::on`](super::Socket::on) has set for one of the names which never come from the
 /// server.
 fn deliver_reserved(core: &Arc<Core>, space: &Arc<Space>, name: &str, arg: Option<&impl Serialize>) {
-    let named = space.handlers.lock().named.get(name).cloned().unwrap_or_default();
+    let named = space.handlers.lock().named.get(name).cloned();
     let mut args = OwnedArgs::default();
     // Texts always have a JSON form, and the server's data has come as one.
     if let Some(Err(error)) = arg.map(|arg| args.push(arg)) {
         log::error!("{}: no argument for the handlers of {name:?}: {error}", core.place(Some(space)));
     }
     let (socket, ack) = (core.socket(space), Cell::new(None));
-    for handler in named.iter().filter_map(Guarded::get) {
-        run(core, name, Some(space), || handler(&socket, Event::new(&socket, name, args.args(), (0, &ack))));
-    }
+    each_named(core, space, name, named.as_ref(), |handler| {
+        handler(&socket, Event::new(&socket, name, args.args(), (0, &ack)))
+    });
 }
 
 /// What handlers of `connect_error` get as their argument: the official client's error, as far as it is JSON.
@@ -367,29 +369,42 @@ impl<'a> Reason<'a> {
 }
 
 /// Calls each handler of a list.
-fn each<T>(core: &Core, what: &str, space: Option<&Space>, handlers: &List<T>, run: impl Fn(&T)) {
+fn each<T>(core: &Core, name: &str, space: Option<&Space>, handlers: &List<T>, call: impl Fn(&T)) {
     for handler in handlers.iter().filter_map(Guarded::get) {
-        call(core, what, space, || run(handler));
+        run(core, format_args!("handler of {name:?}"), space, || {
+            call(handler);
+            Ok(())
+        });
     }
 }
 
-/// Calls a handler; a panic costs this call and nothing else.
-fn call(core: &Core, what: &str, space: Option<&Space>, handler: impl FnOnce()) {
-    run(core, what, space, || {
-        handler();
-        Ok(())
-    });
+/// Calls the handlers of one event, which may fail.
+fn each_named(
+    core: &Core,
+    space: &Space,
+    name: &str,
+    handlers: Option<&List<OnEvent>>,
+    call: impl Fn(&OnEvent) -> Result<(), String>,
+) {
+    for handler in handlers.into_iter().flat_map(|handlers| handlers.iter()).filter_map(Guarded::get) {
+        run(core, format_args!("handler of {name:?}"), Some(space), || call(handler));
+    }
 }
 
-/// The same with a handler that may fail.
-fn run(core: &Core, what: &str, space: Option<&Space>, handler: impl FnOnce() -> Result<(), String>) {
-    match catch(handler) {
+/// Calls a closure of the user's; a panic costs this call and nothing else.
+fn run(
+    core: &Core,
+    what: fmt::Arguments<'_>,
+    space: Option<&Space>,
+    closure: impl FnOnce() -> Result<(), String>,
+) {
+    match catch(closure) {
         Ok(Ok(())) => return,
         Ok(Err(error)) => {
-            log::warn!("{}: the handler of {what:?} failed: {error}", core.place(space));
+            log::warn!("{}: the {what} failed: {error}", core.place(space));
         }
         Err(panic) => {
-            log::error!("{}: the handler of {what:?} panicked: {panic}", core.place(space));
+            log::error!("{}: the {what} panicked: {panic}", core.place(space));
         }
     }
     core.lock().stats.errors += 1;

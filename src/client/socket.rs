@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::{
     Error, Event, Handle, Outcome,
-    core::{Core, Space, Waiter},
+    core::{Callback, Core, Space, Waiter},
     emit::Letter,
     guard::Guarded,
     space::{OnEvent, add},
@@ -187,7 +187,8 @@ impl Socket {
         timeout: Duration,
         callback: impl FnOnce(&Self, Result<OwnedArgs, Error>) + Send + 'static,
     ) -> Result<Delivery, Error> {
-        let waiter = Waiter::Callback(Guarded::new(Box::new(callback)));
+        let callback = Callback { event: event.to_owned(), call: Box::new(callback) };
+        let waiter = Waiter::Callback(Guarded::new(callback));
         let ack = Some((waiter, Some(from_now(timeout))));
         self.send(event, &args, false, ack).map(|(_, delivery)| delivery)
     }

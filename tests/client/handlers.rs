@@ -43,7 +43,7 @@ impl Place {
             Self::OnReserved | Self::OnConnect => "\"connect\"",
             Self::OnDisconnect => "\"disconnect\"",
             Self::OnConnectError => "\"connect_error\"",
-            Self::Callback => "\"an acknowledgement\"",
+            Self::Callback => "the callback of \"echo\"",
             Self::OnReconnectScheduled => "\"reconnect_scheduled\"",
             Self::OnReconnectAttempt => "\"reconnect_attempt\"",
             Self::OnReconnect => "\"reconnect\"",
