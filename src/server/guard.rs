@@ -6,6 +6,7 @@
 use std::{
     cell::{Cell, RefCell},
     fmt,
+    mem::ManuallyDrop,
     sync::Arc,
 };
 
@@ -91,7 +92,7 @@ impl Note {
 
     /// What was noted before.
     fn set((callee, session): (usize, u64)) -> Option<(usize, u64)> {
-        ACTIVITY.with_borrow(|activity| {
+        ACTIVITY.with_borrow_mut(|activity| {
             let activity = activity.as_ref()?;
             let outer = (activity.callee.load(Relaxed), activity.session.load(Relaxed));
             activity.session.store(session, Relaxed);
@@ -109,14 +110,15 @@ impl Drop for Note {
     }
 }
 
-/// What this thread runs from now on is seen there.
-pub(super) fn set_activity(activity: Arc<Activity>) {
-    ACTIVITY.set(Some(activity));
+/// What this thread runs from now on is seen there; with `None`, nowhere.
+pub(super) fn set_activity(activity: Option<Arc<Activity>>) {
+    let before = ACTIVITY.with_borrow_mut(|own| std::mem::replace(own, activity.map(ManuallyDrop::new)));
+    before.map(ManuallyDrop::into_inner);
 }
 
 thread_local! {
-    /// `None`: no worker thread.
-    static ACTIVITY: RefCell<Option<Arc<Activity>>> = const { RefCell::new(None) };
+    /// `None`: no worker thread. Without a destructor, so that it is there when a thread's last values are dropped.
+    static ACTIVITY: RefCell<Option<ManuallyDrop<Arc<Activity>>>> = const { RefCell::new(None) };
     /// The session whose handler runs on this thread.
     static SESSION: Cell<*const Session> = const { Cell::new(std::ptr::null()) };
     /// User code that belongs to no session runs on this thread.

@@ -320,13 +320,14 @@ struct Worker {
 
 impl Worker {
     fn work(self, activity: Arc<Activity>, first: Task) {
-        guard::set_activity(activity);
+        guard::set_activity(Some(activity));
         let mut next = Some(first);
         while let Some(task) = next {
             task();
             self.see_to_queue();
             next = self.rest();
         }
+        guard::set_activity(None);
     }
 
     /// Works the queue off, if no other thread does.

@@ -27,6 +27,8 @@ mod store;
 mod trouble;
 #[cfg(test)]
 mod upgrade;
+#[cfg(test)]
+mod workers;
 
 #[cfg(test)]
 use std::sync::{
