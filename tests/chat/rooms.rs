@@ -9,7 +9,6 @@ use crate::support::{Peer, Stage, mask};
 #[rstest]
 #[case::leave(|bob: &mut Peer| { bob.ask("leave_room", r#"{"room":"r"}"#, "room_left"); })]
 #[case::disconnect(|bob: &mut Peer| bob.send("41"))]
-#[case::close_packet(|bob: &mut Peer| bob.send("1"))]
 #[case::broken_packet(|bob: &mut Peer| bob.send("4x"))]
 #[case::kicked(|bob: &mut Peer| bob.emit("kick", ""))]
 #[case::too_fast(|bob: &mut Peer| (0..400).for_each(|_| bob.emit("unheard_of", "")))]
