@@ -13,6 +13,8 @@
 //!
 //! let chat = Chat::new(Options::default());
 //! let server = chat.install(Server::builder()).listen("127.0.0.1:5000")?;
+//! // `/health` tells how this server is.
+//! chat.watch(&server);
 //! server.wait();
 //! # Ok::<(), tinysio::server::StartError>(())
 //! ```

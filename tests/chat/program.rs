@@ -89,6 +89,8 @@ fn help_names_every_flag_and_its_variable() {
         "--cors-credentials",
         "--auth-token",
         "--auth-token-file",
+        "--store",
+        "--store-optional",
         "--drain",
         "--log-level",
         "--log-format",
