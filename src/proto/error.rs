@@ -1,7 +1,8 @@
 //! What a peer can do wrong: one variant a rule.
 
 /// A rule of Engine.IO v4 or Socket.IO v5 that the peer broke. Every one of them closes the connection with
-/// [`CloseReason::ParseError`](super::CloseReason::ParseError), as the official server does.
+/// [`CloseReason::ParseError`](super::CloseReason::ParseError), as the official server does; in a client, all but
+/// [`AckWithoutId`](Self::AckWithoutId).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -54,7 +55,8 @@ pub enum Error {
     /// SIO "Packet encoding": the acknowledgement id, decimal, at most `u64::MAX`.
     #[error("malformed acknowledgement id")]
     BadAckId,
-    /// SIO "Acknowledgement": an ACK names the event it answers.
+    /// SIO "Acknowledgement": an ACK names the event it answers. Our client ignores such a packet, as the
+    /// official client does; the server closes the connection.
     #[error("acknowledgement without id")]
     AckWithoutId,
     /// The data is not JSON, or something follows it.
@@ -63,8 +65,8 @@ pub enum Error {
     /// SIO "Packet types": each type has its own form of data.
     #[error("invalid payload for the packet type")]
     InvalidPayload,
-    /// SIO "Event": the array begins with a name.
-    #[error("event name is not a string")]
+    /// SIO "Event": the array begins with a name. A number is taken for one, as the official parser does.
+    #[error("event name is neither a string nor a number")]
     BadEventName,
     /// SIO "Event": names that the protocol keeps for itself.
     #[error("reserved event name")]

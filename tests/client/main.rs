@@ -17,3 +17,4 @@ mod sending;
 mod support;
 #[cfg(feature = "tls")]
 mod tls;
+mod values;

@@ -32,9 +32,10 @@ fn read(text: &str, attachments: usize) -> Option<()> {
     require(match (kind, &data) {
         ('0', None | Some(Value::Object(_))) => id.is_empty(),
         ('1', None) => id.is_empty(),
-        ('2' | '5', Some(Value::Array(items))) => {
-            matches!(items.first(), Some(Value::String(name)) if !limits::RESERVED_EVENTS.contains(&&**name))
-        }
+        ('2' | '5', Some(Value::Array(items))) => items.first().is_some_and(|name| match name {
+            Value::String(name) => !limits::RESERVED_EVENTS.contains(&&**name),
+            name => name.is_number(),
+        }),
         ('3' | '6', Some(Value::Array(_))) => !id.is_empty(),
         ('4', None | Some(Value::Object(_) | Value::String(_))) => id.is_empty(),
         _ => false,

@@ -114,7 +114,7 @@ fn mutilated_packets() {
     for row in wire::rows("socket.txt") {
         let Message::Text(text) = &wire::messages(&row.wire)[0] else { continue };
         // The naive reading knows neither of numbers nor of strings that only raw JSON can hold.
-        if text.contains("1e999") || text.contains("\\ud83d") {
+        if text.contains("1e999") || text.contains("\\ud") {
             continue;
         }
         for (at, taken) in text.char_indices() {

@@ -93,6 +93,25 @@ fn only_tuples_spread(#[values(Polling, WebSocket, Upgrade)] road: Road) {
     client.expect(r#"42["all",null]"#);
 }
 
+/// As Node: a number is the name of its digits, and half an emoji may be in a name.
+#[rstest]
+fn event_names_that_are_no_plain_text(#[values(Polling, WebSocket, Upgrade)] road: Road) {
+    let server = serve_root(|ns| {
+        ns.on("7", |_, event| event.ack(("seven", event.args().len())));
+        ns.on(r"half \ud83d", |_, event| event.ack(("half", event.args().len())));
+        ns.on_any(|socket, event| socket.emit("any", event.name()).unwrap());
+    });
+    let mut client = Client::connected(addr(&server), road);
+    client.send(r#"421[7,1]"#);
+    client.expect(r#"42["any","7"]"#);
+    client.expect(r#"431["seven",1]"#);
+    client.send(r#"422["half \ud83d",1,2]"#);
+    client.expect(r#"42["any","half \\ud83d"]"#);
+    client.expect(r#"432["half",2]"#);
+    client.send(r#"423[-1.50]"#);
+    client.expect(r#"42["any","-1.50"]"#);
+}
+
 #[derive(Debug, Serialize, Deserialize)]
 struct Picture {
     title: String,

@@ -9,7 +9,7 @@ use std::{borrow::Cow, fmt};
 use bytes::Bytes;
 use serde::{
     Deserialize,
-    de::{Error as _, IgnoredAny, SeqAccess, Visitor},
+    de::{IgnoredAny, SeqAccess, Visitor},
 };
 use serde_json::value::RawValue;
 
@@ -44,7 +44,8 @@ pub enum Body<'a> {
     Disconnect,
     /// `2` or `5`.
     Event {
-        /// The event's name.
+        /// The event's name. A number stands for its digits, as in JavaScript; a text that UTF-8 cannot hold, because half
+        /// of a surrogate pair is missing, for what stands between its quotes, escapes included.
         name: Cow<'a, str>,
         /// The rest of the array.
         args: Args<'a>,
@@ -144,7 +145,13 @@ impl<'a> Header<'a> {
     }
 
     fn ack(&self, attachments: &'a [Bytes]) -> Result<Body<'a>, Error> {
-        let id = self.id.ok_or(Error::AckWithoutId)?;
+        let Some(id) = self.id else {
+            // What is ignored must be a packet all the same.
+            if !self.data.is_empty() {
+                payload::<RawArray<'a>>(self.data, &['['])?;
+            }
+            return Err(Error::AckWithoutId);
+        };
         let values: RawArray<'a> = payload(self.data, &['['])?;
         Ok(Body::Ack { id, args: self.args(values.0, attachments)? })
     }
@@ -226,10 +233,13 @@ enum EventName<'a> {
 impl<'de> Deserialize<'de> for EventName<'de> {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let raw = <&RawValue>::deserialize(deserializer)?.get();
-        if !raw.starts_with('"') {
-            return Ok(Self::Other);
-        }
-        placeholder::unquote(raw).map(Self::Name).map_err(D::Error::custom)
+        Ok(match raw.as_bytes().first() {
+            Some(b'"') => {
+                Self::Name(placeholder::unquote(raw).unwrap_or_else(|_| raw[1..raw.len() - 1].into()))
+            }
+            Some(b'-' | b'0'..=b'9') => Self::Name(raw.into()),
+            _ => Self::Other,
+        })
     }
 }
 
