@@ -58,8 +58,9 @@ pub(super) struct Incoming {
 /// What waits for the handlers.
 ///
 /// Full (so many events, or [`MAX_BYTES`]): the reader stops reading, and the network pushes back on the server.
-/// Connects, disconnects and acknowledgements always fit: there are at most as many as there were packets
-/// read and emits made. The notices of the backoff thread are thrown away when twice as many items wait as events may.
+/// Connects, disconnects and acknowledgements always fit: there are at most as many as there were connections and emits
+/// made. The notices of the backoff thread, and CONNECTs that the server repeats, are thrown away when twice as many
+/// items wait as events may.
 pub(super) struct Queue {
     limit: usize,
     inner: Mutex<Inner>,
@@ -101,7 +102,7 @@ impl Queue {
             item,
             Item::Scheduled(..) | Item::Attempt(_) | Item::ReconnectError(_) | Item::ConnectError(..)
         );
-        if notice && inner.items.len() / 2 > self.limit.saturating_add(32) {
+        if notice && self.has_too_many(&inner) {
             return;
         }
         if let Item::Event(event) = &item {
@@ -110,6 +111,15 @@ impl Queue {
         }
         inner.items.push_back(item);
         self.ready.notify_one();
+    }
+
+    /// Whether so much waits that notices are thrown away.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.has_too_many(&self.inner.lock())
+    }
+
+    fn has_too_many(&self, inner: &Inner) -> bool {
+        inner.items.len() / 2 > self.limit.saturating_add(32)
     }
 
     /// Whether so many events would fill an empty queue.

@@ -119,11 +119,12 @@ impl Core {
 
     /// The server has let us in: after our CONNECT, or once more, with a new id.
     pub(super) fn joined(&self, state: &mut State, index: usize, welcome: Welcome) {
-        match state.spaces[index].membership {
-            Membership::Asked | Membership::Joined(_) => {}
+        let again = match state.spaces[index].membership {
+            Membership::Asked => false,
+            Membership::Joined(_) => true,
             Membership::Leaving => return self.left(state, index),
             Membership::Out | Membership::Joining => return,
-        }
+        };
         let of = &mut state.spaces[index];
         let early = of.recovery.connected(&welcome);
         of.membership = Membership::Joined(welcome.sid);
@@ -146,18 +147,26 @@ impl Core {
         }
         // What was missed goes first, as in the official client.
         self.take_early(early);
-        self.events.push(Item::Connect(space));
+        // A server may repeat its CONNECT without end.
+        if !again || !self.events.is_crowded() {
+            self.events.push(Item::Connect(space));
+        }
         self.release(state, index);
         self.changed.notify_all();
     }
 
     /// A CONNECT without an id: servers of Socket.IO v2 send it, unasked.
     pub(super) fn welcomed_without_id(&self, state: &mut State, index: usize) {
+        match state.spaces[index].membership {
+            Membership::Asked | Membership::Joined(_) => {}
+            Membership::Leaving => return self.refused_after_leaving(state, index),
+            Membership::Out | Membership::Joining => return,
+        }
         let space = state.spaces[index].space.clone();
         let transport = state.session.as_ref().map_or(TransportKind::Websocket, |session| session.transport);
         let detail = "CONNECT without an id: a server of Socket.IO v2?".into();
         let error = Error::Handshake { transport, status: None, detail };
-        state.log(log::Level::Warn, format_args!("{}: {error}", space.name));
+        state.log(log::Level::Debug, format_args!("{}: {error}", space.name));
         state.note(&error);
         if !state.spaces[index].is_joined() {
             state.verdicts += 1;

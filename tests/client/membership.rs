@@ -371,6 +371,38 @@ fn a_packet_that_does_not_belong_after_the_join(
 }
 
 #[test]
+fn a_connect_without_end_costs_no_memory() {
+    let fake = Fake::start();
+    let client = Way::Websocket.set(quick(&fake.url)).event_queue(4).build().unwrap();
+    let socket = client.socket("/");
+    let (go, gone) = hear::<()>("nothing");
+    let gone = std::sync::Mutex::new(gone);
+    socket.on("block", move |_, _| {
+        gone.lock().unwrap().within(LONG);
+    });
+    let connects = Arc::new(AtomicU32::new(0));
+    let counted = connects.clone();
+    socket.on_connect(move |_| {
+        counted.fetch_add(1, Ordering::SeqCst);
+    });
+    client.start().unwrap();
+    fake.joins(0, &json!({ "sid": "first" }));
+    fake.says(0, r#"42["block"]"#);
+    for n in 0..1_000 {
+        fake.says(0, &format!(r#"40{{"sid":"{n}"}}"#));
+    }
+    fake.says(0, "2");
+    assert_eq!(fake.hears().1, "3");
+    drop(go);
+    assert_eq!(socket.id().as_deref(), Some("999"));
+    let (said, heard) = hear("the last event");
+    socket.on("last", move |_, _| said.send(()).unwrap());
+    fake.says(0, r#"42["last"]"#);
+    heard.next();
+    assert!(connects.load(Ordering::SeqCst) < 200, "{connects:?} calls");
+}
+
+#[test]
 fn a_second_handler_is_called_after_the_first() {
     let fake = Fake::start();
     let (_client, socket) = joined(&fake, Way::Websocket);
