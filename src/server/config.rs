@@ -66,7 +66,9 @@ pub struct Config {
     /// thread and its buffers while it talks, and some KB while it is silent ([`park_after`](Self::park_after)).
     pub max_connections: usize,
     /// TCP connections at one time. Default `2 * max_connections + 64`: a polling client uses two. The next one
-    /// is answered 503 and closed, without a thread.
+    /// is answered 503 and closed, without a thread; but first, one that has been open for a second and has sent no request gives
+    /// its place to it. This and `max_connections` are lowered at the start, and that is logged, when the process may not have so
+    /// many descriptors (`RLIMIT_NOFILE`).
     pub max_tcp_connections: Option<usize>,
     /// Sessions that one address may have at one time, and twice as many TCP connections and 8, for a polling client uses two.
     /// Default `None`: the server cannot tell an office behind one address, or a proxy, from somebody who takes everything. An

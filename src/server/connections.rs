@@ -1,6 +1,11 @@
 //! Who is connected: the permits that bound the connections, and the means to end them all.
 
-use std::{collections::HashMap, net::Shutdown, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    net::Shutdown,
+    sync::Arc,
+    time::Duration,
+};
 
 use super::{admission::Share, stream::Stream};
 use crate::sys::{
@@ -14,55 +19,98 @@ use crate::sys::{
     time::Instant,
 };
 
+/// How long a connection may be without a request when others want its place. Clients ask at once.
+const FIRST_REQUEST: Duration = Duration::from_secs(1);
+
+/// Connections that were ended for a newcomer, and are not gone yet: there are never more than so many beyond the bound.
+const LEAVING_MAX: usize = 8;
+
 /// Every connection there is, so that a stop can end them and wait for them.
 #[derive(Debug)]
 pub(super) struct Connections {
-    open: Mutex<HashMap<u64, Arc<Place>>>,
+    table: Mutex<Table>,
     fewer: Condvar,
     next: AtomicU64,
     max: usize,
 }
 
+#[derive(Debug, Default)]
+struct Table {
+    open: HashMap<u64, Arc<Place>>,
+    /// Those that have sent no request yet, the oldest first.
+    unasked: BTreeSet<u64>,
+    /// Those of `open` that were ended for a newcomer.
+    leaving: usize,
+}
+
+impl Table {
+    /// Ends the oldest connection that has not sent a request in time. `false`: there is none.
+    fn make_room(&mut self) -> bool {
+        let Some((number, place)) = self.unasked.first().and_then(|number| self.open.get_key_value(number))
+        else {
+            return false;
+        };
+        if self.leaving >= LEAVING_MAX
+            || Instant::now().saturating_duration_since(place.since) < FIRST_REQUEST
+        {
+            return false;
+        }
+        place.leaves.store(true, Relaxed);
+        place.stream.shutdown(Shutdown::Both);
+        let number = *number;
+        self.unasked.remove(&number);
+        self.leaving += 1;
+        true
+    }
+}
+
 impl Connections {
     pub(super) fn new(max: usize) -> Self {
-        Self { open: Mutex::default(), fewer: Condvar::new(), next: AtomicU64::new(0), max }
+        Self { table: Mutex::default(), fewer: Condvar::new(), next: AtomicU64::new(0), max }
     }
 
     /// `None`: there are as many as may be. `share`: what is given back to its address with the permit.
     pub(super) fn permit(self: &Arc<Self>, stream: &Arc<Stream>, share: Option<Share>) -> Option<Permit> {
-        let mut open = self.open.lock();
-        if open.len() >= self.max {
+        let mut table = self.table.lock();
+        if table.open.len() - table.leaving >= self.max && !table.make_room() {
             return None;
         }
         let number = self.next.fetch_add(1, Relaxed);
-        let place = Arc::new(Place { stream: Arc::clone(stream), waiting: AtomicBool::new(false) });
-        open.insert(number, Arc::clone(&place));
+        let place = Arc::new(Place {
+            stream: Arc::clone(stream),
+            since: Instant::now(),
+            waiting: AtomicBool::new(false),
+            asked: AtomicBool::new(false),
+            leaves: AtomicBool::new(false),
+        });
+        table.open.insert(number, Arc::clone(&place));
+        table.unasked.insert(number);
         Some(Permit { connections: Arc::clone(self), place, number, _share: share })
     }
 
     pub(super) fn len(&self) -> usize {
-        self.open.lock().len()
+        self.table.lock().open.len()
     }
 
     /// Ends the connections that have nothing under way.
     pub(super) fn interrupt_waiting(&self) {
-        for place in self.open.lock().values().filter(|place| place.waiting.load(SeqCst)) {
+        for place in self.table.lock().open.values().filter(|place| place.waiting.load(SeqCst)) {
             place.stream.shutdown(Shutdown::Read);
         }
     }
 
     pub(super) fn shutdown_all(&self) {
-        for place in self.open.lock().values() {
+        for place in self.table.lock().open.values() {
             place.stream.shutdown(Shutdown::Both);
         }
     }
 
     /// `false`: some are still there at the deadline.
     pub(super) fn wait_until_none(&self, deadline: Instant) -> bool {
-        let mut open = self.open.lock();
-        while !open.is_empty() {
-            if self.fewer.wait_until(&mut open, deadline).timed_out() {
-                return open.is_empty();
+        let mut table = self.table.lock();
+        while !table.open.is_empty() {
+            if self.fewer.wait_until(&mut table, deadline).timed_out() {
+                return table.open.is_empty();
             }
         }
         true
@@ -73,7 +121,12 @@ impl Connections {
 #[derive(Debug)]
 struct Place {
     stream: Arc<Stream>,
+    since: Instant,
     waiting: AtomicBool,
+    /// It has sent a request.
+    asked: AtomicBool,
+    /// It was ended for a newcomer.
+    leaves: AtomicBool,
 }
 
 /// A connection's right to be; given back when nothing of it is left.
@@ -91,11 +144,24 @@ impl Permit {
     pub(super) fn set_waiting(&self, waiting: bool) {
         self.place.waiting.store(waiting, SeqCst);
     }
+
+    /// The connection has sent a request: it keeps its place.
+    pub(super) fn set_asked(&self) {
+        if !self.place.asked.load(Relaxed) {
+            self.place.asked.store(true, Relaxed);
+            self.connections.table.lock().unasked.remove(&self.number);
+        }
+    }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.connections.open.lock().remove(&self.number);
+        let mut table = self.connections.table.lock();
+        table.open.remove(&self.number);
+        table.unasked.remove(&self.number);
+        // Under the lock, where it is set too.
+        table.leaving -= usize::from(self.place.leaves.load(Relaxed));
+        drop(table);
         self.connections.fewer.notify_all();
     }
 }

@@ -32,7 +32,7 @@ use crate::{
     sys::{
         fd::{AsFd, BorrowedFd},
         net::{TcpListener, UnixListener},
-        os::{PollFd, PollFlags, epoll::EventFlags, set_tcp_nodelay},
+        os::{Errno, PollFd, PollFlags, epoll::EventFlags, set_tcp_nodelay},
         thread::{self, JoinHandle},
         time::Instant,
     },
@@ -105,6 +105,7 @@ pub(super) fn start(core: &Arc<Core>, listener: Listener, waker: Arc<Waker>) -> 
 
 fn accept_loop(core: &Arc<Core>, listener: &Listener, waker: &Waker) {
     let mut complaint = Seldom::default();
+    let mut spare = Waker::new().ok();
     let prompt = listener.be_prompt();
     // Some may have come before, to a listener that the application brought.
     let mut inherits = false;
@@ -125,11 +126,35 @@ fn accept_loop(core: &Arc<Core>, listener: &Listener, waker: &Waker) {
                 if complaint.now() {
                     log::error!("cannot accept connections for now: {error}");
                 }
+                if is_out_of_descriptors(&error) && turn_away(core, listener, &mut spare) {
+                    continue;
+                }
                 let mut fds = [waker.poll_fd()];
                 let _ = stream::wait(&mut fds, Some(Instant::now() + EXHAUSTED_PAUSE));
             }
         }
     }
+}
+
+fn is_out_of_descriptors(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
+}
+
+/// Tells the next peer in the queue that there is no place for it, with the descriptor that is kept for this. `false`: there is
+/// none, or nobody waits any more.
+fn turn_away(core: &Core, listener: &Listener, spare: &mut Option<Waker>) -> bool {
+    let had_one = spare.is_some();
+    // Closed before the call, which takes its number.
+    *spare = None;
+    let accepted = if had_one { listener.accept(true).ok() } else { None };
+    if let Some((stream, peer)) = &accepted {
+        core.refusals.add(RefusalReason::System, *peer, &"no descriptor for the connection");
+        refuse(stream);
+    }
+    let told = accepted.is_some();
+    drop(accepted);
+    *spare = Waker::new().ok();
+    told
 }
 
 /// Whether an accept failed because the peer was gone again, which is no matter.
@@ -305,7 +330,10 @@ fn request(core: &Arc<Core>, connection: &mut Connection, due: Instant) -> Next 
         return Next::End;
     }
     let head = match connection.read_head(&core.config, due, core.silence()) {
-        Ok(NextHead::Head(head)) => head,
+        Ok(NextHead::Head(head)) => {
+            connection.permit.set_asked();
+            head
+        }
         Ok(NextHead::Silence) => return Next::Park(Stage::Request(due)),
         Ok(NextHead::None) => return Next::End,
         Ok(NextHead::Over) => return Next::Over,

@@ -19,6 +19,7 @@ use super::{
     config::{Config, is_duration},
     connections::Connections,
     cors::Cors,
+    descriptors,
     drain::DrainHandle,
     engine::EngineHandlers,
     error::{EmitError, StartError},
@@ -354,6 +355,7 @@ impl Builder {
         // Every session needs some; to find out now is better than to answer each handshake with 500.
         session::new_id()
             .map_err(|error| io::Error::other(format!("no randomness for session ids: {error}")))?;
+        descriptors::fit(&mut config);
         let local_addr = match &listener {
             Listener::Tcp(listener) => Some(listener.local_addr()?),
             Listener::Unix { .. } => None,

@@ -51,6 +51,7 @@ mod config;
 mod connect;
 mod connections;
 mod cors;
+mod descriptors;
 mod dispatch;
 mod drain;
 mod engine;

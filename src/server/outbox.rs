@@ -150,6 +150,8 @@ pub(super) enum Holder {
     Thread(Arc<Waker>),
     /// A parked connection.
     Parked(Arc<Lot>, Token),
+    /// The GET is about to be parked, and looks again then.
+    Nobody,
 }
 
 impl Holder {
@@ -157,6 +159,7 @@ impl Holder {
         match self {
             Self::Thread(waker) => waker.wake(),
             Self::Parked(lot, token) => lot.call(*token),
+            Self::Nobody => {}
         }
     }
 }

@@ -38,10 +38,13 @@ thread_local! {
     static WAKER: RefCell<Option<Arc<Waker>>> = const { RefCell::new(None) };
 }
 
-fn thread_waker() -> io::Result<Arc<Waker>> {
-    WAKER.with_borrow_mut(|waker| match waker {
-        Some(waker) => Ok(Arc::clone(waker)),
-        None => Ok(Arc::clone(waker.insert(Arc::new(Waker::new()?)))),
+/// `None`: there is no descriptor for it. A GET that is held is parked at once then, and is woken without one.
+fn thread_waker() -> Option<Arc<Waker>> {
+    WAKER.with_borrow_mut(|waker| {
+        if waker.is_none() {
+            *waker = Waker::new().ok().map(Arc::new);
+        }
+        waker.clone()
     })
 }
 
@@ -63,25 +66,29 @@ pub(super) fn serve(connection: &mut Connection, head: &Head, session: &Arc<Sess
 }
 
 fn get(connection: &mut Connection, session: &Arc<Session>) -> io::Result<Served> {
-    let waker = thread_waker()?;
+    let waker = thread_waker();
     if session.outbox.backlog() == 0 {
         // What it asks for is often made by a thread that can run already, as that of the POST beside it.
         connection.pause();
     }
     // A GET that finds the session gone to a WebSocket is late in any case.
     let late = session.upgrading.load(Acquire);
-    match session.outbox.poll(|| Holder::Thread(Arc::clone(&waker))) {
-        Poll::Held => hold(connection, session, &waker, late),
-        found => Ok(Served::Answer(answer(session, found, true))),
+    let holder = || waker.as_ref().map_or(Holder::Nobody, |waker| Holder::Thread(Arc::clone(waker)));
+    match (session.outbox.poll(holder), waker) {
+        (Poll::Held, Some(waker)) => hold(connection, session, &waker, late),
+        (Poll::Held, None) => Ok(Served::Parks),
+        (found, _) => Ok(Served::Answer(answer(session, found, true))),
     }
 }
 
 /// A held GET has a thread again.
 pub(super) fn resume(connection: &Connection, session: &Arc<Session>) -> io::Result<Served> {
-    let waker = thread_waker()?;
-    match session.outbox.resume(true, Some(Holder::Thread(Arc::clone(&waker)))) {
-        Poll::Held => hold(connection, session, &waker, false),
-        found => Ok(Served::Answer(answer(session, found, false))),
+    let waker = thread_waker();
+    let holder = waker.as_ref().map(|waker| Holder::Thread(Arc::clone(waker)));
+    match (session.outbox.resume(true, holder), waker) {
+        (Poll::Held, Some(waker)) => hold(connection, session, &waker, false),
+        (Poll::Held, None) => Ok(Served::Parks),
+        (found, _) => Ok(Served::Answer(answer(session, found, false))),
     }
 }
 

@@ -37,7 +37,7 @@ pub enum RefusalReason {
     UnknownSession,
     /// The server is shutting down: 503.
     ShuttingDown,
-    /// The system has no thread (503) or no randomness (500) for the session.
+    /// The system has no thread or no descriptor (503), or no randomness (500).
     System,
 }
 

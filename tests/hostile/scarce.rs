@@ -11,18 +11,43 @@ use crate::{
     trial::{goodbye, trial_of},
 };
 
-/// tiny_http, and many a server: the files run out, and accepting ends for ever. Here it waits, says so once, and goes on.
+/// tiny_http, and many a server: the files run out, and accepting ends for ever. Here whoever comes then is told, the log hears
+/// it once, and it goes on.
 #[test]
 fn no_files_are_left() {
     trial_of(Kind::FewFiles).ends_anyhow().may_log_errors().run_with(|subject| {
-        let crowd: Vec<Http> = (0..2 * FILES_LEFT).map(|_| Http::connect(subject.addr)).collect();
+        let mut crowd: Vec<Http> = (0..2 * FILES_LEFT).map(|_| Http::connect(subject.addr)).collect();
         eventually("the server says that it has no files", || subject.report().errors > 0);
+        for http in &mut crowd[FILES_LEFT as usize..] {
+            let refused = http.response("the refusal");
+            assert_eq!((refused.status, refused.header("retry-after").is_some()), (503, true));
+            http.ends("a connection for which there is no file");
+        }
         // Long enough to say it again, and again.
         std::thread::sleep(Duration::from_millis(300));
         assert!(subject.report().errors <= 2, "it says so again and again");
         drop(crowd);
-        assert_eq!(Http::connect(subject.addr).get("/health").body, "ok");
+        eventually("there are files again", || Http::connect(subject.addr).get("/health").body == "ok");
+        eventually("nothing is left of the crowd", || subject.usage().sockets < FILES_LEFT as usize / 2);
         goodbye(Client::connected(subject.addr, WebSocket));
+    });
+}
+
+/// A held GET has a descriptor of its own while a thread waits for it; without one it is parked at once.
+#[test]
+fn polls_are_held_when_no_files_are_left() {
+    trial_of(Kind::FewFiles).ends_anyhow().may_log_errors().run_with(|subject| {
+        let mut clients: Vec<Client> = (0..4).map(|_| Client::new(subject.addr, Polling)).collect();
+        let crowd: Vec<Http> = (0..FILES_LEFT).map(|_| Http::connect(subject.addr)).collect();
+        eventually("the server says that it has no files", || subject.report().errors > 0);
+        for client in &mut clients {
+            client.join("/", "");
+            client.ask();
+            client.send(r#"420["echo",1]"#);
+            client.expect("430[1]");
+        }
+        drop(crowd);
+        clients.into_iter().for_each(goodbye);
     });
 }
 

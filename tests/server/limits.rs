@@ -42,6 +42,23 @@ fn no_more_connections_than_max_tcp_connections() {
     eventually("there is room again", || Http::connect(addr(&server)).get("/nowhere").status == 404);
 }
 
+/// Whoever connects and asks nothing keeps nobody out for long; whoever has asked something keeps its place.
+#[test]
+fn a_connection_without_a_request_gives_its_place_to_one_that_comes() {
+    let server = serve(|builder| {
+        let builder = builder.max_tcp_connections(3).namespace("/", |_| {});
+        builder.route("/health", |_| tinysio::server::Response::from_string("ok"))
+    });
+    let mut asked = Http::connect(addr(&server));
+    assert_eq!(asked.get("/health").status, 200);
+    let mut idle = [Http::connect(addr(&server)), Http::connect(addr(&server))];
+    eventually("all have a place", || server.connections_count() == 3);
+    eventually("somebody else is served", || Http::connect(addr(&server)).get("/health").status == 200);
+    idle[0].ends("the connection that is idle for longest");
+    assert_eq!(asked.get("/health").status, 200);
+    assert_eq!(idle[1].get("/health").status, 200);
+}
+
 /// A server whose clients may let 200 kB wait, and whose disconnects are reported.
 fn small(set_up: impl FnOnce(Builder) -> Builder) -> (Server, mpsc::Receiver<(String, CloseReason)>) {
     let (report, reports) = mpsc::channel();
