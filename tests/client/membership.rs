@@ -402,6 +402,17 @@ fn a_connect_without_end_costs_no_memory() {
     assert!(connects.load(Ordering::SeqCst) < 200, "{connects:?} calls");
 }
 
+#[rstest]
+fn an_event_name_may_be_a_number(#[values(Way::Polling, Way::Websocket, Way::Upgrade)] way: Way) {
+    let fake = Fake::start();
+    let (client, socket) = joined(&fake, way);
+    let (said, heard) = hear("the event 5");
+    socket.on("5", move |_, event| said.send(event.arg::<u32>(0).unwrap()).unwrap());
+    fake.says(0, "42[5,1]");
+    assert_eq!(heard.next(), 1);
+    assert_eq!(client.stats().disconnects, 0);
+}
+
 #[test]
 fn a_second_handler_is_called_after_the_first() {
     let fake = Fake::start();
