@@ -365,7 +365,14 @@ impl Builder {
         let names: Vec<Arc<str>> =
             namespaces.iter().map(|namespace| namespace.name.as_str().into()).collect();
         let store_watch = StoreWatch::new();
-        let (journal, mut kept) = open(store, store_required, &store_watch)?;
+        let (journal, mut kept) = match store {
+            Some((store, durability)) => {
+                let (store, kept, life) = open(store, store_required, &store_watch)?;
+                let (watch, hub) = (store_watch.clone(), hub.signaller());
+                (Some(Journal::new(store, life, durability, watch, hub, config.stack_size)?), kept)
+            }
+            None => (None, Kept::default()),
+        };
         let retried = Retried::new(&config, &names, std::mem::take(&mut kept.answers));
         let recovery = config
             .connection_state_recovery
@@ -461,7 +468,7 @@ enum Stage {
 
 struct Threads {
     accept: JoinHandle<()>,
-    hub: JoinHandle<()>,
+    hub: JoinHandle<bool>,
     drain: JoinHandle<()>,
     lot: JoinHandle<()>,
 }
@@ -667,10 +674,12 @@ impl Running {
         all_gone &= core.workers.wait_until_idle(at_least(grace));
         // Nobody is parked any more, unless its last handler has not returned.
         core.lot.stop();
-        core.hub.stop();
+        // The store may need a moment for what was said last.
+        core.hub.stop(grace.max(Instant::now() + STORE_MOMENT));
         core.drain.stop();
         // These run no handlers, so they end.
-        for thread in [threads.hub, threads.drain, threads.lot] {
+        all_gone &= threads.hub.join().unwrap_or(false);
+        for thread in [threads.drain, threads.lot] {
             all_gone &= thread.join().is_ok();
         }
         // The data that the hub kept for clients is dropped by then.
@@ -685,15 +694,17 @@ impl Running {
     }
 }
 
-/// Opens the store.
+/// Opens the store; gives the life that it has begun, `None` if the server starts without it.
 fn open(
-    store: Option<(GuardedStore, Durability)>,
+    mut store: GuardedStore,
     required: bool,
     watch: &StoreWatch,
-) -> Result<(Option<Journal>, Kept), StartError> {
-    let Some((mut store, durability)) = store else { return Ok((None, Kept::default())) };
+) -> Result<(GuardedStore, Kept, Option<u32>), StartError> {
     match store.open() {
-        Ok(kept) => Ok((Some(Journal::new(store, durability, watch.clone())?), kept)),
+        Ok(kept) => {
+            let life = kept.life;
+            Ok((store, kept, Some(life)))
+        }
         Err(error) if required => Err(error.into()),
         Err(error) => {
             let error = store::text_of(error);
@@ -702,10 +713,13 @@ fn open(
             );
             store.abandon();
             watch.set(StoreStatus::Failed(error));
-            Ok((None, Kept::default()))
+            Ok((store, Kept::default(), None))
         }
     }
 }
 
 /// What a thread that has nothing to do needs to end.
 const MOMENT: Duration = Duration::from_millis(100);
+
+/// What a store has at least for what was said last.
+const STORE_MOMENT: Duration = Duration::from_secs(1);

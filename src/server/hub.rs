@@ -28,6 +28,8 @@ use super::{
     config::Config,
     dispatch::Todo,
     error::EmitError,
+    held::{Held, Place, Portion},
+    journal::{HandedOver, Report},
     membership::Membership,
     outbox::Packets,
     recovery::{Claim, Recovery, Resume},
@@ -154,8 +156,40 @@ pub(super) enum Command {
     Together(Vec<Self>),
     /// Some acknowledgement is awaited until then.
     AckDeadline(Weak<Membership>, Instant),
-    Stop,
+    /// Nothing; dropping the sender says that what the sending thread has sent before is finished.
+    Finished(Sender<()>, Order),
+    /// There is a signal.
+    Look,
 }
+
+/// What reaches the hub beside its queue, which may be full.
+pub(super) enum Signal {
+    Store(Report),
+    /// The server stops: the store has until then.
+    Stop(Instant),
+}
+
+/// One of each kind, and one more report.
+const SIGNALS_MAX: usize = 4;
+
+/// Signals the hub, without waiting for room in its queue.
+#[derive(Debug, Clone)]
+pub(super) struct Signaller {
+    signals: Sender<Signal>,
+    inbox: Sender<Command>,
+}
+
+impl Signaller {
+    pub(super) fn tell(&self, signal: Signal) {
+        // Fails after the stop.
+        let _ = self.signals.send(signal);
+        // A hub whose queue is full looks by itself.
+        let _ = self.inbox.try_send(Command::Look);
+    }
+}
+
+/// A packet, and whether it is volatile.
+pub(super) type Packet = (Encoded, bool);
 
 /// The hub's queue has its slots in memory from the start.
 const _: () = assert!(size_of::<Command>() <= 64);
@@ -172,7 +206,32 @@ pub(super) enum Question {
 }
 
 /// A token that one command of a thread is under way; dropping it says that the command is finished.
-pub(super) struct Order(Arc<AtomicUsize>);
+pub(super) struct Order(Arc<Tally>);
+
+/// What the hub has not finished of one thread's.
+#[derive(Debug, Default)]
+struct Tally {
+    unfinished: AtomicUsize,
+    /// How many of those wait for the store. Only the hub changes it.
+    waiting: AtomicUsize,
+}
+
+impl Order {
+    /// Whether something of the same thread waits for the store.
+    fn is_behind(&self) -> bool {
+        self.0.waiting.load(Relaxed) > 0
+    }
+
+    /// It waits for the store.
+    pub(super) fn wait(&self) {
+        self.0.waiting.fetch_add(1, Relaxed);
+    }
+
+    /// It has waited.
+    fn finish(self) {
+        self.0.waiting.fetch_sub(1, Relaxed);
+    }
+}
 
 /// What a thread has gathered for the hub.
 #[derive(Default)]
@@ -238,52 +297,65 @@ fn large(packet: &Encoded) -> usize {
 
 impl Drop for Order {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Release);
+        self.0.unfinished.fetch_sub(1, Release);
     }
 }
 
 thread_local! {
     /// Commands of this thread that carry packets and that the hub has not finished.
-    static UNFINISHED: Arc<AtomicUsize> = Arc::default();
+    static UNFINISHED: Arc<Tally> = Arc::default();
     /// What the hub's own thread wants from itself; it must not wait for room in its own inbox.
     static OWN: RefCell<VecDeque<Command>> = RefCell::default();
     static IS_HUB: Cell<bool> = const { Cell::new(false) };
+    static IS_STORE: Cell<bool> = const { Cell::new(false) };
     /// What this thread gathers.
     static TOGETHER: RefCell<Option<Together>> = const { RefCell::new(None) };
 }
 
 /// Whether the hub has finished everything that this thread has asked it to send.
 pub(super) fn caught_up() -> bool {
-    UNFINISHED.with(|count| count.load(Acquire)) == 0
+    UNFINISHED.with(|tally| tally.unfinished.load(Acquire)) == 0
 }
 
 /// The count of a thread's commands that the hub has not finished.
 #[derive(Debug)]
-pub(super) struct Unfinished(Arc<AtomicUsize>);
+pub(super) struct Unfinished(Arc<Tally>);
 
 impl Unfinished {
     /// Whether there still are some, and of another thread than this one.
     pub(super) fn is_of_another(&self) -> bool {
-        self.0.load(Acquire) > 0 && UNFINISHED.with(|own| !Arc::ptr_eq(own, &self.0))
+        self.0.unfinished.load(Acquire) > 0 && UNFINISHED.with(|own| !Arc::ptr_eq(own, &self.0))
     }
 }
 
 /// What the hub has not finished of this thread's. `None`: nothing.
 pub(super) fn unfinished() -> Option<Unfinished> {
-    UNFINISHED.with(|count| (count.load(Acquire) > 0).then(|| Unfinished(Arc::clone(count))))
+    UNFINISHED.with(|tally| (tally.unfinished.load(Acquire) > 0).then(|| Unfinished(Arc::clone(tally))))
 }
 
 fn order() -> Order {
-    UNFINISHED.with(|count| {
-        count.fetch_add(1, Relaxed);
-        Order(Arc::clone(count))
+    UNFINISHED.with(|tally| {
+        tally.unfinished.fetch_add(1, Relaxed);
+        Order(Arc::clone(tally))
     })
+}
+
+/// This thread runs the store's methods. It must not wait for the hub, which may wait for it.
+pub(super) fn mark_store_thread() {
+    IS_STORE.set(true);
+}
+
+/// What the hub's thread works with.
+pub(super) struct Inbox {
+    queue: Receiver<Command>,
+    signals: Receiver<Signal>,
 }
 
 /// The verbs that other threads have for the hub.
 #[derive(Debug, Clone)]
 pub(super) struct HubHandle {
     inbox: Sender<Command>,
+    signals: Sender<Signal>,
     inflight: Arc<Inflight>,
     recovers: bool,
     /// Bytes of the largest packet that may be sent.
@@ -294,11 +366,23 @@ pub(super) struct HubHandle {
 
 impl HubHandle {
     /// The handle and the way to start the thread, apart because the thread needs what the handle is part of.
-    pub(super) fn new(config: &Config) -> (Self, Receiver<Command>) {
+    pub(super) fn new(config: &Config) -> (Self, Inbox) {
         let (inbox, queue) = bounded(config.hub_commands());
         let recovers = config.connection_state_recovery.is_some();
-        let packet_max = config.outbox_bytes();
-        (Self { inbox, inflight: Arc::default(), recovers, packet_max, gathered: Arc::default() }, queue)
+        let (signals, signalled) = bounded(SIGNALS_MAX);
+        let handle = Self {
+            inbox,
+            signals,
+            inflight: Arc::default(),
+            recovers,
+            packet_max: config.outbox_bytes(),
+            gathered: Arc::default(),
+        };
+        (handle, Inbox { queue, signals: signalled })
+    }
+
+    pub(super) fn signaller(&self) -> Signaller {
+        Signaller { signals: self.signals.clone(), inbox: self.inbox.clone() }
     }
 
     /// Whether a packet of so many bytes may be sent: an outbox that is empty must take it.
@@ -331,6 +415,12 @@ impl HubHandle {
                 command
             }
         };
+        if IS_STORE.get() {
+            return self.inbox.try_send(self.inflight.entered(command)).map_err(|refused| {
+                self.inflight.leave(refused.into_inner().large_bytes());
+                EmitError::Dropped
+            });
+        }
         self.inflight.enter(command.large_bytes());
         self.inbox.send(command).map_err(|_| EmitError::ServerGone)
     }
@@ -420,7 +510,7 @@ impl HubHandle {
 
     /// Waits until the hub has looked at every deadline that is due.
     pub(super) fn ring(&self) {
-        if IS_HUB.get() {
+        if IS_HUB.get() || IS_STORE.get() {
             // It cannot wait for itself.
             return;
         }
@@ -428,6 +518,17 @@ impl HubHandle {
         self.send(Command::Ring(done));
         // Nothing is ever sent.
         let _ = answer.recv();
+    }
+
+    /// Waits until everything is finished that this thread has asked for. `false`: it is not by the deadline.
+    pub(super) fn wait_until_caught_up(&self, deadline: Instant) -> bool {
+        if caught_up() || IS_HUB.get() || IS_STORE.get() {
+            return true;
+        }
+        let (done, finished) = bounded(0);
+        self.send(Command::Finished(done, order()));
+        // Nothing is ever sent.
+        finished.recv_deadline(deadline) != Err(RecvTimeoutError::Timeout)
     }
 
     /// Ends the session behind what this thread has emitted.
@@ -440,7 +541,7 @@ impl HubHandle {
 
     /// Asks and waits for the answer. `None` after the stop.
     pub(super) fn ask<T>(&self, namespace: usize, question: impl FnOnce(Sender<T>) -> Question) -> Option<T> {
-        if IS_HUB.get() {
+        if IS_HUB.get() || IS_STORE.get() {
             // It cannot wait for itself.
             return None;
         }
@@ -449,8 +550,9 @@ impl HubHandle {
         answer.recv().ok()
     }
 
-    pub(super) fn stop(&self) {
-        self.send(Command::Stop);
+    /// Stops the hub behind what is in its queue. The store has until the deadline.
+    pub(super) fn stop(&self, deadline: Instant) {
+        self.signaller().tell(Signal::Stop(deadline));
     }
 }
 
@@ -481,6 +583,12 @@ impl Inflight {
         state.bytes += bytes;
     }
 
+    /// For the thread that must not wait.
+    fn entered(&self, command: Command) -> Command {
+        self.state.lock().bytes += command.large_bytes();
+        command
+    }
+
     fn leave(&self, bytes: usize) {
         if bytes > 0 {
             self.state.lock().bytes -= bytes;
@@ -496,14 +604,18 @@ impl Inflight {
 
 /// Starts the thread.
 pub(super) fn start(
-    queue: Receiver<Command>,
+    inbox: Inbox,
     handle: &HubHandle,
     config: &Config,
     namespaces: usize,
     recovery: Option<Recovery>,
-) -> io::Result<JoinHandle<()>> {
+) -> io::Result<JoinHandle<bool>> {
     let hub = Hub {
-        queue,
+        queue: inbox.queue,
+        signals: inbox.signals,
+        held: Held::default(),
+        told: Vec::new(),
+        stopping: None,
         inflight: Arc::clone(&handle.inflight),
         config: config.clone(),
         seats: Vec::new(),
@@ -530,6 +642,8 @@ struct Seat {
     heartbeat: Heartbeat,
     /// Which of the batch's packets it gets.
     due: Vec<usize>,
+    /// Where what waits for the store is.
+    place: Place,
     /// The binary packet that was incomplete when the heartbeat last looked, and since when.
     assembling: (u64, Instant),
 }
@@ -606,6 +720,13 @@ impl Ord for Due {
 
 struct Hub {
     queue: Receiver<Command>,
+    signals: Receiver<Signal>,
+    /// What waits for the store.
+    held: Held,
+    /// Who is told that this batch is finished.
+    told: Vec<Sender<()>>,
+    /// The server stops; the store has until then.
+    stopping: Option<Instant>,
     inflight: Arc<Inflight>,
     config: Config,
     seats: Vec<Option<Seat>>,
@@ -615,7 +736,7 @@ struct Hub {
     /// At so many deadlines, those of sessions that are gone are swept out.
     sweep_at: usize,
     /// The packets of this batch, and whether each is volatile.
-    due: Vec<(Encoded, bool)>,
+    due: Vec<Packet>,
     /// The seats that get some of them.
     dirty: Vec<u32>,
     /// What is finished with the next flush.
@@ -633,47 +754,117 @@ struct Hub {
 }
 
 impl Hub {
-    fn run(mut self) {
+    /// `false`: the store was not finished in time.
+    fn run(mut self) -> bool {
         IS_HUB.set(true);
         let _farewell = Farewell(Arc::clone(&self.inflight));
         while let Some(first) = self.next() {
             let mut next = first;
             let mut left = BATCH_MAX;
             while let Some(command) = next {
-                if matches!(command, Command::Stop) {
-                    return self.stop();
-                }
                 self.apply(command);
                 left -= 1;
-                next = if left == 0 {
+                next = if left == 0 || self.is_full() {
                     None
                 } else {
                     OWN.with_borrow_mut(VecDeque::pop_front).or_else(|| self.queue.try_recv().ok())
                 };
             }
+            self.look_at_signals();
             self.flush();
+            if let Some(deadline) = self.stopping {
+                return self.stop(deadline);
+            }
             self.ring(Instant::now());
         }
+        true
     }
 
-    /// `Some(None)`: no command, but a deadline. `None`: nobody is left to send any.
+    /// `Some(None)`: no command, but a deadline or a signal. `None`: nobody is left to send any.
     #[allow(clippy::option_option, reason = "the three outcomes of waiting are just these")]
     fn next(&mut self) -> Option<Option<Command>> {
         if let Some(own) = OWN.with_borrow_mut(VecDeque::pop_front) {
             return Some(Some(own));
         }
-        let Some(Reverse(Due((at, ..)))) = self.deadlines.peek() else {
-            return self.queue.recv().ok().map(Some);
-        };
-        match self.queue.recv_deadline(*at) {
+        let at = self.deadlines.peek().map(|Reverse(Due((at, ..)))| *at);
+        if self.is_full() {
+            // Nothing is taken out of the queue, and whoever sends waits, until the store has reported.
+            if let Ok(signal) = recv_by(&self.signals, at) {
+                self.look_at(signal);
+            }
+            return Some(None);
+        }
+        match recv_by(&self.queue, at) {
             Ok(command) => Some(Some(command)),
             Err(RecvTimeoutError::Timeout) => Some(None),
             Err(RecvTimeoutError::Disconnected) => None,
         }
     }
 
+    /// Whether so much waits for the store that nothing more is taken.
+    fn is_full(&self) -> bool {
+        self.held.is_full() || self.recovery.as_ref().is_some_and(Recovery::is_full)
+    }
+
+    fn look_at_signals(&mut self) {
+        while let Ok(signal) = self.signals.try_recv() {
+            self.look_at(signal);
+        }
+    }
+
+    fn look_at(&mut self, signal: Signal) {
+        match signal {
+            Signal::Store(report) => {
+                if let Some(recovery) = &mut self.recovery {
+                    recovery.store_reported(&report);
+                }
+                if matches!(report, Report::Reopened(_)) {
+                    return;
+                }
+                if let Some(portion) = self.held.committed() {
+                    self.let_go(portion);
+                }
+                if matches!(report, Report::Failed) {
+                    let rest = self.held.let_go();
+                    self.let_go(rest);
+                }
+            }
+            Signal::Stop(deadline) => self.stopping = Some(deadline),
+        }
+    }
+
+    /// Gives the store what has changed, and writes what waits for nothing more. `all`: whatever its time.
+    fn hand_over(&mut self, all: bool) {
+        let Some(recovery) = &mut self.recovery else { return };
+        let handed_over = recovery.hand_over(Instant::now(), all);
+        if self.held.is_idle() {
+            return;
+        }
+        match handed_over {
+            HandedOver::NotYet => {}
+            HandedOver::All => self.held.hand_over(),
+            HandedOver::Nothing => {
+                let portion = self.held.let_go();
+                self.let_go(portion);
+            }
+        }
+    }
+
+    /// Writes what has waited for the store.
+    fn let_go(&mut self, portion: Portion) {
+        let mut gathered = Gathered::default();
+        for (session, packets) in &portion.recipients {
+            write(session, packets, &portion.packets, &mut gathered);
+        }
+        for (session, code) in &portion.endings {
+            session.finish(*code);
+        }
+        self.inflight.leave(portion.large);
+        portion.orders.into_iter().for_each(Order::finish);
+    }
+
     fn apply(&mut self, command: Command) {
-        self.large += if matches!(command, Command::Together(_)) { 0 } else { command.large_bytes() };
+        let before = self.held_back();
         match command {
             Command::Open(session, since) => self.open(session, since),
             Command::Ending(session, code, order) => self.ending(&session, code, order),
@@ -681,24 +872,29 @@ impl Hub {
             Command::Enter { socket, consent, resume, order } => self.enter(socket, consent, resume, order),
             Command::Exit { socket, lost } => self.exit(&socket, lost),
             Command::Join(socket, names, order) => {
-                self.orders.extend(order);
                 self.join(&socket, &names);
+                self.finish(order, before);
             }
             Command::Leave(socket, name, order) => {
-                self.orders.extend(order);
                 if self.spaces[socket.namespace_index()].leave(&socket, &name)
                     && let Some(recovery) = &mut self.recovery
                 {
                     recovery.leave(&socket, &name);
                 }
+                self.finish(order, before);
             }
             Command::Emit { namespace, to, packet, volatile, order } => {
                 self.emit(namespace, &to, packet, volatile, order);
             }
             Command::Direct { session, packet, volatile, order } => {
-                self.direct(&session, packet, volatile, order);
+                let waits = order.is_behind();
+                let large = large(&packet);
+                let slot = self.sits(&session).then_some(session.slot);
+                let waits = self.share((packet, volatile), slot.as_slice(), large, waits);
+                self.sent(order, waits);
             }
-            Command::Fence(order) => self.orders.push(order),
+            Command::Fence(order) => self.fence(order, None),
+            Command::Finished(sender, order) => self.fence(order, Some(sender)),
             Command::Ring(done) => {
                 self.ring(Instant::now());
                 drop(done);
@@ -707,19 +903,45 @@ impl Hub {
             Command::AckDeadline(socket, at) => self.alarm(at, Deadline::Ack(socket)),
             Command::Together(commands) => commands.into_iter().for_each(|command| self.apply(command)),
             Command::Remember(answer, order) => {
-                self.orders.push(order);
                 self.keep(|recovery| recovery.note(Change::Answer(*answer)));
+                self.finish(Some(order), before);
             }
             Command::ForgetAnswer(client, namespace) => {
                 self.keep(|recovery| recovery.forget_answer(client, namespace));
             }
             Command::Data(socket, data, order) => {
-                self.orders.extend(order);
                 self.keep(|recovery| recovery.keep_data(&socket, data));
+                self.finish(order, before);
             }
             Command::Release(resume) => self.keep(|recovery| recovery.release(&resume)),
             Command::Left(socket) => self.keep(|recovery| recovery.left(&socket)),
-            Command::Stop => {}
+            Command::Look => {}
+        }
+    }
+
+    /// A number that changes with each change that must be durable before anybody hears of it.
+    fn held_back(&self) -> u64 {
+        self.recovery.as_ref().map_or(0, Recovery::held_back)
+    }
+
+    /// A command without a packet is applied; it is finished when what it has changed is durable.
+    fn finish(&mut self, order: Option<Order>, before: u64) {
+        let Some(order) = order else { return };
+        if self.held_back() != before || order.is_behind() {
+            self.held.order(order);
+        } else {
+            self.orders.push(order);
+        }
+    }
+
+    /// What the same thread sends next comes behind everything that is there. `done` is dropped then.
+    fn fence(&mut self, order: Order, done: Option<Sender<()>>) {
+        if self.held.is_idle() {
+            self.orders.push(order);
+            self.told.extend(done);
+        } else {
+            self.held.order(order);
+            self.held.tell(done);
         }
     }
 
@@ -729,9 +951,22 @@ impl Hub {
         }
     }
 
-    fn stop(&mut self) {
+    /// Finishes what is in the queue, and waits for the store.
+    fn stop(&mut self, deadline: Instant) -> bool {
+        for _ in 0..self.config.hub_commands() {
+            let Ok(command) = self.queue.try_recv() else { break };
+            self.apply(command);
+        }
         self.flush();
-        self.keep(Recovery::close);
+        loop {
+            self.hand_over(true);
+            if self.held.is_idle() && self.recovery.as_ref().is_none_or(Recovery::is_done) {
+                break;
+            }
+            let Ok(signal) = self.signals.recv_deadline(deadline) else { break };
+            self.look_at(signal);
+        }
+        self.recovery.as_mut().is_none_or(|recovery| recovery.close(deadline))
     }
 
     fn enter(
@@ -742,9 +977,10 @@ impl Hub {
         order: Order,
     ) {
         let (namespace, session) = (socket.namespace_index(), Arc::clone(socket.session()));
+        let before = self.held_back();
         let Some(recovery) = &mut self.recovery else {
             self.spaces[namespace].enter(socket);
-            return self.direct(&session, consent, false, order);
+            return self.consent(&session, consent, order, before);
         };
         let Some(resume) = resume else {
             if socket.pid().is_some() {
@@ -752,7 +988,7 @@ impl Hub {
                 recovery.enter(&socket);
             }
             self.spaces[namespace].enter(socket);
-            return self.direct(&session, consent, false, order);
+            return self.consent(&session, consent, order, before);
         };
         let left = self.room_bytes_left();
         let Some(recovery) = &mut self.recovery else { return };
@@ -765,11 +1001,11 @@ impl Hub {
         consent.set_offset(resume.offset);
         self.spaces[namespace].enter(socket.clone());
         self.spaces[namespace].join(&socket, &restored.rooms, max, left, |_| ());
-        self.direct(&session, consent, false, order);
+        self.consent(&session, consent, order, before);
+        let waits = self.held_back() != before;
         for packets in restored.missed {
             self.replayed += packets.bytes().len();
-            self.due.push((packets, false));
-            self.note(session.slot, self.due.len() - 1);
+            self.share((packets, false), &[session.slot], 0, waits);
         }
         if self.replayed > REPLAY_MAX {
             self.flush();
@@ -811,7 +1047,13 @@ impl Hub {
         self.alarm(first_look, Deadline::Heartbeat(session.slot, Weak::clone(&weak)));
         self.alarm(since + self.config.connect_timeout, Deadline::Connect(weak));
         let heartbeat = Heartbeat::new(begun, self.config.ping_interval, self.config.ping_timeout);
-        self.seats[slot] = Some(Seat { session, heartbeat, due: Vec::new(), assembling: (0, since) });
+        self.seats[slot] = Some(Seat {
+            session,
+            heartbeat,
+            due: Vec::new(),
+            place: Place::default(),
+            assembling: (0, since),
+        });
     }
 
     fn ending(&mut self, session: &Arc<Session>, code: Option<u16>, order: Order) {
@@ -819,13 +1061,24 @@ impl Hub {
         if self.sits(session) {
             self.flush_seat(session.slot);
         }
-        drop(order);
-        session.finish(code);
+        if order.is_behind() || self.waits_for(session) {
+            self.held.end(session, code);
+            self.held.order(order);
+        } else {
+            drop(order);
+            session.finish(code);
+        }
         let patience = match session.transport() {
             TransportKind::Polling => POLLING_CLOSE.max(self.config.close_timeout),
             TransportKind::Websocket => self.config.close_timeout,
         };
         self.alarm(Instant::now() + patience, Deadline::Cut(Arc::downgrade(session)));
+    }
+
+    /// Whether something for the session waits for the store.
+    fn waits_for(&self, session: &Arc<Session>) -> bool {
+        let seat = self.seats.get(session.slot as usize).and_then(Option::as_ref);
+        seat.is_some_and(|seat| Arc::ptr_eq(&seat.session, session) && self.held.holds(seat.place))
     }
 
     fn gone(&mut self, session: &Arc<Session>) {
@@ -842,13 +1095,12 @@ impl Hub {
         matches!(self.seats.get(session.slot as usize), Some(Some(seat)) if Arc::ptr_eq(&seat.session, session))
     }
 
-    fn direct(&mut self, session: &Arc<Session>, packet: Encoded, volatile: bool, order: Order) {
-        let index = self.due.len();
-        self.due.push((packet, volatile));
-        self.orders.push(order);
-        if self.sits(session) {
-            self.note(session.slot, index);
-        }
+    /// The answer to a CONNECT. It waits for the store if something has changed since `before`.
+    fn consent(&mut self, session: &Arc<Session>, consent: Encoded, order: Order, before: u64) {
+        let waits = self.held_back() != before || order.is_behind();
+        let slot = self.sits(session).then_some(session.slot);
+        let waits = self.share((consent, false), slot.as_slice(), 0, waits);
+        self.sent(order, waits);
     }
 
     fn emit(
@@ -859,31 +1111,71 @@ impl Hub {
         volatile: bool,
         order: Order,
     ) {
+        let before = self.held_back();
         let mut selected = self.select(namespace, to);
+        let mut strangers = Vec::new();
         if let Some(recovery) = &mut self.recovery {
-            let strangers = recovery.take_strangers(namespace, &mut selected);
+            strangers = recovery.take_strangers(namespace, &mut selected);
             // What is for one client that declined is nobody's to ask for later.
             if to.only.is_none() || strangers.is_empty() {
                 recovery.stamp(namespace, to, &mut packet, volatile, &selected);
             }
-            if !strangers.is_empty() {
-                self.share(packet.without_offset(), volatile, strangers);
-            }
         }
-        self.share(packet, volatile, selected);
-        self.orders.push(order);
+        // A volatile one carries the offset of the last packet that is kept, which may not be durable yet.
+        let is_ahead = volatile && !selected.is_empty() && !self.held.is_idle();
+        let mut waits = self.held_back() != before || order.is_behind() || is_ahead;
+        if !strangers.is_empty() {
+            waits |= self.share((packet.without_offset(), volatile), &strangers, 0, waits);
+        }
+        let large = large(&packet);
+        waits |= self.share((packet, volatile), &selected, large, waits);
+        self.sent(order, waits);
     }
 
-    fn share(&mut self, packet: Encoded, volatile: bool, slots: Vec<u32>) {
+    fn sent(&mut self, order: Order, waits: bool) {
+        if waits {
+            self.held.order(order);
+        } else {
+            self.orders.push(order);
+        }
+    }
+
+    /// A packet for these seats: due at the end of this batch; or when the store has what was changed before, if the packet waits
+    /// for that, and for whom something waits already. `large`: how many of its bytes are counted as on their way to the hub.
+    /// `true`: some of it waits.
+    fn share(&mut self, packet: Packet, slots: &[u32], mut large: usize, waits: bool) -> bool {
+        let mut some_wait = waits;
+        if waits || !self.held.is_idle() {
+            let mut is_held = false;
+            for &slot in slots {
+                let Some(Some(seat)) = self.seats.get_mut(slot as usize) else { continue };
+                if !waits && !self.held.holds(seat.place) {
+                    continue;
+                }
+                if !std::mem::replace(&mut is_held, true) {
+                    self.held.put(packet.clone(), std::mem::take(&mut large));
+                }
+                self.held.add_recipient(&seat.session, &mut seat.place);
+            }
+            some_wait |= is_held;
+        }
+        self.large += large;
+        if waits {
+            return true;
+        }
         let index = self.due.len();
-        self.due.push((packet, volatile));
-        for slot in slots {
+        self.due.push(packet);
+        for &slot in slots {
             self.note(slot, index);
         }
+        some_wait
     }
 
     fn note(&mut self, slot: u32, packet: usize) {
-        if let Some(Some(seat)) = self.seats.get_mut(slot as usize) {
+        if let Some(Some(seat)) = self.seats.get_mut(slot as usize)
+            // It was put behind what waits.
+            && !self.held.holds(seat.place)
+        {
             if seat.due.is_empty() {
                 self.dirty.push(slot);
             }
@@ -945,8 +1237,6 @@ impl Hub {
 
     /// Writes each recipient's packets of this batch, then says that the batch is finished.
     fn flush(&mut self) {
-        self.keep(Recovery::commit);
-        self.look_again();
         let mut gathered = Gathered::default();
         for slot in std::mem::take(&mut self.dirty) {
             self.flush_into(slot, &mut gathered);
@@ -954,7 +1244,10 @@ impl Hub {
         self.inflight.leave(std::mem::take(&mut self.large));
         self.due.clear();
         self.orders.clear();
+        self.told.clear();
         self.replayed = 0;
+        self.hand_over(false);
+        self.look_again();
     }
 
     /// Sets the alarm for what recovery has to do later.
@@ -970,32 +1263,12 @@ impl Hub {
     }
 
     fn flush_seat(&mut self, slot: u32) {
-        self.keep(Recovery::commit);
         self.flush_into(slot, &mut Gathered::default());
     }
 
     fn flush_into(&mut self, slot: u32, gathered: &mut Gathered) {
         let Some(Some(seat)) = self.seats.get_mut(slot as usize) else { return };
-        let sent = match seat.due.as_slice() {
-            [] => return,
-            &[one] => {
-                let (packet, volatile) = &self.due[one];
-                seat.session.send(Packets::Shared(packet), *volatile)
-            }
-            several => match gathered.gather(several, &self.due) {
-                Some(buffer) => seat.session.send(Packets::Borrowed(buffer), false),
-                None => several.iter().try_for_each(|&index| {
-                    let (packet, volatile) = &self.due[index];
-                    match seat.session.send(Packets::Shared(packet), *volatile) {
-                        Err(EmitError::Dropped) => Ok(()),
-                        sent => sent,
-                    }
-                }),
-            },
-        };
-        if let Err(error) = sent {
-            log::trace!("session {}: {error}", seat.session.name());
-        }
+        write(&seat.session, &seat.due, &self.due, gathered);
         seat.due.clear();
         // A seat that once had a large batch keeps no memory for it.
         seat.due.shrink_to(16);
@@ -1026,10 +1299,8 @@ impl Hub {
                 }
                 Deadline::Recovery => {
                     self.recovery_alarm = None;
-                    self.keep(|recovery| {
-                        recovery.expire(now);
-                        recovery.commit();
-                    });
+                    self.keep(|recovery| recovery.expire(now));
+                    self.hand_over(false);
                     self.look_again();
                 }
                 Deadline::Ack(socket) => {
@@ -1169,6 +1440,37 @@ impl Space {
     }
 }
 
+fn recv_by<T>(queue: &Receiver<T>, deadline: Option<Instant>) -> Result<T, RecvTimeoutError> {
+    match deadline {
+        Some(at) => queue.recv_deadline(at),
+        None => queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
+    }
+}
+
+/// Writes one recipient's packets.
+fn write(session: &Arc<Session>, indices: &[usize], packets: &[Packet], gathered: &mut Gathered) {
+    let sent = match indices {
+        [] => return,
+        &[one] => {
+            let (packet, volatile) = &packets[one];
+            session.send(Packets::Shared(packet), *volatile)
+        }
+        several => match gathered.gather(several, packets) {
+            Some(buffer) => session.send(Packets::Borrowed(buffer), false),
+            None => several.iter().try_for_each(|&index| {
+                let (packet, volatile) = &packets[index];
+                match session.send(Packets::Shared(packet), *volatile) {
+                    Err(EmitError::Dropped) => Ok(()),
+                    sent => sent,
+                }
+            }),
+        },
+    };
+    if let Err(error) = sent {
+        log::trace!("session {}: {error}", session.name());
+    }
+}
+
 /// The packets of one recipient as one buffer, kept for the next recipient if it gets the same ones: for a broadcast, and
 /// for any number of them in a row, all recipients do.
 #[derive(Default)]
@@ -1179,7 +1481,7 @@ struct Gathered {
 
 impl Gathered {
     /// `None`: too much to copy, or volatile, which must be decided packet by packet.
-    fn gather(&mut self, packets: &[usize], due: &[(Encoded, bool)]) -> Option<&[u8]> {
+    fn gather(&mut self, packets: &[usize], due: &[Packet]) -> Option<&[u8]> {
         if self.packets != packets {
             let bytes: usize = packets.iter().map(|&index| due[index].0.bytes().len()).sum();
             if bytes > GATHER_MAX || packets.iter().any(|&index| due[index].1) {

@@ -1,6 +1,6 @@
 //! The memory promise: what a server can use at most, from its configuration. `docs/MEMORY.md` explains each line.
 
-use super::{budget, config::Config, http, hub, journal, outbox, recovery, socket, websocket};
+use super::{budget, config::Config, held, http, hub, journal, outbox, recovery, socket, websocket};
 
 /// The program itself, the stacks of the threads that every server has, and tables that are empty.
 const BASE: usize = 16 << 20;
@@ -43,14 +43,14 @@ impl Config {
         terms.into_iter().fold(0, usize::saturating_add)
     }
 
-    /// The log, the records of who is away, and the answers; for each socket where it was; what is on its way to the store; what
+    /// The log, the records of who is away, and the answers; the log once more for a store that works again; for each socket where it was; what is on its way to the store; what
     /// handlers' threads gather.
     fn bytes_of_recovery(&self, namespaces: usize) -> usize {
         let Some(options) = &self.connection_state_recovery else { return 0 };
         let sockets = self.max_connections.saturating_mul(namespaces.clamp(1, self.max_namespaces));
         options
             .max_bytes
-            .saturating_mul(3)
+            .saturating_mul(4)
             .saturating_add(sockets.saturating_mul(recovery::MEMBER_BYTES))
             .saturating_add(self.room_bytes_total)
             .saturating_add(journal::BYTES_MAX)
@@ -59,6 +59,8 @@ impl Config {
             .saturating_add(self.max_connections.saturating_mul(STACK))
             // One more replay may be in the batch that has reached its end.
             .saturating_add(hub::REPLAY_MAX + self.outbox_bytes() / 2)
+            // The same for what waits for the store, under way and gathered.
+            .saturating_add((2 * held::HELD_MAX).saturating_add(self.outbox_bytes()))
     }
 
     fn bytes_of_a_connection(&self) -> usize {

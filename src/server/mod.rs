@@ -59,6 +59,7 @@ mod error;
 mod front_door;
 mod guard;
 mod handle;
+mod held;
 mod http;
 mod hub;
 mod journal;

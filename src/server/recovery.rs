@@ -27,7 +27,7 @@ use smallvec::SmallVec;
 use super::{
     config::Config,
     hub::Selection,
-    journal::Journal,
+    journal::{HandedOver, Journal, Report},
     membership::Membership,
     origins::{Origin, Origins},
     store::{Change, Kept, KeptPacket, KeptSession, Stay},
@@ -144,6 +144,9 @@ pub(super) fn is_recoverable(reason: CloseReason) -> bool {
             | CloseReason::TransportClose
             | CloseReason::ForcedClose
             | CloseReason::PingTimeout
+            // The official server calls both "forced close" or "transport error".
+            | CloseReason::ParseError
+            | CloseReason::MessageTooBig
             | CloseReason::ServerShuttingDown
             | CloseReason::ForcedServerClose
             | CloseReason::SlowConsumer
@@ -163,6 +166,19 @@ struct Entry {
 }
 
 impl Entry {
+    /// What the store keeps of it.
+    fn kept(&self, namespace: &Arc<str>) -> KeptPacket {
+        KeptPacket {
+            offset: self.offset.number(),
+            namespace: Arc::clone(namespace),
+            only: self.to.only.clone(),
+            rooms: self.to.rooms.to_vec(),
+            except: self.to.except.to_vec(),
+            skip: self.to.skip.clone(),
+            frames: self.packet.bytes().clone(),
+        }
+    }
+
     fn bytes(&self) -> usize {
         let names = self.to.rooms.iter().chain(&self.to.except).chain(&self.to.skip).chain(&self.to.only);
         ENTRY_COST + self.packet.bytes().len() + names.map(|name| name.len()).sum::<usize>()
@@ -283,6 +299,8 @@ pub(super) struct Recovery {
     dirty: Vec<(usize, u32)>,
     /// Bytes that have left the log, and not the store.
     trimmed: usize,
+    /// Counts the changes that must be durable before anybody hears of them.
+    held_back: u64,
 }
 
 impl Recovery {
@@ -294,8 +312,13 @@ impl Recovery {
         kept: Kept,
         journal: Option<Journal>,
     ) -> Self {
-        // Without a store the lives are not counted; any other than the one before will do.
-        let life = if journal.is_some() { kept.life } else { random_life() };
+        let last = match &journal {
+            Some(journal) if journal.is_on() => Offset::of_life(kept.life),
+            // Somewhere in the life before that of any store: the store may be opened later.
+            Some(_) => random_place(),
+            // Without a store the lives are not counted; any other than the one before will do.
+            None => Offset::of_life(random_life()),
+        };
         let now = Instant::now();
         let offset =
             |packet: Option<&KeptPacket>| packet.map_or(Offset::ZERO, |packet| Offset::new(packet.offset));
@@ -309,7 +332,7 @@ impl Recovery {
             bytes: 0,
             total: 0,
             floor,
-            last: Offset::of_life(life),
+            last,
             before: offset(kept.packets.last()).max(floor),
             members: names.iter().map(|_| Vec::new()).collect(),
             names,
@@ -323,6 +346,7 @@ impl Recovery {
             journal,
             dirty: Vec::new(),
             trimmed: 0,
+            held_back: 0,
         };
         for packet in kept.packets {
             recovery.remember(packet, now);
@@ -406,26 +430,14 @@ impl Recovery {
                 member.last = self.last;
             }
         }
-        if let Some(journal) = &mut self.journal {
-            journal.note(Change::Packet(KeptPacket {
-                offset: self.last.number(),
-                namespace: Arc::clone(&self.names[namespace]),
-                only: to.only.clone(),
-                rooms: to.rooms.to_vec(),
-                except: to.except.to_vec(),
-                skip: to.skip.clone(),
-                frames: packet.bytes().clone(),
-            }));
-        }
         let at = Instant::now();
-        self.push(Entry {
-            offset: self.last,
-            namespace,
-            to: Arc::clone(to),
-            packet: packet.clone(),
-            at,
-            total: 0,
-        });
+        let (offset, to, packet) = (self.last, Arc::clone(to), packet.clone());
+        let entry = Entry { offset, namespace, to, packet, at, total: 0 };
+        if self.is_storing() {
+            let packet = entry.kept(&self.names[namespace]);
+            self.note(Change::Packet(packet));
+        }
+        self.push(entry);
         self.trim(at);
     }
 
@@ -460,7 +472,7 @@ impl Recovery {
     /// forgets was not meant for anybody who had that.
     fn trim_store(&mut self) {
         self.trimmed = 0;
-        let Some(journal) = &mut self.journal else { return };
+        let Some(journal) = self.journal.as_mut().filter(|journal| journal.is_on()) else { return };
         for (namespace, members) in self.members.iter_mut().enumerate() {
             for member in members.iter_mut().flatten().filter(|member| member.last != member.noted) {
                 member.noted = member.last;
@@ -501,9 +513,10 @@ impl Recovery {
 
     /// The store has to learn of a member.
     fn soil(&mut self, namespace: usize, slot: u32) {
-        if self.journal.is_none() {
+        if !self.is_storing() {
             return;
         }
+        self.held_back += 1;
         if let Some(member) = member(&mut self.members, namespace, slot)
             && !std::mem::replace(&mut member.dirty, true)
         {
@@ -815,8 +828,20 @@ impl Recovery {
 
     pub(super) fn note(&mut self, change: Change) {
         if let Some(journal) = &mut self.journal {
+            self.held_back += 1;
             journal.note(change);
         }
+    }
+
+    /// Whether there is a store, and it works.
+    fn is_storing(&self) -> bool {
+        self.journal.as_ref().is_some_and(Journal::is_on)
+    }
+
+    /// A number that changes with each change that must be durable before anybody hears of it.
+    pub(super) fn held_back(&self) -> u64 {
+        let holds_back = self.journal.as_ref().is_some_and(Journal::holds_back);
+        if holds_back { self.held_back } else { 0 }
     }
 
     /// A client's answer is not remembered any more.
@@ -825,8 +850,13 @@ impl Recovery {
         self.note(Change::ForgetAnswer { client, namespace });
     }
 
-    /// What has changed is kept, before anybody hears of it.
-    pub(super) fn commit(&mut self) {
+    /// Gives the store what has changed, if it is free and the time has come. `all`: whatever the time.
+    pub(super) fn hand_over(&mut self, now: Instant, all: bool) -> HandedOver {
+        self.note_dirty();
+        self.journal.as_mut().map_or(HandedOver::Nothing, |journal| journal.hand_over(now, all))
+    }
+
+    fn note_dirty(&mut self) {
         let Some(journal) = &mut self.journal else { return };
         for (namespace, slot) in self.dirty.drain(..) {
             if let Some(member) = member(&mut self.members, namespace, slot) {
@@ -834,9 +864,11 @@ impl Recovery {
                 journal.note(Change::Session(record(&self.names[namespace], member, STILL)));
             }
         }
-        if !journal.commit() {
-            self.journal = None;
-        }
+    }
+
+    /// Whether the store is behind by so much that nothing more may be taken.
+    pub(super) fn is_full(&self) -> bool {
+        self.journal.as_ref().is_some_and(Journal::is_full)
     }
 
     /// When the journal wants to be asked again. `None`: it has nothing to write.
@@ -844,18 +876,60 @@ impl Recovery {
         self.journal.as_ref()?.deadline()
     }
 
-    /// Keeps what is not kept yet, and waits for it: the server's end.
-    pub(super) fn close(&mut self) {
-        self.commit();
-        if let Some(journal) = self.journal.take() {
-            journal.close();
+    pub(super) fn store_reported(&mut self, report: &Report) {
+        let Some(journal) = &mut self.journal else { return };
+        match report {
+            Report::Committed => journal.committed(),
+            Report::Failed => journal.switch_off(),
+            Report::Reopened(life) => self.store_reopened(*life),
         }
+    }
+
+    /// The store works again, is empty, and has begun this life: it gets everything that is in memory, in one commit.
+    fn store_reopened(&mut self, life: u32) {
+        let Some(journal) = &mut self.journal else { return };
+        journal.switch_on();
+        // Whatever was sent until now is in the log, or below its floor.
+        self.before = self.last;
+        self.last = Offset::of_life(life);
+        self.trimmed = 0;
+        self.dirty.clear();
+        self.note(Change::Trim(self.floor.number()));
+        let packets: Vec<_> = self.log.iter().map(|entry| entry.kept(&self.names[entry.namespace])).collect();
+        packets.into_iter().for_each(|packet| self.note(Change::Packet(packet)));
+        let mut sessions = Vec::new();
+        for (name, members) in self.names.iter().zip(&mut self.members) {
+            for member in members.iter_mut().flatten() {
+                (member.dirty, member.noted) = (false, member.last);
+                sessions.push(record(name, member, STILL));
+            }
+        }
+        let away = self.away.values();
+        sessions.extend(away.map(|away| record(&self.names[away.namespace], &away.member, away.known)));
+        sessions.into_iter().for_each(|session| self.note(Change::Session(session)));
+    }
+
+    /// Whether everything is durable that is to be.
+    pub(super) fn is_done(&self) -> bool {
+        self.journal.as_ref().is_none_or(Journal::is_done)
+    }
+
+    /// Waits for the store's end. `false`: it has not come by the deadline.
+    pub(super) fn close(&mut self, deadline: Instant) -> bool {
+        self.journal.take().is_none_or(|journal| journal.close(deadline))
     }
 }
 
 /// With no randomness it is 0: then a client that comes from an earlier process of such a box may not be told of a gap.
 fn random_life() -> u32 {
     random::u32().unwrap_or_default()
+}
+
+/// Of a server whose store could not be opened: somewhere in life 0, which no store begins, so that what a store gives later is
+/// above it. As with [`random_life`], no other start has the same.
+fn random_place() -> Offset {
+    const BITS: u32 = 43;
+    Offset::new(getrandom::u64().unwrap_or_default() >> (u64::BITS - BITS))
 }
 
 /// A namespace's member by its seat.

@@ -243,11 +243,8 @@ impl Session {
     /// Waits until there is room for more, as [`Socket::emit_timeout`](super::Socket::emit_timeout) promises.
     pub(super) fn wait_for_room(&self, bytes: usize, deadline: Instant) -> Result<(), EmitError> {
         // What the hub still has of this thread's is on its way to the same outbox.
-        while !hub::caught_up() {
-            if Instant::now() >= deadline {
-                return Err(EmitError::Timeout);
-            }
-            self.core.hub.ring();
+        if !self.core.hub.wait_until_caught_up(deadline) {
+            return Err(EmitError::Timeout);
         }
         match self.outbox.wait_for_room(bytes, deadline) {
             Some(true) => Ok(()),

@@ -1,13 +1,27 @@
 //! Stores that fail, panic or block: what it costs the server, and what it says.
 
-use std::time::Duration;
-
-use rstest::rstest;
-use tinysio::server::{
-    Builder, Change, Durability, Kept, MemoryStore, Server, StartError, StoreError, StoreStatus,
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+        mpsc,
+    },
+    thread,
+    time::{Duration, Instant},
 };
 
-use crate::support::{Client, Road, addr, eventually, serve};
+use parking_lot::Mutex;
+use rstest::rstest;
+use serde_json::json;
+use tinysio::server::{
+    Builder, Change, Durability, Kept, MemoryStore, Server, Socket, StartError, StoreError, StoreStatus,
+};
+
+use crate::support::{
+    Client, Road, addr, eventually, next,
+    recovery::{Caller, Lost, empty, recovering},
+    serve,
+};
 
 /// What a test's store does in one of its calls.
 type Open = Box<dyn FnMut(&mut MemoryStore) -> Result<Kept, StoreError> + Send>;
@@ -127,4 +141,221 @@ fn a_panic_in_the_store_costs_the_store_only(
     eventually("the store has failed", || matches!(server.store_watch().status(), StoreStatus::Failed(_)));
     assert_echoes(&server, road);
     assert!(server.shutdown(Duration::from_secs(5)), "every thread has ended");
+}
+
+/// How long the test's store blocks.
+const BLOCKED: Duration = Duration::from_secs(2);
+
+/// What other clients may notice of it, on a machine that is busy.
+const SOON: Duration = Duration::from_millis(500);
+
+/// A store that blocks in its next commit once it is told to.
+struct Blocking {
+    block: Arc<AtomicBool>,
+    blocked: mpsc::Receiver<()>,
+}
+
+impl Blocking {
+    fn new() -> (Store, Self) {
+        let mut store = Store::new(&MemoryStore::new());
+        let block = Arc::new(AtomicBool::new(false));
+        let (tell, blocked) = mpsc::channel();
+        let of_store = Arc::clone(&block);
+        store.commit = Box::new(move |kept, changes| {
+            if of_store.swap(false, SeqCst) {
+                tell.send(()).unwrap();
+                thread::sleep(BLOCKED);
+            }
+            tinysio::server::Store::commit(kept, changes)
+        });
+        (store, Self { block, blocked })
+    }
+
+    /// Has the store block, with a client that waits for it.
+    fn begin(&self, client: &mut Client) -> Instant {
+        self.block.store(true, SeqCst);
+        client.send(r#"42["echo","kept"]"#);
+        next(&self.blocked, "the commit");
+        Instant::now()
+    }
+}
+
+/// Heartbeats, questions, new clients that ask for no recovery, and events that need not be kept go on; what must be durable
+/// first waits, and comes in order.
+#[rstest]
+fn a_store_that_blocks_holds_up_only_what_it_keeps(
+    #[values(Road::Polling, Road::WebSocket, Road::Upgrade)] road: Road,
+) {
+    let (store, blocking) = Blocking::new();
+    let server = serve(|builder| {
+        chat(builder.ping_interval(Duration::from_millis(500)).ping_timeout(Duration::from_secs(1)))
+            .store(store, Durability::EveryPacket)
+    });
+    let io = server.of("/").unwrap();
+    let mut keeper = Client::connected(addr(&server), Road::WebSocket);
+    let mut other = Client::connected(addr(&server), road);
+    let begun = blocking.begin(&mut keeper);
+    // Its thread emits and acknowledges: both wait, in order.
+    keeper.send_texts(&[r#"42["echo",2]"#, r#"420["ask"]"#]);
+    let hears = move || {
+        assert!(keeper.text("the first").starts_with(r#"42["echo","kept","#));
+        let first = begun.elapsed();
+        assert!(keeper.text("the second").starts_with(r#"42["echo",2,"#));
+        keeper.expect(r#"430["yes"]"#);
+        (keeper, first)
+    };
+    let hears = thread::Builder::new().spawn(hears).unwrap();
+
+    other.send(r#"421["ask"]"#);
+    other.expect(r#"431["yes"]"#);
+    assert_eq!(io.room_len("nobody"), 0);
+    let mut declining = Client::new(addr(&server), road);
+    declining.join("/", r#"{"recovery":false}"#);
+    declining.send_texts(&[r#"42["echo","a"]"#, r#"421["ask"]"#]);
+    declining.expect(r#"42["echo","a"]"#);
+    declining.expect(r#"431["yes"]"#);
+    assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
+
+    // Nobody is lost meanwhile.
+    while begun.elapsed() < BLOCKED {
+        for client in [&mut declining, &mut other] {
+            client.send(r#"422["ask"]"#);
+            client.expect(r#"432["yes"]"#);
+        }
+    }
+    let (_keeper, first) = hears.join().unwrap();
+    assert!(first >= BLOCKED, "it was not durable after {first:?}");
+    assert_eq!(io.len(), 3);
+}
+
+/// The store of a server that stops is waited for, until the deadline.
+#[rstest]
+fn a_store_that_blocks_does_not_hold_up_the_stop(
+    #[values(Durability::EveryPacket, Durability::Every(Duration::from_millis(1)))] durability: Durability,
+) {
+    let (store, blocking) = Blocking::new();
+    let server = serve(|builder| chat(builder).store(store, durability));
+    let mut client = Client::connected(addr(&server), Road::WebSocket);
+    blocking.begin(&mut client);
+    let begun = Instant::now();
+    drop(client);
+    assert!(!server.shutdown(Duration::from_millis(100)), "the store's thread is left to itself");
+    assert!(begun.elapsed() < BLOCKED - Duration::from_millis(200), "{:?}", begun.elapsed());
+}
+
+/// Emitters wait when too much waits for the store; nothing is lost, and the order is kept.
+#[rstest]
+fn what_waits_for_a_store_that_blocks_is_bounded(
+    #[values(Durability::EveryPacket, Durability::Every(Duration::from_millis(1)))] durability: Durability,
+) {
+    const EVENTS: usize = 3_000;
+    let (store, blocking) = Blocking::new();
+    let server = serve(|builder| chat(builder.hub_queue(16)).store(store, durability));
+    let mut client = Client::connected(addr(&server), Road::WebSocket);
+    let io = server.of("/").unwrap();
+    let begun = blocking.begin(&mut client);
+    let text = "x".repeat(2_000);
+    let emitter = thread::Builder::new()
+        .spawn(move || {
+            (0..EVENTS).for_each(|number| io.emit("n", (number, &text)).unwrap());
+            Instant::now()
+        })
+        .unwrap();
+    client.text("the echo");
+    for number in 0..EVENTS {
+        let event = client.text("an event");
+        assert!(event.starts_with(&format!(r#"42["n",{number},"#)), "{number}");
+    }
+    let emitted = emitter.join().unwrap() - begun;
+    assert!(emitted >= BLOCKED - SOON, "6 MB were taken at once: {emitted:?}");
+}
+
+/// Its methods may use everything that the server has, and wait for nothing that waits for them.
+#[rstest]
+fn a_store_that_uses_the_server_blocks_nothing(
+    #[values(Durability::EveryPacket, Durability::Every(Duration::from_millis(1)))] durability: Durability,
+    #[values(Road::Polling, Road::WebSocket, Road::Upgrade)] road: Road,
+) {
+    let mut store = Store::new(&MemoryStore::new());
+    let sockets: Arc<Mutex<Option<Socket>>> = Arc::default();
+    let (calls, called) = mpsc::channel();
+    let of_store = Arc::clone(&sockets);
+    store.commit = Box::new(move |kept, changes| {
+        if let Some(socket) = of_store.lock().take() {
+            let io = socket.namespace();
+            let soon = Duration::from_millis(50);
+            socket.join("from the store");
+            socket.emit("from the store", 1).unwrap();
+            let waited = socket.emit_timeout("from the store", 2, soon);
+            socket.set_data(1);
+            socket.leave("never joined");
+            io.to("from the store").emit("from the store", 3).unwrap();
+            socket.emit_with_callback("from the store", 4, soon, |_, _| {}).unwrap();
+            let acknowledged = socket.emit_with_ack("from the store", 5, soon);
+            let found = (socket.rooms().len(), io.sockets().len(), io.room_len("x"), io.len());
+            calls.send((waited.is_ok(), acknowledged.is_ok(), found)).unwrap();
+        }
+        tinysio::server::Store::commit(kept, changes)
+    });
+    let server = serve(|builder| chat(builder).store(store, durability));
+    let mut client = Client::connected(addr(&server), road);
+    *sockets.lock() = server.of("/").unwrap().sockets().pop();
+    client.send(r#"420["ask"]"#);
+    client.send(r#"42["echo","to be kept"]"#);
+    assert_eq!(next(&called, "the commit"), (true, false, (0, 0, 0, 1)));
+    let mut heard = 0;
+    while heard < 6 {
+        heard += usize::from(client.text("what the store has emitted").starts_with("42"));
+    }
+    assert!(server.shutdown(Duration::from_secs(5)), "every thread has ended");
+}
+
+/// The log, the members and who is away are written to a store that works again, and a restart finds them.
+#[rstest]
+fn a_store_that_works_again_has_everything(
+    #[values(Durability::EveryPacket, Durability::Every(Duration::from_millis(1)))] durability: Durability,
+    #[values("at the start", "later")] fails: &str,
+    #[values(Road::Polling, Road::WebSocket, Road::Upgrade)] road: Road,
+) {
+    let kept = MemoryStore::new();
+    let mut store = Store::new(&kept);
+    let mut failures = if fails == "later" { 0 } else { 1 };
+    store.open = Box::new(move |kept| {
+        if failures > 0 {
+            failures -= 1;
+            return Err(failure());
+        }
+        tinysio::server::Store::open(kept)
+    });
+    let broken = Arc::new(AtomicBool::new(false));
+    let of_store = Arc::clone(&broken);
+    store.commit = Box::new(move |kept, changes| {
+        if of_store.load(SeqCst) { Err(failure()) } else { tinysio::server::Store::commit(kept, changes) }
+    });
+    let begin =
+        |store| recovering(|builder| builder.store(store, durability).store_required(fails == "later"));
+    let (server, io) = begin(store);
+    let mut caller = Caller::new(addr(&server), road);
+    caller.client.send(r#"42["join","a room"]"#);
+    broken.store(fails == "later", SeqCst);
+    io.emit("while it works, or not", ()).unwrap();
+    caller.expect(json!(["while it works, or not"]));
+    if fails == "later" {
+        eventually("it has failed", || matches!(server.store_watch().status(), StoreStatus::Failed(_)));
+    }
+    let lost = caller.lose();
+    empty(&io);
+    io.to("a room").emit("missed while it does not", ()).unwrap();
+    broken.store(false, SeqCst);
+    eventually("it works again", || server.store_watch().status() == StoreStatus::Working);
+    io.to("a room").emit("missed since", ()).unwrap();
+    assert!(server.shutdown(Duration::from_secs(5)), "every thread has ended");
+
+    let (server, io) = begin(Store::new(&kept));
+    let mut caller = Lost { addr: addr(&server), ..lost }.back();
+    assert!(caller.recovered);
+    caller.expect(json!(["missed while it does not"]));
+    caller.expect(json!(["missed since"]));
+    io.to("a room").emit("new", ()).unwrap();
+    caller.expect(json!(["new"]));
 }

@@ -34,6 +34,8 @@ pub struct FileStore {
     path: PathBuf,
     /// `None` before it is opened, and once it is abandoned.
     opened: Option<Opened>,
+    /// The last life that it has begun, 0 for none: a file that replaces one that was abandoned begins above it.
+    life: u32,
 }
 
 #[derive(Debug)]
@@ -54,7 +56,7 @@ impl FileStore {
     /// log at `error`, and a new store begins. [`open`](Store::open) fails when another process has it open, a newer version has
     /// written it, the disk is full, or the system refuses.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), opened: None }
+        Self { path: path.into(), opened: None, life: 0 }
     }
 
     fn opened(&mut self) -> Result<Opened, StoreError> {
@@ -109,7 +111,10 @@ impl Store for FileStore {
         if self.opened.is_none() {
             self.opened = Some(self.opened()?);
         }
-        self.with(|tables| tables.begin_life(first_life()))
+        let first = if (1..Kept::LIFE_MAX).contains(&self.life) { self.life + 1 } else { first_life() };
+        let kept = self.with(|tables| tables.begin_life(first))?;
+        self.life = kept.life;
+        Ok(kept)
     }
 
     fn commit(&mut self, changes: &[Change]) -> Result<(), StoreError> {
@@ -496,7 +501,7 @@ mod tests {
         let small = Small(FileDisk(locked(&path).unwrap().unwrap()), AtomicU64::new(400_000));
         let disk: Arc<dyn StorageBackend> = Arc::new(small);
         let tables = Tables::open(&disk).unwrap();
-        let mut store = FileStore { path, opened: Some(Opened { tables, disk }) };
+        let mut store = FileStore { path, opened: Some(Opened { tables, disk }), life: 0 };
         store.open().unwrap();
         let commits = (1..).map(|offset| store.commit(&[Change::Packet(packet(offset, 1000))]));
         let error = commits.take(1000).find_map(Result::err).expect("the disk is full");

@@ -34,10 +34,19 @@ pub use file::FileStore;
 pub(super) use guarded::{GuardedStore, text_of};
 pub use memory::MemoryStore;
 
-/// What outlives the process. The server calls it from one thread at a time, and waits for it.
+/// What outlives the process.
+///
+/// The server opens it at the start, on the thread that starts the server. All other calls come from one thread, the store
+/// thread, which does nothing else. So a method may block: what depends on it waits, and the other clients are served. A panic
+/// is a failure of the store, as an error is.
+///
+/// A method may use the server's handles, but must not wait for what the store holds back itself: a [`Socket`](super::Socket)'s
+/// emit fails with [`EmitError::Dropped`](super::EmitError::Dropped) when the hub's queue is full, and questions about rooms and
+/// sockets find nobody. Nor may it wait for a lock that a handler holds while it emits.
 pub trait Store: Send + 'static {
     /// Begins a life: gives what was committed, and makes the new life's number durable before it returns. Called once
-    /// a start, before anything else.
+    /// a start, before anything else; and again, some time after the store was abandoned, until it succeeds. Then it must be
+    /// empty, and the life above all those before.
     ///
     /// # Errors
     /// The store cannot be used. The server does not start, unless it may go on without
@@ -52,7 +61,8 @@ pub trait Store: Send + 'static {
     fn commit(&mut self, changes: &[Change]) -> Result<(), StoreError>;
 
     /// The server goes on without this store: what it holds must not be believed by the next start, which would find
-    /// gaps in it that nobody knows of. Called after a commit, or the opening, has failed; nothing is called after it.
+    /// gaps in it that nobody knows of. Called after a commit, or the opening, has failed. Later the store may be
+    /// [opened](Self::open) again.
     fn abandon(&mut self);
 }
 

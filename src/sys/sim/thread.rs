@@ -76,11 +76,6 @@ impl<T> JoinHandle<T> {
         }
         self.inner.join()
     }
-
-    pub(crate) fn is_finished(&self) -> bool {
-        kernel::point();
-        self.end.over.load(SeqCst)
-    }
 }
 
 pub(crate) fn sleep(duration: Duration) {

@@ -45,6 +45,11 @@ impl Caller {
     /// Loses its connection; the server notices, because there is one.
     pub(crate) fn lose(mut self) -> Lost {
         self.client.ask();
+        self.lost()
+    }
+
+    /// Has lost its connection.
+    pub(crate) fn lost(self) -> Lost {
         Lost { addr: self.client.addr, road: self.road, pid: self.pid, offset: self.offset }
     }
 
