@@ -50,6 +50,8 @@ pub(super) struct Inbound {
     /// Binary packets begun: tells the heartbeat one that stays incomplete from one after the other.
     assembled: u64,
     sockets: SmallVec<[Socket; 1]>,
+    /// The indices of namespaces that the server has removed the client from, until it joins them again.
+    removed_from: SmallVec<[usize; 2]>,
     /// `None`: it may send as fast as it likes.
     pace: Option<Pace>,
     /// Bytes that no packet has been charged with yet.
@@ -82,6 +84,7 @@ impl Inbound {
             assembler: Assembler::new(config.max_attachments, config.packet_size()),
             assembled: 0,
             sockets: SmallVec::new(),
+            removed_from: SmallVec::new(),
             pace: Pace::new(Instant::now(), config.event_rate, config.byte_rate),
             uncharged: 0,
             too_fast: false,
@@ -198,7 +201,7 @@ impl Inbound {
         match self.assembler.text(text)? {
             Some(packet) => self.on_packet(session, packet.namespace, packet.body),
             // Stricter than the official server: nobody announces attachments before a namespace is joined.
-            None if self.sockets.is_empty() => Err(Error::NotConnected),
+            None if self.sockets.is_empty() && self.removed_from.is_empty() => Err(Error::NotConnected),
             None => {
                 self.assembled += 1;
                 session.assembling.store(self.assembled, Relaxed);
@@ -248,6 +251,12 @@ impl Inbound {
                 Ok(())
             }
             (Body::ConnectError(_), _) => Err(Error::WrongSide),
+            (_, None) if self.is_removed_from(session, namespace) => {
+                if verdict == Verdict::Disconnect {
+                    session.leave_todo(Todo::HangUp(None, CloseReason::RateLimited));
+                }
+                Ok(())
+            }
             (_, None) => Err(Error::NotConnected),
             (Body::Ack { .. }, Some(_)) if verdict != Verdict::Pass => {
                 if verdict == Verdict::Disconnect {
@@ -273,6 +282,13 @@ impl Inbound {
                 Ok(())
             }
         }
+    }
+
+    /// Whether the server has removed the client from this namespace: what the client has sent before it knew is passed over.
+    /// The official server closes the connection.
+    fn is_removed_from(&self, session: &Session, name: &str) -> bool {
+        let namespace = session.core.namespace(name);
+        namespace.is_some_and(|namespace| self.removed_from.contains(&namespace.0.index))
     }
 
     /// An answer that the server asked for costs its bytes only; others are as good as events.
@@ -322,6 +338,7 @@ impl Inbound {
         }
         session.settled.store(true, Release);
         socket.set_connected();
+        self.removed_from.retain(|index| *index != namespace.0.index);
         self.sockets.push(socket.clone());
         // Strings always encode.
         if let Ok(consent) = Outgoing::connect(name).encode(&connect::Consent::of(&socket)) {
@@ -347,6 +364,10 @@ impl Inbound {
             }
             Todo::Left(socket, reason) => {
                 self.sockets.retain(|other| !other.is_same(&socket));
+                let index = socket.namespace_index();
+                if !self.removed_from.contains(&index) {
+                    self.removed_from.push(index);
+                }
                 leave(&socket, reason);
             }
             Todo::HangUp(unfinished, reason) => {
@@ -453,7 +474,8 @@ fn retried(socket: &Socket, mut event: Event<'_>, id: u64) {
             retried.end(socket, attempt, false);
         }
         Turn::Answered(answer) => {
-            // Through the hub, where what the answer stands for may still be on its way to the store. After the stop nobody asks.
+            // Behind what the answer stands for, which may still be on its way to the store. After the stop nobody asks.
+            socket.namespace().0.hub.fence();
             let _ = socket.namespace().0.hub.direct(Arc::clone(socket.session()), answer, false);
         }
         Turn::Ignore => {}

@@ -59,6 +59,58 @@ fn middlewares_run_in_their_order_until_one_refuses(#[values(Polling, WebSocket,
     assert_eq!(seen, [("first", true), ("second", true)], "nothing can be sent before the consent");
 }
 
+/// The client may have sent before it knew that the server has removed it: that is passed over, and its other namespaces live on.
+#[rstest]
+#[case::disconnect(|server: &Server| server.of("/other").unwrap().sockets()[0].disconnect(false))]
+#[case::disconnect_sockets(|server: &Server| server.of("/other").unwrap().disconnect_sockets(false))]
+fn what_is_under_way_for_a_namespace_that_the_server_has_left_is_ignored(
+    #[case] remove: fn(&Server),
+    #[values(Polling, WebSocket, Upgrade)] road: Road,
+    #[values(true, false)] is_elsewhere: bool,
+) {
+    let server = serve(|builder| {
+        let mut builder = builder;
+        for (name, answer) in [("/", "here"), ("/other", "there")] {
+            builder = builder.namespace(name, move |ns| {
+                ns.on("ask", move |_, event| event.ack(answer));
+            });
+        }
+        builder
+    });
+    let mut client = Client::new(addr(&server), road);
+    if is_elsewhere {
+        client.join("/", "");
+    }
+    client.join("/other", "");
+    remove(&server);
+    client.expect("41/other,");
+    client.send_burst(&[
+        Frame::text(r#"42/other,1["ask"]"#),
+        Frame::text(r#"451-/other,["bytes",{"_placeholder":true,"num":0}]"#),
+        Frame::Binary(vec![1, 2, 3]),
+        Frame::text("43/other,7[]"),
+        Frame::text("41/other,"),
+    ]);
+    client.join("/other", "");
+    client.send(r#"42/other,2["ask"]"#);
+    client.expect(r#"43/other,2["there"]"#);
+    if is_elsewhere {
+        client.send(r#"423["ask"]"#);
+        client.expect(r#"433["here"]"#);
+    }
+}
+
+/// A client that has left by itself knows it, as on the official server.
+#[rstest]
+fn what_is_sent_to_a_namespace_that_the_client_has_left_closes(
+    #[values(Polling, WebSocket, Upgrade)] road: Road,
+) {
+    let server = serve_root(|_| {});
+    let mut client = Client::connected(addr(&server), road);
+    client.send_texts(&["41", r#"42["ask"]"#]);
+    client.closed("the end");
+}
+
 #[rstest]
 fn a_room_left_in_a_middleware_is_left(#[values(Polling, WebSocket, Upgrade)] road: Road) {
     let server = serve_root(|ns| {
