@@ -23,7 +23,7 @@ use super::{
 use crate::proto::{
     CloseReason,
     engine::TransportKind,
-    socket::{Encoded, Outgoing, Packet},
+    socket::{Encoded, Outgoing, is_namespace},
 };
 
 impl Core {
@@ -36,7 +36,7 @@ impl Core {
             return known.space.clone();
         }
         let invalid =
-            (!is_name(&name)).then(|| Error::Invalid(format!("{name:?} is no name of a namespace")));
+            (!is_namespace(&name)).then(|| Error::Invalid(format!("{name:?} is no name of a namespace")));
         let space = Arc::new(Space {
             index: state.spaces.len(),
             name: name.into(),
@@ -288,10 +288,4 @@ impl Core {
             self.wake_link(session);
         }
     }
-}
-
-/// Whether a packet can carry the name. The official client takes what follows a `?` for a query.
-fn is_name(name: &str) -> bool {
-    let packet = format!("1{name},");
-    !name.contains('?') && Packet::decode(&packet, &[]).is_ok_and(|packet| packet.namespace == name)
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::{
@@ -18,7 +18,10 @@ use super::{
     workers::HubData,
 };
 use crate::{
-    proto::{CloseReason, socket::Offset},
+    proto::{
+        CloseReason,
+        socket::{Arg, Offset},
+    },
     sys::time::Instant,
 };
 
@@ -42,17 +45,21 @@ impl<'a> Consent<'a> {
 }
 
 /// What an auth payload may say beside the application's own. Whatever is no string says nothing.
-#[derive(Default, Deserialize)]
+#[derive(Default)]
 struct Claims<'a> {
-    #[serde(borrow, default)]
     pid: Option<&'a RawValue>,
-    #[serde(borrow, default)]
     offset: Option<&'a RawValue>,
-    #[serde(borrow, default)]
     rid: Option<&'a RawValue>,
     /// `false`: it wants no offsets, and is not to be recovered.
-    #[serde(borrow, default)]
     recovery: Option<&'a RawValue>,
+}
+
+impl<'a> Claims<'a> {
+    /// Each member by itself: what is beside them, in whatever key, is the application's.
+    fn of(auth: &'a RawValue) -> Self {
+        let claim = |name| Arg::of(auth).member(name).map(|claim| claim.raw());
+        Self { pid: claim("pid"), offset: claim("offset"), rid: claim("rid"), recovery: claim("recovery") }
+    }
 }
 
 fn text(value: Option<&RawValue>) -> Option<String> {
@@ -66,10 +73,7 @@ pub(super) fn begin(
     auth: Option<&RawValue>,
 ) -> Result<(Socket, Option<Box<Resume>>), getrandom::Error> {
     let recovers = namespace.0.hub.recovers();
-    let claims = match auth {
-        Some(auth) if recovers => serde_json::from_str(auth.get()).unwrap_or_default(),
-        _ => Claims::default(),
-    };
+    let claims = auth.filter(|_| recovers).map(Claims::of).unwrap_or_default();
     let rid = text(claims.rid).filter(|rid| (1..=RID_MAX).contains(&rid.len())).map(Arc::from);
     let recovers = recovers && claims.recovery.map(RawValue::get) != Some("false");
     let resume = text(claims.pid)

@@ -29,7 +29,7 @@ use super::{
     hub::{self, HubHandle},
     journal::{Durability, Journal, StoreStatus, StoreWatch},
     lot::{self, Lot},
-    namespace::{self, Namespace, NamespaceBuilder},
+    namespace::{Namespace, NamespaceBuilder},
     rate::Rate,
     recovery::{ConnectionStateRecovery, Recovery},
     refused::Refusals,
@@ -42,7 +42,7 @@ use super::{
     workers::Workers,
 };
 use crate::{
-    proto::{CloseReason, engine::TransportKind, limits},
+    proto::{CloseReason, engine::TransportKind, limits, socket::is_namespace},
     sys::{
         net::TcpListener,
         sync::{
@@ -426,9 +426,9 @@ impl Builder {
             ));
         }
         for namespace in &self.namespaces {
-            if !namespace::is_name(&namespace.name) {
+            if !is_namespace(&namespace.name) {
                 return Err(StartError::Config(format!(
-                    "the namespace {:?} must begin with '/', be at most {} bytes long and contain neither ',' nor '?'",
+                    "the namespace {:?} must begin with '/', be at most {} bytes long and contain none of , ? {{ [ \"",
                     namespace.name,
                     limits::MAX_NAMESPACE
                 )));

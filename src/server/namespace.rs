@@ -343,8 +343,3 @@ impl Namespace {
         self.broadcast(Selection::default())
     }
 }
-
-/// Checks a namespace's name: begins with `/`, has no comma, is short enough.
-pub(super) fn is_name(name: &str) -> bool {
-    name.starts_with('/') && !name.contains([',', '?']) && name.len() <= limits::MAX_NAMESPACE
-}

@@ -452,3 +452,29 @@ fn forwarding() {
         json!([[[2, 3], "\""]])
     );
 }
+
+/// A half of a surrogate pair becomes U+FFFD where it is asked for, and nothing else does.
+#[rstest]
+#[case::plain(r#""a""#, Some("a"))]
+#[case::escapes(r#""\u0041\n\"""#, Some("A\n\""))]
+#[case::a_pair(r#""\ud83d\ude00""#, Some("\u{1f600}"))]
+#[case::the_first_half(r#""a\ud83d""#, Some("a\u{fffd}"))]
+#[case::the_last_half(r#""\ude00é""#, Some("\u{fffd}é"))]
+#[case::turned_round(r#""\ude00\ud83d""#, Some("\u{fffd}\u{fffd}"))]
+#[case::a_half_and_a_pair(r#""\ud83d\ud83d\ude00\n""#, Some("\u{fffd}\u{1f600}\n"))]
+#[case::a_number("1", None)]
+#[case::null("null", None)]
+fn a_string_may_be_read_with_loss(#[case] json: &str, #[case] text: Option<&str>) {
+    with_args(json, |args| assert_eq!(args.raw(0).unwrap().to_string_lossy().as_deref(), text));
+}
+
+/// Members beside a name, or a value, that no Rust string can hold.
+#[test]
+fn members_beside_half_an_emoji() {
+    with_args(r#"{"\ud83d":1,"a":"\ude00","b":1e999,"a\u0062":2}"#, |args| {
+        let object = args.raw(0).unwrap();
+        assert_eq!(object.member("a").unwrap().json(), r#""\ude00""#);
+        assert_eq!(object.member("b").unwrap().json(), "1e999");
+        assert_eq!(object.member("ab").unwrap().json(), "2");
+    });
+}

@@ -5,7 +5,7 @@ use tinysio::{
     Bytes,
     proto::{
         Error, limits,
-        socket::{Assembler, Body, Encoded, Opcode, Outgoing, Packet},
+        socket::{Assembler, Body, Encoded, Opcode, Outgoing, Packet, is_namespace},
     },
 };
 
@@ -206,4 +206,30 @@ fn a_namespace_has_a_length(#[case] len: usize, #[case] good: bool) {
     // The bound may fall into a character.
     let split = format!("0/{}é", "n".repeat(limits::MAX_NAMESPACE - 1));
     assert_eq!(Packet::decode(&split, &[]).err(), Some(Error::NamespaceTooLong));
+}
+
+/// Of every character: a name that may be given can be connected to, and spoken in.
+#[test]
+fn every_name_of_a_namespace_can_be_connected_to() {
+    let mut refused = String::new();
+    for character in (0..0x250).filter_map(char::from_u32).chain(['\u{2028}', '\u{ffff}', '\u{1f600}']) {
+        let name = format!("/a{character}1");
+        if !is_namespace(&name) {
+            refused.push(character);
+            continue;
+        }
+        for packet in [
+            Outgoing::connect(&name).encode(&()),
+            Outgoing::event(&name, "e", Some(1)).encode(&()),
+            Outgoing::connect_error(&name).encode(&serde_json::json!({ "message": "no" })),
+        ] {
+            let packet = packet.unwrap();
+            let text = packet.frames().next().unwrap().text().unwrap().strip_prefix('4').unwrap().to_owned();
+            assert_eq!(Packet::decode(&text, &[]).unwrap().namespace, name);
+        }
+    }
+    assert_eq!(refused, "\",?[{");
+    assert!(!is_namespace("") && !is_namespace("a") && is_namespace("/"));
+    assert!(is_namespace(&"/".repeat(limits::MAX_NAMESPACE)));
+    assert!(!is_namespace(&"/".repeat(limits::MAX_NAMESPACE + 1)));
 }

@@ -351,6 +351,10 @@ fn a_taken_port_is_an_error_with_its_address() {
 #[case("stack_size", |builder: Builder| builder.stack_size(10))]
 #[case("namespace", |builder: Builder| builder.namespace("chat", |_| {}))]
 #[case("namespace", |builder: Builder| builder.namespace("/a,b", |_| {}))]
+#[case("namespace", |builder: Builder| builder.namespace("/a[b", |_| {}))]
+#[case("namespace", |builder: Builder| builder.namespace("/a{b", |_| {}))]
+#[case("namespace", |builder: Builder| builder.namespace("/a\"b", |_| {}))]
+#[case("namespace", |builder: Builder| builder.namespace("/a?b", |_| {}))]
 fn an_option_that_cannot_work_is_refused_by_name(
     #[case] name: &str,
     #[case] set: impl FnOnce(Builder) -> Builder,

@@ -70,6 +70,12 @@ impl<'a> Args<'a> {
     /// become bytes wherever `T` asks for bytes: [`bytes::Bytes`], `Vec<u8>`, `[u8; N]`, or `&[u8]` through
     /// `serde_bytes`, which copies nothing.
     ///
+    /// Not inside of a type with `#[serde(untagged)]`, `#[serde(tag = "…")]` or `#[serde(flatten)]`: serde reads their
+    /// values ahead, before it knows that bytes are wanted, and the result is an error. Give such a type's bytes an argument of their
+    /// own, use an enum that is tagged from outside (serde's default), or read the parts with [`Arg::member`].
+    ///
+    /// A string with half of a surrogate pair (`"\ud83d"`) is no `String`: see [`Arg::to_string_lossy`].
+    ///
     /// # Errors
     /// When the argument is no `T`.
     pub fn get<T: Deserialize<'a>>(&self, index: usize) -> Result<T, serde_json::Error> {
@@ -134,6 +140,12 @@ impl<'a> Arg<'a> {
         self.json.get()
     }
 
+    /// The same as a [`RawValue`].
+    #[must_use]
+    pub fn raw(&self) -> &'a RawValue {
+        self.json
+    }
+
     /// The argument as a `T`.
     ///
     /// # Errors
@@ -164,6 +176,28 @@ impl<'a> Arg<'a> {
         member.ok().flatten().map(|json| Self { json, attachments: self.attachments })
     }
 
+    /// The string that it is, with U+FFFD for each half of a surrogate pair that lacks the other, as a JavaScript program
+    /// shows it. `None`: it is no string. A Rust `String` cannot hold such a half, so [`parse`](Self::parse) as a `String` is
+    /// an error for it, and the JSON ([`json`](Self::json)) has it as it came.
+    ///
+    /// ```
+    /// use tinysio::proto::socket::{Body, Packet};
+    ///
+    /// let packet = Packet::decode(r#"2["say","half \ud83d","whole \ud83d\ude00"]"#, &[]).unwrap();
+    /// let Body::Event { args, .. } = packet.body else { panic!() };
+    /// assert!(args.get::<String>(0).is_err());
+    /// assert_eq!(args.raw(0).unwrap().to_string_lossy().unwrap(), "half \u{fffd}");
+    /// assert_eq!(args.raw(1).unwrap().to_string_lossy().unwrap(), "whole \u{1f600}");
+    /// ```
+    #[must_use]
+    pub fn to_string_lossy(&self) -> Option<Cow<'a, str>> {
+        let json = self.json();
+        if !json.starts_with('"') {
+            return None;
+        }
+        placeholder::unquote(json).ok().or_else(|| Some(Cow::Owned(without_halves(json)?)))
+    }
+
     /// Whether it is `null`.
     #[must_use]
     pub fn is_null(&self) -> bool {
@@ -185,6 +219,46 @@ impl Serialize for Arg<'_> {
             // Placeholders must be numbered anew for the packet they go out with.
             placeholder::transcode(self.json, self.attachments, serializer)
         }
+    }
+}
+
+/// What a JSON string says, with U+FFFD for each half of a surrogate pair. `serde_json` reads strings into bytes too,
+/// and writes such a half then in three bytes, as UTF-8 would if it had it (WTF-8).
+fn without_halves(json: &str) -> Option<String> {
+    let wtf8 = serde_json::from_str::<WtfBytes>(json).ok()?.0;
+    let mut text = String::with_capacity(wtf8.len());
+    let mut rest = &wtf8[..];
+    loop {
+        match std::str::from_utf8(rest) {
+            Ok(last) => {
+                text.push_str(last);
+                return Some(text);
+            }
+            Err(error) => {
+                let (good, bad) = rest.split_at(error.valid_up_to());
+                text.push_str(std::str::from_utf8(good).ok()?);
+                text.push(char::REPLACEMENT_CHARACTER);
+                rest = bad.get(3..)?;
+            }
+        }
+    }
+}
+
+struct WtfBytes(Vec<u8>);
+
+impl<'de> Deserialize<'de> for WtfBytes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct BytesVisitor;
+        impl Visitor<'_> for BytesVisitor {
+            type Value = WtfBytes;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+            fn visit_bytes<E: serde::de::Error>(self, bytes: &[u8]) -> Result<WtfBytes, E> {
+                Ok(WtfBytes(bytes.to_vec()))
+            }
+        }
+        deserializer.deserialize_bytes(BytesVisitor)
     }
 }
 

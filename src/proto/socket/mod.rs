@@ -22,4 +22,4 @@ pub use args::{Arg, Args, OwnedArgs};
 pub use binary::{Assembler, Complete};
 pub use encoded::{EncodeError, Encoded, Frame, Frames, Opcode, Outgoing};
 pub use offset::Offset;
-pub use packet::{Body, Packet};
+pub use packet::{Body, Packet, is_namespace};

@@ -190,8 +190,28 @@ fn read_namespace(text: &str) -> Result<(&str, &str), Error> {
         None if text.len() <= limits::MAX_NAMESPACE => (text, ""),
         None => return Err(Error::NamespaceTooLong),
     };
-    // Without this, JSON behind a forgotten comma would become a part of the name.
-    if name.contains(['{', '[', '"']) { Err(Error::BadNamespace) } else { Ok((name, rest)) }
+    if name.contains(JSON_BEGINS) { Err(Error::BadNamespace) } else { Ok((name, rest)) }
+}
+
+/// What begins the JSON of a packet is in no name: with it, JSON behind a forgotten comma would become a part of the name.
+const JSON_BEGINS: [char; 3] = ['{', '[', '"'];
+
+/// Whether a namespace may have this name: it begins with `/`, has at most
+/// [`MAX_NAMESPACE`](limits::MAX_NAMESPACE) bytes, and no `,`, `?`, `{`, `[` or `"`. Every such name can be connected
+/// to. A packet's name may also have a `?`: no namespace is called so, and whoever asks for it is told.
+///
+/// ```
+/// use tinysio::proto::socket::is_namespace;
+///
+/// assert!(is_namespace("/chat]"));
+/// assert!(!is_namespace("chat") && !is_namespace("/a[b") && !is_namespace("/a,b"));
+/// ```
+#[must_use]
+pub fn is_namespace(name: &str) -> bool {
+    name.starts_with('/')
+        && name.len() <= limits::MAX_NAMESPACE
+        && !name.contains([',', '?'])
+        && !name.contains(JSON_BEGINS)
 }
 
 fn read_id(text: &str) -> Result<(Option<u64>, &str), Error> {
