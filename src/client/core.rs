@@ -7,8 +7,6 @@
 
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
-    fmt,
-    ops::{Deref, DerefMut},
     sync::{
         Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
@@ -19,7 +17,7 @@ use std::{
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use crossbeam_channel::Sender;
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use parking_lot::{Condvar, Mutex};
 
 use super::{
     ConnectionState, Error, Handle, Socket, Stats, Status,
@@ -28,6 +26,7 @@ use super::{
     events::{Hooks, Queue},
     guard::Guarded,
     link::{Job, PollEnd},
+    locked::Locked,
     offline::Offline,
     recovery::Recovery,
     space::Handlers,
@@ -49,7 +48,8 @@ pub(super) struct Core {
     pub(super) dialer: Dialer,
     /// With `retries`: by what the server knows this client in every session, so that it can tell a retry.
     pub(super) rid: Option<String>,
-    pub(super) state: Mutex<State>,
+    /// Locked by [`Core::lock`] only.
+    state: Mutex<State>,
     /// Something in the state is not what it was that somebody may wait for: phase, target, membership, threads.
     pub(super) changed: Condvar,
     /// Wakes the `link` thread out of `poll(2)`.
@@ -92,7 +92,7 @@ pub(super) struct State {
     /// Threads that have not ended yet.
     pub(super) threads: usize,
     /// What is to be logged once the state is unlocked.
-    notes: Vec<(log::Level, String)>,
+    pub(super) notes: Vec<(log::Level, String)>,
 }
 
 /// What the user wants.
@@ -272,50 +272,9 @@ pub(super) struct Queued {
     pub(super) expires: Option<Instant>,
 }
 
-/// The state, locked. What is noted meanwhile is logged when it is unlocked: a logger is anybody's code, which may block,
-/// or call the client.
-pub(super) struct Locked<'c>(MutexGuard<'c, State>);
-
-impl Deref for Locked<'_> {
-    type Target = State;
-    fn deref(&self) -> &State {
-        &self.0
-    }
-}
-
-impl DerefMut for Locked<'_> {
-    fn deref_mut(&mut self) -> &mut State {
-        &mut self.0
-    }
-}
-
-impl Locked<'_> {
-    /// Waits until `changed` is notified, or until `deadline`, in which case it is `false`.
-    pub(super) fn wait(&mut self, changed: &Condvar, deadline: Option<Instant>) -> bool {
-        match deadline {
-            Some(deadline) => !changed.wait_until(&mut self.0, deadline).timed_out(),
-            None => {
-                changed.wait(&mut self.0);
-                true
-            }
-        }
-    }
-}
-
-impl Drop for Locked<'_> {
-    fn drop(&mut self) {
-        let notes = std::mem::take(&mut self.0.notes);
-        if !notes.is_empty() {
-            MutexGuard::unlocked(&mut self.0, || {
-                notes.into_iter().for_each(|(level, note)| log::log!(level, "{note}"));
-            });
-        }
-    }
-}
-
 impl Core {
     pub(super) fn lock(&self) -> Locked<'_> {
-        Locked(self.state.lock())
+        Locked::new(&self.state)
     }
 
     pub(super) fn new(config: Config, dialer: Dialer) -> std::io::Result<Self> {
@@ -431,13 +390,6 @@ impl State {
     /// The session, if it is the one of this number.
     pub(super) fn session(&mut self, epoch: u64) -> Option<&mut Session> {
         self.session.as_mut().filter(|session| session.epoch == epoch)
-    }
-
-    /// Logs when the state is unlocked.
-    pub(super) fn log(&mut self, level: log::Level, text: fmt::Arguments<'_>) {
-        if level <= log::max_level() {
-            self.notes.push((level, text.to_string()));
-        }
     }
 
     /// Notes an error of the connection.

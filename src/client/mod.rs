@@ -61,6 +61,7 @@ mod http;
 mod inbound;
 mod lifecycle;
 mod link;
+mod locked;
 mod membership;
 mod offline;
 #[cfg(all(shuttle, fuzzing))]
