@@ -2,9 +2,8 @@
 
 use std::fs;
 
-use rustix::process::{Resource, getrlimit};
-
 use super::config::Config;
+use crate::sys::os::descriptor_limit;
 
 /// Descriptors that are kept for the server's own threads and for the application, beside a part of the limit.
 const RESERVE: usize = 16;
@@ -15,8 +14,7 @@ const OPEN_UNKNOWN: usize = 16;
 
 /// Lowers what the process' limit of descriptors (`RLIMIT_NOFILE`) has no room for, and logs that.
 pub(super) fn fit(config: &mut Config) {
-    let Some(limit) = getrlimit(Resource::Nofile).current else { return };
-    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let Some(limit) = descriptor_limit() else { return };
     let open = open_now();
     let room = room(limit, open);
     let (sessions, connections) = (config.max_connections, config.tcp_connections());

@@ -70,4 +70,10 @@ pub(crate) mod os {
         io::{Errno, read, write},
         net::{RecvFlags, SendFlags, recv, send, sockopt::set_tcp_nodelay},
     };
+
+    /// Descriptors that this process may have (`RLIMIT_NOFILE`). `None`: any number.
+    pub(crate) fn descriptor_limit() -> Option<usize> {
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current?;
+        Some(usize::try_from(limit).unwrap_or(usize::MAX))
+    }
 }

@@ -411,6 +411,11 @@ pub(crate) mod os {
         kernel,
     };
 
+    /// As many as anybody wants.
+    pub(crate) fn descriptor_limit() -> Option<usize> {
+        None
+    }
+
     pub(crate) fn eventfd(_: u32, _: EventfdFlags) -> Result<OwnedFd, Errno> {
         Ok(OwnedFd(Arc::new(File::Event(Mutex::new(0), WaitSet::default()))))
     }
