@@ -93,6 +93,8 @@ fn crates_stay_in_their_files() {
 fn layers_do_not_reach_up_or_across() {
     hold(|path, line| {
         let words = BANS.iter().filter(|(layer, _)| path.starts_with(layer)).flat_map(|(_, words)| *words);
+        // What is in quotes names nothing.
+        let line: String = line.split('"').step_by(2).collect();
         words.into_iter().find(|word| line.contains(*word)).map(|word| format!("names {word}"))
     });
 }
