@@ -144,9 +144,24 @@ fn depth_of_plain_packets(
     });
 }
 
+/// Beside bytes, what has none inside is sent on at any depth that is taken.
+#[test]
+fn depth_beside_bytes() {
+    on_a_small_stack(|| {
+        let deep = nested(limits::MAX_JSON_DEPTH, false, "1");
+        let text = format!(r#"51-["a",{{"_placeholder":true,"num":0}},{deep}]"#);
+        let attachments = [Bytes::from_static(&[1])];
+        let Ok(Packet { body: Body::Event { args, .. }, .. }) = Packet::decode(&text, &attachments) else {
+            panic!("not taken")
+        };
+        let encoded = Outgoing::event("/", "a", None).encode(&args).unwrap();
+        assert_eq!(encoded.frames().next().unwrap().text().unwrap()[1..], text);
+    });
+}
+
 #[rstest]
 fn depth_of_binary_packets(
-    #[values(1, 63, 64, 65, 127, 128, 100_000)] depth: usize,
+    #[values(1, 63, 64, 65, 127, 128, 2_000, 2_001, 100_000)] depth: usize,
     #[values(false, true)] object: bool,
 ) {
     on_a_small_stack(move || {
@@ -158,8 +173,14 @@ fn depth_of_binary_packets(
             return;
         }
         let Ok(Packet { body: Body::Event { args, .. }, .. }) = packet else { panic!("{packet:?}") };
-        let encoded = Outgoing::event("/", "a", None).encode(&args).unwrap();
-        assert_eq!(encoded.frames().next().unwrap().text().unwrap()[1..], text);
+        // It is whole, and whoever wants more than the stack allows gets an error.
+        assert!(text.contains(args.raw(0).unwrap().json()));
+        let encoded = Outgoing::event("/", "a", None).encode(&args);
+        if depth > limits::MAX_READ_DEPTH {
+            assert!(encoded.is_err() && args.get::<Value>(0).is_err());
+            return;
+        }
+        assert_eq!(encoded.unwrap().frames().next().unwrap().text().unwrap()[1..], text);
         assert!(args.get::<Value>(0).is_ok());
     });
 }

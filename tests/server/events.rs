@@ -112,6 +112,25 @@ fn event_names_that_are_no_plain_text(#[values(Polling, WebSocket, Upgrade)] roa
     client.expect(r#"42["any","-1.50"]"#);
 }
 
+/// With bytes as without, deep JSON costs no connection: what a handler can do with it has a limit of its own.
+#[rstest]
+fn deep_json_with_bytes_keeps_the_connection(
+    #[values(Polling, WebSocket, Upgrade)] road: Road,
+    #[values(65, 2_000)] depth: usize,
+) {
+    let server = serve_root(|ns| {
+        ns.on("deep", |_, event| {
+            let (json, read) = (event.raw(0).unwrap().json().len(), event.arg::<Value>(0).is_ok());
+            event.ack((json, read, event.args().attachments().len()))
+        });
+    });
+    let mut client = Client::connected(addr(&server), road);
+    let inside = r#"{"_placeholder":true,"num":0}"#;
+    let deep = format!("{}{inside}{}", "[".repeat(depth - 1), "]".repeat(depth - 1));
+    client.send_burst(&[Frame::text(&format!(r#"451-1["deep",{deep}]"#)), Frame::Binary(b"x".to_vec())]);
+    client.expect(&format!("431[{},false,1]", deep.len()));
+}
+
 #[derive(Debug, Serialize, Deserialize)]
 struct Picture {
     title: String,

@@ -16,7 +16,7 @@ use serde::{
 };
 use serde_json::{Error, value::RawValue};
 
-use super::Args;
+use super::{Args, placeholder};
 
 /// Reads one value.
 pub(super) fn from_raw<'a, T: DeserializeSeed<'a>>(
@@ -27,6 +27,9 @@ pub(super) fn from_raw<'a, T: DeserializeSeed<'a>>(
     let mut inner = serde_json::Deserializer::from_str(json.get());
     if attachments.is_empty() {
         return seed.deserialize(&mut inner);
+    }
+    if placeholder::is_deep(json.get()) {
+        return Err(de::Error::custom(placeholder::TOO_DEEP));
     }
     seed.deserialize(Binary { inner: &mut inner, attachments, want: Want::Value })
 }

@@ -63,6 +63,43 @@ fn find(json: &str) -> Result<Nodes, Error> {
     Ok(scan.found)
 }
 
+/// What is said of an argument that recursion must not follow to its end.
+pub(super) const TOO_DEEP: &str =
+    "an argument of a packet with bytes has more than 64 levels of arrays and objects";
+
+/// How deep the nodes are nested.
+fn levels(nodes: &[Node]) -> usize {
+    let (mut ends, mut most) = (Vec::new(), 0);
+    for node in nodes {
+        while ends.pop_if(|end| *end <= node.start).is_some() {}
+        ends.push(node.end);
+        most = most.max(ends.len());
+    }
+    most
+}
+
+/// Whether `json` is nested deeper than [`MAX_READ_DEPTH`](limits::MAX_READ_DEPTH).
+pub(super) fn is_deep(json: &str) -> bool {
+    // Every level has two brackets.
+    if json.len() <= 2 * limits::MAX_READ_DEPTH {
+        return false;
+    }
+    let (mut at, mut depth) = (0, 0_usize);
+    while let Some(byte) = json.as_bytes().get(at) {
+        match byte {
+            b'"' => at = string_end(json, at) - 1,
+            b'[' | b'{' => depth += 1,
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > limits::MAX_READ_DEPTH {
+            return true;
+        }
+        at += 1;
+    }
+    false
+}
+
 /// Most packets have few attachments, not deep inside: they are looked for without an allocation.
 type Nodes = SmallVec<[Node; 4]>;
 
@@ -163,6 +200,9 @@ pub(super) fn transcode<S: Serializer>(
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
     let nodes = find(value.get()).map_err(S::Error::custom)?;
+    if levels(&nodes) > limits::MAX_READ_DEPTH {
+        return Err(S::Error::custom(TOO_DEEP));
+    }
     if nodes.is_empty() {
         return value.serialize(serializer);
     }
