@@ -5,13 +5,14 @@
 
 use std::{
     path::{Path, PathBuf},
-    process::Command,
-    time::Duration,
+    process::{Command, Stdio},
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
 use rstest::rstest;
-use tinysio::server::Server;
+use tinysio::{Client, OwnedArgs, RawValue, server::Server};
 
 /// One judge at a time: each keeps both cores of a small machine busy.
 static BENCH: Mutex<()> = Mutex::new(());
@@ -85,4 +86,74 @@ fn program(folder: &Path, interpreter: &str) -> PathBuf {
 
 fn is_there(folder: &Path, interpreter: &str) -> bool {
     Command::new(program(folder, interpreter)).arg("--version").output().is_ok()
+}
+
+/// Random JSON from the official client through our server, back to it, and on to the `client` program and the client
+/// library: halves of emojis, 401 digits, equal keys, two thousand levels, names that are empty, digits or half an emoji.
+#[rstest]
+#[ignore = "needs Node"]
+fn random_values_arrive_unchanged(
+    #[values("polling", "websocket", "upgrade")] transport: &str,
+    #[values(1, 2)] seed: u32,
+) {
+    const TURNS: usize = 150;
+    let said = Arc::new(Mutex::new(Vec::new()));
+    let its = said.clone();
+    let server = Server::builder()
+        .namespace("/", move |ns| {
+            for name in ["echo", "7", r"\ud83d"] {
+                let its = its.clone();
+                ns.on(name, move |socket, event| {
+                    let args: Vec<_> = event.args().iter().map(|arg| arg.json().to_owned()).collect();
+                    its.lock().push(format!(r#"{{"event":"said","args":[{}]}}"#, args.join(",")));
+                    socket.broadcast().emit("said", event.args())?;
+                    event.ack(event.args())
+                });
+            }
+        })
+        .listen("127.0.0.1:0")
+        .expect("the server starts");
+    let url = format!("http://{}", server.local_addr().expect("a TCP server"));
+    let _turn = BENCH.lock();
+    // Each turn sends two events.
+    let mut listener = Command::new(env!("CARGO_BIN_EXE_client"))
+        .args([&url, "listen", "--json", "--count", &(2 * TURNS).to_string()])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the client starts");
+    let until = Instant::now() + Duration::from_secs(10);
+    while server.of("/").expect("served").is_empty() {
+        assert!(Instant::now() < until, "the listener has not connected");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop");
+    let judge = Command::new(program(&folder, "node"))
+        .current_dir(&folder)
+        .args(["random-values.mjs", &url, transport, &seed.to_string(), &TURNS.to_string()])
+        .output()
+        .expect("tests/interop/README.md says how to install it");
+    if !judge.status.success() {
+        // It waits for events that will not come.
+        let _ = listener.kill();
+    }
+    let printed = listener.wait_with_output().expect("the listener ends");
+    assert!(judge.status.success(), "{}", String::from_utf8_lossy(&judge.stderr));
+    let said = said.lock().clone();
+    let printed = String::from_utf8(printed.stdout).expect("UTF-8");
+    assert!(printed.lines().eq(said.iter()), "seed {seed}: what was printed differs from what was said");
+
+    let client = Client::builder(&url).build().expect("a good URL");
+    let socket = client.socket("/");
+    client.connect().expect("the server is there");
+    for line in &said {
+        let args = &line[r#"{"event":"said","args":"#.len()..line.len() - 1];
+        let mut sent = OwnedArgs::default();
+        for value in serde_json::from_str::<Vec<Box<RawValue>>>(args).expect("a list") {
+            sent.push(&value).expect("JSON");
+        }
+        let back = socket.emit_with_ack("echo", &sent, Duration::from_secs(10)).expect("an answer");
+        let json = |args: &OwnedArgs| args.args().iter().map(|arg| arg.json().to_owned()).collect::<Vec<_>>();
+        assert_eq!(json(&back), json(&sent), "seed {seed}");
+    }
+    client.disconnect();
 }
