@@ -12,6 +12,7 @@ use std::{
 
 use parking_lot::Mutex;
 use rstest::rstest;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::json;
 use tinysio::server::{
     Builder, Change, Durability, Kept, MemoryStore, Server, Socket, StartError, StoreError, StoreStatus,
@@ -358,4 +359,98 @@ fn a_store_that_works_again_has_everything(
     caller.expect(json!(["missed since"]));
     io.to("a room").emit("new", ()).unwrap();
     caller.expect(json!(["new"]));
+}
+
+/// What a client's data does when it is written or read, by its text.
+#[derive(Debug, PartialEq)]
+struct Data(String);
+
+static LOCK: Mutex<()> = Mutex::new(());
+
+impl Data {
+    fn act(text: &str) {
+        match text {
+            "panics" => panic!("the test's data panics"),
+            "blocks" => thread::sleep(BLOCKED),
+            "takes a lock" => drop(LOCK.lock()),
+            _ => {}
+        }
+    }
+}
+
+impl Serialize for Data {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if let Some(how) = self.0.strip_prefix("written: ") {
+            Self::act(how);
+        }
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Data {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        if let Some(how) = text.strip_prefix("read: ") {
+            Self::act(how);
+        }
+        Ok(Self(text))
+    }
+}
+
+/// Whatever the data does, other clients are served; a panic costs the data.
+#[rstest]
+fn data_that_misbehaves_costs_its_own_client_only(
+    #[values("written: ", "read: ")] when: &str,
+    #[values("panics", "blocks", "takes a lock")] how: &str,
+    #[values(Road::Polling, Road::WebSocket, Road::Upgrade)] road: Road,
+) {
+    let kept = MemoryStore::new();
+    let begin = || {
+        recovering(|builder| {
+            builder.store(kept.clone(), Durability::EveryPacket).namespace("/", |ns| {
+                ns.keep_data::<Data>();
+                ns.on("keep", |socket, event| event.arg(0).map(|text| socket.set_data(Data(text))));
+                ns.on("ask", |socket, event| event.ack(socket.data::<Data>().map(|data| data.0.clone())));
+            })
+        })
+    };
+    let (server, io) = begin();
+    let (mut caller, mut other) = (Caller::new(addr(&server), road), Client::connected(addr(&server), road));
+    let held = (how == "takes a lock").then(|| LOCK.lock());
+    caller.client.send(r#"42["keep","at first"]"#);
+    caller.expect_nothing();
+    let (text, sid) = (format!("{when}{how}"), caller.sid.clone());
+    let begun = Instant::now();
+    let keeps = move || {
+        caller.client.send(&format!(r#"42["keep","{text}"]"#));
+        caller.expect_nothing();
+        caller.client.send(r#"421["ask"]"#);
+        caller.client.expect(&format!(r#"431["{text}"]"#));
+        caller
+    };
+    let keeps = thread::Builder::new().spawn(keeps).unwrap();
+    other.send(r#"421["ask"]"#);
+    other.expect("431[null]");
+    assert_eq!(io.room_len(&sid), 1);
+    assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
+    drop(held);
+    let lost = keeps.join().unwrap().lose();
+    drop((other, io));
+    assert!(server.shutdown(Duration::from_secs(5)), "every thread has ended");
+
+    let (server, io) = begin();
+    let held = (how == "takes a lock").then(|| LOCK.lock());
+    let (address, begun) = (addr(&server), Instant::now());
+    let returns = thread::Builder::new().spawn(move || Lost { addr: address, ..lost }.back()).unwrap();
+    let mut other = Client::connected(address, road);
+    other.send(r#"421["ask"]"#);
+    other.expect("431[null]");
+    assert_eq!(io.room_len("nobody"), 0);
+    assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
+    drop(held);
+    let mut caller = returns.join().unwrap();
+    assert!(caller.recovered);
+    let found = if how == "panics" { "null".into() } else { format!(r#""{when}{how}""#) };
+    caller.client.send(r#"421["ask"]"#);
+    caller.client.expect(&format!("431[{found}]"));
 }
