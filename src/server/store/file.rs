@@ -36,6 +36,8 @@ pub struct FileStore {
     opened: Option<Opened>,
     /// The last life that it has begun, 0 for none: a file that replaces one that was abandoned begins above it.
     life: u32,
+    /// What was at the path is at `PATH.damaged`, and nothing has been kept since.
+    set_aside: bool,
 }
 
 #[derive(Debug)]
@@ -56,7 +58,7 @@ impl FileStore {
     /// log at `error`, and a new store begins. [`open`](Store::open) fails when another process has it open, a newer version has
     /// written it, the disk is full, or the system refuses.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), opened: None, life: 0 }
+        Self { path: path.into(), opened: None, life: 0, set_aside: false }
     }
 
     fn opened(&mut self) -> Result<Opened, StoreError> {
@@ -70,8 +72,14 @@ impl FileStore {
                 Err(Refusal::Newer(found)) => return Err(StoreError::TooNew { path, found, known: FORMAT }),
                 Err(Refusal::Failed(error)) => {
                     what = damage(&path, error)?;
+                    if self.set_aside {
+                        // It was made a moment ago, and it is the disk that is damaged.
+                        fs::remove_file(&path).map_err(|source| failed(&path, source))?;
+                        break;
+                    }
                     let aside = beside(&path, ".damaged");
                     fs::rename(&path, &aside).map_err(|source| failed(&path, source))?;
+                    self.set_aside = true;
                     log::error!(
                         "the store {} is damaged ({what}); moved to {}, a new one begins",
                         path.display(),
@@ -113,7 +121,7 @@ impl Store for FileStore {
         }
         let first = if (1..Kept::LIFE_MAX).contains(&self.life) { self.life + 1 } else { first_life() };
         let kept = self.with(|tables| tables.begin_life(first))?;
-        self.life = kept.life;
+        (self.life, self.set_aside) = (kept.life, false);
         Ok(kept)
     }
 
@@ -501,7 +509,7 @@ mod tests {
         let small = Small(FileDisk(locked(&path).unwrap().unwrap()), AtomicU64::new(400_000));
         let disk: Arc<dyn StorageBackend> = Arc::new(small);
         let tables = Tables::open(&disk).unwrap();
-        let mut store = FileStore { path, opened: Some(Opened { tables, disk }), life: 0 };
+        let mut store = FileStore { path, opened: Some(Opened { tables, disk }), life: 0, set_aside: false };
         store.open().unwrap();
         let commits = (1..).map(|offset| store.commit(&[Change::Packet(packet(offset, 1000))]));
         let error = commits.take(1000).find_map(Result::err).expect("the disk is full");
