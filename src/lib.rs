@@ -47,6 +47,7 @@ pub mod proto;
 mod random;
 pub mod server;
 mod sys;
+mod wide;
 
 pub use bytes::Bytes;
 pub use client::Client;

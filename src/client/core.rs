@@ -7,10 +7,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, OnceLock, atomic::Ordering},
     thread::ThreadId,
     time::Instant,
 };
@@ -33,10 +30,13 @@ use super::{
     wake::{Bell, Lifeline},
     websocket::WebSocket,
 };
-use crate::proto::{
-    CloseReason,
-    engine::TransportKind,
-    socket::{Encoded, OwnedArgs},
+use crate::{
+    proto::{
+        CloseReason,
+        engine::TransportKind,
+        socket::{Encoded, OwnedArgs},
+    },
+    wide::AtomicU64,
 };
 
 /// Acknowledgements that one namespace may wait for at a time. One more is refused with [`Error::TooManyAcks`].

@@ -17,13 +17,14 @@ use std::{
     io,
     sync::{
         LazyLock,
-        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicU32, Ordering::Relaxed},
     },
     thread,
     time::{Duration, Instant},
 };
 
 use super::stream::Stream;
+use crate::wide::AtomicU64;
 
 /// How long a client that was quick is waited for awake: about what it costs to fall asleep and to be woken.
 const AWAKE: Duration = Duration::from_micros(50);

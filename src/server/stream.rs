@@ -4,7 +4,7 @@ use std::{
     fmt,
     io::{self, Read},
     net::{Shutdown, SocketAddr},
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    sync::atomic::Ordering::Relaxed,
     time::Duration,
 };
 
@@ -17,6 +17,7 @@ use crate::sys::{
     },
     time::Instant,
 };
+use crate::wide::AtomicU64;
 
 /// Who is at the other end of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -5,7 +5,13 @@ pub(crate) use std::{thread, thread_local};
 /// Locks, and what is shared without one.
 pub(crate) mod sync {
     pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard};
-    pub(crate) use std::sync::{OnceLock, atomic};
+    pub(crate) use std::sync::OnceLock;
+
+    /// As the standard library's, with `AtomicU64` on every processor.
+    pub(crate) mod atomic {
+        pub(crate) use crate::wide::AtomicU64;
+        pub(crate) use std::sync::atomic::*;
+    }
 }
 
 /// Queues between threads.

@@ -4,10 +4,7 @@ use std::{
     io::{self, Read, Write},
     path::PathBuf,
     process::ExitCode,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::Arc,
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -238,16 +235,17 @@ fn ends(client: &Client, socket: &Socket) -> Result<(Sender<End>, Receiver<End>)
 
 fn print_events(socket: &Socket, listen: &Listen, end: Sender<End>) {
     let (names, json, count) = (listen.events.clone(), listen.json, listen.count);
-    let printed = AtomicU64::new(0);
+    let printed = Mutex::new(0_u64);
     socket.on_any(move |_, event| {
         let is_wanted = names.is_empty() || names.iter().any(|name| name == event.name());
-        let is_over = count.is_some_and(|count| printed.load(Relaxed) >= count);
+        let is_over = count.is_some_and(|count| *printed.lock() >= count);
         if !is_wanted || is_over {
             return;
         }
         let written = write_line(&if json { in_json(event) } else { in_words(event) });
-        let printed = printed.fetch_add(1, Relaxed) + 1;
-        if written.is_err() || Some(printed) == count {
+        let mut printed = printed.lock();
+        *printed += 1;
+        if written.is_err() || Some(*printed) == count {
             tell(&end, End::Satisfied);
         }
     });
