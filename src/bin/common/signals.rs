@@ -3,34 +3,55 @@
 use std::{
     fs,
     io::{self, PipeReader, Read},
+    sync::Arc,
     thread,
 };
 
+use parking_lot::Mutex;
 use signal_hook::{
-    consts::{SIGHUP, SIGINT, SIGTERM},
+    consts::{SIGHUP, SIGTERM},
     low_level::pipe,
 };
 
 use super::exit::{Failure, no_thread};
 
-/// Has `handler` called, on a thread of its own, for each SIGINT and SIGTERM, and for each SIGHUP unless the program was started
-/// with SIGHUP ignored: `nohup` does that for a program that is to outlive its terminal.
-pub(crate) fn handle(mut handler: impl FnMut() + Send + 'static) -> Result<(), Failure> {
-    let mut wanted = vec![SIGINT, SIGTERM];
+/// Has `handler` called, on a thread and one call at a time, for each SIGINT and SIGTERM, and for each SIGHUP unless the program
+/// was started with SIGHUP ignored: `nohup` does that for a program that is to outlive its terminal.
+///
+/// SIGINT is `ctrlc`'s. Its feature `termination` would take the other two as well, also a SIGHUP that is ignored; they are
+/// `signal-hook`'s.
+pub(crate) fn handle(handler: impl FnMut() + Send + 'static) -> Result<(), Failure> {
+    let handler = Arc::new(Mutex::new(handler));
+    let interrupted = Arc::clone(&handler);
+    ctrlc::set_handler(move || (interrupted.lock())()).map_err(not_installed)?;
+    let mut wanted = vec![SIGTERM];
     if !is_ignored(SIGHUP) {
         wanted.push(SIGHUP);
     }
-    let mut signals = register(&wanted)
-        .map_err(|error| Failure::Failed(format!("cannot install the handlers of signals: {error}")))?;
+    let mut signals = register(&wanted).map_err(|error| no_handlers(&error))?;
     thread::Builder::new()
         .name("signals".into())
         .spawn(move || {
             while signals.read_exact(&mut [0]).is_ok() {
-                handler();
+                (handler.lock())();
             }
         })
         .map(drop)
         .map_err(|error| no_thread("signals", &error))
+}
+
+/// Why `ctrlc` does not work. Its own text does not say it.
+fn not_installed(error: ctrlc::Error) -> Failure {
+    match error {
+        // A thread fails with an error of the system; what else fails is wrapped.
+        ctrlc::Error::System(error) if error.raw_os_error().is_some() => no_thread("signals", &error),
+        ctrlc::Error::System(error) => no_handlers(&error),
+        error => no_handlers(&io::Error::other(error)),
+    }
+}
+
+fn no_handlers(error: &io::Error) -> Failure {
+    Failure::Failed(format!("cannot install the handlers of signals: {error}"))
 }
 
 /// A pipe with a byte for each signal.
@@ -57,7 +78,25 @@ fn is_in_mask(status: &str, signal: i32) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use rstest::rstest;
+    use signal_hook::consts::SIGINT;
+
     use super::*;
+
+    #[rstest]
+    #[case::no_thread(
+        ctrlc::Error::System(io::Error::from_raw_os_error(11)),
+        "cannot start a thread for signals: "
+    )]
+    #[case::no_handler(
+        ctrlc::Error::System(io::Error::other("EINVAL")),
+        "cannot install the handlers of signals: EINVAL"
+    )]
+    #[case::twice(ctrlc::Error::MultipleHandlers, "cannot install the handlers of signals: ")]
+    fn what_ctrlc_failed_at_is_said(#[case] error: ctrlc::Error, #[case] said: &str) {
+        let failure = not_installed(error).to_string();
+        assert!(failure.starts_with(said), "{failure}");
+    }
 
     #[test]
     fn the_mask_of_ignored_signals() {
