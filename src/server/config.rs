@@ -120,8 +120,8 @@ pub struct Config {
     /// Bytes of packets of every kind, with their attachments, that one client may send: events, acknowledgements, CONNECTs,
     /// pongs, and the pings of WebSocket. Default [`Rate::NONE`]. A packet passes while anything is left, and may leave a debt,
     /// so `burst` need not reach `max_packet_size`; what comes too fast is charged as well, and has the consequences of
-    /// [`event_rate`](Self::event_rate). An acknowledgement that the server awaits is dropped too. A heartbeat or a disconnect
-    /// takes effect, and counts as a refusal.
+    /// [`event_rate`](Self::event_rate). An acknowledgement that the server awaits is dropped too. A pong or a disconnect takes
+    /// effect, and counts as a refusal; the pong that answers the server's ping costs nothing.
     pub byte_rate: Rate,
     /// Official `connectionStateRecovery`. Default `None`, off: a client that loses its connection begins anew. When on, every
     /// event goes through the hub and carries its offset, 14 bytes, as one more argument.

@@ -106,8 +106,10 @@ impl Inbound {
         match packet {
             Packet::Message(data) => self.kept_message(session, data),
             Packet::Pong(data) => {
-                session.heard_pong();
-                self.charge(session, data.len());
+                // The answer to a ping is free: a client that has a debt must not be disconnected for being alive.
+                if !(session.heard_pong() && data.is_empty()) {
+                    self.charge(session, data.len());
+                }
                 Ok(())
             }
             // EIO "Heartbeat": only the server asks.

@@ -262,8 +262,9 @@ impl Session {
         self.core.hub.direct(Arc::clone(self), packet, false)
     }
 
-    pub(super) fn heard_pong(&self) {
-        self.signs.fetch_or(PONG, Relaxed);
+    /// `true`: the first one since the heartbeat has asked.
+    pub(super) fn heard_pong(&self) -> bool {
+        self.signs.fetch_or(PONG, Relaxed) & PONG == 0
     }
 
     pub(super) fn heard_packet(&self) {

@@ -140,6 +140,25 @@ fn no_packet_goes_around_byte_rate(
     all_gone(&server);
 }
 
+/// A client that has a debt for hours lives on, as long as it does nothing but answer pings.
+#[rstest]
+fn heartbeats_cost_nothing(#[values(Polling, WebSocket, Upgrade)] road: Road) {
+    let (server, reports) = strict(|builder| {
+        builder.byte_rate(Rate { per_second: 1, burst: 1 }).ping_interval(Duration::from_millis(5))
+    });
+    let mut client = Client::connected(addr(&server), road);
+    client.send(&format!(r#"42["x","{}"]"#, "x".repeat(100_000)));
+    client.text("the answer to an event on credit");
+    for n in 0..150 {
+        let mut ping = std::iter::repeat_with(|| client.next_raw(&format!("ping {n}")));
+        assert_eq!(ping.find(|frame| *frame != Frame::text("6")), Some(Frame::text("2")));
+        client.send("3");
+    }
+    assert!(reports.try_recv().is_err(), "it was disconnected");
+    client.leave();
+    assert_eq!(next(&reports, "the disconnect handler"), "transport close");
+}
+
 #[rstest]
 #[case::pings(Frame::Ping(vec![b'x'; 125]))]
 #[case::pongs(Frame::Pong(vec![b'x'; 125]))]
