@@ -4,14 +4,18 @@
 mod acts;
 mod scene;
 
-use std::{sync::mpsc, thread, time::Duration};
+use std::{
+    sync::{Arc, Barrier, mpsc},
+    thread,
+    time::Duration,
+};
 
 use Road::{Polling, WebSocket};
 use acts::{Act, Behaviour};
 use rstest::rstest;
 use scene::{Place, Scene};
 
-use crate::support::{PATIENCE, Road, eventually, next};
+use crate::support::{Client, PATIENCE, Road, addr, eventually, next, serve_root};
 
 /// Polling clients that do not fetch their last packets keep a stop waiting for so long.
 const SOON: Duration = Duration::from_millis(50);
@@ -96,6 +100,17 @@ fn many_that_block_delay_nobody() {
     scene.others_are_served();
     act.release();
     assert!(scene.stop(SOON));
+}
+
+/// Each handler of a stop waits until all of them run.
+#[rstest]
+fn a_stop_tells_all_handlers_at_once(#[values(Polling, WebSocket)] road: Road) {
+    const CLIENTS: usize = 12;
+    let barrier = Arc::new(Barrier::new(CLIENTS));
+    let server = serve_root(|ns| _ = ns.on_disconnect(move |_, _| _ = barrier.wait()));
+    let clients: Vec<_> = (0..CLIENTS).map(|_| Client::connected(addr(&server), road)).collect();
+    assert!(in_time("the shutdown", move || server.shutdown(SOON)), "some handlers have not returned");
+    drop(clients);
 }
 
 /// Waits for something that may hang, for not longer than a test may take.
