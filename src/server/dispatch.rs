@@ -429,36 +429,26 @@ fn event(socket: &Socket, event: Event<'_>) {
         return;
     }
     match event.retried_id() {
-        None => handle(socket, event),
+        None => handle(socket, &event),
         Some(id) => retried(socket, event, id),
     }
 }
 
-fn handle(socket: &Socket, event: Event<'_>) {
+fn handle(socket: &Socket, event: &Event<'_>) {
     let handlers = &socket.namespace().0.handlers;
     for any in &handlers.any {
-        guard::call_for_socket(
-            socket,
-            Callee::of(&handlers.any),
-            format_args!("on_any (event {:?})", event.name()),
-            || {
-                any(socket, &event);
-            },
-        );
+        let what = format_args!("on_any (event {:?})", event.name());
+        guard::call_for_socket(socket, Callee::of(&handlers.any), what, || any(socket, event));
     }
     call("the handler", handlers.events.get(event.name()).unwrap_or(&handlers.unhandled), socket, event);
 }
 
 /// Calls these handlers with the event, one after the other.
-fn call(what: &str, handlers: &[EventHandler], socket: &Socket, event: Event<'_>) {
-    let Some((last, others)) = handlers.split_last() else { return };
-    let (callee, name) = (Callee::of(handlers), event.name_for_log());
-    for handler in others {
-        guard::call_for_socket(socket, callee, format_args!("{what} of event {name:?}"), || {
-            handler(socket, event.again());
-        });
+fn call(what: &str, handlers: &[EventHandler], socket: &Socket, event: &Event<'_>) {
+    for handler in handlers {
+        let what = format_args!("{what} of event {:?}", event.name());
+        guard::call_for_socket(socket, Callee::of(handlers), what, || handler(socket, event.again()));
     }
-    guard::call_for_socket(socket, callee, format_args!("{what} of event {name:?}"), || last(socket, event));
 }
 
 /// An event that its client sends again until it is acknowledged: handled once. What its handler emits and its answer reach the
@@ -470,7 +460,7 @@ fn retried(socket: &Socket, mut event: Event<'_>, id: u64) {
             let hub = &socket.namespace().0.hub;
             event.set_retried(attempt);
             hub.gather();
-            handle(socket, event);
+            handle(socket, &event);
             hub.part();
             retried.end_gathered();
             retried.end(socket, attempt, false);
@@ -487,7 +477,7 @@ fn retried(socket: &Socket, mut event: Event<'_>, id: u64) {
 /// An event beyond the rate: one handler may say so to the client.
 fn too_fast(socket: &Socket, event: Event<'_>) {
     if socket.is_connected() {
-        call("on_rate_limited", &socket.namespace().0.handlers.rate_limited, socket, event);
+        call("on_rate_limited", &socket.namespace().0.handlers.rate_limited, socket, &event);
     }
 }
 

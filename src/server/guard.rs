@@ -81,13 +81,7 @@ struct Note {
 
 impl Note {
     fn new(callee: Callee, session: Option<&Session>) -> Self {
-        let name = session.map_or(0, |session| {
-            let mut bytes = [0; 8];
-            let name = session.name().as_bytes();
-            bytes[..name.len()].copy_from_slice(name);
-            u64::from_le_bytes(bytes)
-        });
-        Self { outer: Self::set((callee.0, name)) }
+        Self { outer: Self::set((callee.0, session.map_or(0, Session::tag))) }
     }
 
     /// What was noted before.

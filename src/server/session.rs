@@ -55,6 +55,9 @@ pub(super) fn new_id() -> Result<String, getrandom::Error> {
     Ok(URL_SAFE_NO_PAD.encode(bytes))
 }
 
+/// Characters of its id that the log calls a session by.
+const NAME_LENGTH: usize = 6;
+
 /// What the first request of a session said: the official `socket.handshake`.
 #[derive(Debug)]
 pub struct Handshake {
@@ -102,6 +105,8 @@ impl Handshake {
 /// One session. Shared by its connections' threads, the hub, the drain thread and every handle to its sockets.
 pub(super) struct Session {
     pub(super) id: String,
+    /// The bytes of its name.
+    tag: u64,
     /// Its seat in the hub's tables.
     pub(super) slot: u32,
     pub(super) core: Arc<Core>,
@@ -162,8 +167,11 @@ impl Session {
         share: Option<Share>,
     ) -> Arc<Self> {
         let config = &core.config;
+        let mut name = [0; 8];
+        name[..NAME_LENGTH].copy_from_slice(&id.as_bytes()[..NAME_LENGTH]);
         Arc::new(Self {
             id,
+            tag: u64::from_le_bytes(name),
             slot,
             core: Arc::clone(core),
             endpoint,
@@ -185,7 +193,12 @@ impl Session {
 
     /// What the log calls it: enough of its id to tell it from others, and too little to speak for it.
     pub(super) fn name(&self) -> &str {
-        &self.id[..6]
+        &self.id[..NAME_LENGTH]
+    }
+
+    /// Its name as a number.
+    pub(super) fn tag(&self) -> u64 {
+        self.tag
     }
 
     /// The transport it is on.

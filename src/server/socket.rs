@@ -639,11 +639,6 @@ impl<'a> Event<'a> {
         &self.name
     }
 
-    /// Its name, also when a handler has taken the event.
-    pub(super) fn name_for_log(&self) -> Cow<'a, str> {
-        self.name.clone()
-    }
-
     /// Its arguments, raw.
     #[must_use]
     pub fn args(&self) -> &Args<'a> {
