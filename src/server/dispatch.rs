@@ -241,7 +241,7 @@ impl Inbound {
             }
             (Body::Event { name, args, id }, Some(index)) if verdict != Verdict::Pass => {
                 let socket = &self.sockets[index];
-                too_fast(socket, Event::new(socket, name, args, &Cell::new(id)));
+                too_fast(socket, Event::new(socket, &name, &args, &Cell::new(id)));
                 if verdict == Verdict::Disconnect {
                     socket.hang_up(CloseReason::RateLimited, CloseReason::RateLimited);
                 }
@@ -276,7 +276,7 @@ impl Inbound {
             (Body::Event { name, args, id }, Some(index)) => {
                 // The handler gets the socket itself, not a place in a list that a todo may change.
                 let socket = &self.sockets[index];
-                event(socket, Event::new(socket, name, args, &Cell::new(id)));
+                event(socket, Event::new(socket, &name, &args, &Cell::new(id)));
                 Ok(())
             }
             (Body::Ack { id, args }, Some(index)) => {

@@ -104,7 +104,7 @@ impl Head {
     fn spans<'h>(&'h self, name: &'h str) -> impl Iterator<Item = Span> {
         // Most names differ in length already.
         let long = move |key: Span| (key.end - key.start) as usize == name.len();
-        let named = move |key| self.str(key).is_some_and(|key| key.eq_ignore_ascii_case(name));
+        let named = move |key| self.str(key).is_some_and(|key| is_same_name(key, name));
         self.headers.iter().filter(move |&&(key, _)| long(key) && named(key)).map(|&(_, value)| value)
     }
 
@@ -507,20 +507,36 @@ fn parse_head(input: &mut Vec<u8>) -> Result<Option<Head>, HttpError> {
     if head.names_its_host() { Ok(Some(head)) } else { Err(HttpError::Malformed) }
 }
 
+/// As `eq_ignore_ascii_case`, in a third of its instructions: every request compares a dozen names.
+fn is_same_name(one: &str, other: &str) -> bool {
+    let is_same = |(one, other): (u8, u8)| one == other || (one ^ other == 0x20 && one.is_ascii_alphabetic());
+    one.len() == other.len() && one.bytes().zip(other.bytes()).all(is_same)
+}
+
 /// Whether the value of a `Host` header is legal: `uri-host [ ":" port ]` (RFC 9110 7.2, RFC 3986 3.2.2), or empty.
 fn is_host(value: &str) -> bool {
-    let of_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=".contains(&byte);
-    let of_address = |byte: u8| byte.is_ascii_alphanumeric() || b":.-_~".contains(&byte);
-    let (host_is_fine, rest) = match value.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        Some((address, rest)) => (!address.is_empty() && address.bytes().all(of_address), rest),
-        None => {
-            let (host, rest) = value.split_at(value.find(':').unwrap_or(value.len()));
-            (host.bytes().all(of_name), rest)
-        }
+    fn is_of_name(byte: u8) -> bool {
+        byte.is_ascii_alphanumeric() || matches!(byte, b'!' | b'$'..=b'.' | b';' | b'=' | b'_' | b'~')
+    }
+    fn is_of_address(byte: u8) -> bool {
+        byte.is_ascii_alphanumeric() || matches!(byte, b':' | b'.' | b'-' | b'_' | b'~')
+    }
+    fn end(value: &[u8], is_part: impl Fn(u8) -> bool) -> usize {
+        value.iter().position(|&byte| !is_part(byte)).unwrap_or(value.len())
+    }
+    let value = value.as_bytes();
+    let rest = match value.strip_prefix(b"[") {
+        Some(address) => match address.split_at(end(address, is_of_address)) {
+            ([_, ..], [b']', rest @ ..]) => rest,
+            _ => return false,
+        },
+        None => &value[end(value, is_of_name)..],
     };
-    let port_is_fine = rest.is_empty()
-        || rest.strip_prefix(':').is_some_and(|port| port.bytes().all(|byte| byte.is_ascii_digit()));
-    host_is_fine && port_is_fine
+    match rest {
+        [] => true,
+        [b':', port @ ..] => port.iter().all(u8::is_ascii_digit),
+        _ => false,
+    }
 }
 
 /// A request as routes and [`Config::allow_request`] see it.

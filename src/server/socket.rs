@@ -2,7 +2,6 @@
 
 use std::{
     any::Any,
-    borrow::Cow,
     cell::Cell,
     fmt,
     panic::Location,
@@ -609,8 +608,8 @@ impl Drop for Inner {
 #[derive(Debug)]
 pub struct Event<'a> {
     socket: &'a Socket,
-    name: Cow<'a, str>,
-    args: Args<'a>,
+    name: &'a str,
+    args: &'a Args<'a>,
     /// Empty when the acknowledgement was taken; all handlers of the event share it.
     id: &'a Cell<Option<u64>>,
     /// The try of a client that sends its events again.
@@ -620,29 +619,29 @@ pub struct Event<'a> {
 impl<'a> Event<'a> {
     pub(super) fn new(
         socket: &'a Socket,
-        name: Cow<'a, str>,
-        args: Args<'a>,
+        name: &'a str,
+        args: &'a Args<'a>,
         id: &'a Cell<Option<u64>>,
     ) -> Self {
         Self { socket, name, args, id, attempt: None }
     }
 
     /// The same event, for another handler.
-    pub(super) fn again(&self) -> Event<'_> {
-        let Self { socket, name, args, id, attempt } = self;
-        Event { socket, name: Cow::Borrowed(name), args: args.clone(), id, attempt: *attempt }
+    pub(super) fn again(&self) -> Self {
+        let &Self { socket, name, args, id, attempt } = self;
+        Self { socket, name, args, id, attempt }
     }
 
     /// Its name.
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.name
+        self.name
     }
 
     /// Its arguments, raw.
     #[must_use]
     pub fn args(&self) -> &Args<'a> {
-        &self.args
+        self.args
     }
 
     /// The argument at `index`, raw. `None` when fewer came.
