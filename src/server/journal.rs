@@ -4,7 +4,7 @@
 //!   hub     note, note, … ──► hand_over: one portion at a time ──► the store thread: commit
 //!           goes on, gathers the next portion             ◄── Signal::Store(Committed | Failed | Reopened)
 //!
-//!   Failed ──► abandon ──► open again after 1 s, 2 s, … 1 min ──► Reopened ──► the hub hands over all that it has in memory
+//!   Failed ──► abandon ──► open again after 1 s, 2 s, … 1 min ──► Reopened ──► the hub hands over its packets and sessions
 //! ```
 
 use std::{fmt, io, sync::Arc, time::Duration};
@@ -41,8 +41,8 @@ pub enum StoreStatus {
     /// It keeps what it is given.
     Working,
     /// It has failed, for this reason, and the server goes on without: what is kept is in memory only. The server tries to open
-    /// it again, after 1 s first, then less and less often, at last once a minute; when that works it is given everything that
-    /// memory holds, and is [`Working`](Self::Working).
+    /// it again, after 1 s first, then less and less often, at last once a minute; when that works it is given the packets
+    /// and sessions that memory holds, not the answers to retries, and is [`Working`](Self::Working).
     Failed(String),
 }
 
@@ -315,7 +315,9 @@ impl Keeper {
                 return self.hub.tell(Signal::Store(Report::Failed));
             }
             if self.watch.status() != StoreStatus::Working {
-                log::warn!("the store works again; everything that is kept in memory has been written to it");
+                log::warn!(
+                    "the store works again; the packets and sessions in memory have been written to it"
+                );
                 self.watch.set(StoreStatus::Working);
             }
             *pause = RETRY_MIN;

@@ -885,7 +885,7 @@ impl Recovery {
         }
     }
 
-    /// The store works again, is empty, and has begun this life: it gets everything that is in memory, in one commit.
+    /// The store works again, is empty, and has begun this life: it gets the packets and sessions in memory, in one commit.
     fn store_reopened(&mut self, life: u32) {
         let Some(journal) = &mut self.journal else { return };
         journal.switch_on();
