@@ -670,8 +670,10 @@ impl Running {
         let grace = acks::deadline(grace);
         all_gone &= core.connections.wait_until_none(grace);
         // Before the hub, which the last handlers may still want. What a handler asks of the hub later fails.
-        let at_least = |deadline: Instant| deadline.max(Instant::now() + MOMENT);
-        all_gone &= core.workers.wait_until_idle(at_least(grace));
+        // Where some user code is known not to return, the others get only a moment more.
+        let at_least =
+            |all_gone: bool| grace.max(Instant::now() + if all_gone { LONG_MOMENT } else { MOMENT });
+        all_gone &= core.workers.wait_until_idle(at_least(all_gone));
         // Nobody is parked any more, unless its last handler has not returned.
         core.lot.stop();
         // The store may need a moment for what was said last.
@@ -683,9 +685,9 @@ impl Running {
             all_gone &= thread.join().is_ok();
         }
         // The data that the hub kept for clients is dropped by then.
-        all_gone &= core.workers.wait_until_idle(at_least(grace));
+        all_gone &= core.workers.wait_until_idle(at_least(all_gone));
         core.workers.close();
-        all_gone &= core.workers.wait_until_none(at_least(grace));
+        all_gone &= core.workers.wait_until_none(at_least(all_gone));
         for (callee, session) in core.workers.activities() {
             let session = session.map_or_else(String::new, |session| format!("session {session}: "));
             log::warn!("{session}{} has not returned; the server stops without it", core.describe(callee));
@@ -720,6 +722,9 @@ fn open(
 
 /// What a thread that has nothing to do needs to end.
 const MOMENT: Duration = Duration::from_millis(100);
+
+/// The same on a machine that is very busy, as long as every thread has ended in time so far.
+const LONG_MOMENT: Duration = Duration::from_secs(2);
 
 /// What a store has at least for what was said last.
 const STORE_MOMENT: Duration = Duration::from_secs(1);
