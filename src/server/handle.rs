@@ -499,7 +499,7 @@ impl Server {
     }
 
     /// Official `io.emit`: to everybody in the namespace `/`; without that namespace, to nobody. `args` as in
-    /// [`Socket::emit`].
+    /// [`Socket::emit`](super::Socket::emit).
     ///
     /// # Errors
     /// [`EmitError`].
