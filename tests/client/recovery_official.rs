@@ -112,13 +112,14 @@ impl Loss {
 }
 
 #[rstest]
+#[ignore = "needs Node"]
 fn what_was_missed_arrives(
     #[values(Way::Polling, Way::Websocket, Way::Upgrade)] way: Way,
     #[values(Loss::Cut, Loss::Close)] loss: Loss,
 ) {
     // A cut between two GETs is noticed by the missing pong only.
     let options = ["--recovery", "--ping-interval", "1000", "--ping-timeout", "5000"];
-    let Some(mut server) = Server::start(Peer::Node, &options) else { return };
+    let mut server = Server::start(Peer::Node, &options);
     let proxy = Proxy::to(server.port);
     let publishing = quick(&server.url()).transports(&[TransportKind::Websocket]).build().unwrap();
     publishing.connect().unwrap();
@@ -155,7 +156,7 @@ fn what_was_missed_arrives(
     // The server forgets.
     server.kill();
     until("the loss", || !socket.is_connected() && !publisher.is_connected());
-    let _server = Server::start_at(Peer::Node, server.port, &options).unwrap();
+    let _server = Server::start_at(Peer::Node, server.port, &options);
     publishing.wait_connected(LONG).unwrap();
     until("the reconnection", || socket.is_connected());
     assert!(!socket.recovered());

@@ -47,13 +47,13 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts one on a port of its own. `None`, with a sentence, when what it needs is not installed; with `CI` set that
-    /// is a failure.
-    pub(crate) fn start(peer: Peer, options: &[&str]) -> Option<Self> {
+    /// Starts one on a port of its own. Tests that do so are ignored by default: they need what
+    /// `tests/interop/README.md` says how to install.
+    pub(crate) fn start(peer: Peer, options: &[&str]) -> Self {
         Self::start_at(peer, 0, options)
     }
 
-    pub(crate) fn start_at(peer: Peer, port: u16, options: &[&str]) -> Option<Self> {
+    pub(crate) fn start_at(peer: Peer, port: u16, options: &[&str]) -> Self {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop");
         let (program, script, needs): (PathBuf, _, _) = match peer {
             Peer::Node => ("node".into(), "peer-server.mjs", dir.join("node_modules/socket.io")),
@@ -62,23 +62,19 @@ impl Server {
                 (python.clone(), "peer_server.py", python)
             }
         };
-        if !needs.exists() {
-            assert!(std::env::var_os("CI").is_none(), "{} is missing, which CI must have", needs.display());
-            println!("skipped: {} is missing", needs.display());
-            return None;
-        }
-        let mut child = Command::new(program)
+        assert!(needs.exists(), "{} is missing: see tests/interop/README.md", needs.display());
+        let mut child = Command::new(&program)
             .arg(dir.join(script))
             .args(["--port", &port.to_string()])
             .args(options)
             .current_dir(&dir)
             .stdout(Stdio::piped())
             .spawn()
-            .unwrap();
+            .unwrap_or_else(|error| panic!("{}: {error}: see tests/interop/README.md", program.display()));
         let stdout = child.stdout.take().unwrap();
         let line = BufReader::new(stdout).lines().next().expect("the peer ended at once").unwrap();
         let port = line.strip_prefix("PORT ").unwrap().parse().unwrap();
-        Some(Self { child, port })
+        Self { child, port }
     }
 
     pub(crate) fn url(&self) -> String {

@@ -13,18 +13,14 @@ use rustix::process::{Pid, Signal, kill_process};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Whether system calls can be made to fail here.
-pub(crate) fn can_trace() -> bool {
-    static CAN: LazyLock<bool> = LazyLock::new(|| {
+/// Fails where system calls cannot be made to fail.
+fn check_strace() {
+    static CAN_TRACE: LazyLock<bool> = LazyLock::new(|| {
         let tried =
             Command::new("strace").args(["-qq", "-o", "/dev/null", "-e", "trace=none", "true"]).output();
-        let can = tried.is_ok_and(|tried| tried.status.success());
-        if !can {
-            eprintln!("skipped: strace is missing, or ptrace is not permitted here");
-        }
-        can
+        tried.is_ok_and(|tried| tried.status.success())
     });
-    *CAN
+    assert!(*CAN_TRACE, "strace is missing, or ptrace is not permitted here");
 }
 
 pub(crate) struct Served {
@@ -42,6 +38,7 @@ fn command(injected: Option<&str>) -> Command {
     let mut command = match injected {
         None => Command::new(server),
         Some(injected) => {
+            check_strace();
             let calls = injected.split(':').next().unwrap_or_default();
             let mut strace = Command::new("strace");
             strace.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={calls}"), "-e"]);
