@@ -2,6 +2,7 @@
 
 use rstest::rstest;
 use rustix::process::{Pid, Signal, kill_process};
+use tinysio::server::Server;
 
 use crate::{
     program::{CLIENT, start},
@@ -44,6 +45,27 @@ fn the_exit_code_tells_whether_all_was_done(#[case] input: &str, #[case] code: i
         input.matches("msg fine").count(),
         "{ran}"
     );
+}
+
+/// What was sent and not confirmed is not done, whatever else was.
+#[rstest]
+#[case::no_answer_in_time("ignored", 4, "1 event was not confirmed")]
+#[case::the_connection_ends_before("thrown out", 1, "Not confirmed")]
+fn what_is_not_confirmed_is_no_success(#[case] message: &str, #[case] code: i32, #[case] said: &str) {
+    let builder = Server::builder().namespace("/", |ns| {
+        ns.on("message", |socket, event| match event.arg::<String>(0).as_deref() {
+            Ok("fine") => event.ack(()),
+            Ok("thrown out") => {
+                socket.disconnect(true);
+                Ok(())
+            }
+            _ => Ok(()),
+        });
+    });
+    let server = builder.listen("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", server.local_addr().unwrap());
+    let input = format!("msg fine\nmsg {message}\n");
+    start(CLIENT, &[&url, "--timeout", "1s"], &input).ends().exits(code).says(said);
 }
 
 #[test]

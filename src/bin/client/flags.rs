@@ -13,7 +13,8 @@ use crate::clients::{
 /// A Socket.IO client for people and for scripts.
 ///
 /// Without a command it is interactive: it speaks to the chat of the `server` program, and prints what comes. With
-/// standard input from a pipe, each line of it is a command, and the exit code tells whether all of them were done. `help` tells the commands.
+/// standard input from a pipe, each line of it is a command, and the exit code tells whether all of them were done.
+/// `help` tells the commands.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "client", version, max_term_width = 100, subcommand_precedence_over_arg = true,
           subcommand_help_heading = "Commands for scripts", after_help = AFTER_HELP)]

@@ -14,7 +14,7 @@ use tinysio::chat::limits;
 use super::{
     flags::Flags,
     screen::{Input, Screen, Terminal},
-    script::{REFUSED, WRONG},
+    script::{NO_ANSWER, REFUSED, WRONG},
     talk::{Talk, advice},
 };
 use crate::clients::{
@@ -46,9 +46,14 @@ pub(crate) fn run(flags: &Flags) -> Result<ExitCode, Failure> {
     let mut talk = Talk::new(flags, &stop, show(&screen, palette, terminal.is_some()))?;
     match terminal {
         Some(terminal) => converse(&mut talk, terminal, &stop),
-        None => read_pipe(&mut talk, flags, &stop)?,
+        None => {
+            let code = read_pipe(&mut talk, flags, &stop)?;
+            if !is_terminal {
+                return Ok(code);
+            }
+        }
     }
-    Ok(if is_terminal { typed(&talk) } else { piped(&talk) })
+    Ok(typed(&talk))
 }
 
 /// What somebody typed wrongly was seen and typed again.
@@ -56,16 +61,20 @@ fn typed(talk: &Talk) -> ExitCode {
     if talk.session.was_ever_connected() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// A script sees nothing but this: the codes of the forms for scripts.
+/// A script sees nothing but this: the codes of the forms for scripts. To be asked before the session ends, because then
+/// nothing is outstanding any more.
 fn piped(talk: &Talk) -> ExitCode {
-    if !talk.session.was_ever_connected() {
+    let (session, tally) = (&talk.session, talk.session.tally());
+    if !session.was_ever_connected() {
         ExitCode::FAILURE
     } else if talk.is_mistaken() {
         ExitCode::from(WRONG)
-    } else if talk.session.tally().refused > 0 {
+    } else if tally.refused > 0 {
         ExitCode::from(REFUSED)
-    } else if talk.session.outstanding() > 0 {
+    } else if tally.unconfirmed > 0 {
         ExitCode::FAILURE
+    } else if session.outstanding() > 0 {
+        if session.is_connected() { ExitCode::from(NO_ANSWER) } else { ExitCode::FAILURE }
     } else {
         ExitCode::SUCCESS
     }
@@ -109,13 +118,13 @@ fn converse(talk: &mut Talk, mut terminal: Terminal, stop: &Stop) {
 
 /// Commands from a pipe or a file. Everything is delivered and confirmed before the end, over as many reconnections as
 /// it takes.
-fn read_pipe(talk: &mut Talk, flags: &Flags, stop: &Stop) -> Result<(), Failure> {
+fn read_pipe(talk: &mut Talk, flags: &Flags, stop: &Stop) -> Result<ExitCode, Failure> {
     if !talk.session.first_connect() {
         if !stop.is_set() {
             talk.hint();
         }
         if flags.max_attempts().is_some() {
-            return Ok(());
+            return Ok(piped(talk));
         }
     }
     let lines = read_lines(stop).map_err(|error| Failure::Failed(format!("cannot read: {error}")))?;
@@ -134,8 +143,9 @@ fn read_pipe(talk: &mut Talk, flags: &Flags, stop: &Stop) -> Result<(), Failure>
             break;
         }
     }
+    let code = piped(talk);
     leave(session);
-    Ok(())
+    Ok(code)
 }
 
 /// Disconnects, and says what is lost by it.

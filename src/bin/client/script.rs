@@ -35,7 +35,7 @@ pub(crate) const WRONG: u8 = 2;
 pub(crate) const REFUSED: u8 = 3;
 
 /// The server said nothing.
-const NO_ANSWER: u8 = 4;
+pub(crate) const NO_ANSWER: u8 = 4;
 
 /// What `room_message` takes.
 #[derive(Debug, Serialize)]

@@ -98,6 +98,8 @@ pub(crate) struct Tally {
     pub(crate) confirmed: u64,
     /// Sent, and acknowledged by the server.
     pub(crate) acknowledged: u64,
+    /// Sent, and the connection ended before the acknowledgement.
+    pub(crate) unconfirmed: u64,
     /// `error` events: what the server refused.
     pub(crate) refused: u64,
     pub(crate) errors: u64,
@@ -482,7 +484,10 @@ impl Shared {
                     state.tally.acknowledged += 1;
                     state.tally.round_trips.push(sent.elapsed());
                 }
-                Err(error) => state.tally.note(error.to_string()),
+                Err(error) => {
+                    state.tally.unconfirmed += 1;
+                    state.tally.note(error.to_string());
+                }
             }
         });
     }
