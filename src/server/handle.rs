@@ -381,11 +381,7 @@ impl Builder {
         let hub_thread = hub::start(queue, &hub, &config, namespaces.len(), recovery)?;
         let mut endpoints = vec![(config.path.clone(), Endpoint::SocketIo)];
         endpoints.extend(engines.into_iter().map(|(path, handlers)| (path, Endpoint::Engine(handlers))));
-        let namespaces = namespaces
-            .into_iter()
-            .enumerate()
-            .map(|(index, handlers)| Namespace::new(index, handlers, hub.clone()))
-            .collect();
+        let namespaces = Namespace::all(namespaces, &hub);
         let core = Arc::new(Core {
             sessions: Registry::new(config.max_connections),
             connections: Arc::new(Connections::new(config.tcp_connections())),

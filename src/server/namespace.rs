@@ -1,6 +1,11 @@
 //! A namespace: its handlers, fixed before the server starts, and its verbs afterwards.
 
-use std::{any::Any, collections::BTreeMap, fmt, sync::Arc};
+use std::{
+    any::Any,
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, OnceLock, Weak},
+};
 
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
@@ -248,6 +253,8 @@ pub(super) struct Inner {
     pub(super) ack_ids: AtomicU64,
     /// Sockets connected.
     pub(super) connected: AtomicUsize,
+    /// All namespaces of the server, this one among them; so weak.
+    all: Arc<OnceLock<Vec<Weak<Self>>>>,
 }
 
 /// A namespace of a running server: the official `io.of(name)`. Cheap to clone, and every method may be called from any
@@ -262,14 +269,31 @@ impl fmt::Debug for Namespace {
 }
 
 impl Namespace {
-    pub(super) fn new(index: usize, handlers: NamespaceBuilder, hub: HubHandle) -> Self {
-        Self(Arc::new(Inner {
-            index,
-            handlers,
-            hub,
-            ack_ids: AtomicU64::new(0),
-            connected: AtomicUsize::new(0),
-        }))
+    /// The namespaces of a server.
+    pub(super) fn all(namespaces: Vec<NamespaceBuilder>, hub: &HubHandle) -> Vec<Self> {
+        let all = Arc::new(OnceLock::new());
+        let new = |(index, handlers)| {
+            Self(Arc::new(Inner {
+                index,
+                handlers,
+                hub: hub.clone(),
+                ack_ids: AtomicU64::new(0),
+                connected: AtomicUsize::new(0),
+                all: Arc::clone(&all),
+            }))
+        };
+        let namespaces: Vec<Self> = namespaces.into_iter().enumerate().map(new).collect();
+        // It is set here only.
+        let _ = all.set(namespaces.iter().map(|namespace| Arc::downgrade(&namespace.0)).collect());
+        namespaces
+    }
+
+    /// Official `io.of(name)`, or `socket.server.of(name)` in a handler: `socket.namespace().of("/admin")`. `None`: no such
+    /// namespace was set up, or the server is gone.
+    #[must_use]
+    pub fn of(&self, name: &str) -> Option<Self> {
+        let all = self.0.all.get()?;
+        all.iter().filter_map(Weak::upgrade).map(Self).find(|namespace| namespace.name() == name)
     }
 
     /// Its name, with the leading `/`.

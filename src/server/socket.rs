@@ -100,7 +100,7 @@ impl Socket {
         self.0.membership.id()
     }
 
-    /// The namespace it is in.
+    /// The namespace it is in: the official `socket.nsp`. [`Namespace::of`] leads to the others.
     #[must_use]
     pub fn namespace(&self) -> &Namespace {
         &self.0.namespace

@@ -4,7 +4,7 @@ use Road::{Polling, Upgrade, WebSocket};
 use rstest::rstest;
 use tinysio::server::{Namespace, Server, Socket};
 
-use crate::support::{Client, Road, addr, serve, serve_root};
+use crate::support::{Client, Road, addr, eventually, serve, serve_root};
 
 /// Three clients: the first in `red`, the second in `red` and `blue`, the third in `green`.
 struct Scene {
@@ -92,7 +92,7 @@ fn rooms_are_joined_and_left(#[values(Polling, WebSocket, Upgrade)] road: Road) 
     io.to("blue").sockets_leave("blue");
     assert_eq!(io.room_len("blue"), 0);
     scene.clients[2].leave();
-    crate::support::eventually("who has left is in no room", || io.room_len("green") == 0);
+    eventually("who has left is in no room", || io.room_len("green") == 0);
 }
 
 /// As on the official server, but that nobody leaves it, and that it gives nobody else what is emitted to the socket itself.
@@ -177,7 +177,7 @@ fn volatile_packets_reach_who_is_ready(#[values(Polling, WebSocket, Upgrade)] ro
     if road == Polling {
         assert!(socket.emit_volatile("lost", 1).is_err(), "no GET is held");
         client.ask();
-        crate::support::eventually("a GET is held", || socket.emit_volatile("x", 1).is_ok());
+        eventually("a GET is held", || socket.emit_volatile("x", 1).is_ok());
     } else {
         socket.emit_volatile("x", 1).unwrap();
         io.volatile().emit("x", 2).unwrap();
@@ -197,4 +197,28 @@ fn rooms_joined_in_a_middleware_are_kept() {
     });
     Client::connected(addr(&server), WebSocket).expect(r#"42["rooms",1]"#);
     assert_eq!(server.of("/").unwrap().room_len("vip"), 1);
+}
+
+/// A handler reaches the rest of the server without anything that it was given before the start.
+#[rstest]
+fn a_handler_reaches_the_other_namespaces(#[values(Polling, WebSocket, Upgrade)] road: Road) {
+    let server = serve(|builder| {
+        let builder = builder.namespace("/", |ns| {
+            ns.on("tell", |socket, event| {
+                let io = socket.namespace();
+                assert!(io.of("/nowhere").is_none() && io.of("/").unwrap().len() == io.len());
+                io.of("/admin").unwrap().to("duty").emit("told", event.args()).unwrap();
+                event.ack(io.of("/admin").unwrap().name())
+            });
+        });
+        builder.namespace("/admin", |ns| _ = ns.on_connect(|socket| socket.join("duty")))
+    });
+    let (mut client, mut admin) = (Client::connected(addr(&server), road), Client::new(addr(&server), road));
+    admin.join("/admin", "");
+    client.send(r#"421["tell","fire"]"#);
+    client.expect(r#"431["/admin"]"#);
+    admin.expect(r#"42/admin,["told","fire"]"#);
+    let io = server.of("/").unwrap();
+    drop((client, admin, server));
+    eventually("the namespaces of a server that is gone", || io.of("/admin").is_none());
 }

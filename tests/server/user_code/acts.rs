@@ -164,7 +164,7 @@ fn call_everything(server: &Server, socket: Option<&Socket>) {
 
 fn call_everything_of(io: &Namespace) {
     let nobody = || io.to("nobody");
-    let _ = (io.name(), io.len(), io.is_empty(), io.sockets(), io.room_len("room"));
+    let _ = (io.name(), io.of("/"), io.len(), io.is_empty(), io.sockets(), io.room_len("room"));
     let _ = io.emit("unheard", 1);
     let _ = io.except("room").volatile().emit("unheard", 1);
     let _ = io.volatile().emit("unheard", 1);
