@@ -10,6 +10,7 @@
 //! | `enter` `{"name": …, "room": …}` | `{"ok": true, "history": [...]}` | `entered` name |
 //! | `say` text | `{"ok": true}` | `said` `{"name": …, "text": …}`, also the sender |
 //! | anything wrong | `{"ok": false, "error": …}` | |
+//! | (the end of the connection) | | `left` name |
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -21,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tinysio::{
     CloseReason,
-    server::{Event, Header, Response, Server, Socket},
+    server::{Event, HandlerResult, Header, Response, Server, Socket},
 };
 
 /// Messages that a room remembers.
@@ -102,10 +103,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// Acknowledges an event with what its handler came to. A client that did not ask for an acknowledgement gets none.
-fn answer(
-    event: &Event<'_>,
-    result: Result<serde_json::Value, Box<dyn Error>>,
-) -> Result<(), Box<dyn Error>> {
+fn answer(event: &Event<'_>, result: Result<serde_json::Value, Box<dyn Error>>) -> HandlerResult {
     let mut answer = result.unwrap_or_else(|error| json!({ "error": error.to_string() }));
     answer["ok"] = answer.get("error").is_none().into();
     Ok(event.ack(answer)?)

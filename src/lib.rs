@@ -3,14 +3,14 @@
 //! A server that every official Socket.IO v4 client connects to:
 //!
 //! ```
-//! use tinysio::Server;
+//! use tinysio::{HandlerResult, Server};
 //!
 //! let server = Server::builder()
 //!     .namespace("/", |ns| {
-//!         ns.on("greet", |socket, event| {
+//!         ns.on("greet", |socket, event| -> HandlerResult {
 //!             let name: String = event.arg(0)?;
 //!             socket.emit("greeting", format!("Hello, {name}!"))?;
-//!             Ok::<_, Box<dyn std::error::Error>>(())
+//!             Ok(())
 //!         });
 //!     })
 //!     .listen("127.0.0.1:0")?;
@@ -51,7 +51,7 @@ mod wide;
 
 pub use bytes::Bytes;
 pub use client::Client;
-pub use outcome::Outcome;
+pub use outcome::{HandlerResult, Outcome};
 pub use proto::{
     CloseReason,
     engine::TransportKind,

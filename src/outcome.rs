@@ -2,6 +2,7 @@
 
 use std::{
     any::Any,
+    error::Error,
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
 };
@@ -26,6 +27,22 @@ impl<E: fmt::Display> Outcome for Result<(), E> {
         self.map_err(|error| error.to_string())
     }
 }
+
+/// What a handler may return whose `?` meets errors of several types, in its signature or behind its last `Ok`:
+///
+/// ```
+/// use tinysio::{HandlerResult, Server};
+///
+/// let builder = Server::builder().namespace("/", |ns| {
+///     ns.on("double", |socket, event| -> HandlerResult {
+///         let number: i32 = event.arg::<String>(0)?.parse()?;
+///         socket.emit("doubled", number * 2)?;
+///         Ok(())
+///     });
+/// });
+/// # drop(builder);
+/// ```
+pub type HandlerResult = Result<(), Box<dyn Error>>;
 
 /// Runs user code.
 ///

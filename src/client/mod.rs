@@ -89,7 +89,7 @@ pub use handle::{Client, Handle, HttpAnswer, connect};
 pub use socket::{Delivery, Socket};
 pub use stats::{ConnectionState, Stats, Status};
 
-pub use crate::outcome::Outcome;
+pub use crate::outcome::{HandlerResult, Outcome};
 pub use crate::proto::{
     CloseReason,
     engine::TransportKind,

@@ -109,7 +109,7 @@ pub use store::{Change, Kept, KeptAnswer, KeptPacket, KeptSession, MemoryStore, 
 pub use stream::Peer;
 
 pub use crate::{
-    outcome::Outcome,
+    outcome::{HandlerResult, Outcome},
     proto::{
         CloseReason,
         engine::TransportKind,
