@@ -272,6 +272,51 @@ fn get_one() {
     assert!(get::<String>(r#""\ud83d""#, 0).is_err());
 }
 
+/// serde reads ahead in such a type, before it knows that bytes are wanted: an error, and never another value.
+#[test]
+fn bytes_in_a_type_that_serde_reads_ahead() {
+    #[derive(Debug, Serialize, Deserialize)]
+    #[serde(tag = "kind")]
+    enum Tagged {
+        File { data: Bytes },
+    }
+    #[derive(Debug, Serialize, Deserialize)]
+    #[serde(untagged)]
+    enum Untagged {
+        File { data: Bytes },
+    }
+    #[derive(Debug, Serialize, Deserialize)]
+    struct Inner {
+        data: Bytes,
+    }
+    #[derive(Debug, Serialize, Deserialize)]
+    struct Flat {
+        name: String,
+        #[serde(flatten)]
+        inner: Inner,
+    }
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    enum TaggedFromOutside {
+        File { data: Bytes },
+    }
+    let data = Bytes::from_static(b"abc");
+    let mut args = OwnedArgs::default();
+    args.push(&Tagged::File { data: data.clone() }).unwrap();
+    args.push(&Untagged::File { data: data.clone() }).unwrap();
+    args.push(&Flat { name: "a".into(), inner: Inner { data: data.clone() } }).unwrap();
+    args.push(&TaggedFromOutside::File { data: data.clone() }).unwrap();
+    let args = args.args();
+    assert!(
+        args.get::<Tagged>(0).is_err() && args.get::<Untagged>(1).is_err() && args.get::<Flat>(2).is_err()
+    );
+    // The ways out that `Args::get` names.
+    assert_eq!(args.get::<TaggedFromOutside>(3).unwrap(), TaggedFromOutside::File { data: data.clone() });
+    for index in 0..3 {
+        let member = args.raw(index).unwrap().member("data").unwrap();
+        assert_eq!(member.parse::<Bytes>().unwrap(), data);
+    }
+}
+
 /// JavaScript sees `undefined`, we `null`.
 #[test]
 fn get_a_missing_one() {
