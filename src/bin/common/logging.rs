@@ -6,7 +6,6 @@
 //! ```
 //! Much of what is logged comes from clients. So that none of them can forge a line or play with the terminal, every
 //! character that is not plainly visible is written as an escape.
-
 //!
 //! A thread of its own writes them ([`Queue`]): a log that nobody reads must not hold up a server.
 
