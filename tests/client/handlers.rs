@@ -111,7 +111,11 @@ impl log::Log for Logger {
         LOG.lock().unwrap().push(record.args().to_string());
         let client = CLIENT.lock().unwrap().clone();
         if let Some(client) = client {
-            let _ = (client.status(), client.stats(), client.socket("/").emit_volatile("log", "a line"));
+            let _ = (client.status(), client.stats());
+            // The lines of what is below the client are about each frame: to emit for those would never end.
+            if record.target().starts_with("tinysio::client") {
+                let _ = client.socket("/").emit_volatile("log", "a line");
+            }
         }
     }
     fn flush(&self) {}
