@@ -47,8 +47,8 @@ struct Said {
     text: String,
 }
 
-/// What all handlers share. They run on many threads, so it is behind an `Arc` and a lock; no lock is held while something is
-/// sent.
+/// What all handlers share. They run on many threads, so it is behind an `Arc` and a lock; no lock is held while
+/// something is sent.
 #[derive(Debug, Default)]
 struct Chat {
     history: Mutex<HashMap<String, VecDeque<Said>>>,
@@ -109,8 +109,8 @@ fn answer(event: &Event<'_>, result: Result<serde_json::Value, Box<dyn Error>>) 
     Ok(event.ack(answer)?)
 }
 
-/// The library's name of a room. A client must not name a room after another client's id, because what is sent to one client
-/// only goes to the room of that name; the prefix keeps the two apart.
+/// The library's name of a room. A client must not name a room after another client's id, because what is sent to one
+/// client only goes to the room of that name; the prefix keeps the two apart.
 fn address(room: &str) -> String {
     format!("room:{room}")
 }

@@ -2,8 +2,9 @@
 
 /// Fills `bytes`.
 ///
-/// `getrandom` looks up the C library's function by name at run time. A static glibc has no such table of names, so there it
-/// would be left with `/dev/urandom`, which a root directory without devices does not have. The system call needs neither.
+/// `getrandom` looks up the C library's function by name at run time. A static glibc has no such table of names, so
+/// there it would be left with `/dev/urandom`, which a root directory without devices does not have. The system call
+/// needs neither.
 pub(crate) fn fill(bytes: &mut [u8]) -> Result<(), getrandom::Error> {
     getrandom::fill(bytes).or_else(|error| by_system_call(bytes).ok_or(error))
 }

@@ -144,7 +144,8 @@ impl Builder {
     }
 
     /// Official `timeout`. Default 20 s. The bound of one attempt: name lookup (which the operating system may hold
-    /// longer), connection, TLS, handshake, over all transports that are tried; and once more for the namespaces' answers.
+    /// longer), connection, TLS, handshake, over all transports that are tried; and once more for the namespaces'
+    /// answers.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.config.timeout = timeout;
@@ -201,7 +202,8 @@ impl Builder {
     /// A server that handled the event before its acknowledgement was lost sees it again. So that it can tell, every
     /// CONNECT carries a `rid`, 20 random characters for the life of this client, and every event of the queue
     /// a number for its acknowledgement that counts up in its namespace and stays the same when it is sent again.
-    /// A server that keeps count of them, as tinysio's does, handles each once. The queue is in memory: it ends with the client.
+    /// A server that keeps count of them, as tinysio's does, handles each once. The queue is in memory: it ends with
+    /// the client.
     #[must_use]
     pub fn retries(mut self, retries: u32) -> Self {
         self.config.retries = retries;
@@ -241,9 +243,9 @@ impl Builder {
         self
     }
 
-    /// Events that may wait for their handlers. Default 1,024 (and 16 MiB of them), without end `usize::MAX`. When they are
-    /// there, the client stops reading until half of them is handled, and the network pushes back on the server; its
-    /// pings, which lie behind the events then, are answered unasked, so the session lasts for as long as the
+    /// Events that may wait for their handlers. Default 1,024 (and 16 MiB of them), without end `usize::MAX`. When they
+    /// are there, the client stops reading until half of them is handled, and the network pushes back on the server;
+    /// its pings, which lie behind the events then, are answered unasked, so the session lasts for as long as the
     /// server keeps what it has to say. Ours.
     #[must_use]
     pub fn event_queue(mut self, events: usize) -> Self {

@@ -177,7 +177,8 @@ pub(super) enum Entry {
 /// A packet in the outbox.
 pub(super) struct Parcel {
     pub(super) encoded: Encoded,
-    /// Index of the namespace, and the acknowledgement waited for, when the packet is an event that outlives its session.
+    /// Index of the namespace, and the acknowledgement waited for, when the packet is an event that outlives its
+    /// session.
     pub(super) keep: Option<(usize, Option<u64>)>,
     /// Whether it counts as sent.
     pub(super) counts: bool,

@@ -186,7 +186,8 @@ impl Core {
             let Some(first) = of.queue.front_mut().filter(|first| first.expires.is_none()) else {
                 return Delivery::Buffered;
             };
-            // Queued when this was not known. The server would end the session for it, and the next one, again and again.
+            // Queued when this was not known. The server would end the session for it, and the next one, again and
+            // again.
             if let Err(error) = session.check_size(&first.encoded) {
                 let note = format_args!("an event in the queue of retries is thrown away: {error}");
                 state.log(log::Level::Warn, note);
@@ -260,8 +261,8 @@ impl Core {
         }
     }
 
-    /// The namespace is refused: nobody waits any longer for what it would have acknowledged. What is kept for it without
-    /// an acknowledgement, or by `retries`, stays until it is joined after all.
+    /// The namespace is refused: nobody waits any longer for what it would have acknowledged. What is kept for it
+    /// without an acknowledgement, or by `retries`, stays until it is joined after all.
     pub(super) fn refuse_acks(&self, state: &mut State, index: usize, error: &Error) {
         let waiting: Vec<_> = state.spaces[index].acks.keys().copied().collect();
         for id in waiting {

@@ -181,9 +181,9 @@ impl Handle {
     /// between two attempts.
     ///
     /// Every connection joins the namespaces that are active, as the official client does. A namespace is active from
-    /// [`socket`](Self::socket) or [`Socket::connect`] until it is left ([`Socket::disconnect`]), refused, or removed by the
-    /// server; [`disconnect`](Self::disconnect) changes nothing about that. When no namespace is active, a connection
-    /// would have no use, and this makes all of them active.
+    /// [`socket`](Self::socket) or [`Socket::connect`] until it is left ([`Socket::disconnect`]), refused, or removed
+    /// by the server; [`disconnect`](Self::disconnect) changes nothing about that. When no namespace is active, a
+    /// connection would have no use, and this makes all of them active.
     ///
     /// # Errors
     /// [`Error::Closed`]; [`Error::Invalid`] when a namespace's name is none.
@@ -223,9 +223,9 @@ impl Handle {
     }
 
     /// Leaves every namespace and closes the connection; no reconnection follows, and one that is under way ends. What
-    /// was emitted before is written first, for at most 0.7 s. Events that wait for their handlers are dropped, as in the
-    /// official client; the handlers of `disconnect` are told `io client disconnect`.
-    /// [`start`](Self::start) or [`connect`](Self::connect) connect again.
+    /// was emitted before is written first, for at most 0.7 s. Events that wait for their handlers are dropped, as in
+    /// the official client; the handlers of `disconnect` are told `io client disconnect`. [`start`](Self::start) or
+    /// [`connect`](Self::connect) connect again.
     pub fn disconnect(&self) {
         let _ = self.disconnect_within(super::DISCONNECT_TIME);
     }
@@ -239,8 +239,8 @@ impl Handle {
         self.core.disconnect(timeout)
     }
 
-    /// Tries now: ends the wait between two attempts, and starts from anew (attempt 1) when the client had given up or was
-    /// disconnected. Does nothing while connected. Returns at once, as [`start`](Self::start).
+    /// Tries now: ends the wait between two attempts, and starts from anew (attempt 1) when the client had given up or
+    /// was disconnected. Does nothing while connected. Returns at once, as [`start`](Self::start).
     pub fn reconnect_now(&self) {
         let _ = self.start();
     }

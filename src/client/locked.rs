@@ -10,8 +10,8 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::core::State;
 
-/// The state, locked. What is noted meanwhile is logged when it is unlocked: a logger is anybody's code, which may block,
-/// or call the client.
+/// The state, locked. What is noted meanwhile is logged when it is unlocked: a logger is anybody's code, which may
+/// block, or call the client.
 pub(super) struct Locked<'c>(MutexGuard<'c, State>);
 
 impl Deref for Locked<'_> {

@@ -79,8 +79,8 @@ impl Socket {
         self.core().lock().spaces[self.space.index].is_joined()
     }
 
-    /// Official `recovered`: whether the last CONNECT went on with the session before it (connection state recovery, when
-    /// the server has it on). Then the id is the same, the server has put this socket back into its rooms, and
+    /// Official `recovered`: whether the last CONNECT went on with the session before it (connection state recovery,
+    /// when the server has it on). Then the id is the same, the server has put this socket back into its rooms, and
     /// sends what was missed, each event once and in order: what has waited for its handler when the connection was
     /// lost does not come again. False before the first CONNECT, and whenever something may be missing.
     ///
@@ -98,8 +98,9 @@ impl Socket {
         self.core().lock().spaces[self.space.index].recovery.recovered
     }
 
-    /// Joins the namespace again after it was left, removed or refused, with fresh auth; connects the client if need be,
-    /// with every namespace that is active ([`Handle::start`]). Returns at once; [`Handle::wait_connected`] or [`on_connect`](Self::on_connect) tell the outcome.
+    /// Joins the namespace again after it was left, removed or refused, with fresh auth; connects the client if need
+    /// be, with every namespace that is active ([`Handle::start`]). Returns at once; [`Handle::wait_connected`] or
+    /// [`on_connect`](Self::on_connect) tell the outcome.
     ///
     /// # Errors
     /// [`Error::Closed`], [`Error::Invalid`].
@@ -118,9 +119,9 @@ impl Socket {
 
     /// Emits an event. Never blocks.
     ///
-    /// `args`: a tuple gives one argument an element, `()` gives none. Everything else is one argument: a `Vec`, an array,
-    /// a slice, `null`, an `Option`, a struct. What came in an event ([`Event::args`], [`OwnedArgs`]) is sent on as it came.
-    /// Bytes ([`Bytes`](crate::Bytes), or a field that serialises as bytes) become attachments.
+    /// `args`: a tuple gives one argument an element, `()` gives none. Everything else is one argument: a `Vec`, an
+    /// array, a slice, `null`, an `Option`, a struct. What came in an event ([`Event::args`], [`OwnedArgs`]) is sent on
+    /// as it came. Bytes ([`Bytes`](crate::Bytes), or a field that serialises as bytes) become attachments.
     ///
     /// ```no_run
     /// # let client = tinysio::client::connect("http://localhost:5000")?;
@@ -137,8 +138,8 @@ impl Socket {
         self.send(event, &args, false, None).map(|(_, delivery)| delivery)
     }
 
-    /// Emits an event that may be thrown away: it is not buffered, not retried, and dropped when the send queue is full.
-    /// `args` as in [`emit`](Self::emit).
+    /// Emits an event that may be thrown away: it is not buffered, not retried, and dropped when the send queue is
+    /// full. `args` as in [`emit`](Self::emit).
     ///
     /// # Errors
     /// As [`emit`](Self::emit), without those of queue, buffer and connection.
@@ -146,12 +147,13 @@ impl Socket {
         self.send(event, &args, true, None).map(|(_, delivery)| delivery)
     }
 
-    /// Emits an event and waits for the server's acknowledgement, for at most `timeout`, buffering included. May be called
-    /// inside a handler: other events then wait, the acknowledgement does not. `args` as in [`emit`](Self::emit).
+    /// Emits an event and waits for the server's acknowledgement, for at most `timeout`, buffering included. May be
+    /// called inside a handler: other events then wait, the acknowledgement does not. `args` as in
+    /// [`emit`](Self::emit).
     ///
     /// # Errors
-    /// As [`emit`](Self::emit); [`Error::Timeout`], and an event that has waited offline until then is not sent any more
-    /// (with `retries` it is); [`Error::Disconnected`] at the moment the connection is lost; the refusal when the
+    /// As [`emit`](Self::emit); [`Error::Timeout`], and an event that has waited offline until then is not sent any
+    /// more (with `retries` it is); [`Error::Disconnected`] at the moment the connection is lost; the refusal when the
     /// namespace is refused, or was.
     pub fn emit_with_ack(
         &self,
@@ -175,8 +177,8 @@ impl Socket {
     }
 
     /// Emits an event and has the acknowledgement brought to `callback`, exactly once, on the handlers' thread:
-    /// with the arguments, or with the error, after at most `timeout`. When this returns an error the callback is not called.
-    /// `args` as in [`emit`](Self::emit).
+    /// with the arguments, or with the error, after at most `timeout`. When this returns an error the callback is not
+    /// called. `args` as in [`emit`](Self::emit).
     ///
     /// # Errors
     /// As [`emit`](Self::emit).
@@ -224,10 +226,11 @@ impl Socket {
     /// the official client; whichever takes the acknowledgement first has it. What the handler returns is nothing or a
     /// `Result<(), impl Display>`, whose error is logged.
     ///
-    /// Three names are the client's own, as in the official client: `"connect"`, without arguments; `"disconnect"`, with
-    /// the reason's text; `"connect_error"`, with an object of `message` and, where the server gave any, `data`. Their
-    /// handlers are called after those of [`on_connect`](Self::on_connect), [`on_disconnect`](Self::on_disconnect) and
-    /// [`on_connect_error`](Self::on_connect_error), which get the values themselves.
+    /// Three names are the client's own, as in the official client: `"connect"`, without arguments; `"disconnect"`,
+    /// with the reason's text; `"connect_error"`, with an object of `message` and, where the server gave any, `data`.
+    /// Their handlers are called after those of [`on_connect`](Self::on_connect),
+    /// [`on_disconnect`](Self::on_disconnect) and [`on_connect_error`](Self::on_connect_error), which get the values
+    /// themselves.
     ///
     /// ```no_run
     /// # let client = tinysio::client::connect("http://localhost:5000")?;

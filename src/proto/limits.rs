@@ -40,13 +40,14 @@ pub const MAX_NAMESPACE: usize = 256;
 /// Digits of an acknowledgement id: every `u64` has at most twenty.
 pub const MAX_ACK_DIGITS: usize = 20;
 
-/// Levels of arrays and objects in one argument of a packet with attachments; more are a parse error. Without attachments
-/// there is no limit: such an argument is neither read nor copied level by level until a handler asks for a type.
+/// Levels of arrays and objects in one argument of a packet with attachments; more are a parse error. Without
+/// attachments there is no limit: such an argument is neither read nor copied level by level until a handler asks for a
+/// type.
 pub const MAX_JSON_DEPTH: usize = 2_000;
 
-/// Levels that a handler reads into a type, or sends on, from an argument of a packet with attachments; for more it gets an
-/// error, and the connection goes on. Half of what `serde_json` reads (127 levels, which is the limit without attachments),
-/// because looking for bytes on the way takes twice its stack.
+/// Levels that a handler reads into a type, or sends on, from an argument of a packet with attachments; for more it
+/// gets an error, and the connection goes on. Half of what `serde_json` reads (127 levels, which is the limit without
+/// attachments), because looking for bytes on the way takes twice its stack.
 pub const MAX_READ_DEPTH: usize = 64;
 
 /// Event names that the protocol keeps for itself (SIO "Event"; the parser's `RESERVED_EVENTS`). `connection` is

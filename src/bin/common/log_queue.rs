@@ -49,8 +49,8 @@ impl Queue {
         }
     }
 
-    /// Adds a line. Never waits for a reader: a line that does not fit is counted instead, and so is each one behind it until
-    /// the writing thread has taken the queue, so that the count stands where the lines are missing.
+    /// Adds a line. Never waits for a reader: a line that does not fit is counted instead, and so is each one behind it
+    /// until the writing thread has taken the queue, so that the count stands where the lines are missing.
     pub(crate) fn push(&self, line: &[u8]) {
         let mut state = self.state.lock();
         if state.lines.is_empty() {
@@ -123,8 +123,8 @@ fn write_lines(out: &mut impl Write, lines: &[u8]) -> Result<(), u64> {
     Ok(())
 }
 
-/// Standard error without the lock of [`io::stderr`]: the writing thread would hold it while nobody reads, and whatever else
-/// prints would wait for it.
+/// Standard error without the lock of [`io::stderr`]: the writing thread would hold it while nobody reads, and whatever
+/// else prints would wait for it.
 pub(crate) struct Stderr;
 
 impl Write for Stderr {

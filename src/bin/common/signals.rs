@@ -15,11 +15,11 @@ use signal_hook::{
 
 use super::exit::{Failure, no_thread};
 
-/// Has `handler` called, on a thread and one call at a time, for each SIGINT and SIGTERM, and for each SIGHUP unless the program
-/// was started with SIGHUP ignored: `nohup` does that for a program that is to outlive its terminal.
+/// Has `handler` called, on a thread and one call at a time, for each SIGINT and SIGTERM, and for each SIGHUP unless
+/// the program was started with SIGHUP ignored: `nohup` does that for a program that is to outlive its terminal.
 ///
-/// SIGINT is `ctrlc`'s. Its feature `termination` would take the other two as well, also a SIGHUP that is ignored; they are
-/// `signal-hook`'s.
+/// SIGINT is `ctrlc`'s. Its feature `termination` would take the other two as well, also a SIGHUP that is ignored; they
+/// are `signal-hook`'s.
 pub(crate) fn handle(handler: impl FnMut() + Send + 'static) -> Result<(), Failure> {
     let handler = Arc::new(Mutex::new(handler));
     let interrupted = Arc::clone(&handler);
@@ -63,7 +63,8 @@ fn register(wanted: &[i32]) -> io::Result<PipeReader> {
     Ok(reader)
 }
 
-/// Whether this process was started with the signal ignored. Without `/proc` nobody can tell, and it counts as not ignored.
+/// Whether this process was started with the signal ignored. Without `/proc` nobody can tell, and it counts as not
+/// ignored.
 fn is_ignored(signal: i32) -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     is_in_mask(&status, signal)

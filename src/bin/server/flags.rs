@@ -118,8 +118,8 @@ pub(crate) struct Flags {
           value_delimiter = ',')]
     cors: Vec<String>,
 
-    /// Let those pages connect with the user's cookies (withCredentials: true), as a login or a load balancer in front may
-    /// need. Beside --cors * it lets every page
+    /// Let those pages connect with the user's cookies (withCredentials: true), as a login or a load balancer in front
+    /// may need. Beside --cors * it lets every page
     #[arg(long, env = "TINYSIO_CORS_CREDENTIALS")]
     cors_credentials: bool,
 
@@ -142,8 +142,8 @@ pub(crate) struct Flags {
     #[arg(long, env = "TINYSIO_TRUST_PROXY", value_name = "ADDRESS", num_args = 1.., value_delimiter = ',')]
     trust_proxy: Vec<Network>,
 
-    /// How long a client that has lost its connection may be away and find again its id, its rooms, and what it has missed
-    /// (connection state recovery); 0s for not at all. Each event then has one more argument, its offset
+    /// How long a client that has lost its connection may be away and find again its id, its rooms, and what it has
+    /// missed (connection state recovery); 0s for not at all. Each event then has one more argument, its offset
     #[arg(long, env = "TINYSIO_RECOVERY", value_name = "TIME", default_value = "0s",
           value_parser = humantime::parse_duration)]
     recovery: Duration,
@@ -153,13 +153,14 @@ pub(crate) struct Flags {
           value_parser = clap::value_parser!(u32).range(1..))]
     recovery_bytes: u32,
 
-    /// Keep all that in this file too, so that it outlives the program and the power; --recovery is then 2m unless given
+    /// Keep all that in this file too, so that it outlives the program and the power; --recovery is then 2m unless
+    /// given
     #[cfg(feature = "store")]
     #[arg(long, env = "TINYSIO_STORE", value_name = "FILE")]
     store: Option<PathBuf>,
 
-    /// Serve also when the file cannot be opened, with everything in memory until it can be; /health says "degraded" then.
-    /// Otherwise the server does not start
+    /// Serve also when the file cannot be opened, with everything in memory until it can be; /health says "degraded"
+    /// then. Otherwise the server does not start
     #[cfg(feature = "store")]
     #[arg(long, env = "TINYSIO_STORE_OPTIONAL", requires = "store")]
     store_optional: bool,

@@ -71,8 +71,9 @@ impl<'a> Args<'a> {
     /// `serde_bytes`, which copies nothing.
     ///
     /// Not inside of a type with `#[serde(untagged)]`, `#[serde(tag = "…")]` or `#[serde(flatten)]`: serde reads their
-    /// values ahead, before it knows that bytes are wanted, and the result is an error. Give such a type's bytes an argument of their
-    /// own, use an enum that is tagged from outside (serde's default), or read the parts with [`Arg::member`].
+    /// values ahead, before it knows that bytes are wanted, and the result is an error. Give such a type's bytes an
+    /// argument of their own, use an enum that is tagged from outside (serde's default), or read the parts with
+    /// [`Arg::member`].
     ///
     /// A string with half of a surrogate pair (`"\ud83d"`) is no `String`: see [`Arg::to_string_lossy`].
     ///
@@ -176,9 +177,9 @@ impl<'a> Arg<'a> {
         member.ok().flatten().map(|json| Self { json, attachments: self.attachments })
     }
 
-    /// The string that it is, with U+FFFD for each half of a surrogate pair that lacks the other, as a JavaScript program
-    /// shows it. `None`: it is no string. A Rust `String` cannot hold such a half, so [`parse`](Self::parse) as a `String` is
-    /// an error for it, and the JSON ([`json`](Self::json)) has it as it came.
+    /// The string that it is, with U+FFFD for each half of a surrogate pair that lacks the other, as a JavaScript
+    /// program shows it. `None`: it is no string. A Rust `String` cannot hold such a half, so [`parse`](Self::parse) as
+    /// a `String` is an error for it, and the JSON ([`json`](Self::json)) has it as it came.
     ///
     /// ```
     /// use tinysio::proto::socket::{Body, Packet};

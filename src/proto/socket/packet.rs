@@ -44,8 +44,8 @@ pub enum Body<'a> {
     Disconnect,
     /// `2` or `5`.
     Event {
-        /// The event's name. A number stands for its digits, as in JavaScript; a text that UTF-8 cannot hold, because half
-        /// of a surrogate pair is missing, for what stands between its quotes, escapes included.
+        /// The event's name. A number stands for its digits, as in JavaScript; a text that UTF-8 cannot hold, because
+        /// half of a surrogate pair is missing, for what stands between its quotes, escapes included.
         name: Cow<'a, str>,
         /// The rest of the array.
         args: Args<'a>,
@@ -193,7 +193,8 @@ fn read_namespace(text: &str) -> Result<(&str, &str), Error> {
     if name.contains(JSON_BEGINS) { Err(Error::BadNamespace) } else { Ok((name, rest)) }
 }
 
-/// What begins the JSON of a packet is in no name: with it, JSON behind a forgotten comma would become a part of the name.
+/// What begins the JSON of a packet is in no name: with it, JSON behind a forgotten comma would become a part of the
+/// name.
 const JSON_BEGINS: [char; 3] = ['{', '[', '"'];
 
 /// Whether a namespace may have this name: it begins with `/`, has at most
