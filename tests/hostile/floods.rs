@@ -182,7 +182,7 @@ fn fragments_without_end() {
 /// Clients that never read: what they ask for waits up to its bound, and then they are closed.
 #[rstest]
 #[case::events(r#"42["give",50000,10]"#)]
-#[case::large_events(r#"42["give",900000,1]"#)]
+#[case::large_events(r#"42["give",90000,1]"#)]
 #[case::small_events(r#"42["give",10,5000]"#)]
 #[case::echoes(&format!(r#"420["echo","{}"]"#, "x".repeat(50_000)))]
 #[case::refusals("40/nowhere,")]
