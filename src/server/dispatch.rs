@@ -344,10 +344,9 @@ impl Inbound {
         self.sockets.push(socket.clone());
         // Strings always encode.
         if let Ok(consent) = Outgoing::connect(name).encode(&connect::Consent::of(&socket)) {
-            namespace.0.hub.enter(socket.membership(), consent, resume);
+            socket.enter(consent, resume);
         }
         socket.keep_data();
-        socket.join_early_rooms();
         let handlers = &namespace.0.handlers.connect;
         for handler in handlers {
             guard::call_for_socket(&socket, Callee::of(handlers), format_args!("on_connect"), || {

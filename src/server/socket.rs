@@ -23,6 +23,7 @@ use super::{
     membership::{Identity, Membership},
     namespace::Namespace,
     outbox::Packets,
+    recovery::Resume,
     session::{Handshake, Session},
 };
 use crate::{
@@ -293,13 +294,15 @@ impl Socket {
         }
     }
 
-    /// Joins what was joined before the socket was connected. From now on the hub knows its rooms.
-    pub(super) fn join_early_rooms(&self) {
+    /// Enters the namespace, and the rooms that were joined before. From now on the hub knows its rooms.
+    pub(super) fn enter(&self, consent: Encoded, resume: Option<Box<Resume>>) {
+        // Under one lock, so that what another thread joins or leaves, as soon as it finds the socket, comes behind.
         let mut early = self.0.early_rooms.lock();
+        let hub = &self.0.namespace.0.hub;
+        hub.enter(self.membership(), consent, resume);
         let rooms = early.take().unwrap_or_default();
         if !rooms.is_empty() {
-            // Under the lock, so that what another thread leaves at this moment is left after it was joined.
-            self.0.namespace.0.hub.join(self.membership(), rooms.into());
+            hub.join(self.membership(), rooms.into());
         }
     }
 

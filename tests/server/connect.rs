@@ -1,14 +1,18 @@
 //! Joining and leaving namespaces: auth, middlewares, refusals, and the reason of every ending.
 
-use std::{sync::mpsc, thread, time::Duration};
+use std::{
+    sync::{Mutex, mpsc},
+    thread,
+    time::Duration,
+};
 
 use Road::{Polling, Upgrade, WebSocket};
 use rstest::rstest;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::json;
 use tinysio::server::{ConnectError, Server, Socket};
 
-use crate::support::{Client, Frame, Road, addr, all_gone, next, serve, serve_root};
+use crate::support::{Client, Frame, Http, PATIENCE, Road, addr, all_gone, next, serve, serve_root};
 
 #[derive(Deserialize)]
 struct Auth {
@@ -132,6 +136,63 @@ fn a_room_left_in_a_middleware_is_left(#[values(Polling, WebSocket, Upgrade)] ro
     let mut client = Client::connected(addr(&server), road);
     client.send(r#"420["rooms"]"#);
     client.expect(r#"430[["stays"]]"#);
+}
+
+/// Data that is written when the test lets it.
+struct Gated(Option<Mutex<mpsc::Receiver<()>>>);
+
+impl Serialize for Gated {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if let Some(gate) = &self.0 {
+            let _ = gate.lock().unwrap().recv_timeout(PATIENCE);
+        }
+        serializer.serialize_unit()
+    }
+}
+
+impl<'de> Deserialize<'de> for Gated {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        <()>::deserialize(deserializer).map(|()| Self(None))
+    }
+}
+
+/// As soon as a socket can be found, what a thread does to its rooms is in order with what the thread emits, whatever the
+/// thread that admits the socket still has to do.
+#[rstest]
+fn a_room_joined_right_after_the_connection_gets_what_follows(
+    #[values(Polling, WebSocket, Upgrade)] road: Road,
+) {
+    let (open, gate) = mpsc::channel();
+    let gate = Mutex::new(Some(Mutex::new(gate)));
+    let server = serve_root(move |ns| {
+        ns.keep_data::<Gated>().middleware(move |socket| {
+            socket.set_data(Gated(gate.lock().unwrap().take()));
+            Ok(())
+        });
+    });
+    let io = server.of("/").unwrap();
+    let mut client = Client::new(addr(&server), road);
+    let id = if client.is_polling() {
+        // Its POST is answered when the data has been written.
+        let mut http = Http::connect(addr(&server));
+        http.begin("POST", &client.target("polling"), "40");
+        client.text("the consent");
+        io.sockets().pop().unwrap().id().to_owned()
+    } else {
+        client.join("/", "")
+    };
+    let socket = io.sockets().pop().unwrap();
+    assert_eq!(socket.id(), id);
+    for n in 0..3 {
+        socket.join("room");
+        io.to("room").emit("n", n).unwrap();
+        socket.leave("room");
+        io.to("room").emit("unheard", n).unwrap();
+    }
+    for n in 0..3 {
+        client.expect(&format!(r#"42["n",{n}]"#));
+    }
+    open.send(()).unwrap();
 }
 
 /// Whatever another thread does to the rooms while the socket is admitted.
