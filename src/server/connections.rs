@@ -25,6 +25,9 @@ const FIRST_REQUEST: Duration = Duration::from_secs(1);
 /// Connections that were ended for a newcomer, and are not gone yet: there are never more than so many beyond the bound.
 const LEAVING_MAX: usize = 8;
 
+/// What such a connection is told, if it can be told without waiting.
+const TOO_LATE: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+
 /// Every connection there is, so that a stop can end them and wait for them.
 #[derive(Debug)]
 pub(super) struct Connections {
@@ -46,18 +49,21 @@ struct Table {
 impl Table {
     /// Ends the oldest connection that has not sent a request in time. `false`: there is none.
     fn make_room(&mut self) -> bool {
-        let Some((number, place)) = self.unasked.first().and_then(|number| self.open.get_key_value(number))
-        else {
-            return false;
-        };
-        if self.leaving >= LEAVING_MAX
-            || Instant::now().saturating_duration_since(place.since) < FIRST_REQUEST
-        {
+        if self.leaving >= LEAVING_MAX {
             return false;
         }
+        let now = Instant::now();
+        let in_time = |place: &Place| now.saturating_duration_since(place.since) < FIRST_REQUEST;
+        let places =
+            self.unasked.iter().take(LEAVING_MAX).filter_map(|number| self.open.get_key_value(number));
+        let mut late = places.take_while(|(_, place)| !in_time(place));
+        // On a busy machine a request may have come, and nobody has read it yet.
+        let Some((&number, place)) = late.find(|(_, place)| !place.stream.has_input()) else {
+            return false;
+        };
         place.leaves.store(true, Relaxed);
+        let _ = place.stream.send_now(TOO_LATE);
         place.stream.shutdown(Shutdown::Both);
-        let number = *number;
         self.unasked.remove(&number);
         self.leaving += 1;
         true

@@ -135,6 +135,11 @@ impl Stream {
         self.set_read_timeout(Some(time_left(deadline)?))
     }
 
+    /// Whether something has come that was not read.
+    pub(super) fn has_input(&self) -> bool {
+        wait(&mut [PollFd::new(self, PollFlags::IN)], Some(Instant::now())).unwrap_or(true)
+    }
+
     /// Hands the kernel as much as it takes now. `WouldBlock` when that is nothing.
     pub(super) fn send_now(&self, bytes: &[u8]) -> io::Result<usize> {
         loop {
