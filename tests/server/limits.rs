@@ -54,7 +54,8 @@ fn a_connection_without_a_request_gives_its_place_to_one_that_comes() {
     let mut idle = [Http::connect(addr(&server)), Http::connect(addr(&server))];
     eventually("all have a place", || server.connections_count() == 3);
     eventually("somebody else is served", || Http::connect(addr(&server)).get("/health").status == 200);
-    idle[0].ends("the connection that is idle for longest");
+    assert_eq!(idle[0].response("the answer to the connection that is idle for longest").status, 408);
+    idle[0].ends("that connection");
     assert_eq!(asked.get("/health").status, 200);
     assert_eq!(idle[1].get("/health").status, 200);
 }
