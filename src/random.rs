@@ -16,6 +16,13 @@ pub(crate) fn u32() -> Result<u32, getrandom::Error> {
     Ok(u32::from_ne_bytes(bytes))
 }
 
+/// A random number.
+pub(crate) fn u64() -> Result<u64, getrandom::Error> {
+    let mut bytes = [0; 8];
+    fill(&mut bytes)?;
+    Ok(u64::from_ne_bytes(bytes))
+}
+
 /// `None`: the kernel is older than 3.17, or a sandbox refuses the call.
 fn by_system_call(bytes: &mut [u8]) -> Option<()> {
     let mut filled = 0;

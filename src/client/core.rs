@@ -456,7 +456,7 @@ impl SpaceState {
 /// What [`Core::rid`] is: 20 characters of base64url, 120 bits from the operating system.
 fn new_rid() -> std::io::Result<String> {
     let mut random = [0; 15];
-    getrandom::fill(&mut random)?;
+    crate::random::fill(&mut random)?;
     Ok(URL_SAFE_NO_PAD.encode(random))
 }
 

@@ -15,7 +15,7 @@ pub(super) fn delay(base: Duration, max: Duration, factor: f64, attempt: u32, ra
 
 /// A random number from 0 to 1 from the operating system; the middle when it has none.
 pub(super) fn random() -> f64 {
-    getrandom::u32().map_or(0.5, |bits| f64::from(bits) / f64::from(u32::MAX))
+    crate::random::u32().map_or(0.5, |bits| f64::from(bits) / f64::from(u32::MAX))
 }
 
 #[cfg(test)]

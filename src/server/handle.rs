@@ -610,7 +610,9 @@ impl Running {
     }
 
     fn shutdown(&self, window: Duration, deadline: Duration) -> bool {
-        self.core.ending.store(true, SeqCst);
+        if !self.core.ending.swap(true, SeqCst) {
+            self.core.hub.begin_stop();
+        }
         if !window.is_zero() {
             self.spread(window);
         }

@@ -165,12 +165,14 @@ pub(super) enum Command {
 /// What reaches the hub beside its queue, which may be full.
 pub(super) enum Signal {
     Store(Report),
+    /// The server is about to stop: nobody waits any more for a store that does not return.
+    Ending,
     /// The server stops: the store has until then.
     Stop(Instant),
 }
 
 /// One of each kind, and one more report.
-const SIGNALS_MAX: usize = 4;
+const SIGNALS_MAX: usize = 5;
 
 /// Signals the hub, without waiting for room in its queue.
 #[derive(Debug, Clone)]
@@ -550,6 +552,11 @@ impl HubHandle {
         answer.recv().ok()
     }
 
+    /// The server is about to stop.
+    pub(super) fn begin_stop(&self) {
+        self.signaller().tell(Signal::Ending);
+    }
+
     /// Stops the hub behind what is in its queue. The store has until the deadline.
     pub(super) fn stop(&self, deadline: Instant) {
         self.signaller().tell(Signal::Stop(deadline));
@@ -616,6 +623,7 @@ pub(super) fn start(
         held: Held::default(),
         told: Vec::new(),
         stopping: None,
+        ending: false,
         inflight: Arc::clone(&handle.inflight),
         config: config.clone(),
         seats: Vec::new(),
@@ -727,6 +735,8 @@ struct Hub {
     told: Vec<Sender<()>>,
     /// The server stops; the store has until then.
     stopping: Option<Instant>,
+    /// The server is about to stop. What is emitted beyond the bound of what waits for the store is dropped.
+    ending: bool,
     inflight: Arc<Inflight>,
     config: Config,
     seats: Vec<Option<Seat>>,
@@ -803,6 +813,10 @@ impl Hub {
 
     /// Whether so much waits for the store that nothing more is taken.
     fn is_full(&self) -> bool {
+        !self.ending && self.is_beyond_bound()
+    }
+
+    fn is_beyond_bound(&self) -> bool {
         self.held.is_full() || self.recovery.as_ref().is_some_and(Recovery::is_full)
     }
 
@@ -814,6 +828,7 @@ impl Hub {
 
     fn look_at(&mut self, signal: Signal) {
         match signal {
+            Signal::Ending => self.ending = true,
             Signal::Store(report) => {
                 if let Some(recovery) = &mut self.recovery {
                     recovery.store_reported(&report);
@@ -850,8 +865,9 @@ impl Hub {
         }
     }
 
-    /// Writes what has waited for the store.
+    /// Writes what has waited for the store, behind what was due before it.
     fn let_go(&mut self, portion: Portion) {
+        self.write_due();
         let mut gathered = Gathered::default();
         for (session, packets) in &portion.recipients {
             write(session, packets, &portion.packets, &mut gathered);
@@ -864,6 +880,12 @@ impl Hub {
     }
 
     fn apply(&mut self, command: Command) {
+        if self.ending
+            && self.is_beyond_bound()
+            && matches!(command, Command::Emit { .. } | Command::Direct { .. })
+        {
+            return self.inflight.leave(command.large_bytes());
+        }
         let before = self.held_back();
         match command {
             Command::Open(session, since) => self.open(session, since),
@@ -1235,8 +1257,16 @@ impl Hub {
         };
     }
 
-    /// Writes each recipient's packets of this batch, then says that the batch is finished.
+    /// Finishes the batch, and gives the store what it has changed.
     fn flush(&mut self) {
+        self.write_due();
+        self.replayed = 0;
+        self.hand_over(false);
+        self.look_again();
+    }
+
+    /// Writes each recipient's packets of this batch so far, then says that they are finished.
+    fn write_due(&mut self) {
         let mut gathered = Gathered::default();
         for slot in std::mem::take(&mut self.dirty) {
             self.flush_into(slot, &mut gathered);
@@ -1245,9 +1275,6 @@ impl Hub {
         self.due.clear();
         self.orders.clear();
         self.told.clear();
-        self.replayed = 0;
-        self.hand_over(false);
-        self.look_again();
     }
 
     /// Sets the alarm for what recovery has to do later.

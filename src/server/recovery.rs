@@ -929,7 +929,7 @@ fn random_life() -> u32 {
 /// above it. As with [`random_life`], no other start has the same.
 fn random_place() -> Offset {
     const BITS: u32 = 43;
-    Offset::new(getrandom::u64().unwrap_or_default() >> (u64::BITS - BITS))
+    Offset::new(random::u64().unwrap_or_default() >> (u64::BITS - BITS))
 }
 
 /// A namespace's member by its seat.

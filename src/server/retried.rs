@@ -17,7 +17,10 @@ use std::{
     sync::Arc,
 };
 
-use super::{config::Config, error::EmitError, hub::HubHandle, socket::Socket, store::KeptAnswer};
+use super::{
+    config::Config, error::EmitError, hub::HubHandle, membership::Membership, socket::Socket,
+    store::KeptAnswer,
+};
 use crate::{
     proto::socket::Encoded,
     sys::{sync::Mutex, thread_local},
@@ -72,16 +75,17 @@ struct Slot {
     kept: bool,
 }
 
+/// It holds no socket, whose last handle would be dropped, with the application's data, while the table is locked.
 enum State {
     /// Its handler runs, or somebody has taken its acknowledgement away. The answer is for this socket.
     Running {
-        socket: Socket,
+        socket: Arc<Membership>,
         taken: bool,
     },
     /// It is answered, and the answer is not with the hub yet but with what its handler gathers; who asks meanwhile gets it then.
     Answering {
         answer: Encoded,
-        late: Option<Socket>,
+        late: Option<Arc<Membership>>,
     },
     Answered(Encoded),
     /// Nobody has acknowledged it, and nobody will.
@@ -118,7 +122,7 @@ impl Retried {
         let mut table = self.table.lock();
         table.clock += 1;
         let touched = table.clock;
-        let running = State::Running { socket: socket.clone(), taken: false };
+        let running = State::Running { socket: socket.membership(), taken: false };
         let is_full = table.slots.len() > self.max.saturating_mul(2);
         let before = match table.slots.entry(key) {
             // So many handlers are being waited for; the client asks again.
@@ -257,11 +261,11 @@ impl Slot {
         match &mut self.state {
             State::Answered(answer) => Some(Turn::Answered(answer.clone())),
             State::Answering { late, .. } => {
-                *late = Some(socket.clone());
+                *late = Some(socket.membership());
                 Some(Turn::Ignore)
             }
             State::Running { socket: asker, .. } => {
-                *asker = socket.clone();
+                *asker = socket.membership();
                 Some(Turn::Ignore)
             }
             State::Failed => None,

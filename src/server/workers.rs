@@ -187,6 +187,7 @@ impl Workers {
         let workers = Arc::clone(self);
         if let Err(error) = self.run(move || workers.serve()) {
             self.state.lock().serving -= 1;
+            self.fewer.notify_all();
             self.complain(&error);
         }
     }
@@ -264,9 +265,10 @@ impl Workers {
     /// Waits until nothing is queued, and nothing that was is being done. `false`: something still is at the deadline.
     pub(super) fn wait_until_idle(&self, deadline: Instant) -> bool {
         let mut state = self.state.lock();
-        while state.serving > 0 {
+        // Without a thread for it, what is queued waits although nobody serves it.
+        while state.serving > 0 || !state.queue.is_empty() {
             if self.fewer.wait_until(&mut state, deadline).timed_out() {
-                return state.serving == 0;
+                return state.serving == 0 && state.queue.is_empty();
             }
         }
         true

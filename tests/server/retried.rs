@@ -130,6 +130,42 @@ fn an_answer_after_the_connection_is_lost(
     assert_eq!(handled.load(SeqCst), 1);
 }
 
+/// The data of a connection that waits for an answer is dropped with the connection, and while it is, others are answered.
+#[rstest]
+fn data_that_blocks_in_its_drop_holds_up_no_retries(#[values(Road::WebSocket, Road::Upgrade)] road: Road) {
+    struct Blocks(Sender<()>, Mutex<std::sync::mpsc::Receiver<()>>);
+    impl Drop for Blocks {
+        fn drop(&mut self) {
+            self.0.send(()).unwrap();
+            // Until the test has seen what it wants to see, or has failed.
+            let _ = self.1.lock().recv();
+        }
+    }
+    let (hand, acks) = channel();
+    let (drops, dropped) = channel();
+    let (release, wait) = channel();
+    let data = Mutex::new(Some(Blocks(drops, Mutex::new(wait))));
+    let server = serve(|builder| {
+        builder.connection_state_recovery(ConnectionStateRecovery::new()).namespace("/", |ns| {
+            ns.on("ask", move |_, event| hand.send(event.take_ack().unwrap()).unwrap());
+            ns.on("keep", move |socket, _| socket.set_data(data.lock().take()));
+            ns.on("count", |_, event| event.ack(()));
+        })
+    });
+    let mut first = connected(addr(&server), road, "me");
+    first.send(r#"420["ask"]"#);
+    let _ack: Ack = next(&acks, "the acknowledgement");
+    let mut second = connected(addr(&server), road, "me");
+    second.send_texts(&[r#"42["keep"]"#, r#"420["ask"]"#, "41"]);
+    let mut third = connected(addr(&server), road, "me");
+    third.send(r#"420["ask"]"#);
+    next(&dropped, "the drop of the second's data");
+    let mut other = connected(addr(&server), road, "another");
+    other.send(r#"420["count"]"#);
+    other.expect("430[]");
+    drop(release);
+}
+
 /// What is not acknowledged, because the handler does not, or throws the right to do so away, is handled again: at least once.
 #[rstest]
 fn what_nobody_acknowledges(#[values(true, false)] taken: bool) {
@@ -484,6 +520,7 @@ fn a_retry_beyond_the_rate() {
 #[test]
 fn a_running_handler_is_evicted() {
     let (hand, acks) = channel::<Ack>();
+    let (tell, told) = channel();
     let handled = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&handled);
     let server = serve(|builder| {
@@ -491,6 +528,7 @@ fn a_running_handler_is_evicted() {
             "/",
             |ns| {
                 ns.on("echo", |_, event| event.ack(()));
+                ns.on("nothing", move |_, _| tell.send(()).unwrap());
                 ns.on("ask", move |_, event| {
                     count.fetch_add(1, SeqCst);
                     hand.send(event.take_ack().unwrap()).unwrap();
@@ -509,6 +547,7 @@ fn a_running_handler_is_evicted() {
         client.send("41");
     }
     asker.send_texts(&[r#"420["ask"]"#, r#"42["nothing"]"#]);
+    next(&told, "the event behind the retry");
     client.join("/", "");
     client.send(r#"420["echo"]"#);
     client.expect("430[]");

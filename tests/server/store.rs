@@ -3,14 +3,14 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
         mpsc,
     },
     thread,
     time::{Duration, Instant},
 };
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use rstest::rstest;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::json;
@@ -22,6 +22,7 @@ use crate::support::{
     Client, Road, addr, eventually, next,
     recovery::{Caller, Lost, empty, recovering},
     serve,
+    stores::Gated,
 };
 
 /// What a test's store does in one of its calls.
@@ -242,6 +243,44 @@ fn a_store_that_blocks_does_not_hold_up_the_stop(
     drop(client);
     assert!(!server.shutdown(Duration::from_millis(100)), "the store's thread is left to itself");
     assert!(begun.elapsed() < BLOCKED - Duration::from_millis(200), "{:?}", begun.elapsed());
+}
+
+/// Nor when so much waits for it that the hub takes nothing more, and its queue is full.
+#[rstest]
+fn a_full_queue_behind_a_store_that_blocks_does_not_hold_up_the_stop(
+    #[values(Durability::EveryPacket, Durability::Every(Duration::from_millis(1)))] durability: Durability,
+) {
+    let gate = Arc::new((Mutex::new(false), Condvar::new()));
+    let store = Gated(MemoryStore::new(), Arc::clone(&gate));
+    let server = serve(|builder| chat(builder.hub_queue(16)).store(store, durability));
+    let _client = Client::connected(addr(&server), Road::WebSocket);
+    let io = server.of("/").unwrap();
+    *gate.0.lock() = true;
+    let emitted = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&emitted);
+    let emitter = thread::Builder::new()
+        .spawn(move || {
+            while io.emit("n", "x".repeat(2_000)).is_ok() {
+                count.fetch_add(1, SeqCst);
+            }
+        })
+        .unwrap();
+    let mut seen = (0, Instant::now());
+    eventually("emitters wait", || {
+        let now = emitted.load(SeqCst);
+        if now != seen.0 {
+            seen = (now, Instant::now());
+        }
+        now > 500 && seen.1.elapsed() > Duration::from_millis(300)
+    });
+    let (tell, stopped) = mpsc::channel();
+    let stop = move || tell.send(server.shutdown(Duration::from_millis(100))).unwrap();
+    let stop = thread::Builder::new().spawn(stop).unwrap();
+    assert!(!next(&stopped, "the stop"), "the store's thread is left to itself");
+    emitter.join().unwrap();
+    *gate.0.lock() = false;
+    gate.1.notify_all();
+    stop.join().unwrap();
 }
 
 /// Emitters wait when too much waits for the store; nothing is lost, and the order is kept.

@@ -382,7 +382,7 @@ impl Scene {
             let mut newcomer = Client::new(self.addr, road);
             let id = newcomer.join("/", "");
             newcomer.send(r#"421["echo"]"#);
-            newcomer.expect("431[]");
+            assert_eq!(heard(&mut newcomer), "431[]");
             // For one without a thread.
             self.server().of("/").unwrap().to(&id).disconnect_sockets(true);
             self.reported_of("gone", &id);
