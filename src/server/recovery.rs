@@ -659,6 +659,8 @@ impl Recovery {
             let socket = Arc::clone(socket);
             return self.busy(pid, Some(socket));
         }
+        // On a busy machine a claim may come before the wakeup that forgets the client. It would be forgotten before it enters.
+        self.expire(Instant::now());
         let Some(away) = self.away.get(pid).filter(|away| away.namespace == namespace) else {
             log::debug!(
                 "a client of {} is not recovered: it is not known, or not any more",
