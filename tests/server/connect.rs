@@ -314,8 +314,8 @@ fn check_ending(way: Way, reason: &str, road: Road) {
     let server = serve(|builder| {
         let silence = way == Way::Silence;
         builder
-            .ping_interval(Duration::from_millis(if silence { 50 } else { 25_000 }))
-            .ping_timeout(Duration::from_millis(if silence { 50 } else { 20_000 }))
+            .ping_interval(Duration::from_millis(if silence { 500 } else { 25_000 }))
+            .ping_timeout(Duration::from_millis(if silence { 500 } else { 20_000 }))
             .namespace("/", |ns| {
                 ns.on("join", |socket, event| {
                     socket.join("lobby");

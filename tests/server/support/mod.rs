@@ -43,12 +43,12 @@ pub(crate) fn addr(server: &Server) -> SocketAddr {
     server.local_addr().expect("a TCP server")
 }
 
-/// The server of `examples/conformance.rs`.
-pub(crate) fn conformance() -> Server {
+/// The server of `examples/conformance.rs`, with this heartbeat in milliseconds.
+pub(crate) fn conformance_with_heartbeat(interval: u64, timeout: u64) -> Server {
     serve(|builder| {
         builder
-            .ping_interval(Duration::from_millis(300))
-            .ping_timeout(Duration::from_millis(200))
+            .ping_interval(Duration::from_millis(interval))
+            .ping_timeout(Duration::from_millis(timeout))
             .connect_timeout(Duration::from_secs(1))
             .max_http_buffer_size(1_000_000)
             .cors(Cors::Any)
@@ -65,6 +65,11 @@ pub(crate) fn conformance() -> Server {
             })
             .namespace("/custom", greet)
     })
+}
+
+/// The same with the usual heartbeat, which no test lives to see.
+pub(crate) fn conformance() -> Server {
+    conformance_with_heartbeat(25_000, 20_000)
 }
 
 fn greet(ns: &mut NamespaceBuilder) {
