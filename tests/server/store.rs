@@ -149,7 +149,7 @@ fn a_panic_in_the_store_costs_the_store_only(
 const BLOCKED: Duration = Duration::from_secs(2);
 
 /// What other clients may notice of it, on a machine that is busy.
-const SOON: Duration = Duration::from_millis(500);
+const SOON: Duration = Duration::from_millis(1_500);
 
 /// A store that blocks in its next commit once it is told to.
 struct Blocking {
