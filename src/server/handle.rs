@@ -44,6 +44,7 @@ use super::{
 use crate::{
     proto::{CloseReason, engine::TransportKind, limits, socket::is_namespace},
     sys::{
+        channel::{RecvTimeoutError, bounded},
         net::TcpListener,
         sync::{
             Condvar, Mutex,
@@ -610,17 +611,8 @@ impl Running {
     }
 
     fn shutdown(&self, window: Duration, deadline: Duration) -> bool {
-        if !self.core.ending.swap(true, SeqCst) {
-            self.core.hub.begin_stop();
-        }
-        if !window.is_zero() {
-            self.spread(window);
-        }
-        // What other threads have emitted goes out too.
-        self.core.hub.fence();
-        for session in self.core.sessions.all() {
-            session.end(CloseReason::ServerShuttingDown);
-        }
+        self.core.ending.store(true, SeqCst);
+        let deadline = self.end_sessions(window, deadline);
         let threads = match &mut *self.stage.lock() {
             Stage::Running(threads) => threads.take(),
             Stage::Stopped { .. } => None,
@@ -634,18 +626,27 @@ impl Running {
         self.wait()
     }
 
-    /// Ends the sessions one after the other.
-    fn spread(&self, window: Duration) {
-        let window = window.min(Duration::from_secs(24 * 3600));
-        let sessions = self.core.sessions.all();
-        let (begun, count) = (Instant::now(), sessions.len().max(1));
-        for (index, session) in sessions.into_iter().enumerate() {
-            if session.ended().is_some() {
-                continue;
-            }
-            self.core.sessions.wait_until_none(begun + window.mul_f64(index as f64 / count as f64));
-            session.end(CloseReason::ServerShuttingDown);
+    /// Ends the sessions. Gives what is left of the deadline, which begins with the last one.
+    ///
+    /// While a store blocks, the hub may take no commands. A thread of its own waits for it then: the hub's stop ends that.
+    fn end_sessions(&self, window: Duration, deadline: Duration) -> Duration {
+        if self.core.store_watch.status() == StoreStatus::Off {
+            end_all(&self.core, window);
+            return deadline;
         }
+        let (done, ended) = bounded::<()>(0);
+        let core = Arc::clone(&self.core);
+        let end = move || {
+            end_all(&core, window);
+            drop(done);
+        };
+        if let Err(error) = thread::Builder::new().name("ending".into()).spawn(end) {
+            log::error!("no thread to end the sessions in good order: {error}");
+        }
+        let patience = window.saturating_add(deadline.max(STORE_MOMENT));
+        // Nothing is ever sent.
+        let in_time = ended.recv_deadline(acks::deadline(patience));
+        if in_time == Err(RecvTimeoutError::Timeout) { Duration::ZERO } else { deadline }
     }
 
     /// Everything of a stop that waits.
@@ -691,6 +692,30 @@ impl Running {
             log::warn!("{session}{} has not returned; the server stops without it", core.describe(callee));
         }
         all_gone
+    }
+}
+
+/// Ends the sessions, evenly over the window, behind what all threads have emitted.
+fn end_all(core: &Core, window: Duration) {
+    if !window.is_zero() {
+        end_one_by_one(core, window.min(Duration::from_secs(24 * 3600)));
+    }
+    // What other threads have emitted goes out too.
+    core.hub.fence();
+    for session in core.sessions.all() {
+        session.end(CloseReason::ServerShuttingDown);
+    }
+}
+
+fn end_one_by_one(core: &Core, window: Duration) {
+    let sessions = core.sessions.all();
+    let (begun, count) = (Instant::now(), sessions.len().max(1));
+    for (index, session) in sessions.into_iter().enumerate() {
+        if session.ended().is_some() {
+            continue;
+        }
+        core.sessions.wait_until_none(begun + window.mul_f64(index as f64 / count as f64));
+        session.end(CloseReason::ServerShuttingDown);
     }
 }
 

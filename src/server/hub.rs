@@ -165,14 +165,12 @@ pub(super) enum Command {
 /// What reaches the hub beside its queue, which may be full.
 pub(super) enum Signal {
     Store(Report),
-    /// The server is about to stop: nobody waits any more for a store that does not return.
-    Ending,
     /// The server stops: the store has until then.
     Stop(Instant),
 }
 
 /// One of each kind, and one more report.
-const SIGNALS_MAX: usize = 5;
+const SIGNALS_MAX: usize = 4;
 
 /// Signals the hub, without waiting for room in its queue.
 #[derive(Debug, Clone)]
@@ -552,11 +550,6 @@ impl HubHandle {
         answer.recv().ok()
     }
 
-    /// The server is about to stop.
-    pub(super) fn begin_stop(&self) {
-        self.signaller().tell(Signal::Ending);
-    }
-
     /// Stops the hub behind what is in its queue. The store has until the deadline.
     pub(super) fn stop(&self, deadline: Instant) {
         self.signaller().tell(Signal::Stop(deadline));
@@ -623,7 +616,6 @@ pub(super) fn start(
         held: Held::default(),
         told: Vec::new(),
         stopping: None,
-        ending: false,
         inflight: Arc::clone(&handle.inflight),
         config: config.clone(),
         seats: Vec::new(),
@@ -735,8 +727,6 @@ struct Hub {
     told: Vec<Sender<()>>,
     /// The server stops; the store has until then.
     stopping: Option<Instant>,
-    /// The server is about to stop. What is emitted beyond the bound of what waits for the store is dropped.
-    ending: bool,
     inflight: Arc<Inflight>,
     config: Config,
     seats: Vec<Option<Seat>>,
@@ -813,10 +803,6 @@ impl Hub {
 
     /// Whether so much waits for the store that nothing more is taken.
     fn is_full(&self) -> bool {
-        !self.ending && self.is_beyond_bound()
-    }
-
-    fn is_beyond_bound(&self) -> bool {
         self.held.is_full() || self.recovery.as_ref().is_some_and(Recovery::is_full)
     }
 
@@ -828,7 +814,6 @@ impl Hub {
 
     fn look_at(&mut self, signal: Signal) {
         match signal {
-            Signal::Ending => self.ending = true,
             Signal::Store(report) => {
                 if let Some(recovery) = &mut self.recovery {
                     recovery.store_reported(&report);
@@ -880,12 +865,6 @@ impl Hub {
     }
 
     fn apply(&mut self, command: Command) {
-        if self.ending
-            && self.is_beyond_bound()
-            && matches!(command, Command::Emit { .. } | Command::Direct { .. })
-        {
-            return self.inflight.leave(command.large_bytes());
-        }
         let before = self.held_back();
         match command {
             Command::Open(session, since) => self.open(session, since),

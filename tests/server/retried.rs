@@ -8,6 +8,7 @@ use std::{
         atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
         mpsc::{Sender, channel},
     },
+    thread,
     time::Duration,
 };
 
@@ -132,7 +133,9 @@ fn an_answer_after_the_connection_is_lost(
 
 /// The data of a connection that waits for an answer is dropped with the connection, and while it is, others are answered.
 #[rstest]
-fn data_that_blocks_in_its_drop_holds_up_no_retries(#[values(Road::WebSocket, Road::Upgrade)] road: Road) {
+fn data_that_blocks_in_its_drop_holds_up_no_retries(
+    #[values(Road::Polling, Road::WebSocket, Road::Upgrade)] road: Road,
+) {
     struct Blocks(Sender<()>, Mutex<std::sync::mpsc::Receiver<()>>);
     impl Drop for Blocks {
         fn drop(&mut self) {
@@ -143,6 +146,7 @@ fn data_that_blocks_in_its_drop_holds_up_no_retries(#[values(Road::WebSocket, Ro
     }
     let (hand, acks) = channel();
     let (drops, dropped) = channel();
+    let (left, lefts) = channel();
     let (release, wait) = channel();
     let data = Mutex::new(Some(Blocks(drops, Mutex::new(wait))));
     let server = serve(|builder| {
@@ -150,13 +154,17 @@ fn data_that_blocks_in_its_drop_holds_up_no_retries(#[values(Road::WebSocket, Ro
             ns.on("ask", move |_, event| hand.send(event.take_ack().unwrap()).unwrap());
             ns.on("keep", move |socket, _| socket.set_data(data.lock().take()));
             ns.on("count", |_, event| event.ack(()));
+            ns.on_disconnect(move |_, _| _ = left.send(()));
         })
     });
     let mut first = connected(addr(&server), road, "me");
     first.send(r#"420["ask"]"#);
     let _ack: Ack = next(&acks, "the acknowledgement");
     let mut second = connected(addr(&server), road, "me");
-    second.send_texts(&[r#"42["keep"]"#, r#"420["ask"]"#, "41"]);
+    second.send_texts(&[r#"42["keep"]"#, r#"420["ask"]"#]);
+    // On polling, the answer to this waits for the drop.
+    let leaves = thread::Builder::new().spawn(move || second.send("41")).unwrap();
+    next(&lefts, "the second's end");
     let mut third = connected(addr(&server), road, "me");
     third.send(r#"420["ask"]"#);
     next(&dropped, "the drop of the second's data");
@@ -164,6 +172,7 @@ fn data_that_blocks_in_its_drop_holds_up_no_retries(#[values(Road::WebSocket, Ro
     other.send(r#"420["count"]"#);
     other.expect("430[]");
     drop(release);
+    leaves.join().unwrap();
 }
 
 /// What is not acknowledged, because the handler does not, or throws the right to do so away, is handled again: at least once.
@@ -320,10 +329,10 @@ fn answered_before_it_is_kept() {
     next(&acked, "the acknowledgement");
     let (mut second, _) = connect(addr(&server), &json!({"rid": "me"}));
     second.send(r#"420["work"]"#);
-    let kept = std::thread::scope(|scope| {
+    let kept = thread::scope(|scope| {
         scope.spawn(|| {
             // Time for a wrong answer to come.
-            std::thread::sleep(Duration::from_millis(100));
+            thread::sleep(Duration::from_millis(100));
             release.send(()).unwrap();
         });
         while second.text("the answer") != r#"430["done"]"# {}
@@ -352,10 +361,10 @@ fn repeated_before_it_is_kept() {
     *gate.0.lock() = true;
     ack.send("done").unwrap();
     let opened = AtomicBool::new(false);
-    let kept = std::thread::scope(|scope| {
+    let kept = thread::scope(|scope| {
         scope.spawn(|| {
             // Time for a wrong answer to come.
-            std::thread::sleep(Duration::from_millis(100));
+            thread::sleep(Duration::from_millis(100));
             opened.store(true, SeqCst);
             *gate.0.lock() = false;
             gate.1.notify_all();
@@ -510,7 +519,7 @@ fn a_retry_beyond_the_rate() {
     let ack = next(&acks, "the acknowledgement");
     let first = client.text("an answer");
     ack.send("done").unwrap();
-    std::thread::sleep(Duration::from_millis(1_100));
+    thread::sleep(Duration::from_millis(1_100));
     client.send(r#"420["ask"]"#);
     let second = client.text("an answer");
     assert!(second.contains("done"), "{first}, then {second}, for ever");
@@ -520,7 +529,6 @@ fn a_retry_beyond_the_rate() {
 #[test]
 fn a_running_handler_is_evicted() {
     let (hand, acks) = channel::<Ack>();
-    let (tell, told) = channel();
     let handled = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&handled);
     let server = serve(|builder| {
@@ -528,7 +536,6 @@ fn a_running_handler_is_evicted() {
             "/",
             |ns| {
                 ns.on("echo", |_, event| event.ack(()));
-                ns.on("nothing", move |_, _| tell.send(()).unwrap());
                 ns.on("ask", move |_, event| {
                     count.fetch_add(1, SeqCst);
                     hand.send(event.take_ack().unwrap()).unwrap();
@@ -547,7 +554,6 @@ fn a_running_handler_is_evicted() {
         client.send("41");
     }
     asker.send_texts(&[r#"420["ask"]"#, r#"42["nothing"]"#]);
-    next(&told, "the event behind the retry");
     client.join("/", "");
     client.send(r#"420["echo"]"#);
     client.expect("430[]");
@@ -573,7 +579,7 @@ fn eviction_tears_a_handlers_work() {
                         socket.namespace().emit("a step", number)?;
                     }
                     event.ack("done")?;
-                    std::thread::sleep(Duration::from_millis(30));
+                    thread::sleep(Duration::from_millis(30));
                     socket.namespace().emit("the last step", ())
                 });
             },

@@ -265,14 +265,7 @@ fn a_full_queue_behind_a_store_that_blocks_does_not_hold_up_the_stop(
             }
         })
         .unwrap();
-    let mut seen = (0, Instant::now());
-    eventually("emitters wait", || {
-        let now = emitted.load(SeqCst);
-        if now != seen.0 {
-            seen = (now, Instant::now());
-        }
-        now > 500 && seen.1.elapsed() > Duration::from_millis(300)
-    });
+    wait_until_emitters_wait(&emitted);
     let (tell, stopped) = mpsc::channel();
     let stop = move || tell.send(server.shutdown(Duration::from_millis(100))).unwrap();
     let stop = thread::Builder::new().spawn(stop).unwrap();
@@ -281,6 +274,62 @@ fn a_full_queue_behind_a_store_that_blocks_does_not_hold_up_the_stop(
     *gate.0.lock() = false;
     gate.1.notify_all();
     stop.join().unwrap();
+}
+
+/// Whose turn has not come in a stop over a window is served as ever: emitters wait for the store, and nothing is dropped.
+#[rstest]
+fn a_store_that_blocks_loses_nothing_while_sessions_end_one_after_the_other(
+    #[values(Durability::EveryPacket, Durability::Every(Duration::from_millis(1)))] durability: Durability,
+) {
+    const EVENTS: usize = 3_000;
+    let gate = Arc::new((Mutex::new(false), Condvar::new()));
+    let store = Gated(MemoryStore::new(), Arc::clone(&gate));
+    let server = Arc::new(serve(|builder| chat(builder.hub_queue(16)).store(store, durability)));
+    let mut clients = [(); 2].map(|()| {
+        let mut client = Client::new(addr(&server), Road::WebSocket);
+        client.send("40");
+        (client.text("the consent"), client)
+    });
+    let io = server.of("/").unwrap();
+    let of_stop = Arc::clone(&server);
+    let stop = thread::Builder::new()
+        .spawn(move || of_stop.shutdown_spread(Duration::from_secs(120), Duration::from_secs(5)))
+        .unwrap();
+    eventually("the first has gone", || io.len() == 1);
+    let sid = io.sockets()[0].id().to_owned();
+    let (_, client) = clients.iter_mut().find(|(consent, _)| consent.contains(&sid)).unwrap();
+    *gate.0.lock() = true;
+    let emitted = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&emitted);
+    let emits = move || {
+        for number in 0..EVENTS {
+            io.emit("n", (number, "x".repeat(2_000))).unwrap();
+            count.fetch_add(1, SeqCst);
+        }
+    };
+    let emitter = thread::Builder::new().spawn(emits).unwrap();
+    wait_until_emitters_wait(&emitted);
+    *gate.0.lock() = false;
+    gate.1.notify_all();
+    for number in 0..EVENTS {
+        let event = client.text("an event");
+        assert!(event.starts_with(&format!(r#"42["n",{number},"#)), "{number}");
+    }
+    emitter.join().unwrap();
+    drop(clients);
+    assert!(stop.join().unwrap(), "every thread has ended");
+}
+
+/// Waits until nothing more is emitted, because too much waits for the store.
+fn wait_until_emitters_wait(emitted: &AtomicUsize) {
+    let mut seen = (0, Instant::now());
+    eventually("emitters wait", || {
+        let now = emitted.load(SeqCst);
+        if now != seen.0 {
+            seen = (now, Instant::now());
+        }
+        now > 400 && seen.1.elapsed() > Duration::from_millis(300)
+    });
 }
 
 /// Emitters wait when too much waits for the store; nothing is lost, and the order is kept.
