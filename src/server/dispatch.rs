@@ -143,9 +143,7 @@ impl Inbound {
     /// A packet that is nothing but its bytes, and its type.
     pub(super) fn charge(&mut self, session: &Arc<Session>, bytes: usize) {
         self.owe(bytes + 1);
-        if self.pace(Kind::Other) == Verdict::Disconnect {
-            session.leave_todo(Todo::HangUp(None, CloseReason::RateLimited));
-        }
+        disconnect_if_too_fast(session, self.pace(Kind::Other));
     }
 
     /// A message, accounted for as long as it is a part of an incomplete packet.
@@ -187,10 +185,7 @@ impl Inbound {
                 };
                 match self.pace(Kind::Event) {
                     Verdict::Pass => handlers.message(session, message),
-                    Verdict::Refuse => {}
-                    Verdict::Disconnect => {
-                        session.leave_todo(Todo::HangUp(None, CloseReason::RateLimited));
-                    }
+                    verdict => disconnect_if_too_fast(session, verdict),
                 }
                 Ok(())
             }
@@ -234,9 +229,7 @@ impl Inbound {
         match (body, socket) {
             (Body::Connect(_), None) if verdict != Verdict::Pass => {
                 refuse(session, namespace, &json!({ "message": "Rate limit exceeded" }));
-                if verdict == Verdict::Disconnect {
-                    session.leave_todo(Todo::HangUp(None, CloseReason::RateLimited));
-                }
+                disconnect_if_too_fast(session, verdict);
                 Ok(())
             }
             (Body::Event { name, args, id }, Some(index)) if verdict != Verdict::Pass => {
@@ -254,16 +247,12 @@ impl Inbound {
             }
             (Body::ConnectError(_), _) => Err(Error::WrongSide),
             (_, None) if self.is_removed_from(session, namespace) => {
-                if verdict == Verdict::Disconnect {
-                    session.leave_todo(Todo::HangUp(None, CloseReason::RateLimited));
-                }
+                disconnect_if_too_fast(session, verdict);
                 Ok(())
             }
             (_, None) => Err(Error::NotConnected),
             (Body::Ack { .. }, Some(_)) if verdict != Verdict::Pass => {
-                if verdict == Verdict::Disconnect {
-                    session.leave_todo(Todo::HangUp(None, CloseReason::RateLimited));
-                }
+                disconnect_if_too_fast(session, verdict);
                 Ok(())
             }
             (Body::Disconnect, Some(index)) => {
@@ -401,6 +390,13 @@ impl Inbound {
                 session.core.hub.send(Command::Gone(Arc::clone(session)));
             }
         }
+    }
+}
+
+/// Ends the session of a client that was told too often to be slower.
+fn disconnect_if_too_fast(session: &Arc<Session>, verdict: Verdict) {
+    if verdict == Verdict::Disconnect {
+        session.leave_todo(Todo::HangUp(None, CloseReason::RateLimited));
     }
 }
 
