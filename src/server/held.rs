@@ -111,8 +111,8 @@ impl Held {
     }
 
     /// The senders are dropped with what gathers.
-    pub(super) fn tell(&mut self, done: Option<Sender<()>>) {
-        self.gathering.told.extend(done);
+    pub(super) fn tell(&mut self, done: Sender<()>) {
+        self.gathering.told.push(done);
     }
 
     pub(super) fn end(&mut self, session: &Arc<Session>, code: Option<u16>) {

@@ -8,9 +8,10 @@
 //! which packets are due, and then writes each recipient's packets with one call. It waits for nobody: a full socket is
 //! the drain thread's affair, and no handler runs here.
 //!
-//! **Order.** A thread that has emitted to a room must not overtake itself with a direct emit, because on the official server
-//! it could not. So each thread counts what the hub has not yet finished of its own ([`caught_up`]), and while that is
-//! not zero its direct emits take the way through the hub too.
+//! **Order.** A sender that has emitted to a room must not overtake itself with a direct emit, because on the official server
+//! it could not. A sender is the handlers of one session, on whichever threads they run, or a thread of the application. Each
+//! counts what the hub has not yet finished of its own ([`caught_up`]), and while that is not zero its direct emits take the way
+//! through the hub too.
 
 use std::{
     cell::{Cell, RefCell},
@@ -205,10 +206,10 @@ pub(super) enum Question {
     Claim(Arc<str>, Option<Arc<str>>, Sender<Claim>),
 }
 
-/// A token that one command of a thread is under way; dropping it says that the command is finished.
+/// A token that one command of a sender is under way; dropping it says that the command is finished.
 pub(super) struct Order(Arc<Tally>);
 
-/// What the hub has not finished of one thread's.
+/// What the hub has not finished of one sender's.
 #[derive(Debug, Default)]
 struct Tally {
     unfinished: AtomicUsize,
@@ -217,7 +218,7 @@ struct Tally {
 }
 
 impl Order {
-    /// Whether something of the same thread waits for the store.
+    /// Whether something of the same sender waits for the store.
     fn is_behind(&self) -> bool {
         self.0.waiting.load(Relaxed) > 0
     }
@@ -302,8 +303,8 @@ impl Drop for Order {
 }
 
 thread_local! {
-    /// Commands of this thread that carry packets and that the hub has not finished.
-    static UNFINISHED: Arc<Tally> = Arc::default();
+    /// The sender in whose name this thread sends: the session whose handlers it runs, or else the thread itself.
+    static SENDER: RefCell<Unfinished> = RefCell::default();
     /// What the hub's own thread wants from itself; it must not wait for room in its own inbox.
     static OWN: RefCell<VecDeque<Command>> = RefCell::default();
     static IS_HUB: Cell<bool> = const { Cell::new(false) };
@@ -312,32 +313,43 @@ thread_local! {
     static TOGETHER: RefCell<Option<Together>> = const { RefCell::new(None) };
 }
 
-/// Whether the hub has finished everything that this thread has asked it to send.
-pub(super) fn caught_up() -> bool {
-    UNFINISHED.with(|tally| tally.unfinished.load(Acquire)) == 0
-}
-
-/// The count of a thread's commands that the hub has not finished.
-#[derive(Debug)]
+/// The count of a sender's commands that carry packets and that the hub has not finished.
+#[derive(Debug, Clone, Default)]
 pub(super) struct Unfinished(Arc<Tally>);
 
 impl Unfinished {
-    /// Whether there still are some, and of another thread than this one.
+    fn is_none(&self) -> bool {
+        self.0.unfinished.load(Acquire) == 0
+    }
+
+    /// Whether there still are some, and of another sender than this thread's.
     pub(super) fn is_of_another(&self) -> bool {
-        self.0.unfinished.load(Acquire) > 0 && UNFINISHED.with(|own| !Arc::ptr_eq(own, &self.0))
+        !self.is_none() && SENDER.with_borrow(|own| !Arc::ptr_eq(&own.0, &self.0))
+    }
+
+    /// From now on this thread sends in the name of this sender. Returns the sender before it.
+    pub(super) fn make_current(self) -> Self {
+        SENDER.replace(self)
+    }
+
+    fn order(&self) -> Order {
+        self.0.unfinished.fetch_add(1, Relaxed);
+        Order(Arc::clone(&self.0))
     }
 }
 
-/// What the hub has not finished of this thread's. `None`: nothing.
+/// Whether the hub has finished everything that this thread's sender has asked it to send.
+pub(super) fn caught_up() -> bool {
+    SENDER.with_borrow(Unfinished::is_none)
+}
+
+/// What the hub has not finished of this thread's sender. `None`: nothing.
 pub(super) fn unfinished() -> Option<Unfinished> {
-    UNFINISHED.with(|tally| (tally.unfinished.load(Acquire) > 0).then(|| Unfinished(Arc::clone(tally))))
+    SENDER.with_borrow(|sender| (!sender.is_none()).then(|| sender.clone()))
 }
 
 fn order() -> Order {
-    UNFINISHED.with(|tally| {
-        tally.unfinished.fetch_add(1, Relaxed);
-        Order(Arc::clone(tally))
-    })
+    SENDER.with_borrow(Unfinished::order)
 }
 
 /// This thread runs the store's methods. It must not wait for the hub, which may wait for it.
@@ -520,7 +532,7 @@ impl HubHandle {
         let _ = answer.recv();
     }
 
-    /// Waits until everything is finished that this thread has asked for. `false`: it is not by the deadline.
+    /// Waits until everything is finished that this thread's sender has asked for. `false`: it is not by the deadline.
     pub(super) fn wait_until_caught_up(&self, deadline: Instant) -> bool {
         if caught_up() || IS_HUB.get() || IS_STORE.get() {
             return true;
@@ -531,12 +543,12 @@ impl HubHandle {
         finished.recv_deadline(deadline) != Err(RecvTimeoutError::Timeout)
     }
 
-    /// Ends the session behind what this thread has emitted.
+    /// Ends the session behind what its handlers and this thread have emitted.
     pub(super) fn ending(&self, session: &Arc<Session>, code: Option<u16>) {
-        if caught_up() {
+        if caught_up() && session.unfinished.is_none() {
             session.finish(code);
         }
-        self.send(Command::Ending(Arc::clone(session), code, order()));
+        self.send(Command::Ending(Arc::clone(session), code, session.unfinished.order()));
     }
 
     /// Asks and waits for the answer. `None` after the stop.
@@ -894,8 +906,8 @@ impl Hub {
                 let waits = self.share((packet, volatile), slot.as_slice(), large, waits);
                 self.sent(order, waits);
             }
-            Command::Fence(order) => self.fence(order, None),
-            Command::Finished(sender, order) => self.fence(order, Some(sender)),
+            Command::Fence(order) => self.fence(order),
+            Command::Finished(done, order) => self.finished(done, order),
             Command::Ring(done) => {
                 self.ring(Instant::now());
                 drop(done);
@@ -935,14 +947,23 @@ impl Hub {
         }
     }
 
-    /// What the same thread sends next comes behind everything that is there. `done` is dropped then.
-    fn fence(&mut self, order: Order, done: Option<Sender<()>>) {
+    /// What the same sender sends next comes behind everything that is there, whoever has sent it.
+    fn fence(&mut self, order: Order) {
         if self.held.is_idle() {
             self.orders.push(order);
-            self.told.extend(done);
         } else {
             self.held.order(order);
+        }
+    }
+
+    /// `done` is dropped when everything of the same sender is finished.
+    fn finished(&mut self, done: Sender<()>, order: Order) {
+        if order.is_behind() {
+            self.held.order(order);
             self.held.tell(done);
+        } else {
+            self.orders.push(order);
+            self.told.push(done);
         }
     }
 

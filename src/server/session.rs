@@ -128,6 +128,8 @@ pub(super) struct Session {
     signs: AtomicU8,
     /// When the heartbeat looks next, in microseconds of the server's life.
     next_look: AtomicU64,
+    /// What the hub has not finished of what its handlers have sent.
+    pub(super) unfinished: Unfinished,
     gate: Mutex<Gate>,
     gate_free: Condvar,
     ended: OnceLock<CloseReason>,
@@ -151,8 +153,6 @@ struct Gate {
     cut: bool,
     /// Its seat is another's.
     vacated: bool,
-    /// What the hub had not finished of the thread that dispatched last.
-    unfinished: Option<Unfinished>,
     /// What is given back to its address with the seat.
     share: Option<Share>,
 }
@@ -185,6 +185,7 @@ impl Session {
             websocket: AtomicBool::new(false),
             signs: AtomicU8::new(0),
             next_look: AtomicU64::new(u64::MAX),
+            unfinished: Unfinished::default(),
             gate: Mutex::new(Gate { inbound: Some(Box::new(Inbound::new(core))), share, ..Gate::default() }),
             gate_free: Condvar::new(),
             ended: OnceLock::new(),
@@ -307,10 +308,11 @@ impl Session {
     pub(super) fn enter(self: &Arc<Self>) -> Turn<'_> {
         let mut gate = self.gate.lock();
         loop {
-            if let Some(turn) = self.take_turn(&mut gate) {
+            if let Some(mut turn) = self.take_turn(&mut gate) {
                 let todo = std::mem::take(&mut gate.todo);
                 drop(gate);
-                return turn.begin(todo);
+                turn.work_off(todo);
+                return turn;
             }
             self.gate_free.wait(&mut gate);
         }
@@ -319,7 +321,8 @@ impl Session {
     fn take_turn(self: &Arc<Self>, gate: &mut Gate) -> Option<Turn<'_>> {
         let inbound = gate.inbound.take()?;
         self.signs.fetch_or(BUSY, Relaxed);
-        Some(Turn { session: self, inbound: Some(inbound), before: gate.unfinished.take() })
+        let outer = self.unfinished.clone().make_current();
+        Some(Turn { session: self, inbound: Some(inbound), outer: Some(outer) })
     }
 
     /// A worker thread has taken the session out of the queue: it does what was left at the gate.
@@ -329,7 +332,7 @@ impl Session {
         // Whoever has the turn does what is to be done.
         let Some(turn) = self.take_turn(&mut gate) else { return };
         drop(gate);
-        drop(turn.begin(Vec::new()));
+        drop(turn);
     }
 
     /// Leaves something for the thread that dispatches next, or dispatches now; if none does, a worker thread will.
@@ -437,19 +440,11 @@ impl fmt::Debug for Session {
 pub(super) struct Turn<'s> {
     session: &'s Arc<Session>,
     inbound: Option<Box<Inbound>>,
-    before: Option<Unfinished>,
+    /// In whose name this thread sends otherwise.
+    outer: Option<Unfinished>,
 }
 
 impl Turn<'_> {
-    fn begin(mut self, todo: Vec<Todo>) -> Self {
-        if self.before.take().is_some_and(|before| before.is_of_another()) {
-            // A polling client's handlers run on several threads, and what one emitted comes before what the next one does.
-            self.session.core.hub.fence();
-        }
-        self.work_off(todo);
-        self
-    }
-
     fn work_off(&mut self, todo: Vec<Todo>) {
         for todo in todo {
             self.inbound.as_mut().expect("only drop takes it").work_off(self.session, todo);
@@ -476,7 +471,7 @@ impl Drop for Turn<'_> {
             let mut gate = self.session.gate.lock();
             if gate.todo.is_empty() {
                 gate.inbound = self.inbound.take();
-                gate.unfinished = hub::unfinished();
+                self.outer.take().map(Unfinished::make_current);
                 self.session.signs.fetch_and(!BUSY, Relaxed);
                 drop(gate);
                 self.session.gate_free.notify_one();
