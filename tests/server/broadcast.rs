@@ -195,7 +195,8 @@ fn rooms_joined_in_a_middleware_are_kept() {
         });
         ns.on_connect(|socket| socket.emit("rooms", socket.rooms().len()));
     });
-    Client::connected(addr(&server), WebSocket).expect(r#"42["rooms",1]"#);
+    let mut client = Client::connected(addr(&server), WebSocket);
+    client.expect(r#"42["rooms",1]"#);
     assert_eq!(server.of("/").unwrap().room_len("vip"), 1);
 }
 
