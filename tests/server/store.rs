@@ -142,11 +142,17 @@ fn a_panic_in_the_store_costs_the_store_only(
     assert_echoes(&server, road);
     eventually("the store has failed", || matches!(server.store_watch().status(), StoreStatus::Failed(_)));
     assert_echoes(&server, road);
-    assert!(server.shutdown(Duration::from_secs(5)), "every thread has ended");
+    assert!(server.shutdown(WAITS_FOR_CLIENTS), "every thread has ended");
 }
+
+/// How long a stop waits for clients that say no more.
+const WAITS_FOR_CLIENTS: Duration = Duration::from_millis(200);
 
 /// How long the test's store blocks.
 const BLOCKED: Duration = Duration::from_secs(4);
+
+/// How long the test's data blocks.
+const DATA_BLOCKED: Duration = Duration::from_secs(2);
 
 /// What other clients may notice of it, on a machine that is busy.
 const SOON: Duration = Duration::from_secs(3);
@@ -399,7 +405,7 @@ fn a_store_that_uses_the_server_blocks_nothing(
     while heard < 6 {
         heard += usize::from(client.text("what the store has emitted").starts_with("42"));
     }
-    assert!(server.shutdown(Duration::from_secs(5)), "every thread has ended");
+    assert!(server.shutdown(WAITS_FOR_CLIENTS), "every thread has ended");
 }
 
 /// The log, the members and who is away are written to a store that works again, and a restart finds them.
@@ -441,7 +447,7 @@ fn a_store_that_works_again_has_everything(
     broken.store(false, SeqCst);
     eventually("it works again", || server.store_watch().status() == StoreStatus::Working);
     io.to("a room").emit("missed since", ()).unwrap();
-    assert!(server.shutdown(Duration::from_secs(5)), "every thread has ended");
+    assert!(server.shutdown(WAITS_FOR_CLIENTS), "every thread has ended");
 
     let (server, io) = begin(Store::new(&kept));
     let mut caller = Lost { addr: addr(&server), ..lost }.back();
@@ -462,7 +468,7 @@ impl Data {
     fn act(text: &str) {
         match text {
             "panics" => panic!("the test's data panics"),
-            "blocks" => thread::sleep(BLOCKED),
+            "blocks" => thread::sleep(DATA_BLOCKED),
             "takes a lock" => drop(LOCK.lock()),
             _ => {}
         }
@@ -523,11 +529,11 @@ fn data_that_misbehaves_costs_its_own_client_only(
     other.send(r#"421["ask"]"#);
     other.expect("431[null]");
     assert_eq!(io.room_len(&sid), 1);
-    assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < DATA_BLOCKED, "{:?}", begun.elapsed());
     drop(held);
     let lost = keeps.join().unwrap().lose();
     drop((other, io));
-    assert!(server.shutdown(Duration::from_secs(5)), "every thread has ended");
+    assert!(server.shutdown(WAITS_FOR_CLIENTS), "every thread has ended");
 
     let (server, io) = begin();
     let held = (how == "takes a lock").then(|| LOCK.lock());
@@ -537,7 +543,7 @@ fn data_that_misbehaves_costs_its_own_client_only(
     other.send(r#"421["ask"]"#);
     other.expect("431[null]");
     assert_eq!(io.room_len("nobody"), 0);
-    assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < DATA_BLOCKED, "{:?}", begun.elapsed());
     drop(held);
     let mut caller = returns.join().unwrap();
     assert!(caller.recovered);
