@@ -9,6 +9,7 @@ use std::{
 
 use rstest::rstest;
 use rustix::process::{Pid, Signal, kill_process};
+use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 use tinysio::{
     chat::Options,
@@ -208,4 +209,47 @@ fn help_tells_everything() {
     let ran = ran.says("emit").says("listen").says("health").says("demo").says("validate").says("errors");
     ran.says("--max-attempts").says("Exit codes");
     run(CLIENT, &["emit", "--help"]).exits(0).says("--room").says("--binary").says("--ack");
+}
+
+/// As many lists around bytes.
+struct Around(usize);
+
+impl Serialize for Around {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            0 => serializer.serialize_bytes(b"b"),
+            levels => [Self(levels - 1)].serialize(serializer),
+        }
+    }
+}
+
+/// As deep as it may come, JSON is printed as it came. Bytes under more levels than can be written are an error on standard
+/// error, not a line that says something else.
+#[test]
+fn deep_json_is_printed_or_an_error() {
+    let server = Server::builder()
+        .namespace("/", |ns| {
+            ns.on("say", |socket, event| {
+                socket.broadcast().emit("bytes", Around(64))?;
+                socket.broadcast().emit("plain", event.args())?;
+                event.ack(event.args())
+            });
+            ns.on("bytes", |_, event| event.ack(Around(64)));
+        })
+        .listen("127.0.0.1:0")
+        .unwrap();
+    let url = format!("http://{}", server.local_addr().unwrap());
+    let listening = start(CLIENT, &[&url, "listen", "--json", "--count", "1"], "");
+    let until = Instant::now() + Duration::from_secs(20);
+    while server.of("/").unwrap().is_empty() {
+        assert!(Instant::now() < until, "the listener has not connected");
+        thread::sleep(Duration::from_millis(10));
+    }
+    let deep = format!("{}{}", "[".repeat(2_000), "]".repeat(2_000));
+    let ran = run(CLIENT, &[&url, "emit", "say", &deep, "--ack"]).exits(0);
+    assert_eq!(ran.out, format!("[{deep}]\n"));
+    let ran = listening.ends().exits(0).complains("more than 64 levels");
+    assert_eq!(ran.out, format!("{{\"event\":\"plain\",\"args\":[{deep}]}}\n"));
+    let ran = run(CLIENT, &[&url, "emit", "bytes", "--ack"]).exits(1).complains("more than 64 levels");
+    assert_eq!(ran.out, "");
 }

@@ -108,8 +108,11 @@ pub(crate) fn emit(flags: &Flags, emit: &Emit) -> Result<ExitCode, Failure> {
         // There is room for the one that counts.
         let _ = leaving.try_send(());
     });
-    if let Err(error) = emit_on(&client, &socket, flags, emit, &arguments) {
-        return Ok(explain(&error));
+    match emit_on(&client, &socket, flags, emit, &arguments) {
+        Err(error) => return Ok(explain(&error)),
+        Ok(shown) => {
+            shown.map_err(|error| Failure::Failed(format!("the answer cannot be shown: {error}")))?;
+        }
     }
     // Handlers run in order: with this one, that of a refusal which came before has run too.
     let _ = left.recv_timeout(flags.connection.timeout);
@@ -123,26 +126,31 @@ pub(crate) fn emit(flags: &Flags, emit: &Emit) -> Result<ExitCode, Failure> {
     })
 }
 
+/// Emits, and shows the answer; the inner result says whether it can be shown.
 fn emit_on(
     client: &Client,
     socket: &Socket,
     flags: &Flags,
     emit: &Emit,
     arguments: &OwnedArgs,
-) -> Result<(), Error> {
+) -> Result<serde_json::Result<()>, Error> {
     let timeout = flags.connection.timeout;
     client.connect()?;
     if let Some(room) = &emit.room {
         socket.emit_with_ack(events::JOIN_ROOM, json!({ "room": room }), timeout)?;
     }
+    let mut shown = Ok(());
     if emit.ack {
         let answer = socket.emit_with_ack(&emit.event, arguments, timeout)?;
-        // Nobody may be reading.
-        let _ = write_line(&json_line(&answer));
+        shown = json_line(&answer).map(|line| {
+            // Nobody may be reading.
+            let _ = write_line(&line);
+        });
     } else if socket.emit(&emit.event, arguments)? != Delivery::Sent {
         return Err(Error::NotConnected);
     }
-    client.disconnect_within(timeout)
+    client.disconnect_within(timeout)?;
+    Ok(shown)
 }
 
 /// Says on standard error why something failed, and gives its exit code.
@@ -242,7 +250,11 @@ fn print_events(socket: &Socket, listen: &Listen, end: Sender<End>) {
         if !is_wanted || is_over {
             return;
         }
-        let written = write_line(&if json { in_json(event) } else { in_words(event) });
+        let line = match if json { in_json(event) } else { in_words(event) } {
+            Ok(line) => line,
+            Err(error) => return complain(&format!("event {:?} cannot be shown: {error}", event.name())),
+        };
+        let written = write_line(&line);
         let mut printed = printed.lock();
         *printed += 1;
         if written.is_err() || Some(*printed) == count {
@@ -258,30 +270,26 @@ struct Printed<'a> {
     args: &'a Args<'a>,
 }
 
-fn in_json(event: &Event<'_>) -> String {
+fn in_json(event: &Event<'_>) -> serde_json::Result<String> {
     json_line(&Printed { event: event.name(), args: event.args() })
 }
 
-fn in_words(event: &Event<'_>) -> String {
+fn in_words(event: &Event<'_>) -> serde_json::Result<String> {
     let mut words = Visible(event.name()).to_string();
     for arg in event.args().iter() {
         words += " ";
-        words += &text(&json_line(&arg));
+        words += &text(&json_line(&arg)?);
     }
-    words
+    Ok(words)
 }
 
 /// JSON on one line. What came as JSON stays as it came, up to line breaks between values; bytes are written as
-/// `{"base64": …}`.
-fn json_line(value: &impl Serialize) -> String {
+/// `{"base64": …}`. An error: bytes under more levels than can be written.
+fn json_line(value: &impl Serialize) -> serde_json::Result<String> {
     let mut json = Vec::new();
-    let written = value.serialize(&mut serde_json::Serializer::with_formatter(&mut json, Base64));
-    match written {
-        // A string has no line break inside, so only the space between values is changed.
-        Ok(()) => String::from_utf8_lossy(&json).replace(['\n', '\r'], " "),
-        // A placeholder without attachment; the protocol's part refuses packets with one.
-        Err(error) => format!("cannot be shown: {error}"),
-    }
+    value.serialize(&mut serde_json::Serializer::with_formatter(&mut json, Base64))?;
+    // A string has no line break inside, so only the space between values is changed.
+    Ok(String::from_utf8_lossy(&json).replace(['\n', '\r'], " "))
 }
 
 /// Compact JSON with bytes in base64.
@@ -329,7 +337,7 @@ mod tests {
             room: room.map(str::to_owned),
             binary: Vec::new(),
         };
-        json_line(&emit.arguments().unwrap())
+        json_line(&emit.arguments().unwrap()).unwrap()
     }
 
     #[test]
@@ -371,6 +379,6 @@ mod tests {
         let mut args = OwnedArgs::default();
         args.push(&[Bytes::from_static(b"abc")]).unwrap();
         args.push(&RawValue::from_string("[1,\r\n2]".to_owned()).unwrap()).unwrap();
-        assert_eq!(json_line(&args), r#"[[{"base64":"YWJj"}],[1,  2]]"#);
+        assert_eq!(json_line(&args).unwrap(), r#"[[{"base64":"YWJj"}],[1,  2]]"#);
     }
 }
