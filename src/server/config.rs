@@ -14,6 +14,9 @@ const DURATION_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 /// More commands than this do not wait for the hub: its queue has room for all of them from the start.
 const HUB_QUEUE_MAX: usize = 1 << 16;
 
+/// With less, a debug build could not read the deepest JSON that `serde_json` reads into a `Value`.
+const STACK_MIN: usize = 384 << 10;
+
 /// A larger head is not read: where its parts are is kept in 32 bits.
 const HEAD_SIZE_MAX: usize = 1 << 30;
 
@@ -142,8 +145,9 @@ pub struct Config {
     /// costs 6 KB of memory instead of 40; the packet that wakes it takes some 50 µs longer. Shorter saves memory where many
     /// connect and fall silent at once.
     pub park_after: Option<Duration>,
-    /// Stack of a connection's thread in bytes, reserved, not resident. Default 512 KiB, at least 256 KiB. Handlers run on
-    /// it: reading JSON of the depth that `serde_json` allows into a `Value` takes up to 200 KiB in a debug build.
+    /// Stack of a connection's thread in bytes, reserved, not resident. Default 512 KiB, at least 384 KiB. Handlers run on
+    /// it: reading 127 levels of JSON, which is the most that `serde_json` reads, into a `Value` takes up to 300 KiB in a
+    /// debug build. A type of the application's that contains itself may take more for each level.
     pub stack_size: usize,
 }
 
@@ -305,6 +309,6 @@ impl Config {
         ] {
             check(rate.burst > 0, &format!("{name}: burst must be at least 1"))?;
         }
-        check(self.stack_size >= 256 << 10, "stack_size must be at least 256 KiB")
+        check(self.stack_size >= STACK_MIN, "stack_size must be at least 384 KiB")
     }
 }
