@@ -11,7 +11,7 @@ use std::{
 
 use parking_lot::Mutex;
 use rstest::rstest;
-use tinysio::{Client, OwnedArgs, RawValue, server::Server};
+use tinysio::{Client, OwnedArgs, RawValue, proto::limits, server::Server};
 
 /// One judge at a time: each keeps both cores of a small machine busy.
 static BENCH: Mutex<()> = Mutex::new(());
@@ -71,6 +71,31 @@ fn a_handler_runs_for_longer_than_the_heartbeat_allows_silence(
     let output = Command::new(program(&folder, interpreter))
         .current_dir(&folder)
         .args([script, &url, transport, "3000"])
+        .output()
+        .expect("tests/interop/README.md says how to install it");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// As deep as the default allows, from the official client: plain, with bytes, and in the auth payload.
+#[rstest]
+#[ignore = "needs Node"]
+fn deep_json_keeps_the_connection(#[values("polling", "websocket", "upgrade")] transport: &str) {
+    let server = Server::builder()
+        .namespace("/", |ns| {
+            ns.on("echo", |_, event| event.ack(event.args()));
+            ns.on("deep", |_, event| {
+                let length = event.raw(0).map_or(0, |arg| arg.json().len());
+                event.ack([event.args().attachments().len(), length])
+            });
+        })
+        .listen("127.0.0.1:0")
+        .expect("the server starts");
+    let url = format!("http://{}", server.local_addr().expect("a TCP server"));
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop");
+    let _turn = BENCH.lock();
+    let output = Command::new(program(&folder, "node"))
+        .current_dir(&folder)
+        .args(["deep-values.mjs", &url, transport, &limits::MAX_JSON_DEPTH.to_string()])
         .output()
         .expect("tests/interop/README.md says how to install it");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use serde::Serialize;
 
 use super::{Client, Error, guard::Guarded};
-use crate::proto::engine::TransportKind;
+use crate::proto::{engine::TransportKind, limits};
 
 /// Builds a [`Client`]. Every option has a default; each says how it differs from the official client's, if it does.
 ///
@@ -48,6 +48,7 @@ pub(super) struct Config {
     pub(super) queue_bytes: usize,
     pub(super) event_queue: usize,
     pub(super) max_message: usize,
+    pub(super) max_depth: usize,
     pub(super) ca: Vec<Vec<u8>>,
 }
 
@@ -261,6 +262,18 @@ impl Builder {
         self
     }
 
+    /// Levels of arrays and objects in one argument of an event or an acknowledgement, and in the payload of a CONNECT or a
+    /// CONNECT_ERROR, with bytes and without. Default 2,000, at least 1, without end `usize::MAX`; a deeper packet ends the
+    /// connection with [`CloseReason::ParseError`](crate::proto::CloseReason::ParseError). These are
+    /// errors of that call alone: to read more than 127 levels into a type (64 in a packet with bytes), and to send on bytes
+    /// below more than 64 levels. A server that sends on what its clients sent inside of an object of its own sends more
+    /// levels than it takes: allow as many more here. Ours.
+    #[must_use]
+    pub fn max_depth(mut self, levels: usize) -> Self {
+        self.config.max_depth = levels;
+        self
+    }
+
     /// One or more certificate authorities, PEM, trusted beside Mozilla's: for a server whose certificate is signed by
     /// one's own. Verification cannot be turned off; a self-signed certificate is its own authority.
     #[must_use]
@@ -285,7 +298,7 @@ impl Builder {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            path: crate::proto::limits::DEFAULT_PATH.to_owned(),
+            path: limits::DEFAULT_PATH.to_owned(),
             query: Vec::new(),
             headers: Vec::new(),
             transports: vec![TransportKind::Polling, TransportKind::Websocket],
@@ -305,6 +318,7 @@ impl Default for Config {
             queue_bytes: 4 << 20,
             event_queue: 1_024,
             max_message: 16 << 20,
+            max_depth: limits::MAX_JSON_DEPTH,
             ca: Vec::new(),
         }
     }
@@ -323,8 +337,8 @@ impl Config {
         if self.timeout.is_zero() || self.ack_timeout.is_zero() {
             return wrong("timeout, ack_timeout: must be more than 0");
         }
-        if self.event_queue == 0 || self.max_message == 0 {
-            return wrong("event_queue, max_message: must be more than 0");
+        if self.event_queue == 0 || self.max_message == 0 || self.max_depth == 0 {
+            return wrong("event_queue, max_message, max_depth: must be more than 0");
         }
         if self.retries > 0 && (self.offline.packets == 0 || self.offline.bytes == 0) {
             return wrong("retries: its queue has the bounds of offline_buffer, which is off");

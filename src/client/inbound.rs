@@ -30,7 +30,9 @@ pub(super) struct Inbound {
 
 impl Inbound {
     pub(super) fn new(core: Arc<Core>, epoch: u64) -> Self {
-        let assembler = Assembler::new(limits::MAX_ATTACHMENTS, core.config.max_message);
+        let config = &core.config;
+        let assembler =
+            Assembler::new(limits::MAX_ATTACHMENTS, config.max_message).with_max_depth(config.max_depth);
         Self { core, epoch, assembler, payload: String::new(), done: 0 }
     }
 

@@ -62,6 +62,9 @@ pub enum Error {
     /// The data is not JSON, or something follows it.
     #[error("malformed JSON")]
     BadJson,
+    /// More levels of arrays and objects than configured, by default [`MAX_JSON_DEPTH`](super::limits::MAX_JSON_DEPTH).
+    #[error("too many levels of arrays and objects")]
+    TooDeep,
     /// SIO "Packet types": each type has its own form of data.
     #[error("invalid payload for the packet type")]
     InvalidPayload,

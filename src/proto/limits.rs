@@ -40,9 +40,9 @@ pub const MAX_NAMESPACE: usize = 256;
 /// Digits of an acknowledgement id: every `u64` has at most twenty.
 pub const MAX_ACK_DIGITS: usize = 20;
 
-/// Levels of arrays and objects in one argument of a packet with attachments; more are a parse error. Without
-/// attachments there is no limit: such an argument is neither read nor copied level by level until a handler asks for a
-/// type.
+/// Default of `max_depth`: levels of arrays and objects in one argument of an event or an acknowledgement, or in the
+/// payload of a CONNECT or a CONNECT_ERROR, with attachments and without. A deeper packet is a parse error. The official
+/// implementations have no limit.
 pub const MAX_JSON_DEPTH: usize = 2_000;
 
 /// Levels that a handler reads into a type, or sends on, from an argument of a packet with attachments; for more it

@@ -54,6 +54,12 @@ pub struct Config {
     pub max_packet_size: Option<usize>,
     /// Attachments of one packet, 0 to 10. Default 10, the official parser's `maxAttachments`.
     pub max_attachments: usize,
+    /// Levels of arrays and objects in one argument of an event or an acknowledgement, and in the auth payload of a
+    /// CONNECT, with bytes and without. Default 2,000, at least 1. A deeper packet closes the connection, "parse error".
+    /// The official server has no limit. Taking a level costs no stack, but up to 150 bytes of memory for a moment in a
+    /// packet with bytes. Whatever is taken, these are errors of that call alone: to read more than 127 levels into a type
+    /// (64 in a packet with bytes), and to send on bytes below more than 64 levels.
+    pub max_depth: usize,
     /// Official `transports`. Default both.
     pub transports: Vec<TransportKind>,
     /// Official `allowUpgrades`. Default true.
@@ -162,6 +168,7 @@ impl Default for Config {
             max_http_buffer_size: limits::MAX_HTTP_BUFFER_SIZE,
             max_packet_size: None,
             max_attachments: limits::MAX_ATTACHMENTS,
+            max_depth: limits::MAX_JSON_DEPTH,
             transports: vec![TransportKind::Polling, TransportKind::Websocket],
             allow_upgrades: true,
             cors: Cors::default(),
@@ -285,6 +292,7 @@ impl Config {
             "max_packet_size must be at least max_http_buffer_size",
         )?;
         check(self.max_attachments <= limits::MAX_ATTACHMENTS, "max_attachments must be at most 10")?;
+        check(self.max_depth > 0, "max_depth must be at least 1, or no CONNECT could have a payload")?;
         check(self.max_connections > 0, "max_connections must be at least 1")?;
         check(self.max_connections_per_ip != Some(0), "max_connections_per_ip must be at least 1")?;
         check(

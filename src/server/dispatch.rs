@@ -81,7 +81,8 @@ impl Inbound {
     pub(super) fn new(core: &Core) -> Self {
         let config = &core.config;
         Self {
-            assembler: Assembler::new(config.max_attachments, config.packet_size()),
+            assembler: Assembler::new(config.max_attachments, config.packet_size())
+                .with_max_depth(config.max_depth),
             assembled: 0,
             sockets: SmallVec::new(),
             removed_from: SmallVec::new(),

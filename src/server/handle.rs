@@ -213,6 +213,7 @@ impl Builder {
         max_http_buffer_size: usize => max_http_buffer_size;
         max_packet_size: usize => Some(max_packet_size);
         max_attachments: usize => max_attachments;
+        max_depth: usize => max_depth;
         transports: impl Into<Vec<TransportKind>> => transports.into();
         allow_upgrades: bool => allow_upgrades;
         cors: Cors => cors;

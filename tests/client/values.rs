@@ -2,7 +2,11 @@
 
 use rstest::rstest;
 use serde_json::{Value, json};
-use tinysio::Bytes;
+use tinysio::{
+    Bytes, RawValue,
+    client::{CloseReason, Error},
+    proto::socket::OwnedArgs,
+};
 
 use crate::{
     fake::Fake,
@@ -16,7 +20,7 @@ fn only_tuples_spread(#[values(Way::Polling, Way::Websocket, Way::Upgrade)] way:
     let client = way.set(quick(&url_of(&server))).build().unwrap();
     let socket = client.socket("/");
     client.connect().unwrap();
-    let echoed = |args: &dyn Fn() -> Result<tinysio::proto::socket::OwnedArgs, tinysio::client::Error>| {
+    let echoed = |args: &dyn Fn() -> Result<OwnedArgs, Error>| {
         let args = args().unwrap();
         args.args().iter().map(|arg| arg.json().to_owned()).collect::<Vec<_>>()
     };
@@ -49,6 +53,67 @@ fn an_answer_spreads_only_tuples() {
     assert_eq!(fake.hears().1, "432[null]");
     fake.says(0, r#"423["again",[1],"\ud83d"]"#);
     assert_eq!(fake.hears().1, r#"433[[1],"\ud83d"]"#);
+}
+
+/// As the server does: one limit, whatever the packet is, with bytes and without; what is taken is read, or is an error of
+/// that call.
+#[rstest]
+fn deep_json_keeps_the_connection(
+    #[values(Way::Polling, Way::Websocket, Way::Upgrade)] way: Way,
+    #[values(false, true)] bytes: bool,
+    #[values(64, 65, 127, 128, 2_000)] depth: usize,
+) {
+    let server = own_server("127.0.0.1:0");
+    let client = way.set(quick(&url_of(&server))).build().unwrap();
+    let socket = client.socket("/");
+    let (said, heard) = hear("what was shouted");
+    socket.on("shouted", move |_, event| {
+        let sizes = event.args().iter().map(|arg| arg.json().len()).collect::<Vec<_>>();
+        said.send((sizes, event.arg::<Value>(0).is_ok())).unwrap();
+    });
+    client.connect().unwrap();
+    let deep = RawValue::from_string(format!("{}{}", "[".repeat(depth), "]".repeat(depth))).unwrap();
+    // Beside the bytes, so that the server can send it on.
+    let mut args = OwnedArgs::default();
+    args.push(&deep).unwrap();
+    if bytes {
+        args.push(&Bytes::from_static(b"b")).unwrap();
+    }
+    let answer = socket.emit_with_ack("echo", &args, LONG).unwrap();
+    assert_eq!(answer.args().raw(0).unwrap().json(), deep.get());
+    let readable = depth <= if bytes { 64 } else { 127 };
+    assert_eq!(answer.get::<Value>(0).is_ok(), readable);
+    socket.emit("shout", &args).unwrap();
+    let (sizes, read) = heard.next();
+    assert_eq!((sizes[0], read), (2 * depth, readable));
+    assert!(socket.emit_with_ack("echo", "still here", LONG).is_ok());
+}
+
+#[rstest]
+#[case::event(r#"42["deep",[[[["x"]]]]]"#)]
+#[case::event_with_bytes(r#"451-["deep",[[[{"_placeholder":true,"num":0}]]]]"#)]
+#[case::ack("431[[[[[]]]]]")]
+#[case::connect(r#"40/other,{"sid":"y","a":{"b":[[]]}}"#)]
+#[case::connect_error(r#"44/other,{"message":"no","data":{"b":[[]]}}"#)]
+fn deeper_json_than_max_depth_is_a_parse_error(#[case] packet: &str) {
+    let fake = Fake::start();
+    let client = quick(&fake.url).max_depth(3).reconnection(false).build().unwrap();
+    let (said, heard) = hear("the end");
+    client.socket("/").on_disconnect(move |_, reason| said.send(reason).unwrap());
+    let (said, taken) = hear("what is as deep as it may be");
+    client.socket("/").on("deep", move |_, event| said.send(event.args().len()).unwrap());
+    client.start().unwrap();
+    fake.joins(0, &json!({"sid": "x"}));
+    fake.says(0, r#"42["deep",[[[]]]]"#);
+    assert_eq!(taken.next(), 1);
+    fake.says(0, packet);
+    assert_eq!(heard.next(), CloseReason::ParseError);
+}
+
+#[test]
+fn a_depth_of_nothing_is_refused() {
+    let error = quick("http://localhost").max_depth(0).build().err().unwrap();
+    assert!(matches!(&error, Error::Invalid(text) if text.contains("max_depth")), "{error}");
 }
 
 /// As the official client: a number is a name, half an emoji may be in one, and an answer to nothing is ignored.

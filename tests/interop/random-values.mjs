@@ -36,7 +36,7 @@ function json(raw, levels = 4) {
     case 2: return raw && below(2) ? pick(RAW_NUMBERS) : JSON.stringify(pick(NUMBERS));
     case 3: case 4: return JSON.stringify(pick(STRINGS));
     case 5: return `[${Array.from({ length: below(4) }, () => json(raw, levels - 1)).join(',')}]`;
-    case 6: return below(20) ? json(raw, levels - 1) : deep(json(raw, 0), 100 + below(1900));
+    case 6: return below(20) ? json(raw, levels - 1) : deep(json(raw, 0), 100 + below(1890));
     default: {
       const keys = Array.from({ length: below(4) }, (_, at) => (raw ? pick(['a', 'a', '', '\ud83d', '7']) : pick(STRINGS) + at));
       return `{${keys.map((key) => `${JSON.stringify(key)}:${json(raw, levels - 1)}`).join(',')}}`;

@@ -22,7 +22,7 @@ const MEGABYTE: usize = 1_000_000;
 /// Generous to a slow machine in a debug build, and far from what quadratic work on a megabyte takes.
 const LINEAR: Duration = Duration::from_secs(3);
 
-/// The stack that the server gives a connection's thread. In a debug build, 256 KiB are just not enough for what
+/// The stack that the server gives a connection's thread. In a debug build, 256 KiB are not enough for what
 /// `serde_json` allows.
 fn on_a_small_stack<R: Send + 'static>(test: impl FnOnce() -> R + Send + 'static) -> R {
     thread::Builder::new().stack_size(512 * 1024).spawn(test).unwrap().join().unwrap()
@@ -48,9 +48,11 @@ fn within_linear_time<R>(work: impl FnOnce() -> R) -> R {
 #[case::zeros_of_a_count("5", "0", r#"-["a"]"#, Err(Error::BadAttachmentCount))]
 #[case::a_count_without_end("5", "9", "", Err(Error::BadAttachmentCount))]
 #[case::dashes("5", "-", "", Err(Error::BadAttachmentCount))]
-#[case::open_brackets("2", "[", "", Err(Error::BadJson))]
-#[case::open_braces(r#"2["a","#, "{", "", Err(Error::BadJson))]
-#[case::objects_without_end(r#"2["a""#, r#",{"b":[{"c":"#, "", Err(Error::BadJson))]
+#[case::open_brackets("2", "[", "", Err(Error::TooDeep))]
+#[case::open_braces(r#"2["a","#, "{", "", Err(Error::TooDeep))]
+#[case::objects_without_end(r#"2["a""#, r#",{"b":[{"c":"#, "", Err(Error::TooDeep))]
+#[case::brackets_in_a_string(r#"2["a",""#, "[", r#""]"#, Ok(1))]
+#[case::lists(r#"2["a""#, ",[]", "]", Ok(333_333))]
 #[case::a_string_without_end(r#"2["a"#, "x", "", Err(Error::BadJson))]
 #[case::backslashes(r#"2["a"#, r"\\", r#""]"#, Ok(0))]
 #[case::escapes_in_a_name(r#"2[""#, r"\u0041", r#""]"#, Ok(0))]
@@ -88,7 +90,7 @@ fn a_megabyte_of(
 #[case::one_and_spaces("[{\"_placeholder\":", " ", "true,\"num\":0}]", Ok(()))]
 #[case::one_and_a_long_number("[{\"_placeholder\":true,\"num\":", "1", "}]", Err(Error::IllegalAttachments))]
 #[case::one_and_escaped_keys("[{\"_placeholder\":true,\"num\":0", ",\"\\u0061\":1", "}]", Ok(()))]
-#[case::one_and_depth("[{\"_placeholder\":true,\"num\":0},", "[", "", Err(Error::BadJson))]
+#[case::one_and_depth("[{\"_placeholder\":true,\"num\":0},", "[", "", Err(Error::TooDeep))]
 fn a_megabyte_beside_a_placeholder(
     #[case] before: &str,
     #[case] unit: &str,
@@ -128,13 +130,17 @@ fn nested(depth: usize, object: bool, inside: &str) -> String {
 
 #[rstest]
 fn depth_of_plain_packets(
-    #[values(1, 126, 127, 128, 129, 100_000)] depth: usize,
+    #[values(1, 126, 127, 128, 129, 2_000, 2_001, 100_000)] depth: usize,
     #[values(false, true)] object: bool,
 ) {
     on_a_small_stack(move || {
         let text = format!(r#"2["a",{}]"#, nested(depth, object, "1"));
-        let packet = Packet::decode(&text, &[]).unwrap();
-        let Body::Event { args, .. } = packet.body else { panic!("no event") };
+        let packet = Packet::decode(&text, &[]);
+        if depth > limits::MAX_JSON_DEPTH {
+            assert_eq!(packet.err(), Some(Error::TooDeep));
+            return;
+        }
+        let Ok(Packet { body: Body::Event { args, .. }, .. }) = packet else { panic!("{packet:?}") };
         // It goes on as it came …
         let encoded = Outgoing::event("/", "a", None).encode(&args).unwrap();
         assert_eq!(encoded.frames().next().unwrap().text().unwrap()[1..], text);
@@ -169,7 +175,7 @@ fn depth_of_binary_packets(
         let attachments = [Bytes::from_static(&[1])];
         let packet = Packet::decode(&text, &attachments);
         if depth > limits::MAX_JSON_DEPTH {
-            assert_eq!(packet.err(), Some(Error::BadJson));
+            assert_eq!(packet.err(), Some(Error::TooDeep));
             return;
         }
         let Ok(Packet { body: Body::Event { args, .. }, .. }) = packet else { panic!("{packet:?}") };
@@ -185,15 +191,58 @@ fn depth_of_binary_packets(
     });
 }
 
+/// One limit, whatever the packet is. An event's name is no argument, and never an array.
 #[rstest]
-#[case::connect("0", true, Ok(()))]
-#[case::connect_error("4", true, Ok(()))]
-#[case::ack("31", false, Ok(()))]
-#[case::event_name("2", false, Err(Error::BadEventName))]
-fn depth_elsewhere(#[case] head: &'static str, #[case] object: bool, #[case] expected: Result<(), Error>) {
+#[case::event(r#"2["a","#, false, "]")]
+#[case::event_after_others(r#"2["a",[[]],{"k":[]},"#, true, "]")]
+#[case::event_in_a_namespace(r#"2/chat,12["a","#, false, "]")]
+#[case::ack("31[", false, "]")]
+#[case::connect("0", true, "")]
+#[case::connect_error("4", true, "")]
+fn one_depth_for_every_packet(
+    #[case] before: &'static str,
+    #[case] object: bool,
+    #[case] after: &'static str,
+    #[values(2, 3, limits::MAX_JSON_DEPTH, 100_000)] max: usize,
+    #[values(0, 1)] beyond: usize,
+) {
     on_a_small_stack(move || {
-        let text = format!("{head}{}", nested(100_000, object, "1"));
-        assert_eq!(Packet::decode(&text, &[]).map(|_| ()), expected);
+        let text = format!("{before}{}{after}", nested(max + beyond, object, r#""]]]}}}[[[{{{""#));
+        let mut assembler = Assembler::new(limits::MAX_ATTACHMENTS, usize::MAX).with_max_depth(max);
+        let expected = if beyond == 0 { Ok(()) } else { Err(Error::TooDeep) };
+        assert_eq!(assembler.text(&text).map(|packet| drop(packet.expect("no attachments"))), expected);
+    });
+}
+
+/// The header of a packet with bytes is refused when it comes, not after its attachments.
+#[rstest]
+#[case::event(r#"51-["a","#)]
+#[case::ack("61-1[")]
+fn one_depth_with_attachments(
+    #[case] before: &'static str,
+    #[values(2, limits::MAX_JSON_DEPTH, 100_000)] max: usize,
+    #[values(0, 1)] beyond: usize,
+) {
+    on_a_small_stack(move || {
+        let inside = r#"{"_placeholder":true,"num":0}"#;
+        let text = format!("{before}{}]", nested(max + beyond - 1, false, inside));
+        let mut assembler = Assembler::new(limits::MAX_ATTACHMENTS, usize::MAX).with_max_depth(max);
+        let expected = if beyond == 0 { Ok(()) } else { Err(Error::TooDeep) };
+        assert_eq!(assembler.text(&text).map(|waits| assert!(waits.is_none())), expected);
+        if beyond == 0 {
+            let complete = assembler.binary(Bytes::from_static(&[1])).unwrap().unwrap();
+            assert!(complete.packet().is_ok());
+        }
+    });
+}
+
+/// `usize::MAX` is no limit.
+#[test]
+fn without_a_limit_of_depth() {
+    on_a_small_stack(|| {
+        let text = format!(r#"2["a",{}]"#, nested(400_000, false, ""));
+        let mut assembler = Assembler::new(limits::MAX_ATTACHMENTS, usize::MAX).with_max_depth(usize::MAX);
+        assert!(within_linear_time(|| assembler.text(&text).map(drop)).is_ok());
     });
 }
 

@@ -12,10 +12,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tinysio::{
     Bytes,
+    proto::CloseReason,
     server::{EmitError, Server, StartError},
 };
 
-use crate::support::{Client, Frame, Road, addr, eventually, next, serve_root};
+use crate::support::{Client, Frame, Road, addr, eventually, next, serve, serve_root};
 
 #[derive(Debug, Serialize, Deserialize, PartialEq)]
 struct Point {
@@ -112,23 +113,100 @@ fn event_names_that_are_no_plain_text(#[values(Polling, WebSocket, Upgrade)] roa
     client.expect(r#"42["any","-1.50"]"#);
 }
 
-/// With bytes as without, deep JSON costs no connection: what a handler can do with it has a limit of its own.
+const PLACEHOLDER: &str = r#"{"_placeholder":true,"num":0}"#;
+
+/// As many lists around `inside`.
+fn lists(levels: usize, inside: &str) -> String {
+    format!("{}{inside}{}", "[".repeat(levels), "]".repeat(levels))
+}
+
+/// On the smallest stack that can be configured, what is taken is read, or the handler gets an error: of the one call, not
+/// of the connection.
 #[rstest]
-fn deep_json_with_bytes_keeps_the_connection(
+fn deep_json_keeps_the_connection(
     #[values(Polling, WebSocket, Upgrade)] road: Road,
-    #[values(65, 2_000)] depth: usize,
+    #[values(false, true)] bytes: bool,
+    #[values(64, 65, 127, 128, 2_000)] depth: usize,
 ) {
-    let server = serve_root(|ns| {
-        ns.on("deep", |_, event| {
-            let (json, read) = (event.raw(0).unwrap().json().len(), event.arg::<Value>(0).is_ok());
-            event.ack((json, read, event.args().attachments().len()))
-        });
+    let server = serve(|builder| {
+        builder.stack_size(384 << 10).namespace("/", |ns| {
+            ns.on("deep", |socket, event| {
+                let read = (event.arg::<Value>(0).is_ok(), event.parse::<(Value,)>().is_ok());
+                let sent_on = socket.emit("on", event.args()).is_ok();
+                event.ack((event.raw(0).unwrap().json().len(), read, sent_on))
+            });
+            ns.on("back", |_, event| event.ack(event.args()));
+        })
     });
     let mut client = Client::connected(addr(&server), road);
-    let inside = r#"{"_placeholder":true,"num":0}"#;
-    let deep = format!("{}{inside}{}", "[".repeat(depth - 1), "]".repeat(depth - 1));
-    client.send_burst(&[Frame::text(&format!(r#"451-1["deep",{deep}]"#)), Frame::Binary(b"x".to_vec())]);
-    client.expect(&format!("431[{},false,1]", deep.len()));
+    let deep = if bytes { lists(depth - 1, PLACEHOLDER) } else { lists(depth, "") };
+    let readable = depth <= if bytes { 64 } else { 127 };
+    let is_sent_on = readable || !bytes;
+    let (head, frames) = if bytes { ("451-", vec![Frame::Binary(b"x".to_vec())]) } else { ("42", vec![]) };
+    let say = |client: &mut Client, event: &str| {
+        let text = Frame::text(&format!("{head}{event},{deep}]"));
+        client.send_burst(&[vec![text], frames.clone()].concat());
+    };
+    say(&mut client, r#"1["deep""#);
+    if is_sent_on {
+        client.expect(&format!(r#"{head}["on",{deep}]"#));
+        if bytes {
+            client.expect_binary(b"x");
+        }
+    }
+    client.expect(&format!("431[{},[{readable},{readable}],{is_sent_on}]", deep.len()));
+    say(&mut client, r#"2["back""#);
+    if is_sent_on {
+        let head = if bytes { "461-" } else { "43" };
+        client.expect(&format!("{head}2[{deep}]"));
+        if bytes {
+            client.expect_binary(b"x");
+        }
+    }
+    client.send(r#"423["back","still here"]"#);
+    client.expect(r#"433["still here"]"#);
+}
+
+/// One limit, whatever the packet is, with bytes and without.
+#[rstest]
+#[case::event(r#"42["deep",[[["x"]]]]"#, r#"42["deep",[[[[]]]]]"#, false)]
+#[case::event_with_bytes(
+    r#"451-["deep",[[{"_placeholder":true,"num":0}]]]"#,
+    r#"451-["deep",[[[{"_placeholder":true,"num":0}]]]]"#,
+    true
+)]
+#[case::bytes_beside(
+    r#"451-["deep",{"_placeholder":true,"num":0},[[[]]]]"#,
+    r#"451-["deep",{"_placeholder":true,"num":0},[[[[]]]]]"#,
+    true
+)]
+#[case::ack("430[[[[]]]]", "430[[[[[]]]]]", false)]
+#[case::connect(r#"40/other,{"a":{"b":[]}}"#, r#"40/another,{"a":{"b":[[]]}}"#, false)]
+fn deeper_json_than_max_depth_is_a_parse_error(
+    #[case] taken: &str,
+    #[case] refused: &str,
+    #[case] bytes: bool,
+    #[values(Polling, WebSocket, Upgrade)] road: Road,
+) {
+    let (report, reports) = mpsc::channel();
+    let server = serve(|builder| {
+        builder.max_depth(3).namespace("/other", |_| {}).namespace("/another", |_| {}).namespace("/", |ns| {
+            ns.on("deep", |_, _| {});
+            ns.on("alive", |_, event| event.ack(()));
+            ns.on_disconnect(move |_, reason| report.send(reason).unwrap());
+        })
+    });
+    let mut client = Client::connected(addr(&server), road);
+    let text = |text: &str| Frame::text(text);
+    let attachments = if bytes { vec![Frame::Binary(b"x".to_vec())] } else { vec![] };
+    client.send_burst(&[vec![text(taken)], attachments, vec![text(r#"429["alive"]"#)]].concat());
+    if taken.starts_with("40") {
+        assert!(client.text("the consent").starts_with("40/other,"));
+    }
+    client.expect("439[]");
+    client.send(refused);
+    assert_eq!(next(&reports, "the end"), CloseReason::ParseError);
+    client.closed("the session");
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -354,7 +432,7 @@ fn several_handlers_of_everything_are_called_in_their_order(
     #[values(Polling, WebSocket, Upgrade)] road: Road,
 ) {
     let (report, reports) = mpsc::channel();
-    let server = crate::support::serve(|builder| {
+    let server = serve(|builder| {
         let builder = builder.event_rate(tinysio::server::Rate { per_second: 1, burst: 1 });
         builder.namespace("/", |ns| {
             for n in [1, 2] {

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::{Packet, packet::Header};
-use crate::proto::Error;
+use crate::proto::{Error, limits};
 
 /// Puts binary packets together, one session's, one direction's.
 ///
@@ -13,6 +13,7 @@ use crate::proto::Error;
 pub struct Assembler {
     max_attachments: usize,
     max_bytes: usize,
+    max_depth: usize,
     pending: Option<Pending>,
 }
 
@@ -37,18 +38,27 @@ impl Complete {
     /// The packet, decoded.
     ///
     /// # Errors
-    /// As [`Packet::decode`].
+    /// As [`Packet::decode`], but for the depth, which was checked before the attachments came.
     pub fn packet(&self) -> Result<Packet<'_>, Error> {
-        Packet::decode(&self.text, &self.attachments)
+        Header::read(&self.text, usize::MAX)?.packet(&self.attachments)
     }
 }
 
 impl Assembler {
     /// `max_attachments` a packet (the official default is [`MAX_ATTACHMENTS`](crate::proto::limits::MAX_ATTACHMENTS),
-    /// which is also the most that is taken), `max_bytes` a packet.
+    /// which is also the most that is taken), `max_bytes` a packet. The depth is at most
+    /// [`MAX_JSON_DEPTH`](crate::proto::limits::MAX_JSON_DEPTH), see [`with_max_depth`](Self::with_max_depth).
     #[must_use]
     pub fn new(max_attachments: usize, max_bytes: usize) -> Self {
-        Self { max_attachments, max_bytes, pending: None }
+        Self { max_attachments, max_bytes, max_depth: limits::MAX_JSON_DEPTH, pending: None }
+    }
+
+    /// With another limit for the levels of arrays and objects in one argument, or in the payload of a CONNECT.
+    /// `usize::MAX` is no limit.
+    #[must_use]
+    pub const fn with_max_depth(mut self, levels: usize) -> Self {
+        self.max_depth = levels;
+        self
     }
 
     /// Takes the text of an Engine.IO message. `None`: it was the header of a binary packet, which is kept.
@@ -59,7 +69,7 @@ impl Assembler {
         if self.pending.take().is_some() {
             return Err(Error::TextWhileReconstructing);
         }
-        let header = Header::read(text)?;
+        let header = Header::read(text, self.max_depth)?;
         if header.attachments == 0 {
             return header.packet(&[]).map(Some);
         }

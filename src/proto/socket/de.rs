@@ -17,6 +17,7 @@ use serde::{
 use serde_json::{Error, value::RawValue};
 
 use super::{Args, placeholder};
+use crate::proto::limits;
 
 /// Reads one value.
 pub(super) fn from_raw<'a, T: DeserializeSeed<'a>>(
@@ -28,7 +29,7 @@ pub(super) fn from_raw<'a, T: DeserializeSeed<'a>>(
     if attachments.is_empty() {
         return seed.deserialize(&mut inner);
     }
-    if placeholder::is_deep(json.get()) {
+    if placeholder::is_deeper(json.get(), limits::MAX_READ_DEPTH) {
         return Err(de::Error::custom(placeholder::TOO_DEEP));
     }
     seed.deserialize(Binary { inner: &mut inner, attachments, want: Want::Value })

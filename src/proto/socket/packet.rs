@@ -68,9 +68,10 @@ impl<'a> Packet<'a> {
     ///
     /// # Errors
     /// The rule that the text breaks; [`Error::IllegalAttachments`] when the announced count is not
-    /// `attachments.len()` or a placeholder names none of them.
+    /// `attachments.len()` or a placeholder names none of them; [`Error::TooDeep`] beyond
+    /// [`MAX_JSON_DEPTH`](limits::MAX_JSON_DEPTH) (an [`Assembler`](super::Assembler) can have another limit).
     pub fn decode(text: &'a str, attachments: &'a [Bytes]) -> Result<Self, Error> {
-        let header = Header::read(text)?;
+        let header = Header::read(text, limits::MAX_JSON_DEPTH)?;
         if header.attachments != attachments.len() {
             return Err(Error::IllegalAttachments);
         }
@@ -89,9 +90,9 @@ pub(super) struct Header<'a> {
 }
 
 impl<'a> Header<'a> {
-    /// Reads up to the JSON. Strict where the official parser is lax by accident: ids and counts are digits and
-    /// nothing else, an empty text is no packet.
-    pub(super) fn read(text: &'a str) -> Result<Self, Error> {
+    /// Reads up to the JSON, and checks the depth of the JSON. Strict where the official parser is lax by accident: ids
+    /// and counts are digits and nothing else, an empty text is no packet.
+    pub(super) fn read(text: &'a str, max_depth: usize) -> Result<Self, Error> {
         let kind = *text.as_bytes().first().ok_or(Error::UnknownType)?;
         if !(b'0'..=b'6').contains(&kind) {
             return Err(Error::UnknownType);
@@ -100,6 +101,11 @@ impl<'a> Header<'a> {
         let (attachments, rest) = if kind >= b'5' { read_attachments(rest)? } else { (0, rest) };
         let (namespace, rest) = read_namespace(rest)?;
         let (id, data) = read_id(rest)?;
+        // The array around the arguments is no level of theirs.
+        let around = usize::from(data.starts_with('['));
+        if placeholder::is_deeper(data, max_depth.saturating_add(around)) {
+            return Err(Error::TooDeep);
+        }
         Ok(Self { kind, attachments, namespace, id, data })
     }
 

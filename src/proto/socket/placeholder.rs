@@ -17,7 +17,7 @@ use crate::proto::{Error, limits};
 /// twice and a number that nobody names are allowed, as in the official parser.
 pub(super) fn check(value: &RawValue, count: usize) -> Result<(), Error> {
     let illegal = |node: &Node| node.attachment.is_some_and(|num| num >= count);
-    if find(value.get())?.iter().any(illegal) { Err(Error::IllegalAttachments) } else { Ok(()) }
+    if find(value.get()).iter().any(illegal) { Err(Error::IllegalAttachments) } else { Ok(()) }
 }
 
 /// An array, object or placeholder in a JSON text, and where it stands.
@@ -36,14 +36,14 @@ fn usual(json: &str) -> Option<usize> {
 }
 
 /// The placeholders in `json` and what they are nested in, outermost first.
-fn find(json: &str) -> Result<Nodes, Error> {
+fn find(json: &str) -> Nodes {
     if let Some(num) = usual(json) {
-        return Ok(Nodes::from_iter([Node { start: 0, end: json.len(), attachment: Some(num) }]));
+        return Nodes::from_iter([Node { start: 0, end: json.len(), attachment: Some(num) }]);
     }
     let mut scan = Scan { json, found: Nodes::new(), open: SmallVec::new() };
     // The key could be written with escapes, so only its absence along with theirs is proof.
     if !json.contains("_placeholder") && !json.contains('\\') {
-        return Ok(scan.found);
+        return scan.found;
     }
     let (mut at, mut string) = (0, 0..0);
     while let Some(byte) = json.as_bytes().get(at) {
@@ -52,7 +52,7 @@ fn find(json: &str) -> Result<Nodes, Error> {
                 string = at..string_end(json, at);
                 at = string.end - 1;
             }
-            b'[' | b'{' => scan.open(at)?,
+            b'[' | b'{' => scan.open(at),
             b':' => scan.key(&json[string.clone()], at),
             b',' => scan.value(at),
             b']' | b'}' => scan.close(at),
@@ -60,7 +60,7 @@ fn find(json: &str) -> Result<Nodes, Error> {
         }
         at += 1;
     }
-    Ok(scan.found)
+    scan.found
 }
 
 /// What is said of an argument that recursion must not follow to its end.
@@ -78,10 +78,11 @@ fn levels(nodes: &[Node]) -> usize {
     most
 }
 
-/// Whether `json` is nested deeper than [`MAX_READ_DEPTH`](limits::MAX_READ_DEPTH).
-pub(super) fn is_deep(json: &str) -> bool {
-    // Every level has two brackets.
-    if json.len() <= 2 * limits::MAX_READ_DEPTH {
+/// Whether `json` has more than `max` levels of arrays and objects. Text that is no JSON gets an answer too.
+pub(super) fn is_deeper(json: &str, max: usize) -> bool {
+    // Every level has two brackets, so most texts are too short. To count brackets, wherever they stand, is far cheaper
+    // than to follow the JSON, and says enough of a long text.
+    if json.len() / 2 <= max || json.bytes().filter(|byte| matches!(byte, b'[' | b'{')).count() <= max {
         return false;
     }
     let (mut at, mut depth) = (0, 0_usize);
@@ -92,7 +93,7 @@ pub(super) fn is_deep(json: &str) -> bool {
             b']' | b'}' => depth = depth.saturating_sub(1),
             _ => {}
         }
-        if depth > limits::MAX_READ_DEPTH {
+        if depth > max {
             return true;
         }
         at += 1;
@@ -125,14 +126,10 @@ enum Key {
 }
 
 impl Scan<'_> {
-    fn open(&mut self, start: usize) -> Result<(), Error> {
-        if self.open.len() == limits::MAX_JSON_DEPTH {
-            return Err(Error::BadJson);
-        }
+    fn open(&mut self, start: usize) {
         let node = self.found.len();
         self.open.push(Open { node, key: Key::Other, value: start, marked: false, num: None });
         self.found.push(Node { start, end: start, attachment: None });
-        Ok(())
     }
 
     /// Behind a key, at its colon.
@@ -199,7 +196,7 @@ pub(super) fn transcode<S: Serializer>(
     attachments: &[Bytes],
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
-    let nodes = find(value.get()).map_err(S::Error::custom)?;
+    let nodes = find(value.get());
     if levels(&nodes) > limits::MAX_READ_DEPTH {
         return Err(S::Error::custom(TOO_DEEP));
     }
@@ -296,7 +293,7 @@ mod tests {
     #[case::another_order(r#"{"num":3,"_placeholder":true}"#, Some(3))]
     #[case::a_space(r#"{"_placeholder":true,"num": 3}"#, Some(3))]
     fn one_object_is_one_placeholder_or_none(#[case] json: &str, #[case] attachment: Option<usize>) {
-        let found = find(json).unwrap();
+        let found = find(json);
         let nodes: Vec<_> = found.iter().map(|node| (node.start, node.end, node.attachment)).collect();
         let expected: Vec<_> = attachment.iter().map(|_| (0, json.len(), attachment)).collect();
         assert_eq!(nodes, expected);
