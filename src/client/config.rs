@@ -263,11 +263,11 @@ impl Builder {
     }
 
     /// Levels of arrays and objects in one argument of an event or an acknowledgement, and in the payload of a CONNECT or a
-    /// CONNECT_ERROR, with bytes and without. Default 2,000, at least 1, without end `usize::MAX`; a deeper packet ends the
-    /// connection with [`CloseReason::ParseError`](crate::proto::CloseReason::ParseError). These are
+    /// CONNECT_ERROR, with bytes and without. Default 4,000, which is twice the server's: a server may wrap what it has
+    /// received from another client, and sends more levels than it takes. At least 1, without end `usize::MAX`. A deeper packet
+    /// ends the connection with [`CloseReason::ParseError`](crate::proto::CloseReason::ParseError). These are
     /// errors of that call alone: to read more than 127 levels into a type (64 in a packet with bytes), and to send on bytes
-    /// below more than 64 levels. A server that sends on what its clients sent inside of an object of its own sends more
-    /// levels than it takes: allow as many more here. Ours.
+    /// below more than 64 levels. Ours.
     #[must_use]
     pub fn max_depth(mut self, levels: usize) -> Self {
         self.config.max_depth = levels;
@@ -318,7 +318,7 @@ impl Default for Config {
             queue_bytes: 4 << 20,
             event_queue: 1_024,
             max_message: 16 << 20,
-            max_depth: limits::MAX_JSON_DEPTH,
+            max_depth: 2 * limits::MAX_JSON_DEPTH,
             ca: Vec::new(),
         }
     }
