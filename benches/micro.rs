@@ -5,7 +5,7 @@
 //! exactly, `benches/instructions`.
 
 // The index is the server's own affair; here is its source, since nothing but its speed is of interest.
-#[path = "../src/server/rooms.rs"]
+#[path = "../src/server/hub/rooms.rs"]
 #[allow(dead_code, unused_imports, reason = "the server uses all of it, and its tests are run there")]
 mod rooms;
 

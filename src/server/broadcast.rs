@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use serde::Serialize;
 
-use super::{
-    acks,
+use crate::server::{
+    dispatch::acks,
     error::{AckError, EmitError},
     guard,
     hub::{Question, Selection},
@@ -36,7 +36,7 @@ pub struct Broadcast {
 }
 
 impl Broadcast {
-    pub(super) fn new(namespace: Namespace, selection: Selection) -> Self {
+    pub(crate) fn new(namespace: Namespace, selection: Selection) -> Self {
         Self { namespace, selection: Arc::new(selection), volatile: false }
     }
 

@@ -2,11 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{ConnectionStateRecovery, Cors, Rate, Request, admission::Exempt, error::StartError};
 use crate::proto::{engine::TransportKind, limits};
+use crate::server::{
+    ConnectionStateRecovery, Cors, Rate, Request, error::StartError, limits::admission::Exempt,
+};
 
 /// What [`allow_request`](Config::allow_request) calls: `Err` refuses with that message.
-pub(super) type AllowRequest = Arc<dyn Fn(&Request<'_>) -> Result<(), String> + Send + Sync>;
+pub(crate) type AllowRequest = Arc<dyn Fn(&Request<'_>) -> Result<(), String> + Send + Sync>;
 
 /// Deadlines are instants, which a longer duration could overflow.
 const DURATION_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -21,7 +23,7 @@ const STACK_MIN: usize = 384 << 10;
 const HEAD_SIZE_MAX: usize = 1 << 30;
 
 /// Whether an option can be this.
-pub(super) fn is_duration(duration: Duration) -> bool {
+pub(crate) fn is_duration(duration: Duration) -> bool {
     !duration.is_zero() && duration <= DURATION_MAX
 }
 
@@ -29,8 +31,8 @@ pub(super) fn is_duration(duration: Duration) -> bool {
 ///
 /// An option that bounds a number or a size is switched off by `usize::MAX`; a few say which bound remains.
 ///
-/// Set them through [`Builder`](super::Builder), or fill this and hand it to
-/// [`Builder::config`](super::Builder::config).
+/// Set them through [`Builder`](crate::server::Builder), or fill this and hand it to
+/// [`Builder::config`](crate::server::Builder::config).
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Config {
@@ -66,7 +68,7 @@ pub struct Config {
     pub allow_upgrades: bool,
     /// Official `cors`. Default [`Cors::SameOrigin`].
     pub cors: Cors,
-    /// Permission bits of the file of [`listen_unix`](super::Builder::listen_unix), like `0o660`: a client needs the right to
+    /// Permission bits of the file of [`listen_unix`](crate::server::Builder::listen_unix), like `0o660`: a client needs the right to
     /// write. Default `None`: what the umask leaves. They are set before anybody can connect.
     pub unix_mode: Option<u32>,
     /// Official `allowRequest`: a last word on each handshake, before a session exists. Default: all.
@@ -93,7 +95,7 @@ pub struct Config {
     pub accept_rate: Rate,
     /// Bytes that may wait for one client. Default 4 MiB, or `4 * max_http_buffer_size` if that is more; must exceed
     /// that size once. A client that lets it fill is disconnected with reason "slow consumer". A packet that is larger cannot be
-    /// sent at all: [`EmitError::TooLarge`](super::EmitError::TooLarge); one that is not, an empty outbox always takes.
+    /// sent at all: [`EmitError::TooLarge`](crate::server::EmitError::TooLarge); one that is not, an empty outbox always takes.
     pub outbox_bytes_max: Option<usize>,
     /// Bytes of memory that what waits for all clients together may take. Default 64 MiB, or `outbox_bytes_max` if that is more,
     /// which it must reach. When it is passed, the clients for which most waits are disconnected with reason "slow consumer",
@@ -122,7 +124,7 @@ pub struct Config {
     pub max_rooms: usize,
     /// Events that one client may send, and as many CONNECTs beside them. Default [`Rate::NONE`]. An acknowledgement that the
     /// server does not await counts as an event, and so does a message of a bare Engine.IO session. An event that comes faster
-    /// goes to [`on_rate_limited`](super::NamespaceBuilder::on_rate_limited) and to no other handler; a CONNECT is refused; an
+    /// goes to [`on_rate_limited`](crate::server::NamespaceBuilder::on_rate_limited) and to no other handler; a CONNECT is refused; an
     /// acknowledgement or a message is dropped. After 100 refusals without a rest in between that fills the burst up again, the
     /// client is disconnected: "rate limited". Costs a look at the clock for each packet.
     pub event_rate: Rate,
@@ -232,43 +234,43 @@ impl Config {
     }
 
     /// TCP connections at one time, given or derived.
-    pub(super) fn tcp_connections(&self) -> usize {
+    pub(crate) fn tcp_connections(&self) -> usize {
         self.max_tcp_connections.unwrap_or(self.max_connections.saturating_mul(2).saturating_add(64))
     }
 
     /// Bytes of one binary packet, given or derived.
-    pub(super) fn packet_size(&self) -> usize {
+    pub(crate) fn packet_size(&self) -> usize {
         self.max_packet_size.unwrap_or(self.max_http_buffer_size.saturating_mul(4))
     }
 
     /// Bytes that may wait for one client, given or derived.
-    pub(super) fn outbox_bytes(&self) -> usize {
+    pub(crate) fn outbox_bytes(&self) -> usize {
         self.outbox_bytes_max.unwrap_or_else(|| (4 << 20).max(self.max_http_buffer_size.saturating_mul(4)))
     }
 
     /// Bytes that may wait for all clients, given or derived.
-    pub(super) fn total_outbox_bytes(&self) -> usize {
+    pub(crate) fn total_outbox_bytes(&self) -> usize {
         self.outbox_bytes_total.unwrap_or_else(|| (64 << 20).max(self.outbox_bytes()))
     }
 
     /// Bytes that may be under way from all clients, given or derived.
-    pub(super) fn total_receive_bytes(&self) -> usize {
+    pub(crate) fn total_receive_bytes(&self) -> usize {
         self.receive_bytes_total.unwrap_or_else(|| (64 << 20).max(self.packet_size().saturating_mul(2)))
     }
 
     /// Commands that may wait for the hub.
-    pub(super) fn hub_commands(&self) -> usize {
+    pub(crate) fn hub_commands(&self) -> usize {
         self.hub_queue.min(HUB_QUEUE_MAX)
     }
 
     /// Bytes of a request head.
-    pub(super) fn head_size(&self) -> usize {
+    pub(crate) fn head_size(&self) -> usize {
         self.max_head_size.min(HEAD_SIZE_MAX)
     }
 
     /// # Errors
     /// [`StartError::Config`] with a sentence that says which option to change.
-    pub(super) fn validate(&self) -> Result<(), StartError> {
+    pub(crate) fn validate(&self) -> Result<(), StartError> {
         let check = |fine: bool, sentence: &str| {
             if fine { Ok(()) } else { Err(StartError::Config(sentence.into())) }
         };

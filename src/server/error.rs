@@ -4,8 +4,8 @@ use std::io;
 
 use serde::Serialize;
 
-use super::store::StoreError;
 use crate::proto::socket::EncodeError;
+use crate::server::recovery::store::StoreError;
 
 /// Why a server did not start.
 #[derive(Debug, thiserror::Error)]
@@ -23,7 +23,7 @@ pub enum StartError {
         source: io::Error,
     },
     /// The store cannot be opened. The store is left as it is. With
-    /// [`Builder::store_required(false)`](super::Builder::store_required) the server starts without it.
+    /// [`Builder::store_required(false)`](crate::server::Builder::store_required) the server starts without it.
     #[error("cannot open the store: {0}")]
     Store(#[from] StoreError),
     /// The system refused a thread or a descriptor.
@@ -42,10 +42,10 @@ pub enum EmitError {
     /// `outbox_bytes_total`. It has been disconnected with reason "slow consumer".
     #[error("the recipient is too slow and has been disconnected")]
     SlowConsumer,
-    /// So much waits for the recipient still that [`emit_timeout`](super::Socket::emit_timeout) gave up. Nothing was sent.
+    /// So much waits for the recipient still that [`emit_timeout`](crate::server::Socket::emit_timeout) gave up. Nothing was sent.
     #[error("the recipient has a backlog that has not become smaller in time")]
     Timeout,
-    /// The packet is larger than [`outbox_bytes_max`](super::Config::outbox_bytes_max): no client may ever have so much waiting for
+    /// The packet is larger than [`outbox_bytes_max`](crate::server::Config::outbox_bytes_max): no client may ever have so much waiting for
     /// it. Nothing was sent, to nobody, and nobody was disconnected. Send it in parts, or raise the option.
     #[error("the packet has {bytes} bytes, and outbox_bytes_max allows {max}")]
     TooLarge {
@@ -77,8 +77,8 @@ pub enum AckError {
     Disconnected,
     /// The call came from a handler of the client that must answer, or, for a broadcast, from any handler: its client may be
     /// one of the recipients. The thread that runs the handler reads the answers, so it would have waited for itself.
-    /// [`Socket::emit_with_callback`](super::Socket::emit_with_callback) does not wait, also for each of
-    /// [`Broadcast::sockets`](super::Broadcast::sockets); or another thread may wait.
+    /// [`Socket::emit_with_callback`](crate::server::Socket::emit_with_callback) does not wait, also for each of
+    /// [`Broadcast::sockets`](crate::server::Broadcast::sockets); or another thread may wait.
     #[error(
         "a handler cannot wait for acknowledgements that its own client may owe; Socket::emit_with_callback does not wait"
     )]

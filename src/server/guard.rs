@@ -10,7 +10,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{session::Session, socket::Socket};
+use crate::server::{session::Session, socket::Socket};
 use crate::{
     outcome::catch,
     sys::{
@@ -20,27 +20,27 @@ use crate::{
 };
 
 /// Which user code is called, as a number: the address of the list that holds the handlers, so that a call needs no text.
-/// [`Core::describe`](super::handle::Core::describe) finds the words.
+/// [`Core::describe`](crate::server::handle::Core::describe) finds the words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Callee(usize);
+pub(crate) struct Callee(usize);
 
 impl Callee {
-    pub(super) const ACKNOWLEDGEMENT: Self = Self(1);
-    pub(super) const ROUTE: Self = Self(2);
-    pub(super) const ALLOW_REQUEST: Self = Self(3);
-    pub(super) const EXEMPT: Self = Self(4);
-    pub(super) const DROP: Self = Self(5);
-    pub(super) const ENGINE: Self = Self(6);
-    pub(super) const KEEP_DATA: Self = Self(7);
-    pub(super) const STORE: Self = Self(8);
+    pub(crate) const ACKNOWLEDGEMENT: Self = Self(1);
+    pub(crate) const ROUTE: Self = Self(2);
+    pub(crate) const ALLOW_REQUEST: Self = Self(3);
+    pub(crate) const EXEMPT: Self = Self(4);
+    pub(crate) const DROP: Self = Self(5);
+    pub(crate) const ENGINE: Self = Self(6);
+    pub(crate) const KEEP_DATA: Self = Self(7);
+    pub(crate) const STORE: Self = Self(8);
 
     /// One of these handlers, of which there is at least one.
-    pub(super) fn of<H>(handlers: &[H]) -> Self {
+    pub(crate) fn of<H>(handlers: &[H]) -> Self {
         Self(handlers.as_ptr().addr())
     }
 
     /// What it is, if it is none of a namespace's handlers.
-    pub(super) fn name(self) -> Option<&'static str> {
+    pub(crate) fn name(self) -> Option<&'static str> {
         Some(match self {
             Self::ACKNOWLEDGEMENT => "an acknowledgement callback",
             Self::ROUTE => "a route",
@@ -57,7 +57,7 @@ impl Callee {
 
 /// What user code a worker thread runs at the moment: written by that thread, read by a stop that waits for it.
 #[derive(Debug, Default)]
-pub(super) struct Activity {
+pub(crate) struct Activity {
     /// 0: none.
     callee: AtomicUsize,
     /// The name of the session that it is called for; 0: none.
@@ -66,7 +66,7 @@ pub(super) struct Activity {
 
 impl Activity {
     /// What runs, and for which session.
-    pub(super) fn now(&self) -> Option<(Callee, Option<String>)> {
+    pub(crate) fn now(&self) -> Option<(Callee, Option<String>)> {
         let callee = self.callee.load(Relaxed);
         let session = self.session.load(Relaxed).to_le_bytes();
         let name = String::from_utf8_lossy(&session).trim_end_matches('\0').to_owned();
@@ -105,7 +105,7 @@ impl Drop for Note {
 }
 
 /// What this thread runs from now on is seen there; with `None`, nowhere.
-pub(super) fn set_activity(activity: Option<Arc<Activity>>) {
+pub(crate) fn set_activity(activity: Option<Arc<Activity>>) {
     let before = ACTIVITY.with_borrow_mut(|own| std::mem::replace(own, activity.map(ManuallyDrop::new)));
     before.map(ManuallyDrop::into_inner);
 }
@@ -120,17 +120,17 @@ thread_local! {
 }
 
 /// Whether this thread is inside a handler of the session.
-pub(super) fn is_in_handler_of(session: &Arc<Session>) -> bool {
+pub(crate) fn is_in_handler_of(session: &Arc<Session>) -> bool {
     std::ptr::eq(SESSION.get(), Arc::as_ptr(session))
 }
 
 /// Whether this thread is inside any user code that the server has called.
-pub(super) fn is_in_handler() -> bool {
+pub(crate) fn is_in_handler() -> bool {
     !SESSION.get().is_null() || APPLICATION.get()
 }
 
 /// Calls user code that belongs to no session: a route, a check of requests. `None`: it panicked.
-pub(super) fn call<T>(callee: Callee, what: fmt::Arguments<'_>, code: impl FnOnce() -> T) -> Option<T> {
+pub(crate) fn call<T>(callee: Callee, what: fmt::Arguments<'_>, code: impl FnOnce() -> T) -> Option<T> {
     let _note = Note::new(callee, None);
     let outer = APPLICATION.replace(true);
     let called = catch(code);
@@ -139,7 +139,7 @@ pub(super) fn call<T>(callee: Callee, what: fmt::Arguments<'_>, code: impl FnOnc
 }
 
 /// Calls a handler of a socket. `None`: it panicked.
-pub(super) fn call_for_socket<T>(
+pub(crate) fn call_for_socket<T>(
     socket: &Socket,
     callee: Callee,
     what: fmt::Arguments<'_>,
@@ -150,14 +150,14 @@ pub(super) fn call_for_socket<T>(
 }
 
 /// Calls a handler of a bare Engine.IO session.
-pub(super) fn call_for_session(session: &Arc<Session>, what: fmt::Arguments<'_>, code: impl FnOnce()) {
+pub(crate) fn call_for_session(session: &Arc<Session>, what: fmt::Arguments<'_>, code: impl FnOnce()) {
     if let Err(panic) = within(session, Callee::ENGINE, code) {
         log_panic(session, None, what, &panic);
     }
 }
 
 /// Drops a value of the application.
-pub(super) fn drop_value(value: impl Sized) {
+pub(crate) fn drop_value(value: impl Sized) {
     call(Callee::DROP, format_args!("the Drop of a value of the application"), || drop(value));
 }
 

@@ -11,34 +11,34 @@ use std::{
 
 use serde::Serialize;
 
-use super::{
-    acks,
-    admission::Admission,
+use crate::server::{
     broadcast::Broadcast,
-    budget::Budget,
     config::{Config, is_duration},
-    connections::Connections,
-    cors::Cors,
-    descriptors,
-    drain::DrainHandle,
-    engine::EngineHandlers,
+    dispatch::acks,
+    dispatch::retries::Retried,
     error::{EmitError, StartError},
-    front_door::{self, Listener},
     guard::{self, Callee},
+    http::cors::Cors,
     http::{Request, Response},
     hub::{self, HubHandle},
-    journal::{Durability, Journal, StoreStatus, StoreWatch},
-    lot::{self, Lot},
+    limits::admission::Admission,
+    limits::budget::Budget,
+    limits::rate::Rate,
+    limits::refusals::Refusals,
     namespace::{Namespace, NamespaceBuilder},
-    rate::Rate,
+    net::connections::Connections,
+    net::descriptors,
+    net::idle::{self, Lot},
+    net::stream::Waker,
+    net::unix_socket,
+    recovery::journal::{Durability, Journal, StoreStatus, StoreWatch},
+    recovery::store::{self, GuardedStore, Kept, Store},
     recovery::{ConnectionStateRecovery, Recovery},
-    refused::Refusals,
-    retried::Retried,
+    router::{self, Listener},
+    session::engine::EngineHandlers,
     session::{self, Registry},
-    socket_file,
     stats::{Stats, StatsWatch},
-    store::{self, GuardedStore, Kept, Store},
-    stream::Waker,
+    transport::drain::DrainHandle,
     workers::Workers,
 };
 use crate::{
@@ -59,7 +59,7 @@ type RouteHandler = Box<dyn Fn(&Request<'_>) -> Response + Send + Sync>;
 
 /// What a path is served by.
 #[derive(Debug)]
-pub(super) enum Endpoint {
+pub(crate) enum Endpoint {
     SocketIo,
     Engine(EngineHandlers),
 }
@@ -68,23 +68,23 @@ pub(super) enum Endpoint {
 const HASTE: u32 = 10;
 
 /// What every thread of a server shares.
-pub(super) struct Core {
-    pub(super) config: Config,
-    pub(super) hub: HubHandle,
-    pub(super) drain: DrainHandle,
-    pub(super) sessions: Registry,
-    pub(super) connections: Arc<Connections>,
-    pub(super) workers: Arc<Workers>,
-    pub(super) lot: Arc<Lot>,
+pub(crate) struct Core {
+    pub(crate) config: Config,
+    pub(crate) hub: HubHandle,
+    pub(crate) drain: DrainHandle,
+    pub(crate) sessions: Registry,
+    pub(crate) connections: Arc<Connections>,
+    pub(crate) workers: Arc<Workers>,
+    pub(crate) lot: Arc<Lot>,
     /// What waits for the clients.
-    pub(super) waiting: Arc<Budget>,
+    pub(crate) waiting: Arc<Budget>,
     /// What is being received from them.
-    pub(super) receiving: Arc<Budget>,
-    pub(super) admission: Arc<Admission>,
-    pub(super) refusals: Refusals,
+    pub(crate) receiving: Arc<Budget>,
+    pub(crate) admission: Arc<Admission>,
+    pub(crate) refusals: Refusals,
     /// What the clients that send again were answered.
-    pub(super) retried: Retried,
-    pub(super) store_watch: StoreWatch,
+    pub(crate) retried: Retried,
+    pub(crate) store_watch: StoreWatch,
     endpoints: Vec<(String, Endpoint)>,
     namespaces: Vec<Namespace>,
     routes: HashMap<String, RouteHandler>,
@@ -97,18 +97,18 @@ pub(super) struct Core {
 
 impl Core {
     /// An instant as microseconds of the server's life.
-    pub(super) fn micros_at(&self, instant: Instant) -> u64 {
+    pub(crate) fn micros_at(&self, instant: Instant) -> u64 {
         instant.saturating_duration_since(self.born).as_micros() as u64
     }
 
     /// How long a connection may be silent before it is parked. `None`: for ever.
-    pub(super) fn silence(&self) -> Option<Duration> {
+    pub(crate) fn silence(&self) -> Option<Duration> {
         let silence = self.config.park_after?;
         Some(if self.workers.is_crowded() { silence / HASTE } else { silence })
     }
 
     /// Too much waits for all clients together: the largest backlogs go, until it is no more than may be.
-    pub(super) fn relieve(&self) {
+    pub(crate) fn relieve(&self) {
         while let Some(largest) = self.sessions.largest_backlog() {
             // Another thread may have been faster.
             if !self.waiting.is_exceeded() {
@@ -125,29 +125,29 @@ impl Core {
         }
     }
 
-    pub(super) fn is_ending(&self) -> bool {
+    pub(crate) fn is_ending(&self) -> bool {
         self.ending.load(SeqCst)
     }
 
-    pub(super) fn is_closed(&self) -> bool {
+    pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(SeqCst)
     }
 
-    pub(super) fn endpoint(&self, index: usize) -> &Endpoint {
+    pub(crate) fn endpoint(&self, index: usize) -> &Endpoint {
         &self.endpoints[index].1
     }
 
     /// The endpoint that serves this path; a missing slash at its end is forgiven, as by the official server.
-    pub(super) fn endpoint_at(&self, path: &str) -> Option<usize> {
+    pub(crate) fn endpoint_at(&self, path: &str) -> Option<usize> {
         self.endpoints.iter().position(|(at, _)| path == at || at.strip_suffix('/') == Some(path))
     }
 
-    pub(super) fn namespace(&self, name: &str) -> Option<&Namespace> {
+    pub(crate) fn namespace(&self, name: &str) -> Option<&Namespace> {
         self.namespaces.iter().find(|namespace| namespace.name() == name)
     }
 
     /// What user code that is, and of which namespace.
-    pub(super) fn describe(&self, callee: Callee) -> String {
+    pub(crate) fn describe(&self, callee: Callee) -> String {
         if let Some(name) = callee.name() {
             return name.to_owned();
         }
@@ -158,7 +158,7 @@ impl Core {
         self.namespaces.iter().find_map(of).unwrap_or_else(|| "a handler".to_owned())
     }
 
-    pub(super) fn route(&self, path: &str) -> Option<&RouteHandler> {
+    pub(crate) fn route(&self, path: &str) -> Option<&RouteHandler> {
         self.routes.get(path)
     }
 }
@@ -343,7 +343,7 @@ impl Builder {
     pub fn listen_unix(self, path: impl AsRef<Path>) -> Result<Server, StartError> {
         let path = path.as_ref();
         self.validate()?;
-        let (listener, file) = socket_file::listen(path, self.config.unix_mode)
+        let (listener, file) = unix_socket::listen(path, self.config.unix_mode)
             .map_err(|source| StartError::Bind { address: path.display().to_string(), source })?;
         self.start(Listener::Unix { _file: file, listener })
     }
@@ -406,8 +406,8 @@ impl Builder {
             routes,
         });
         let waker = Arc::new(Waker::new()?);
-        let accept_thread = front_door::start(&core, listener, Arc::clone(&waker))?;
-        let lot_thread = lot::start(&core)?;
+        let accept_thread = router::start(&core, listener, Arc::clone(&waker))?;
+        let lot_thread = idle::start(&core)?;
         let threads =
             Threads { accept: accept_thread, hub: hub_thread, drain: drain_thread, lot: lot_thread };
         let stage = Mutex::new(Stage::Running(Some(threads)));
@@ -497,7 +497,7 @@ impl Server {
     }
 
     /// Official `io.emit`: to everybody in the namespace `/`; without that namespace, to nobody. `args` as in
-    /// [`Socket::emit`](super::Socket::emit).
+    /// [`Socket::emit`](crate::server::Socket::emit).
     ///
     /// # Errors
     /// [`EmitError`].
@@ -519,7 +519,7 @@ impl Server {
 
     /// Bytes that wait in all outboxes.
     #[cfg(all(shuttle, any(test, fuzzing)))]
-    pub(super) fn outbox_bytes(&self) -> usize {
+    pub(crate) fn outbox_bytes(&self) -> usize {
         self.0.core.waiting.used()
     }
 

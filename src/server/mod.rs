@@ -41,72 +41,48 @@
 //! # Ok::<(), tinysio::server::StartError>(())
 //! ```
 
-mod acks;
-mod admission;
-mod answer;
 mod broadcast;
-mod budget;
-mod chunks;
 mod config;
-mod connect;
-mod connections;
-mod cors;
-mod descriptors;
 mod dispatch;
-mod drain;
-mod engine;
 mod error;
-mod front_door;
 mod guard;
 mod handle;
-mod held;
 mod http;
 mod hub;
-mod journal;
-mod lot;
-mod membership;
-mod memory;
-mod meter;
+mod limits;
 #[cfg(all(shuttle, any(test, fuzzing)))]
 pub(crate) mod model;
 mod namespace;
-mod origins;
-mod outbox;
-mod polling;
-mod rate;
+mod net;
 mod recovery;
-mod refused;
-mod retried;
-mod rhythm;
-mod rooms;
+mod router;
 mod session;
 mod socket;
-mod socket_file;
 mod stats;
-mod store;
-mod stream;
-mod websocket;
+mod transport;
 mod workers;
 
 pub use broadcast::{Broadcast, Reply};
 pub use config::Config;
-pub use cors::Cors;
-pub use engine::{EngineHandlers, EngineSession, Message};
 pub use error::{AckError, ConnectError, EmitError, StartError};
 pub use handle::{Builder, Server};
+pub use http::cors::Cors;
 pub use http::{Header, Method, Request, Response, StatusCode};
-pub use journal::{Durability, StoreStatus, StoreWatch};
+pub use limits::rate::Rate;
+pub use limits::refusals::{RefusalCounts, RefusalReason};
 pub use namespace::{Namespace, NamespaceBuilder};
-pub use rate::Rate;
+pub use net::stream::Peer;
 pub use recovery::ConnectionStateRecovery;
-pub use refused::{RefusalCounts, RefusalReason};
+pub use recovery::journal::{Durability, StoreStatus, StoreWatch};
+#[cfg(feature = "store")]
+pub use recovery::store::FileStore;
+pub use recovery::store::{
+    Change, Kept, KeptAnswer, KeptPacket, KeptSession, MemoryStore, Stay, Store, StoreError,
+};
 pub use session::Handshake;
+pub use session::engine::{EngineHandlers, EngineSession, Message};
 pub use socket::{Ack, Event, Socket};
 pub use stats::{Stats, StatsWatch};
-#[cfg(feature = "store")]
-pub use store::FileStore;
-pub use store::{Change, Kept, KeptAnswer, KeptPacket, KeptSession, MemoryStore, Stay, Store, StoreError};
-pub use stream::Peer;
 
 pub use crate::{
     outcome::{HandlerResult, Outcome},

@@ -10,7 +10,7 @@ use std::{
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{
+use crate::server::{
     broadcast::Broadcast,
     error::{ConnectError, EmitError},
     guard::Callee,
@@ -26,11 +26,11 @@ use crate::{
     },
 };
 
-pub(super) type Middleware = Box<dyn Fn(&Socket) -> Result<(), ConnectError> + Send + Sync>;
-pub(super) type ConnectHandler = Box<dyn Fn(&Socket) + Send + Sync>;
-pub(super) type EventHandler = Box<dyn Fn(&Socket, Event<'_>) + Send + Sync>;
-pub(super) type AnyHandler = Box<dyn Fn(&Socket, &Event<'_>) + Send + Sync>;
-pub(super) type CloseHandler = Box<dyn Fn(&Socket, CloseReason) + Send + Sync>;
+pub(crate) type Middleware = Box<dyn Fn(&Socket) -> Result<(), ConnectError> + Send + Sync>;
+pub(crate) type ConnectHandler = Box<dyn Fn(&Socket) + Send + Sync>;
+pub(crate) type EventHandler = Box<dyn Fn(&Socket, Event<'_>) + Send + Sync>;
+pub(crate) type AnyHandler = Box<dyn Fn(&Socket, &Event<'_>) + Send + Sync>;
+pub(crate) type CloseHandler = Box<dyn Fn(&Socket, CloseReason) + Send + Sync>;
 
 /// The handlers of a namespace.
 ///
@@ -42,28 +42,28 @@ pub(super) type CloseHandler = Box<dyn Fn(&Socket, CloseReason) + Send + Sync>;
 /// As in the official API, each call adds a handler: those for the same thing are called one after the other, in the order of
 /// their registration, and a panic in one keeps none of the others from its turn.
 pub struct NamespaceBuilder {
-    pub(super) name: String,
-    pub(super) middlewares: Vec<Middleware>,
-    pub(super) connect: Vec<ConnectHandler>,
+    pub(crate) name: String,
+    pub(crate) middlewares: Vec<Middleware>,
+    pub(crate) connect: Vec<ConnectHandler>,
     /// Few, and looked up for every event: a search beats a hash.
-    pub(super) events: BTreeMap<String, Vec<EventHandler>>,
-    pub(super) any: Vec<AnyHandler>,
-    pub(super) unhandled: Vec<EventHandler>,
-    pub(super) rate_limited: Vec<EventHandler>,
-    pub(super) disconnecting: Vec<CloseHandler>,
-    pub(super) disconnect: Vec<CloseHandler>,
-    pub(super) data: Option<Codec>,
+    pub(crate) events: BTreeMap<String, Vec<EventHandler>>,
+    pub(crate) any: Vec<AnyHandler>,
+    pub(crate) unhandled: Vec<EventHandler>,
+    pub(crate) rate_limited: Vec<EventHandler>,
+    pub(crate) disconnecting: Vec<CloseHandler>,
+    pub(crate) disconnect: Vec<CloseHandler>,
+    pub(crate) data: Option<Codec>,
 }
 
 /// How a socket's data goes to the store and back.
-pub(super) struct Codec {
+pub(crate) struct Codec {
     /// `None`: it is of another type, or cannot be written.
-    pub(super) encode: fn(&(dyn Any + Send + Sync)) -> Option<Bytes>,
-    pub(super) decode: fn(&[u8]) -> Option<Arc<dyn Any + Send + Sync>>,
+    pub(crate) encode: fn(&(dyn Any + Send + Sync)) -> Option<Bytes>,
+    pub(crate) decode: fn(&[u8]) -> Option<Arc<dyn Any + Send + Sync>>,
 }
 
 impl NamespaceBuilder {
-    pub(super) fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         Self {
             name: name.to_owned(),
             middlewares: Vec::new(),
@@ -104,7 +104,7 @@ impl NamespaceBuilder {
     /// Official `socket.on(name, …)`. Several handlers of one event get it in the order of their registration; the
     /// acknowledgement is the first one's that sends or takes it, and for the others [`Event::ack`] is without effect.
     ///
-    /// The server does not start ([`StartError::Config`](super::StartError::Config)) with a handler for a name that no event of a
+    /// The server does not start ([`StartError::Config`](crate::server::StartError::Config)) with a handler for a name that no event of a
     /// client has: `connect`, `connection`, `disconnect` and `disconnecting` are [`on_connect`](Self::on_connect),
     /// [`on_disconnect`](Self::on_disconnect) and [`on_disconnecting`](Self::on_disconnecting) here, `connect_error` is an event
     /// of clients, `newListener` and `removeListener` are Node's. A client that sends such an event, which official clients
@@ -139,8 +139,8 @@ impl NamespaceBuilder {
         self
     }
 
-    /// Gets the events that came faster than [`event_rate`](super::Config::event_rate) or
-    /// [`byte_rate`](super::Config::byte_rate) allow, in place of every other handler; it may tell the client, and
+    /// Gets the events that came faster than [`event_rate`](crate::server::Config::event_rate) or
+    /// [`byte_rate`](crate::server::Config::byte_rate) allow, in place of every other handler; it may tell the client, and
     /// acknowledge. Without it they are dropped. A client that goes on is disconnected behind it.
     pub fn on_rate_limited<O: Outcome>(
         &mut self,
@@ -182,7 +182,7 @@ impl NamespaceBuilder {
 impl NamespaceBuilder {
     /// # Errors
     /// A sentence about a handler that would never be called.
-    pub(super) fn check_events(&self) -> Result<(), String> {
+    pub(crate) fn check_events(&self) -> Result<(), String> {
         for event in self.events.keys() {
             let instead = match event.as_str() {
                 "connect" | "connection" => "use on_connect",
@@ -203,7 +203,7 @@ impl NamespaceBuilder {
 
 impl NamespaceBuilder {
     /// What handler that is. `None`: none of this namespace.
-    pub(super) fn describe(&self, callee: Callee) -> Option<String> {
+    pub(crate) fn describe(&self, callee: Callee) -> Option<String> {
         let is = |other: Callee| callee == other;
         for (name, handlers) in &self.events {
             if is(Callee::of(handlers)) {
@@ -245,14 +245,14 @@ impl fmt::Debug for NamespaceBuilder {
     }
 }
 
-pub(super) struct Inner {
-    pub(super) index: usize,
-    pub(super) handlers: NamespaceBuilder,
-    pub(super) hub: HubHandle,
+pub(crate) struct Inner {
+    pub(crate) index: usize,
+    pub(crate) handlers: NamespaceBuilder,
+    pub(crate) hub: HubHandle,
     /// One counter for the acks of single emits, so that ids are unique in the namespace.
-    pub(super) ack_ids: AtomicU64,
+    pub(crate) ack_ids: AtomicU64,
     /// Sockets connected.
-    pub(super) connected: AtomicUsize,
+    pub(crate) connected: AtomicUsize,
     /// All namespaces of the server, this one among them; so weak.
     all: Arc<OnceLock<Vec<Weak<Self>>>>,
 }
@@ -260,7 +260,7 @@ pub(super) struct Inner {
 /// A namespace of a running server: the official `io.of(name)`. Cheap to clone, and every method may be called from any
 /// thread and any handler.
 #[derive(Clone)]
-pub struct Namespace(pub(super) Arc<Inner>);
+pub struct Namespace(pub(crate) Arc<Inner>);
 
 impl fmt::Debug for Namespace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -270,7 +270,7 @@ impl fmt::Debug for Namespace {
 
 impl Namespace {
     /// The namespaces of a server.
-    pub(super) fn all(namespaces: Vec<NamespaceBuilder>, hub: &HubHandle) -> Vec<Self> {
+    pub(crate) fn all(namespaces: Vec<NamespaceBuilder>, hub: &HubHandle) -> Vec<Self> {
         let all = Arc::new(OnceLock::new());
         let new = |(index, handlers)| {
             Self(Arc::new(Inner {
@@ -355,11 +355,11 @@ impl Namespace {
         self.everybody().disconnect_sockets(close);
     }
 
-    pub(super) fn next_ack_id(&self) -> u64 {
+    pub(crate) fn next_ack_id(&self) -> u64 {
         self.0.ack_ids.fetch_add(1, Relaxed)
     }
 
-    pub(super) fn broadcast(&self, selection: Selection) -> Broadcast {
+    pub(crate) fn broadcast(&self, selection: Selection) -> Broadcast {
         Broadcast::new(self.clone(), selection)
     }
 

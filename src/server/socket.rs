@@ -13,18 +13,18 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 use smallvec::smallvec;
 
-use super::{
-    acks::{self, Acks, Waiting},
+use crate::server::{
     broadcast::Broadcast,
     dispatch::Todo,
+    dispatch::acks::{self, Acks, Waiting},
     error::{AckError, EmitError},
     guard::{self, Callee},
+    hub::membership::{Identity, Membership},
     hub::{self, Command, Question, Selection},
-    membership::{Identity, Membership},
     namespace::Namespace,
-    outbox::Packets,
     recovery::Resume,
     session::{Handshake, Session},
+    transport::outbox::Packets,
 };
 use crate::{
     proto::{
@@ -45,7 +45,7 @@ use crate::{
 #[derive(Clone)]
 pub struct Socket(Arc<Inner>);
 
-pub(super) struct Inner {
+pub(crate) struct Inner {
     membership: Arc<Membership>,
     namespace: Namespace,
     auth: Option<Box<RawValue>>,
@@ -55,9 +55,9 @@ pub(super) struct Inner {
     data: Mutex<Option<Arc<dyn Any + Send + Sync>>>,
 }
 
-pub(super) type AckResult = Result<OwnedArgs, AckError>;
+pub(crate) type AckResult = Result<OwnedArgs, AckError>;
 
-pub(super) type AckCallback = Box<dyn FnOnce(&Socket, AckResult) + Send>;
+pub(crate) type AckCallback = Box<dyn FnOnce(&Socket, AckResult) + Send>;
 
 thread_local! {
     /// Where packets to a single socket are encoded.
@@ -65,10 +65,10 @@ thread_local! {
 }
 
 /// A larger scratch buffer is not kept.
-pub(super) const SCRATCH_MAX: usize = 16 << 10;
+pub(crate) const SCRATCH_MAX: usize = 16 << 10;
 
 impl Socket {
-    pub(super) fn new(
+    pub(crate) fn new(
         id: Arc<str>,
         namespace: Namespace,
         session: &Arc<Session>,
@@ -91,7 +91,7 @@ impl Socket {
         }))
     }
 
-    pub(super) fn from_inner(inner: Arc<Inner>) -> Self {
+    pub(crate) fn from_inner(inner: Arc<Inner>) -> Self {
         Self(inner)
     }
 
@@ -140,7 +140,7 @@ impl Socket {
     }
 
     /// Official `socket.recovered`: whether this client has taken up the connection that it lost, with id, rooms and data, and what
-    /// it missed follows. Always false without [`connection_state_recovery`](super::Config::connection_state_recovery).
+    /// it missed follows. Always false without [`connection_state_recovery`](crate::server::Config::connection_state_recovery).
     #[must_use]
     pub fn recovered(&self) -> bool {
         self.0.membership.recovered()
@@ -163,7 +163,7 @@ impl Socket {
     }
 
     /// As [`emit`](Self::emit), but waits first, at most for `timeout`, while more than half of
-    /// [`outbox_bytes_max`](super::Config::outbox_bytes_max) waits for this client, or so much that the packet does not fit: a producer that is faster than its client
+    /// [`outbox_bytes_max`](crate::server::Config::outbox_bytes_max) waits for this client, or so much that the packet does not fit: a producer that is faster than its client
     /// goes at the client's pace, and leaves the other half to everybody else. Inside a handler of the same client, nothing more
     /// is read from it meanwhile. `args` as in [`emit`](Self::emit).
     ///
@@ -257,7 +257,7 @@ impl Socket {
 
     /// One recipient's part of a broadcast that wants acknowledgements: `packet` carries `id`, and `callback` is
     /// called as in [`emit_with_callback`](Self::emit_with_callback), also when nothing could be sent.
-    pub(super) fn send_asking(
+    pub(crate) fn send_asking(
         &self,
         packet: &Encoded,
         id: u64,
@@ -295,7 +295,7 @@ impl Socket {
     }
 
     /// Enters the namespace, and the rooms that were joined before. From now on the hub knows its rooms.
-    pub(super) fn enter(&self, consent: Encoded, resume: Option<Box<Resume>>) {
+    pub(crate) fn enter(&self, consent: Encoded, resume: Option<Box<Resume>>) {
         // Under one lock, so that what another thread joins or leaves, as soon as it finds the socket, comes behind.
         let mut early = self.0.early_rooms.lock();
         let hub = &self.0.namespace.0.hub;
@@ -352,7 +352,7 @@ impl Socket {
     }
 
     /// Removes its client from all namespaces and closes the connection. The reasons: this socket's, and the session's.
-    pub(super) fn hang_up(&self, reason: CloseReason, of_session: CloseReason) {
+    pub(crate) fn hang_up(&self, reason: CloseReason, of_session: CloseReason) {
         self.leave_namespace(reason);
         self.session().leave_todo(Todo::HangUp(hub::unfinished(), of_session));
     }
@@ -360,7 +360,7 @@ impl Socket {
     /// Official `socket.data`: keeps `data` with the socket, in place of what was kept.
     ///
     /// A client that is recovered finds it again; after a restart of the server too, if there is a store and
-    /// [`keep_data`](super::NamespaceBuilder::keep_data) was called for `T`.
+    /// [`keep_data`](crate::server::NamespaceBuilder::keep_data) was called for `T`.
     pub fn set_data<T: Any + Send + Sync>(&self, data: T) {
         self.set_any_data(Some(Arc::new(data)));
         if !self.0.membership.is_new() {
@@ -369,7 +369,7 @@ impl Socket {
     }
 
     /// Has the store keep what is kept with the socket, if it is of the type that the namespace keeps.
-    pub(super) fn keep_data(&self) {
+    pub(crate) fn keep_data(&self) {
         let (Some(codec), Some(data)) = (&self.0.namespace.0.handlers.data, self.any_data()) else { return };
         let encoded = guard::call_for_socket(
             self,
@@ -380,12 +380,12 @@ impl Socket {
         self.0.namespace.0.hub.keep_data(self.membership(), encoded.flatten());
     }
 
-    pub(super) fn set_any_data(&self, data: Option<Arc<dyn Any + Send + Sync>>) {
+    pub(crate) fn set_any_data(&self, data: Option<Arc<dyn Any + Send + Sync>>) {
         // Dropped without the lock: `Drop` is user code.
         let _before = std::mem::replace(&mut *self.0.data.lock(), data);
     }
 
-    pub(super) fn any_data(&self) -> Option<Arc<dyn Any + Send + Sync>> {
+    pub(crate) fn any_data(&self) -> Option<Arc<dyn Any + Send + Sync>> {
         self.0.data.lock().clone()
     }
 
@@ -395,43 +395,43 @@ impl Socket {
         self.0.data.lock().clone()?.downcast().ok()
     }
 
-    pub(super) fn shared_id(&self) -> Arc<str> {
+    pub(crate) fn shared_id(&self) -> Arc<str> {
         self.0.membership.shared_id()
     }
 
-    pub(super) fn is_same(&self, other: &Self) -> bool {
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    pub(super) fn namespace_index(&self) -> usize {
+    pub(crate) fn namespace_index(&self) -> usize {
         self.0.membership.namespace_index()
     }
 
-    pub(super) fn pid(&self) -> Option<&Arc<str>> {
+    pub(crate) fn pid(&self) -> Option<&Arc<str>> {
         self.0.membership.pid()
     }
 
-    pub(super) fn rid(&self) -> Option<&Arc<str>> {
+    pub(crate) fn rid(&self) -> Option<&Arc<str>> {
         self.0.membership.rid()
     }
 
     /// What the hub keeps of it.
-    pub(super) fn membership(&self) -> Arc<Membership> {
+    pub(crate) fn membership(&self) -> Arc<Membership> {
         Arc::clone(&self.0.membership)
     }
 
-    pub(super) fn session(&self) -> &Arc<Session> {
+    pub(crate) fn session(&self) -> &Arc<Session> {
         self.0.membership.session()
     }
 
     /// The middlewares let it pass.
-    pub(super) fn set_connected(&self) {
+    pub(crate) fn set_connected(&self) {
         self.0.membership.set_connected();
         self.0.namespace.0.connected.fetch_add(1, AcqRel);
     }
 
     /// `false`: it was not connected, so there is nothing to tell anybody.
-    pub(super) fn set_disconnected(&self, reason: CloseReason) -> bool {
+    pub(crate) fn set_disconnected(&self, reason: CloseReason) -> bool {
         let was = self.0.membership.set_disconnected(reason);
         if was {
             self.0.namespace.0.connected.fetch_sub(1, AcqRel);
@@ -449,7 +449,7 @@ impl Socket {
     }
 
     /// Says good-bye to the client in this namespace. `false`: it is not there, so there is nothing to tell anybody.
-    pub(super) fn say_goodbye(&self, reason: CloseReason) -> bool {
+    pub(crate) fn say_goodbye(&self, reason: CloseReason) -> bool {
         let was = self.set_disconnected(reason);
         if was {
             self.send_disconnect();
@@ -537,7 +537,7 @@ impl Socket {
     }
 
     /// The hub's alarm rang: tells the callbacks that waited too long.
-    pub(super) fn fail_overdue_acks(&self) {
+    pub(crate) fn fail_overdue_acks(&self) {
         let (overdue, alarm) = self.0.acks.lock().overdue(Instant::now());
         self.set_ack_alarm(alarm);
         for waiting in overdue {
@@ -554,13 +554,13 @@ impl Socket {
     }
 
     /// Whether somebody waits for the answer with this id.
-    pub(super) fn awaits(&self, id: u64) -> bool {
+    pub(crate) fn awaits(&self, id: u64) -> bool {
         self.0.acks.lock().has(id)
     }
 
     /// The answer to an emit has come, or has failed to. An id that nobody waits for is ignored, as on the official
     /// server.
-    pub(super) fn settle_ack(&self, id: u64, result: impl FnOnce() -> AckResult) {
+    pub(crate) fn settle_ack(&self, id: u64, result: impl FnOnce() -> AckResult) {
         let waiting = self.0.acks.lock().remove(id);
         if let Some(waiting) = waiting {
             self.answer(waiting, result());
@@ -568,7 +568,7 @@ impl Socket {
     }
 
     /// No answer can come any more.
-    pub(super) fn fail_acks(&self) {
+    pub(crate) fn fail_acks(&self) {
         let waiting = self.0.acks.lock().take_all();
         for waiting in waiting {
             self.answer(waiting, Err(AckError::Disconnected));
@@ -620,7 +620,7 @@ pub struct Event<'a> {
 }
 
 impl<'a> Event<'a> {
-    pub(super) fn new(
+    pub(crate) fn new(
         socket: &'a Socket,
         name: &'a str,
         args: &'a Args<'a>,
@@ -630,7 +630,7 @@ impl<'a> Event<'a> {
     }
 
     /// The same event, for another handler.
-    pub(super) fn again(&self) -> Self {
+    pub(crate) fn again(&self) -> Self {
         let &Self { socket, name, args, id, attempt } = self;
         Self { socket, name, args, id, attempt }
     }
@@ -676,12 +676,12 @@ impl<'a> Event<'a> {
     }
 
     /// The id by which a client that sends its events again would know this one.
-    pub(super) fn retried_id(&self) -> Option<u64> {
+    pub(crate) fn retried_id(&self) -> Option<u64> {
         self.socket.rid().and(self.id.get())
     }
 
     /// Its acknowledgement is remembered for its client's next try.
-    pub(super) fn set_retried(&mut self, attempt: u64) {
+    pub(crate) fn set_retried(&mut self, attempt: u64) {
         self.attempt = Some(attempt);
     }
 

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Weak},
 };
 
-use super::{handle::Core, journal::StoreStatus, refused::RefusalCounts};
+use crate::server::{handle::Core, limits::refusals::RefusalCounts, recovery::journal::StoreStatus};
 
 /// A server's figures at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,14 +14,14 @@ pub struct Stats {
     /// Engine.IO sessions, the official `io.engine.clientsCount`: clients that have joined a namespace, and those that have
     /// not, or not yet.
     pub sessions: usize,
-    /// Sessions that there may be: [`Config::max_connections`](super::Config::max_connections).
+    /// Sessions that there may be: [`Config::max_connections`](crate::server::Config::max_connections).
     pub max_connections: usize,
     /// Connections, with and without a session.
     pub connections: usize,
-    /// Connections that there may be: [`Config::max_tcp_connections`](super::Config::max_tcp_connections), or what it is
+    /// Connections that there may be: [`Config::max_tcp_connections`](crate::server::Config::max_tcp_connections), or what it is
     /// computed to.
     pub max_tcp_connections: usize,
-    /// Idle connections that wait without a thread of their own ([`Config::park_after`](super::Config::park_after)).
+    /// Idle connections that wait without a thread of their own ([`Config::park_after`](crate::server::Config::park_after)).
     pub parked: usize,
     /// What was refused since the start.
     pub refused: RefusalCounts,
@@ -30,7 +30,7 @@ pub struct Stats {
 }
 
 impl Stats {
-    pub(super) fn of(core: &Core) -> Self {
+    pub(crate) fn of(core: &Core) -> Self {
         Self {
             sessions: core.sessions.len(),
             max_connections: core.config.max_connections,
@@ -54,7 +54,7 @@ impl Stats {
 pub struct StatsWatch(Weak<Core>);
 
 impl StatsWatch {
-    pub(super) fn new(core: &Arc<Core>) -> Self {
+    pub(crate) fn new(core: &Arc<Core>) -> Self {
         Self(Arc::downgrade(core))
     }
 

@@ -18,9 +18,9 @@ use std::{
     time::Duration,
 };
 
-use super::{
-    admission::Seldom,
+use crate::server::{
     guard::{self, Activity, Callee},
+    limits::admission::Seldom,
     session::Session,
 };
 use crate::sys::{
@@ -57,7 +57,7 @@ enum Work {
     Drop(Value),
 }
 
-pub(super) struct Workers {
+pub(crate) struct Workers {
     state: Mutex<State>,
     /// The threads there are, for who asks often.
     threads: AtomicUsize,
@@ -88,7 +88,7 @@ struct State {
 }
 
 impl Workers {
-    pub(super) fn new(stack_size: usize) -> Self {
+    pub(crate) fn new(stack_size: usize) -> Self {
         let (hand_over, tasks) = bounded(0);
         let state = State {
             hand_over: Some(hand_over),
@@ -115,7 +115,7 @@ impl Workers {
     ///
     /// # Errors
     /// No thread could be had; the task is dropped, and what it owned with it.
-    pub(super) fn run(self: &Arc<Self>, task: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    pub(crate) fn run(self: &Arc<Self>, task: impl FnOnce() + Send + 'static) -> io::Result<()> {
         let mut task: Task = Box::new(task);
         let activity = Arc::new(Activity::default());
         let number = {
@@ -140,12 +140,12 @@ impl Workers {
     }
 
     /// Has a thread run the handlers of a session. After [`close`](Self::close) no handler runs any more.
-    pub(super) fn queue(self: &Arc<Self>, session: Arc<Session>) {
+    pub(crate) fn queue(self: &Arc<Self>, session: Arc<Session>) {
         self.push(Work::Session(session));
     }
 
     /// Drops a value of the application on a thread that may run its `Drop`.
-    pub(super) fn queue_drop(self: &Arc<Self>, value: Value) {
+    pub(crate) fn queue_drop(self: &Arc<Self>, value: Value) {
         self.push(Work::Drop(value));
     }
 
@@ -253,17 +253,17 @@ impl Workers {
     }
 
     /// The user code that runs at the moment, and for which session.
-    pub(super) fn activities(&self) -> Vec<(Callee, Option<String>)> {
+    pub(crate) fn activities(&self) -> Vec<(Callee, Option<String>)> {
         self.state.lock().activities.values().filter_map(|activity| activity.now()).collect()
     }
 
     /// Whether there are so many threads that their memory counts.
-    pub(super) fn is_crowded(&self) -> bool {
+    pub(crate) fn is_crowded(&self) -> bool {
         self.threads.load(Relaxed) > CROWD
     }
 
     /// Waits until nothing is queued, and nothing that was is being done. `false`: something still is at the deadline.
-    pub(super) fn wait_until_idle(&self, deadline: Instant) -> bool {
+    pub(crate) fn wait_until_idle(&self, deadline: Instant) -> bool {
         let mut state = self.state.lock();
         // Without a thread for it, what is queued waits although nobody serves it.
         while state.serving > 0 || !state.queue.is_empty() {
@@ -275,7 +275,7 @@ impl Workers {
     }
 
     /// Threads at rest end, the others after their task. No new task is taken, and nothing that is still queued is done.
-    pub(super) fn close(&self) {
+    pub(crate) fn close(&self) {
         let rest = {
             let mut state = self.state.lock();
             state.hand_over = None;
@@ -285,7 +285,7 @@ impl Workers {
     }
 
     /// `false`: some are still there at the deadline.
-    pub(super) fn wait_until_none(&self, deadline: Instant) -> bool {
+    pub(crate) fn wait_until_none(&self, deadline: Instant) -> bool {
         let mut state = self.state.lock();
         while self.threads.load(Relaxed) > 0 {
             if self.fewer.wait_until(&mut state, deadline).timed_out() {
@@ -376,14 +376,14 @@ impl fmt::Debug for Workers {
 }
 
 /// Data of the application that the hub keeps for a client that may come back. A worker thread drops it.
-pub(super) struct HubData {
+pub(crate) struct HubData {
     value: Option<Value>,
     workers: Arc<Workers>,
 }
 
 impl HubData {
     /// `None`: `max` values that the hub had kept are not dropped yet, and it is given no more of them.
-    pub(super) fn new(value: Option<Value>, workers: &Arc<Workers>, max: usize) -> Option<Self> {
+    pub(crate) fn new(value: Option<Value>, workers: &Arc<Workers>, max: usize) -> Option<Self> {
         if value.is_some() && workers.drops_at_least(max) {
             return None;
         }
@@ -391,7 +391,7 @@ impl HubData {
     }
 
     /// The data. The caller is a thread that runs handlers.
-    pub(super) fn get(&self) -> Option<Value> {
+    pub(crate) fn get(&self) -> Option<Value> {
         self.value.clone()
     }
 }

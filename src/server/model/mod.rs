@@ -41,9 +41,9 @@ use std::time::Duration;
 use shuttle::scheduler::PctScheduler;
 use shuttle::{Config, FailurePersistence, MaxSteps, Runner, scheduler::RandomScheduler};
 
-use super::Server;
+use crate::server::Server;
 #[cfg(test)]
-use super::{Builder, Socket};
+use crate::server::{Builder, Socket};
 #[cfg(test)]
 use crate::sys::channel::{Receiver, bounded};
 use crate::sys::{

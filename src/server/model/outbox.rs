@@ -10,9 +10,9 @@ use super::{check, go};
 use crate::{
     proto::socket::Encoded,
     server::{
-        budget::Budget,
-        outbox::{CLOSE_FRAME, Drained, Outbox, Packets, Pushed},
-        stream::{self, Stream},
+        limits::budget::Budget,
+        net::stream::{self, Stream},
+        transport::outbox::{CLOSE_FRAME, Drained, Outbox, Packets, Pushed},
     },
     sys::{
         net::TcpStream,

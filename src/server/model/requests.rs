@@ -9,11 +9,11 @@ use crate::{
     proto::engine::{Packet, Query},
     server::{
         Config,
-        budget::{Budget, Charge},
-        connections::Connections,
         http::{Connection, NextHead, Request},
-        stream::{Peer, Stream},
-        websocket,
+        limits::budget::{Budget, Charge},
+        net::connections::Connections,
+        net::stream::{Peer, Stream},
+        transport::websocket,
     },
     sys::{net::TcpStream, sim, thread, time::Instant},
 };

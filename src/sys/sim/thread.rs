@@ -113,6 +113,12 @@ impl<T: 'static> LocalKey<std::cell::Cell<T>> {
 }
 
 impl<T: 'static> LocalKey<std::cell::RefCell<T>> {
+    pub(crate) fn with_borrow<R>(&'static self, look: impl FnOnce(&T) -> R) -> R {
+        self.with(|cell| look(&cell.borrow()))
+    }
+    pub(crate) fn replace(&'static self, value: T) -> T {
+        self.with(|cell| cell.replace(value))
+    }
     pub(crate) fn with_borrow_mut<R>(&'static self, change: impl FnOnce(&mut T) -> R) -> R {
         self.with(|cell| change(&mut cell.borrow_mut()))
     }

@@ -1,0 +1,154 @@
+//! A CONNECT's part in recovery: who the client says it was, and what it is told that it is.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use crate::server::{
+    dispatch::acks,
+    dispatch::retries::RID_MAX,
+    guard::{self, Callee},
+    hub::membership::Identity,
+    hub::{Command, Question},
+    namespace::Namespace,
+    recovery::{Claim, Resume},
+    session::{self, Parting, Session},
+    socket::Socket,
+    workers::HubData,
+};
+use crate::{
+    proto::{
+        CloseReason,
+        socket::{Arg, Offset},
+    },
+    sys::time::Instant,
+};
+
+/// The answer to a CONNECT. `pid` as the official server with connection state recovery; `offset` is ours: a client that knows
+/// it knows where it stands before the first event, and that every event without an id has an offset as its last argument.
+#[derive(Debug, Serialize)]
+pub(crate) struct Consent<'a> {
+    sid: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pid: Option<&'a str>,
+    /// Written by the hub, which therefore must find it at the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    offset: Option<String>,
+}
+
+impl<'a> Consent<'a> {
+    pub(crate) fn of(socket: &'a Socket) -> Self {
+        let pid = socket.pid().map(|pid| &**pid);
+        Self { sid: socket.id(), pid, offset: pid.map(|_| Offset::ZERO.to_string()) }
+    }
+}
+
+/// What an auth payload may say beside the application's own. Whatever is no string says nothing.
+#[derive(Default)]
+struct Claims<'a> {
+    pid: Option<&'a RawValue>,
+    offset: Option<&'a RawValue>,
+    rid: Option<&'a RawValue>,
+    /// `false`: it wants no offsets, and is not to be recovered.
+    recovery: Option<&'a RawValue>,
+}
+
+impl<'a> Claims<'a> {
+    /// Each member by itself: what is beside them, in whatever key, is the application's.
+    fn of(auth: &'a RawValue) -> Self {
+        let claim = |name| Arg::of(auth).member(name).map(|claim| claim.raw());
+        Self { pid: claim("pid"), offset: claim("offset"), rid: claim("rid"), recovery: claim("recovery") }
+    }
+}
+
+fn text(value: Option<&RawValue>) -> Option<String> {
+    serde_json::from_str(value?.get()).ok()
+}
+
+/// Makes the socket of a CONNECT: a new one, or one that takes the place of the one that its client has lost.
+pub(crate) fn begin(
+    session: &Arc<Session>,
+    namespace: &Namespace,
+    auth: Option<&RawValue>,
+) -> Result<(Socket, Option<Box<Resume>>), getrandom::Error> {
+    let recovers = namespace.0.hub.recovers();
+    let claims = auth.filter(|_| recovers).map(Claims::of).unwrap_or_default();
+    let rid = text(claims.rid).filter(|rid| (1..=RID_MAX).contains(&rid.len())).map(Arc::from);
+    let recovers = recovers && claims.recovery.map(RawValue::get) != Some("false");
+    let resume = text(claims.pid)
+        .filter(|_| recovers)
+        .and_then(|pid| claim(session, namespace, pid.into(), claims.offset));
+    let Some(resume) = resume else {
+        let pid = if recovers { Some(session::new_id()?.into()) } else { None };
+        let identity = Identity { pid, recovered: false, rid };
+        return Ok((
+            Socket::new(session::new_id()?.into(), namespace.clone(), session, auth, identity),
+            None,
+        ));
+    };
+    let identity = Identity { pid: Some(Arc::clone(&resume.pid)), recovered: true, rid };
+    let socket = Socket::new(Arc::clone(&resume.sid), namespace.clone(), session, auth, identity);
+    let kept = || {
+        let (codec, kept) = (namespace.0.handlers.data.as_ref()?, resume.kept.as_deref()?);
+        guard::call_for_socket(
+            &socket,
+            Callee::KEEP_DATA,
+            format_args!("the Deserialize of its data"),
+            || (codec.decode)(kept),
+        )?
+    };
+    socket.set_any_data(resume.data.as_ref().and_then(HubData::get).or_else(kept));
+    Ok((socket, Some(resume)))
+}
+
+/// The middlewares have refused a socket that would have taken the place of one that was lost: the next may.
+pub(crate) fn release(socket: &Socket, resume: Option<Box<Resume>>) {
+    if let Some(resume) = resume {
+        socket.namespace().0.hub.send(Command::Release(resume));
+    }
+}
+
+/// Whether the middlewares let the socket pass unasked.
+pub(crate) fn is_waved_through(socket: &Socket) -> bool {
+    let options = &socket.session().core.config.connection_state_recovery;
+    socket.recovered() && options.as_ref().is_some_and(|options| options.skip_middlewares)
+}
+
+/// Asks the hub for the place of a client that was lost. Where the old connection still hangs around, it is ended, and its
+/// disconnect handlers are waited for, as long as a closing connection is: nobody is there twice.
+fn claim(
+    session: &Arc<Session>,
+    namespace: &Namespace,
+    pid: Arc<str>,
+    offset: Option<&RawValue>,
+) -> Option<Box<Resume>> {
+    let offset: Option<Arc<str>> = match offset.map(RawValue::get) {
+        // As the official client, which leaves out what is undefined.
+        None | Some("null") => None,
+        Some(json) => Some(serde_json::from_str::<String>(json).ok()?.into()),
+    };
+    let until = acks::deadline(session.core.config.close_timeout);
+    loop {
+        let question = |reply| Question::Claim(pid.clone(), offset.clone(), reply);
+        match namespace.0.hub.ask(namespace.0.index, question)? {
+            Claim::Unknown => return None,
+            Claim::Ready(resume) => return Some(resume),
+            Claim::Busy(socket, gone) => {
+                if let Some(socket) = socket {
+                    log::debug!(
+                        "session {}: its client has come back on {}",
+                        socket.session().name(),
+                        session.name()
+                    );
+                    socket.session().end_with(CloseReason::TransportClose, Parting::Cut);
+                }
+                // Nothing is ever sent.
+                let _ = gone.recv_deadline(until);
+                if Instant::now() >= until {
+                    return None;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,523 @@
+//! From packets to handlers.
+//!
+//! ```text
+//!   engine::Packet ─► Message ─► Assembler ─► socket::Packet ─┬─ CONNECT ─► middlewares ─► on_connect
+//!                                                             ├─ EVENT ───► on_any ─► on(name) | on_unhandled
+//!                                                             ├─ ACK ─────► whoever waits
+//!                                                             └─ DISCONNECT ─► on_disconnecting ─► on_disconnect
+//! ```
+
+pub(crate) mod acks;
+pub(crate) mod connect;
+pub(crate) mod retries;
+
+use std::{cell::Cell, sync::Arc};
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde_json::{json, value::RawValue};
+use smallvec::SmallVec;
+
+use crate::server::{
+    dispatch::retries::Turn,
+    error::ConnectError,
+    guard::{self, Callee},
+    handle::{Core, Endpoint},
+    hub::membership::Membership,
+    hub::{Command, Unfinished},
+    limits::budget::Charge,
+    limits::rate::{Kind, Pace, Verdict},
+    namespace::EventHandler,
+    recovery::is_recoverable,
+    session::Session,
+    session::engine::Message,
+    socket::{Event, Socket},
+    workers::HubData,
+};
+use crate::{
+    proto::{
+        CloseReason, Error,
+        engine::{Data, Packet, TransportKind},
+        socket::{Assembler, Body, Outgoing},
+    },
+    sys::{
+        sync::atomic::Ordering::{Acquire, Relaxed, Release},
+        time::Instant,
+    },
+};
+
+/// What a session's packets build up: owned by the thread whose turn it is.
+#[derive(Debug)]
+pub(crate) struct Inbound {
+    assembler: Assembler,
+    /// Binary packets begun: tells the heartbeat one that stays incomplete from one after the other.
+    assembled: u64,
+    sockets: SmallVec<[Socket; 1]>,
+    /// The indices of namespaces that the server has removed the client from, until it joins them again.
+    removed_from: SmallVec<[usize; 2]>,
+    /// `None`: it may send as fast as it likes.
+    pace: Option<Pace>,
+    /// Bytes that no packet has been charged with yet.
+    uncharged: usize,
+    /// It has sent faster than it may for too long, and is being disconnected.
+    too_fast: bool,
+    /// Bytes of the packet whose attachments are due, and what they are charged to.
+    pending: usize,
+    charge: Charge,
+}
+
+/// What comes up beside the packets and is done in turn with them.
+#[derive(Debug)]
+pub(crate) enum Todo {
+    /// The session has ended: tell the handlers, then the hub.
+    End(CloseReason),
+    /// The server has removed a socket: tell its handlers.
+    Left(Socket, CloseReason),
+    /// The server hangs up, in good order: as `disconnect` of all sockets, then the end, for this reason. With what the hub has
+    /// not finished for the thread that wants it.
+    HangUp(Option<Unfinished>, CloseReason),
+    /// Some acknowledgement is overdue.
+    AckTimeout(Arc<Membership>),
+}
+
+impl Inbound {
+    pub(crate) fn new(core: &Core) -> Self {
+        let config = &core.config;
+        Self {
+            assembler: Assembler::new(config.max_attachments, config.packet_size())
+                .with_max_depth(config.max_depth),
+            assembled: 0,
+            sockets: SmallVec::new(),
+            removed_from: SmallVec::new(),
+            pace: Pace::new(Instant::now(), config.event_rate, config.byte_rate),
+            uncharged: 0,
+            too_fast: false,
+            pending: 0,
+            charge: Charge::new(&core.receiving),
+        }
+    }
+
+    /// Takes one packet of the session.
+    ///
+    /// # Errors
+    /// Why the session must end.
+    pub(crate) fn packet(&mut self, session: &Arc<Session>, packet: Packet<'_>) -> Result<(), CloseReason> {
+        if session.ended().is_some() || self.too_fast {
+            // What follows a close in the same payload or read is nobody's any more.
+            return Ok(());
+        }
+        session.heard_packet();
+        match packet {
+            Packet::Message(data) => self.kept_message(session, data),
+            Packet::Pong(data) => {
+                // The answer to a ping is free: a client that has a debt must not be disconnected for being alive.
+                if !(session.heard_pong() && data.is_empty()) {
+                    self.charge(session, data.len());
+                }
+                Ok(())
+            }
+            // EIO "Heartbeat": only the server asks.
+            Packet::Ping(_) => {
+                log::info!("session {}: {}", session.name(), Error::HeartbeatDirection);
+                Err(CloseReason::TransportError)
+            }
+            // A WebSocket says it with a close frame; there the official server ignores the packet.
+            Packet::Close if session.transport() == TransportKind::Polling => {
+                Err(CloseReason::TransportClose)
+            }
+            // Of no meaning from a client; the official server ignores them too.
+            Packet::Open(data) => {
+                self.charge(session, data.len());
+                Ok(())
+            }
+            Packet::Close | Packet::Upgrade | Packet::Noop => {
+                self.charge(session, 0);
+                Ok(())
+            }
+        }
+    }
+
+    /// Bytes have come that are charged with the next packet.
+    pub(crate) fn owe(&mut self, bytes: usize) {
+        if self.pace.is_some() {
+            self.uncharged += bytes;
+        }
+    }
+
+    /// A packet that is nothing but its bytes, and its type.
+    pub(crate) fn charge(&mut self, session: &Arc<Session>, bytes: usize) {
+        self.owe(bytes + 1);
+        disconnect_if_too_fast(session, self.pace(Kind::Other));
+    }
+
+    /// A message, accounted for as long as it is a part of an incomplete packet.
+    fn kept_message(&mut self, session: &Arc<Session>, data: Data<'_>) -> Result<(), CloseReason> {
+        let bytes = match &data {
+            Data::Text(text) => text.len(),
+            Data::Binary(bytes) => bytes.len(),
+        };
+        self.owe(bytes);
+        if self.assembler.is_waiting() {
+            self.keep(session, self.pending + bytes)?;
+        }
+        let done = self.message(session, data).map_err(|error| {
+            log::info!("session {}: {error}", session.name());
+            CloseReason::ParseError
+        });
+        let pending = if self.assembler.is_waiting() { self.pending.max(bytes) } else { 0 };
+        self.keep(session, pending)?;
+        done
+    }
+
+    fn keep(&mut self, session: &Arc<Session>, bytes: usize) -> Result<(), CloseReason> {
+        self.pending = bytes;
+        self.charge.hold(bytes).map_err(|_| {
+            log::info!(
+                "session {}: no room for its attachments: receive_bytes_total is used up",
+                session.name()
+            );
+            CloseReason::Overloaded
+        })
+    }
+
+    fn message(&mut self, session: &Arc<Session>, data: Data<'_>) -> Result<(), Error> {
+        match (session.core.endpoint(session.endpoint), data) {
+            (Endpoint::Engine(handlers), data) => {
+                let message = match data {
+                    Data::Text(text) => Message::Text(text),
+                    Data::Binary(bytes) => Message::Binary(bytes),
+                };
+                match self.pace(Kind::Event) {
+                    Verdict::Pass => handlers.message(session, message),
+                    verdict => disconnect_if_too_fast(session, verdict),
+                }
+                Ok(())
+            }
+            (Endpoint::SocketIo, Data::Text(text)) => self.text(session, &text),
+            (Endpoint::SocketIo, Data::Binary(bytes)) => self.binary(session, bytes),
+        }
+    }
+
+    fn text(&mut self, session: &Arc<Session>, text: &str) -> Result<(), Error> {
+        match self.assembler.text(text)? {
+            Some(packet) => self.on_packet(session, packet.namespace, packet.body),
+            // Stricter than the official server: nobody announces attachments before a namespace is joined.
+            None if self.sockets.is_empty() && self.removed_from.is_empty() => Err(Error::NotConnected),
+            None => {
+                self.assembled += 1;
+                session.assembling.store(self.assembled, Relaxed);
+                Ok(())
+            }
+        }
+    }
+
+    fn binary(&mut self, session: &Arc<Session>, bytes: Bytes) -> Result<(), Error> {
+        match self.assembler.binary(bytes)? {
+            Some(complete) => {
+                session.assembling.store(0, Relaxed);
+                let packet = complete.packet()?;
+                self.on_packet(session, packet.namespace, packet.body)
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn on_packet(&mut self, session: &Arc<Session>, namespace: &str, body: Body<'_>) -> Result<(), Error> {
+        let socket = self.sockets.iter().position(|socket| socket.namespace().name() == namespace);
+        let verdict = match body {
+            Body::Event { .. } => self.pace(Kind::Event),
+            Body::Connect(_) => self.pace(Kind::Connect),
+            Body::Ack { id, .. } => self.pace(self.kind_of_ack(socket, id)),
+            Body::Disconnect | Body::ConnectError(_) => self.pace(Kind::Other),
+        };
+        match (body, socket) {
+            (Body::Connect(_), None) if verdict != Verdict::Pass => {
+                refuse(session, namespace, &json!({ "message": "Rate limit exceeded" }));
+                disconnect_if_too_fast(session, verdict);
+                Ok(())
+            }
+            (Body::Event { name, args, id }, Some(index)) if verdict != Verdict::Pass => {
+                let socket = &self.sockets[index];
+                too_fast(socket, Event::new(socket, &name, &args, &Cell::new(id)));
+                if verdict == Verdict::Disconnect {
+                    socket.hang_up(CloseReason::RateLimited, CloseReason::RateLimited);
+                }
+                Ok(())
+            }
+            (Body::Connect(_), Some(_)) => Err(Error::AlreadyConnected),
+            (Body::Connect(auth), None) => {
+                self.connect(session, namespace, auth);
+                Ok(())
+            }
+            (Body::ConnectError(_), _) => Err(Error::WrongSide),
+            (_, None) if self.is_removed_from(session, namespace) => {
+                disconnect_if_too_fast(session, verdict);
+                Ok(())
+            }
+            (_, None) => Err(Error::NotConnected),
+            (Body::Ack { .. }, Some(_)) if verdict != Verdict::Pass => {
+                disconnect_if_too_fast(session, verdict);
+                Ok(())
+            }
+            (Body::Disconnect, Some(index)) => {
+                let socket = self.sockets.swap_remove(index);
+                if socket.set_disconnected(CloseReason::ClientNamespaceDisconnect) {
+                    leave(&socket, CloseReason::ClientNamespaceDisconnect);
+                }
+                Ok(())
+            }
+            (Body::Event { name, args, id }, Some(index)) => {
+                // The handler gets the socket itself, not a place in a list that a todo may change.
+                let socket = &self.sockets[index];
+                event(socket, Event::new(socket, &name, &args, &Cell::new(id)));
+                Ok(())
+            }
+            (Body::Ack { id, args }, Some(index)) => {
+                self.sockets[index].settle_ack(id, || Ok(args.to_owned()));
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether the server has removed the client from this namespace: what the client has sent before it knew is passed over.
+    /// The official server closes the connection.
+    fn is_removed_from(&self, session: &Session, name: &str) -> bool {
+        let namespace = session.core.namespace(name);
+        namespace.is_some_and(|namespace| self.removed_from.contains(&namespace.0.index))
+    }
+
+    /// An answer that the server asked for costs its bytes only; others are as good as events.
+    fn kind_of_ack(&self, socket: Option<usize>, id: u64) -> Kind {
+        let awaited = self.pace.is_some() && socket.is_some_and(|index| self.sockets[index].awaits(id));
+        if awaited { Kind::Other } else { Kind::Event }
+    }
+
+    /// Whether the client may send what has come.
+    fn pace(&mut self, kind: Kind) -> Verdict {
+        let bytes = std::mem::take(&mut self.uncharged);
+        let Some(pace) = &mut self.pace else { return Verdict::Pass };
+        let verdict = pace.take(Instant::now(), kind, bytes);
+        self.too_fast |= verdict == Verdict::Disconnect;
+        verdict
+    }
+
+    /// A CONNECT for a namespace that this session is not in.
+    fn connect(&mut self, session: &Arc<Session>, name: &str, auth: Option<&RawValue>) {
+        let Some(namespace) = session.core.namespace(name) else {
+            return refuse(session, name, &json!({ "message": "Invalid namespace" }));
+        };
+        let config = &session.core.config;
+        let refusal = if auth.is_some_and(|auth| auth.get().len() > config.max_auth_size) {
+            Some("Auth payload too large")
+        } else if self.sockets.len() >= config.max_namespaces {
+            Some("Too many namespaces")
+        } else {
+            None
+        };
+        if let Some(message) = refusal {
+            return refuse(session, name, &json!({ "message": message }));
+        }
+        let (socket, resume) = match connect::begin(session, namespace, auth) {
+            Ok(begun) => begun,
+            Err(error) => {
+                log::error!("no randomness for a socket id: {error}");
+                return refuse(session, name, &json!({ "message": "Internal server error" }));
+            }
+        };
+        if !connect::is_waved_through(&socket)
+            && let Err(refusal) = admit(&socket)
+        {
+            log::debug!("session {}: {name} refused: {refusal}", session.name());
+            connect::release(&socket, resume);
+            return refuse(session, name, &refusal);
+        }
+        session.settled.store(true, Release);
+        socket.set_connected();
+        self.removed_from.retain(|index| *index != namespace.0.index);
+        self.sockets.push(socket.clone());
+        // Strings always encode.
+        if let Ok(consent) = Outgoing::connect(name).encode(&connect::Consent::of(&socket)) {
+            socket.enter(consent, resume);
+        }
+        socket.keep_data();
+        let handlers = &namespace.0.handlers.connect;
+        for handler in handlers {
+            guard::call_for_socket(&socket, Callee::of(handlers), format_args!("on_connect"), || {
+                handler(&socket);
+            });
+        }
+    }
+
+    /// Does what was left at the gate.
+    pub(crate) fn work_off(&mut self, session: &Arc<Session>, todo: Todo) {
+        match todo {
+            Todo::AckTimeout(socket) => {
+                if let Some(socket) = socket.socket() {
+                    socket.fail_overdue_acks();
+                }
+            }
+            Todo::Left(socket, reason) => {
+                self.sockets.retain(|other| !other.is_same(&socket));
+                let index = socket.namespace_index();
+                if !self.removed_from.contains(&index) {
+                    self.removed_from.push(index);
+                }
+                leave(&socket, reason);
+            }
+            Todo::HangUp(unfinished, reason) => {
+                if unfinished.is_some_and(|unfinished| unfinished.is_of_another()) {
+                    session.core.hub.fence();
+                }
+                let of_sockets = match reason {
+                    CloseReason::ForcedServerClose => CloseReason::ServerNamespaceDisconnect,
+                    reason => reason,
+                };
+                for socket in std::mem::take(&mut self.sockets) {
+                    if socket.say_goodbye(of_sockets) {
+                        leave(&socket, of_sockets);
+                    }
+                }
+                session.end(reason);
+            }
+            Todo::End(reason) => {
+                for socket in std::mem::take(&mut self.sockets) {
+                    if socket.set_disconnected(reason) {
+                        leave(&socket, reason);
+                    }
+                }
+                // Where nobody was told of the beginning, nobody is told of the end.
+                if let Endpoint::Engine(handlers) = session.core.endpoint(session.endpoint)
+                    && session.settled.load(Acquire)
+                {
+                    handlers.closed(session, reason);
+                }
+                session.core.hub.send(Command::Gone(Arc::clone(session)));
+            }
+        }
+    }
+}
+
+/// Ends the session of a client that was told too often to be slower.
+fn disconnect_if_too_fast(session: &Arc<Session>, verdict: Verdict) {
+    if verdict == Verdict::Disconnect {
+        session.leave_todo(Todo::HangUp(None, CloseReason::RateLimited));
+    }
+}
+
+/// Asks the middlewares in their order.
+fn admit(socket: &Socket) -> Result<(), ConnectError> {
+    let middlewares = &socket.namespace().0.handlers.middlewares;
+    for check in middlewares {
+        guard::call_for_socket(socket, Callee::of(middlewares), format_args!("a middleware"), || {
+            check(socket)
+        })
+        .unwrap_or_else(|| Err(ConnectError::new("Internal server error")))?;
+    }
+    Ok(())
+}
+
+fn refuse(session: &Arc<Session>, namespace: &str, refusal: &impl Serialize) {
+    if let Ok(packet) = Outgoing::connect_error(namespace).encode(refusal) {
+        // A failed send means that the session has ended, and then there is nobody to refuse.
+        let _ = session.send_ordered(packet);
+    }
+}
+
+fn event(socket: &Socket, event: Event<'_>) {
+    if !socket.is_connected() {
+        return;
+    }
+    match event.retried_id() {
+        None => handle(socket, &event),
+        Some(id) => retried(socket, event, id),
+    }
+}
+
+fn handle(socket: &Socket, event: &Event<'_>) {
+    let handlers = &socket.namespace().0.handlers;
+    for any in &handlers.any {
+        let what = format_args!("on_any (event {:?})", event.name());
+        guard::call_for_socket(socket, Callee::of(&handlers.any), what, || any(socket, event));
+    }
+    call("the handler", handlers.events.get(event.name()).unwrap_or(&handlers.unhandled), socket, event);
+}
+
+/// Calls these handlers with the event, one after the other.
+fn call(what: &str, handlers: &[EventHandler], socket: &Socket, event: &Event<'_>) {
+    for handler in handlers {
+        let what = format_args!("{what} of event {:?}", event.name());
+        guard::call_for_socket(socket, Callee::of(handlers), what, || handler(socket, event.again()));
+    }
+}
+
+/// An event that its client sends again until it is acknowledged: handled once. What its handler emits and its answer reach the
+/// store together.
+fn retried(socket: &Socket, mut event: Event<'_>, id: u64) {
+    let retried = &socket.session().core.retried;
+    match retried.begin(socket, id) {
+        Turn::Handle(attempt) => {
+            let hub = &socket.namespace().0.hub;
+            event.set_retried(attempt);
+            hub.gather();
+            handle(socket, &event);
+            hub.part();
+            retried.end_gathered();
+            retried.end(socket, attempt, false);
+        }
+        Turn::Answered(answer) => {
+            // Behind what the answer stands for, which may still be on its way to the store. After the stop nobody asks.
+            socket.namespace().0.hub.fence();
+            let _ = socket.namespace().0.hub.direct(Arc::clone(socket.session()), answer, false);
+        }
+        Turn::Ignore => {}
+    }
+}
+
+/// An event beyond the rate: one handler may say so to the client.
+fn too_fast(socket: &Socket, event: Event<'_>) {
+    if socket.is_connected() {
+        call("on_rate_limited", &socket.namespace().0.handlers.rate_limited, socket, &event);
+    }
+}
+
+/// Tells the handlers, and takes the socket out of its rooms in between.
+fn leave(socket: &Socket, reason: CloseReason) {
+    let handlers = &socket.namespace().0.handlers;
+    socket.fail_acks();
+    for handler in &handlers.disconnecting {
+        guard::call_for_socket(
+            socket,
+            Callee::of(&handlers.disconnecting),
+            format_args!("on_disconnecting"),
+            || handler(socket, reason),
+        );
+    }
+    let hub = &socket.namespace().0.hub;
+    let data = (socket.pid().is_some() && is_recoverable(reason)).then(|| data_of_lost(socket)).flatten();
+    let lost = data.is_some();
+    hub.send(Command::Exit { socket: socket.membership(), lost: data });
+    for handler in &handlers.disconnect {
+        guard::call_for_socket(
+            socket,
+            Callee::of(&handlers.disconnect),
+            format_args!("on_disconnect"),
+            || handler(socket, reason),
+        );
+    }
+    if lost {
+        hub.send(Command::Left(socket.membership()));
+    }
+}
+
+/// What a client that may come back finds again. `None`: it is not waited for.
+fn data_of_lost(socket: &Socket) -> Option<HubData> {
+    let core = &socket.session().core;
+    let data = HubData::new(socket.any_data(), &core.workers, core.config.max_connections);
+    if data.is_none() {
+        log::warn!(
+            "socket {}: not kept for recovery, because the data of others is dropped too slowly",
+            socket.id()
+        );
+    }
+    data
+}

@@ -1,0 +1,135 @@
+//! A socket as the hub sees it: ids, state and session, and nothing of the application's.
+//!
+//! The hub's thread must not drop a value of the application, because `Drop` is user code: it could panic, block, or ask the
+//! hub. So the hub keeps a [`Membership`], and the [`Socket`] with its data and its callbacks belongs to the threads that
+//! run handlers. The way back is a weak reference, which only those threads follow.
+
+use std::{
+    fmt,
+    sync::{Arc, Weak},
+};
+
+use crate::server::{
+    recovery::is_recoverable,
+    session::Session,
+    socket::{self, Socket},
+};
+use crate::{
+    proto::CloseReason,
+    sys::sync::atomic::{
+        AtomicU8,
+        Ordering::{AcqRel, Acquire, Release},
+    },
+};
+
+/// What a socket is known by beside its id, when the server has connection state recovery.
+#[derive(Debug, Default)]
+pub(crate) struct Identity {
+    /// The secret by which it can be recovered.
+    pub(crate) pid: Option<Arc<str>>,
+    /// Whether it has taken the place of one that was lost.
+    pub(crate) recovered: bool,
+    /// The name of a client that sends again what was not acknowledged.
+    pub(crate) rid: Option<Arc<str>>,
+}
+
+/// Not connected yet: the middlewares are looking at it.
+const NEW: u8 = 0;
+const CONNECTED: u8 = 1;
+const DISCONNECTED: u8 = 2;
+/// Disconnected, and may come back: what is emitted to it is kept.
+const LOST: u8 = 3;
+
+pub(crate) struct Membership {
+    id: Arc<str>,
+    /// The index of its namespace.
+    namespace: usize,
+    session: Arc<Session>,
+    identity: Identity,
+    state: AtomicU8,
+    socket: Weak<socket::Inner>,
+}
+
+impl Membership {
+    pub(crate) fn new(
+        id: Arc<str>,
+        namespace: usize,
+        session: &Arc<Session>,
+        identity: Identity,
+        socket: Weak<socket::Inner>,
+    ) -> Self {
+        Self { id, namespace, session: Arc::clone(session), identity, state: AtomicU8::new(NEW), socket }
+    }
+
+    pub(crate) fn id(&self) -> &str {
+        &self.id
+    }
+
+    pub(crate) fn shared_id(&self) -> Arc<str> {
+        Arc::clone(&self.id)
+    }
+
+    pub(crate) fn namespace_index(&self) -> usize {
+        self.namespace
+    }
+
+    pub(crate) fn session(&self) -> &Arc<Session> {
+        &self.session
+    }
+
+    /// The slot of its session.
+    pub(crate) fn slot(&self) -> u32 {
+        self.session.slot
+    }
+
+    pub(crate) fn pid(&self) -> Option<&Arc<str>> {
+        self.identity.pid.as_ref()
+    }
+
+    pub(crate) fn rid(&self) -> Option<&Arc<str>> {
+        self.identity.rid.as_ref()
+    }
+
+    pub(crate) fn recovered(&self) -> bool {
+        self.identity.recovered
+    }
+
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        std::ptr::eq(self, other)
+    }
+
+    /// The socket. `None`: it was dropped. Not for the hub's thread, which must not be the last to hold it.
+    pub(crate) fn socket(&self) -> Option<Socket> {
+        self.socket.upgrade().map(Socket::from_inner)
+    }
+
+    pub(crate) fn is_new(&self) -> bool {
+        self.state.load(Acquire) == NEW
+    }
+
+    pub(crate) fn is_connected(&self) -> bool {
+        self.state.load(Acquire) == CONNECTED
+    }
+
+    /// Whether what is emitted to it goes to it, or is kept for it.
+    pub(crate) fn is_connected_or_lost(&self) -> bool {
+        matches!(self.state.load(Acquire), CONNECTED | LOST)
+    }
+
+    pub(crate) fn set_connected(&self) {
+        self.state.store(CONNECTED, Release);
+    }
+
+    /// `false`: it was not connected, so there is nothing to tell anybody.
+    pub(crate) fn set_disconnected(&self, reason: CloseReason) -> bool {
+        let lost = self.identity.pid.is_some() && is_recoverable(reason);
+        let then = if lost { LOST } else { DISCONNECTED };
+        self.state.compare_exchange(CONNECTED, then, AcqRel, Acquire).is_ok()
+    }
+}
+
+impl fmt::Debug for Membership {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Membership").field("id", &self.id).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,232 @@
+//! Who may come in: how much of the server one address may have, and how fast sessions may be opened.
+//!
+//! ```text
+//!   accept ────► max_tcp_connections, streams of this address ─ no: 503, closed, no thread
+//!   handshake ─► max_connections, sessions of this address, accept_rate ─ no: 503 with Retry-After
+//! ```
+//! A client that is in already pays nothing for it: its further requests ask for no session.
+
+use std::{collections::HashMap, fmt, net::IpAddr, sync::Arc, time::Duration};
+
+use crate::server::{
+    config::Config,
+    guard::{self, Callee},
+    limits::rate::Bucket,
+    net::stream::Peer,
+};
+use crate::sys::{sync::Mutex, time::Instant};
+
+/// Says whether the limit of an address is not for this one.
+pub(crate) type Exempt = Arc<dyn Fn(IpAddr) -> bool + Send + Sync>;
+
+/// TCP connections that an address may have beside two for each of its sessions: requests that open none.
+const SPARE_STREAMS: usize = 8;
+
+/// How long a complaint that may come a million times is not repeated.
+const SILENCE: Duration = Duration::from_secs(60);
+
+/// A complaint for the log that is worth its line once, and again when it has not been heard for a while.
+#[derive(Debug, Default)]
+pub(crate) struct Seldom(Option<Instant>);
+
+impl Seldom {
+    /// Whether to say it.
+    pub(crate) fn now(&mut self) -> bool {
+        let now = Instant::now();
+        let last = self.0.replace(now);
+        last.is_none_or(|last| now.saturating_duration_since(last) >= SILENCE)
+    }
+}
+
+/// Whom the limit counts as one: an IPv4 address, or the half of an IPv6 address that a network is given, because whoever has
+/// one of those has them all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Address {
+    V4(u32),
+    V6(u64),
+}
+
+impl Address {
+    pub(crate) fn of(ip: IpAddr) -> Self {
+        match ip.to_canonical() {
+            IpAddr::V4(ip) => Self::V4(ip.to_bits()),
+            IpAddr::V6(ip) => Self::V6((ip.to_bits() >> 64) as u64),
+        }
+    }
+}
+
+/// What an address has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Stream,
+    Session,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    streams: usize,
+    sessions: usize,
+}
+
+impl Counts {
+    fn of(&mut self, kind: Kind) -> &mut usize {
+        match kind {
+            Kind::Stream => &mut self.streams,
+            Kind::Session => &mut self.sessions,
+        }
+    }
+}
+
+/// An address' part of the server, given back on drop.
+#[derive(Debug)]
+pub(crate) struct Share {
+    admission: Arc<Admission>,
+    address: Address,
+    kind: Kind,
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let mut addresses = self.admission.addresses.lock();
+        let Some(counts) = addresses.get_mut(&self.address) else { return };
+        *counts.of(self.kind) -= 1;
+        if counts.streams == 0 && counts.sessions == 0 {
+            addresses.remove(&self.address);
+        }
+    }
+}
+
+/// The address has as much as it may have.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct TooMany;
+
+pub(crate) struct Admission {
+    per_address: Option<usize>,
+    exempt: Option<Exempt>,
+    /// Those that have something; no more of them than connections and sessions.
+    addresses: Mutex<HashMap<Address, Counts>>,
+    door: Mutex<Bucket>,
+}
+
+impl Admission {
+    pub(crate) fn new(config: &Config) -> Self {
+        let bucket = Bucket::new(Instant::now(), config.accept_rate);
+        Self {
+            per_address: config.max_connections_per_ip,
+            exempt: config.exempt_from_ip_limit.clone(),
+            addresses: Mutex::default(),
+            door: Mutex::new(bucket),
+        }
+    }
+
+    /// A connection comes in. The application is not asked: see [`is_exempt`](Self::is_exempt).
+    pub(crate) fn stream(self: &Arc<Self>, peer: Peer) -> Result<Option<Share>, TooMany> {
+        self.share(peer, Kind::Stream)
+    }
+
+    /// A session is to be opened. Asks the application whether the address is exempt, if it has as many as it may have.
+    pub(crate) fn session(self: &Arc<Self>, peer: Peer) -> Result<Option<Share>, TooMany> {
+        self.share(peer, Kind::Session)
+            .or_else(|refused| if self.is_exempt(peer) { Ok(None) } else { Err(refused) })
+    }
+
+    /// Whether the application may let in more than the limit. It is asked on a worker thread, because it may block.
+    pub(crate) fn has_exemptions(&self) -> bool {
+        self.exempt.is_some()
+    }
+
+    /// Whether the application says that the limit is not for this address. User code.
+    pub(crate) fn is_exempt(&self, peer: Peer) -> bool {
+        let (Some(exempt), Peer::Tcp(peer)) = (&self.exempt, peer) else { return false };
+        guard::call(Callee::EXEMPT, format_args!("exempt_from_ip_limit"), || exempt(peer.ip()))
+            .unwrap_or(false)
+    }
+
+    /// `None`: nobody counts.
+    fn share(self: &Arc<Self>, peer: Peer, kind: Kind) -> Result<Option<Share>, TooMany> {
+        let (Some(sessions), Peer::Tcp(peer)) = (self.per_address, peer) else { return Ok(None) };
+        let max = match kind {
+            Kind::Session => sessions,
+            Kind::Stream => sessions.saturating_mul(2).saturating_add(SPARE_STREAMS),
+        };
+        let address = Address::of(peer.ip());
+        let mut addresses = self.addresses.lock();
+        let counts = addresses.entry(address).or_default();
+        if *counts.of(kind) >= max {
+            return Err(TooMany);
+        }
+        *counts.of(kind) += 1;
+        Ok(Some(Share { admission: Arc::clone(self), address, kind }))
+    }
+
+    /// A session is to be opened now. `Err`: too soon after the others; so many seconds later there is a chance.
+    pub(crate) fn take_turn(&self) -> Result<(), u64> {
+        self.door.lock().take(Instant::now(), 1).map_err(|wait| wait.as_secs() + 1)
+    }
+}
+
+impl fmt::Debug for Admission {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Admission").field("per_address", &self.per_address).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    fn admission(set_up: impl FnOnce(&mut Config)) -> Arc<Admission> {
+        let mut config = Config { max_connections_per_ip: Some(1), ..Config::default() };
+        set_up(&mut config);
+        Arc::new(Admission::new(&config))
+    }
+
+    fn peer(ip: &str) -> Peer {
+        Peer::Tcp((ip.parse::<IpAddr>().expect("an address"), 1).into())
+    }
+
+    #[rstest]
+    #[case::the_same("203.0.113.7", "203.0.113.7", false)]
+    #[case::a_neighbour("203.0.113.7", "203.0.113.8", true)]
+    #[case::in_ipv6_clothes("203.0.113.7", "::ffff:203.0.113.7", false)]
+    #[case::the_same_network("2001:db8:0:1::1", "2001:db8:0:1:ffff::2", false)]
+    #[case::another_network("2001:db8:0:1::1", "2001:db8:0:2::1", true)]
+    #[case::two_families("::1", "127.0.0.1", true)]
+    fn whom_the_limit_counts_as_one(#[case] first: &str, #[case] second: &str, #[case] apart: bool) {
+        let admission = admission(|_| {});
+        let kept = admission.session(peer(first));
+        assert!(kept.is_ok());
+        assert_eq!(admission.session(peer(second)).is_ok(), apart);
+        drop(kept);
+        assert!(admission.session(peer(second)).is_ok());
+        assert!(admission.addresses.lock().is_empty(), "an address that has nothing is remembered");
+    }
+
+    #[test]
+    fn sessions_and_connections_are_counted_apart() {
+        let admission = admission(|_| {});
+        let ip = peer("203.0.113.7");
+        let streams: Vec<_> = (0..2 + SPARE_STREAMS).map(|_| admission.stream(ip)).collect();
+        assert!(streams.iter().all(Result::is_ok));
+        assert!(admission.stream(ip).is_err() && admission.session(ip).is_ok());
+    }
+
+    #[test]
+    fn some_are_let_in_beyond_the_limit() {
+        let admission = admission(|config| {
+            config.exempt_from_ip_limit = Some(Arc::new(|ip: IpAddr| ip.is_loopback()));
+        });
+        for exempt in [Peer::Unix, peer("127.0.0.1"), peer("::1")] {
+            let kept: Vec<_> = (0..3).map(|_| admission.session(exempt)).collect();
+            assert!(kept.iter().all(Result::is_ok));
+        }
+    }
+
+    #[test]
+    fn a_complaint_is_heard_once() {
+        let mut complaint = Seldom::default();
+        assert_eq!([complaint.now(), complaint.now(), complaint.now()], [true, false, false]);
+    }
+}

@@ -1,0 +1,125 @@
+//! The memory promise: what a server can use at most, from its configuration. `docs/MEMORY.md` explains each line.
+
+use crate::server::{
+    config::Config, http, hub, hub::held, limits::budget, recovery, recovery::journal, socket,
+    transport::outbox, transport::websocket,
+};
+
+/// The program itself, the stacks of the threads that every server has, and tables that are empty.
+const BASE: usize = 16 << 20;
+
+/// What the library touches of a connection's stack. Handlers that go deeper touch more, up to `stack_size`.
+const STACK: usize = 64 << 10;
+
+/// A connection's own structures: codec, meter, permit, its place in the lot, and what the allocator adds.
+const CONNECTION: usize = 8 << 10;
+
+/// A session's own structures: outbox, gate, seat, deadlines in the hub, the ranges of its handshake's headers.
+const SESSION: usize = 12 << 10;
+
+/// A socket's own structures: its entries in the namespace, and in the list of its session.
+const SOCKET: usize = 2 << 10;
+
+/// An acknowledgement that is awaited, with a callback that keeps little.
+const ACK: usize = 192;
+
+impl Config {
+    /// Bytes of memory that a server with this configuration, and with so many namespaces, can use at most: the promise of
+    /// `docs/MEMORY.md`, which `cargo run --release --example soak` puts to the test.
+    ///
+    /// Not in it, because they are the application's or the kernel's: what handlers allocate, and the stack that they use beyond
+    /// 64 KiB; a packet for as long as the call that emits it has not returned; the kernel's socket buffers.
+    #[must_use]
+    pub fn memory_bound(&self, namespaces: usize) -> usize {
+        let terms = [
+            BASE,
+            self.tcp_connections().saturating_mul(self.bytes_of_a_connection()),
+            self.max_connections.saturating_mul(self.bytes_of_a_session(namespaces)),
+            self.total_outbox_bytes(),
+            // A buffer that grows has the old and the new one for a moment.
+            self.total_receive_bytes().saturating_mul(2),
+            self.room_bytes_total,
+            hub::INFLIGHT_MAX,
+            (self.hub_commands() + hub::BATCH_MAX).saturating_mul(hub::INFLIGHT_MIN),
+            self.bytes_of_recovery(namespaces),
+        ];
+        terms.into_iter().fold(0, usize::saturating_add)
+    }
+
+    /// The log, the records of who is away, and the answers; the log once more for a store that works again; for each socket where it was; what is on its way to the store; what
+    /// handlers' threads gather.
+    fn bytes_of_recovery(&self, namespaces: usize) -> usize {
+        let Some(options) = &self.connection_state_recovery else { return 0 };
+        let sockets = self.max_connections.saturating_mul(namespaces.clamp(1, self.max_namespaces));
+        options
+            .max_bytes
+            .saturating_mul(4)
+            .saturating_add(sockets.saturating_mul(recovery::MEMBER_BYTES))
+            .saturating_add(self.room_bytes_total)
+            .saturating_add(journal::BYTES_MAX)
+            .saturating_add(hub::TOGETHER_TOTAL)
+            // A worker thread for each value that is being dropped.
+            .saturating_add(self.max_connections.saturating_mul(STACK))
+            // One more replay may be in the batch that has reached its end.
+            .saturating_add(hub::REPLAY_MAX + self.outbox_bytes() / 2)
+            // The same for what waits for the store, under way and gathered.
+            .saturating_add((2 * held::HELD_MAX).saturating_add(self.outbox_bytes()))
+    }
+
+    fn bytes_of_a_connection(&self) -> usize {
+        let head = self.head_size().saturating_add(http::READ_CHUNK).saturating_mul(2);
+        let answer = 2 * outbox::DELIVERY_MIN;
+        let receiving = websocket::READ_MAX + 2 * budget::ALLOWANCE;
+        head.saturating_add(STACK + CONNECTION + socket::SCRATCH_MAX + answer + receiving)
+    }
+
+    fn bytes_of_a_session(&self, namespaces: usize) -> usize {
+        let socket = SOCKET
+            .saturating_add(self.max_auth_size)
+            .saturating_add(ACK.saturating_mul(self.max_pending_acks));
+        let sockets = namespaces.clamp(1, self.max_namespaces).saturating_mul(socket);
+        // Attachments that are due have an allowance of their own; and a worker thread may run handlers that were queued.
+        (STACK + SESSION + self.head_size() + budget::ALLOWANCE).saturating_add(sockets)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case::of_the_defaults(|_: &mut Config| {}, 1_088)]
+    #[case::of_a_small_box(small, 64)]
+    fn the_promise_is_worth_something(#[case] set_up: impl FnOnce(&mut Config), #[case] mebibytes: usize) {
+        let mut config = Config::default();
+        set_up(&mut config);
+        let bound = config.memory_bound(1) >> 20;
+        assert!((mebibytes / 2..=mebibytes).contains(&bound), "{bound} MiB");
+    }
+
+    /// As `docs/MEMORY.md` has it.
+    fn small(config: &mut Config) {
+        config.max_connections = 32;
+        config.max_tcp_connections = Some(72);
+        config.outbox_bytes_max = Some(2 << 20);
+        config.outbox_bytes_total = Some(4 << 20);
+        config.max_packet_size = Some(1 << 20);
+        config.receive_bytes_total = Some(2 << 20);
+        config.room_bytes_total = 1 << 20;
+        config.max_pending_acks = 16;
+        config.hub_queue = 64;
+    }
+
+    #[test]
+    fn no_configuration_is_too_large_for_it() {
+        let config = Config {
+            max_connections: usize::MAX / 4,
+            max_pending_acks: usize::MAX,
+            hub_queue: usize::MAX,
+            ..Config::default()
+        };
+        assert_eq!(config.memory_bound(usize::MAX), usize::MAX);
+    }
+}

@@ -1,0 +1,7 @@
+//! What a server takes, and what it refuses.
+
+pub(crate) mod admission;
+pub(crate) mod budget;
+pub(crate) mod memory;
+pub(crate) mod rate;
+pub(crate) mod refusals;

@@ -1,0 +1,8 @@
+//! Sockets, descriptors, and waiting for them.
+
+pub(crate) mod adaptive_wait;
+pub(crate) mod connections;
+pub(crate) mod descriptors;
+pub(crate) mod idle;
+pub(crate) mod stream;
+pub(crate) mod unix_socket;

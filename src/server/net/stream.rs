@@ -1,0 +1,285 @@
+//! One accepted connection, TCP or Unix-domain: read by its own thread, written to by whoever emits.
+
+use std::{
+    fmt,
+    io::{self, Read},
+    net::{Shutdown, SocketAddr},
+    sync::atomic::Ordering::Relaxed,
+    time::Duration,
+};
+
+use crate::sys::{
+    fd::{AsFd, BorrowedFd, OwnedFd},
+    net::{TcpStream, UnixStream},
+    os::{
+        Errno, EventfdFlags, PollFd, PollFlags, RecvFlags, SendFlags, Timespec, eventfd, poll, read, recv,
+        send, spare_capacity, write,
+    },
+    time::Instant,
+};
+use crate::wide::AtomicU64;
+
+/// Who is at the other end of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Peer {
+    /// A TCP address.
+    Tcp(SocketAddr),
+    /// A Unix-domain socket; its clients have no address.
+    Unix,
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix => f.write_str("unix"),
+        }
+    }
+}
+
+/// The two kinds of stream behind one set of verbs. Shared: every method takes `&self`.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    socket: Socket,
+    /// The read timeout in microseconds, 0 for none. Changed by the thread that reads.
+    read_timeout: AtomicU64,
+}
+
+#[derive(Debug)]
+enum Socket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match &self.socket {
+            Socket::Tcp(stream) => stream.as_fd(),
+            Socket::Unix(stream) => stream.as_fd(),
+        }
+    }
+}
+
+impl Stream {
+    pub(crate) fn tcp(stream: TcpStream) -> Self {
+        Self { socket: Socket::Tcp(stream), read_timeout: AtomicU64::new(0) }
+    }
+
+    pub(crate) fn unix(stream: UnixStream) -> Self {
+        Self { socket: Socket::Unix(stream), read_timeout: AtomicU64::new(0) }
+    }
+
+    /// Blocks until something arrives, the read timeout passes, or the stream ends (`Ok(0)`).
+    pub(crate) fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let read = match &self.socket {
+                Socket::Tcp(stream) => (&*stream).read(buffer),
+                Socket::Unix(stream) => (&*stream).read(buffer),
+            };
+            match read {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                read => return read,
+            }
+        }
+    }
+
+    /// As [`recv`](Self::recv), but gives up with `TimedOut` at `deadline`.
+    pub(crate) fn recv_until(&self, buffer: &mut [u8], deadline: Instant) -> io::Result<usize> {
+        self.limit_reads(deadline)?;
+        self.recv_in_time(buffer)
+    }
+
+    /// As [`recv`](Self::recv), but says `TimedOut` when the read timeout passes.
+    pub(crate) fn recv_in_time(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.recv(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(io::ErrorKind::TimedOut.into()),
+            read => read,
+        }
+    }
+
+    /// As [`recv`](Self::recv), or [`recv_until`](Self::recv_until) a deadline, in place of what the buffer
+    /// holds, up to its capacity; memory that nothing arrives in is not touched.
+    pub(crate) fn recv_into(&self, buffer: &mut Vec<u8>, deadline: Option<Instant>) -> io::Result<()> {
+        if let Some(deadline) = deadline {
+            self.limit_reads(deadline)?;
+        }
+        buffer.clear();
+        self.recv_more(buffer).map(drop)
+    }
+
+    /// As [`recv_in_time`](Self::recv_in_time), behind what the buffer holds, up to its capacity; says how much.
+    pub(crate) fn recv_more(&self, buffer: &mut Vec<u8>) -> io::Result<usize> {
+        let before = buffer.len();
+        loop {
+            match recv(self, spare_capacity(buffer), RecvFlags::empty()) {
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return Err(io::ErrorKind::TimedOut.into()),
+                received => return Ok(received.map(|_| buffer.len() - before)?),
+            }
+        }
+    }
+
+    /// As [`recv_into`](Self::recv_into), but takes only what is there: `WouldBlock` when that is nothing.
+    pub(crate) fn recv_now(&self, buffer: &mut Vec<u8>) -> io::Result<()> {
+        buffer.clear();
+        loop {
+            match recv(self, spare_capacity(buffer), RecvFlags::DONTWAIT) {
+                Err(Errno::INTR) => {}
+                received => return Ok(received.map(|_| ())?),
+            }
+        }
+    }
+
+    /// Has reads fail at `deadline`, as exactly as [`set_read_timeout`](Self::set_read_timeout) does.
+    pub(crate) fn limit_reads(&self, deadline: Instant) -> io::Result<()> {
+        self.set_read_timeout(Some(time_left(deadline)?))
+    }
+
+    /// Whether something has come that was not read.
+    pub(crate) fn has_input(&self) -> bool {
+        wait(&mut [PollFd::new(self, PollFlags::IN)], Some(Instant::now())).unwrap_or(true)
+    }
+
+    /// Hands the kernel as much as it takes now. `WouldBlock` when that is nothing.
+    pub(crate) fn send_now(&self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
+            match send(self, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+                Err(Errno::INTR) => {}
+                sent => return Ok(sent?),
+            }
+        }
+    }
+
+    /// Writes all of it, waiting for the peer at most `patience` each time that it takes nothing, and once more for each
+    /// [`PATIENT_BYTES`] altogether: a peer that takes a little now and then would keep a thread and a payload for a day. For a
+    /// connection that nobody else writes to.
+    pub(crate) fn send_all(&self, mut bytes: &[u8], patience: Duration) -> io::Result<()> {
+        let last = Instant::now() + patience * (1 + (bytes.len() / PATIENT_BYTES) as u32);
+        while !bytes.is_empty() {
+            match self.send_now(bytes) {
+                Ok(sent) => bytes = &bytes[sent..],
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let now = Instant::now();
+                    let deadline = last.min(now + patience);
+                    if now >= last || !wait(&mut [PollFd::new(self, PollFlags::OUT)], Some(deadline))? {
+                        return Err(io::ErrorKind::TimedOut.into());
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Has reads fail after so long, or a sixteenth of it sooner or later: most waits are as long as the one before, and need no
+    /// call for it.
+    pub(crate) fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        let wanted = timeout.map_or(0, |timeout| (timeout.as_micros() as u64).max(1));
+        let set = self.read_timeout.load(Relaxed);
+        if (set == 0) == (wanted == 0) && set.abs_diff(wanted) <= wanted / 16 {
+            return Ok(());
+        }
+        match &self.socket {
+            Socket::Tcp(stream) => stream.set_read_timeout(timeout),
+            Socket::Unix(stream) => stream.set_read_timeout(timeout),
+        }?;
+        self.read_timeout.store(wanted, Relaxed);
+        Ok(())
+    }
+
+    /// Ends one or both directions for everybody who holds the stream; a blocked reader returns.
+    pub(crate) fn shutdown(&self, how: Shutdown) {
+        // Fails when the peer was faster, and then there is nothing left to do.
+        let _ = match &self.socket {
+            Socket::Tcp(stream) => stream.shutdown(how),
+            Socket::Unix(stream) => stream.shutdown(how),
+        };
+    }
+}
+
+/// How long a connection's own thread waits for a peer to take what nobody else writes to.
+pub(crate) const WRITE_PATIENCE: Duration = Duration::from_secs(30);
+
+/// How much a peer must take of a large answer in the time that it may rest: 8 KiB a second, with [`WRITE_PATIENCE`].
+const PATIENT_BYTES: usize = 256 << 10;
+
+/// How long it is until then; `TimedOut` when it has passed.
+pub(crate) fn time_left(deadline: Instant) -> io::Result<Duration> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
+}
+
+/// Waits until one of `fds` is ready (`true`) or the deadline passes (`false`).
+pub(crate) fn wait(fds: &mut [PollFd<'_>], deadline: Option<Instant>) -> io::Result<bool> {
+    loop {
+        let timeout = deadline.map(|deadline| {
+            let left = deadline.saturating_duration_since(Instant::now());
+            Timespec { tv_sec: left.as_secs() as _, tv_nsec: left.subsec_nanos() as _ }
+        });
+        match poll(fds, timeout.as_ref()) {
+            Ok(ready) => return Ok(ready > 0),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Wakes a thread that waits in [`wait`] for sockets at the same time.
+#[derive(Debug)]
+pub(crate) struct Waker(OwnedFd);
+
+impl AsFd for Waker {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl Waker {
+    pub(crate) fn new() -> io::Result<Self> {
+        Ok(Self(eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?))
+    }
+
+    /// Any number of calls before the next [`reset`](Self::reset) count as one.
+    pub(crate) fn wake(&self) {
+        // Fails only when the counter is full, and then the waiter is awake already.
+        let _ = write(&self.0, &1u64.to_ne_bytes());
+    }
+
+    pub(crate) fn reset(&self) {
+        // Fails only when nobody woke it.
+        let _ = read(&self.0, &mut [0u8; 8]);
+    }
+
+    pub(crate) fn poll_fd(&self) -> PollFd<'_> {
+        PollFd::new(&self.0, PollFlags::IN)
+    }
+}
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    /// It was waited for as long as anything moved.
+    #[test]
+    fn a_reader_of_crumbs_does_not_keep_an_answer_for_ever() {
+        let (near, far) = UnixStream::pair().unwrap();
+        // So that every crumb is progress.
+        rustix::net::sockopt::set_socket_send_buffer_size(&near, 4 << 10).unwrap();
+        let reader = thread::Builder::new().spawn(move || {
+            let mut crumbs = [0; 4 << 10];
+            let mut read = 0;
+            while let Ok(count @ 1..) = (&far).read(&mut crumbs) {
+                read += count;
+                thread::sleep(Duration::from_millis(5));
+            }
+            read
+        });
+        let (stream, answer) = (Stream::unix(near), vec![0; 4 << 20]);
+        let sent = stream.send_all(&answer, Duration::from_millis(50));
+        assert_eq!(sent.map_err(|error| error.kind()), Err(io::ErrorKind::TimedOut));
+        drop(stream);
+        assert!(reader.unwrap().join().unwrap() > 0, "it had something");
+    }
+}

@@ -1,0 +1,342 @@
+//! The way of the hub's changes to the store: a thread of its own commits them, and the hub never waits for it.
+//!
+//! ```text
+//!   hub     note, note, … ──► hand_over: one portion at a time ──► the store thread: commit
+//!           goes on, gathers the next portion             ◄── Signal::Store(Committed | Failed | Reopened)
+//!
+//!   Failed ──► abandon ──► open again after 1 s, 2 s, … 1 min ──► Reopened ──► the hub hands over its packets and sessions
+//! ```
+
+use std::{fmt, io, sync::Arc, time::Duration};
+
+use crate::server::{
+    hub::{self, Signal, Signaller},
+    recovery::store::{Change, GuardedStore, Kept, StoreError, text_of},
+};
+use crate::sys::{
+    channel::{Receiver, RecvTimeoutError, Sender, bounded},
+    sync::Mutex,
+    thread::{self, JoinHandle},
+    time::Instant,
+};
+
+/// When what is kept is durable, and so what a crash or a power cut may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// Before anybody gets it: every packet, every change of a room, every answer that is remembered is on the disk first. What has
+    /// gathered meanwhile shares one write. Nothing that anybody has seen or was promised is lost; each message waits for the
+    /// disk.
+    EveryPacket,
+    /// So often, and whenever 1 MiB has gathered. What happened since the last time is lost with the process or the power. A client
+    /// that had received some of it is told that it is not recovered; one that had not is not told. Messages do not wait for the
+    /// disk, unless it is behind by two such portions. Longer than 0 and at most a year.
+    Every(Duration),
+}
+
+/// What a server's store is at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreStatus {
+    /// There is none.
+    Off,
+    /// It keeps what it is given.
+    Working,
+    /// It has failed, for this reason, and the server goes on without: what is kept is in memory only. The server tries to open
+    /// it again, after 1 s first, then less and less often, at last once a minute; when that works it is given the packets
+    /// and sessions that memory holds, not the answers to retries, and is [`Working`](Self::Working).
+    Failed(String),
+}
+
+impl fmt::Display for StoreStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Off => f.write_str("off"),
+            Self::Working => f.write_str("working"),
+            Self::Failed(why) => write!(f, "failed: {why}"),
+        }
+    }
+}
+
+/// Tells how a server's store is, from any thread, also when the server has gone. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct StoreWatch(Arc<Mutex<StoreStatus>>);
+
+impl StoreWatch {
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(Mutex::new(StoreStatus::Off)))
+    }
+
+    /// How it is at this moment.
+    #[must_use]
+    pub fn status(&self) -> StoreStatus {
+        self.0.lock().clone()
+    }
+
+    pub(crate) fn set(&self, status: StoreStatus) {
+        *self.0.lock() = status;
+    }
+}
+
+/// Changes of so many bytes are handed over before their time; with so many gathered while the store is busy, the hub takes no
+/// more commands.
+const GATHER_MAX: usize = 1 << 20;
+
+/// What is on its way to the store: being gathered, and being written; each portion may be one batch of the hub larger.
+pub(crate) const BYTES_MAX: usize = 4 * GATHER_MAX + 16 * GATHER_MAX;
+
+/// What a change takes beside its text and its frames.
+const CHANGE_COST: usize = 192;
+
+/// How long a store that has failed is left alone, at first and at last.
+const RETRY_MIN: Duration = Duration::from_secs(1);
+const RETRY_MAX: Duration = Duration::from_secs(60);
+
+/// What the store thread tells the hub.
+#[derive(Debug)]
+pub(crate) enum Report {
+    /// What was handed over last is durable.
+    Committed,
+    /// The store has failed, and the server goes on without it.
+    Failed,
+    /// The store works again, is empty, and has begun this life.
+    Reopened(u32),
+}
+
+/// What became of the changes that have gathered.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum HandedOver {
+    /// There are none, or they need not be durable yet.
+    Nothing,
+    /// They are on their way to the store.
+    All,
+    /// The store is busy with those before them.
+    NotYet,
+}
+
+/// The hub's side of a store.
+pub(crate) struct Journal {
+    changes: Vec<Change>,
+    bytes: usize,
+    /// `None`: everything is durable before anybody gets it.
+    every: Option<Duration>,
+    /// When what has gathered is to be handed over.
+    due: Option<Instant>,
+    /// The store works.
+    is_on: bool,
+    /// It has not reported yet what became of the last portion.
+    is_busy: bool,
+    to: Sender<Vec<Change>>,
+    /// Closes when the thread has dropped the store.
+    over: Receiver<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Journal {
+    /// `life`: which one the store has begun. `None`: it could not be opened, and is to be opened later.
+    pub(crate) fn new(
+        store: GuardedStore,
+        life: Option<u32>,
+        durability: Durability,
+        watch: StoreWatch,
+        hub: Signaller,
+        stack_size: usize,
+    ) -> io::Result<Self> {
+        let (to, portions) = bounded(1);
+        let (alive, over) = bounded(0);
+        if life.is_some() {
+            watch.set(StoreStatus::Working);
+        }
+        let keeper = Keeper { store, life: life.unwrap_or(0), portions, hub, watch, _alive: alive };
+        let thread = thread::Builder::new()
+            .name("store".into())
+            .stack_size(stack_size)
+            .spawn(move || keeper.run(life.is_some()))?;
+        let every = match durability {
+            Durability::EveryPacket => None,
+            Durability::Every(every) => Some(every),
+        };
+        Ok(Self {
+            changes: Vec::new(),
+            bytes: 0,
+            every,
+            due: None,
+            is_on: life.is_some(),
+            is_busy: false,
+            to,
+            over,
+            thread,
+        })
+    }
+
+    /// Whether the store works, and so learns of changes.
+    pub(crate) fn is_on(&self) -> bool {
+        self.is_on
+    }
+
+    /// Whether what depends on a change must wait until it is durable.
+    pub(crate) fn holds_back(&self) -> bool {
+        self.is_on && self.every.is_none()
+    }
+
+    pub(crate) fn note(&mut self, change: Change) {
+        if !self.is_on {
+            return;
+        }
+        self.bytes += CHANGE_COST
+            + match &change {
+                Change::Packet(packet) => packet.frames.len(),
+                Change::Answer(answer) => answer.frames.len(),
+                Change::Session(session) => session.stays.len() * 64,
+                _ => 0,
+            };
+        self.changes.push(change);
+    }
+
+    /// Whether the store is behind by so much that no more may be gathered.
+    pub(crate) fn is_full(&self) -> bool {
+        self.is_busy && self.bytes >= GATHER_MAX
+    }
+
+    /// Gives the store thread the changes, when their time has come and it is free.
+    pub(crate) fn hand_over(&mut self, now: Instant, all: bool) -> HandedOver {
+        if self.is_busy {
+            return HandedOver::NotYet;
+        }
+        if self.changes.is_empty() {
+            return HandedOver::Nothing;
+        }
+        if let Some(every) = self.every {
+            let at = *self.due.get_or_insert(now + every);
+            if self.bytes < GATHER_MAX && now < at && !all {
+                return HandedOver::Nothing;
+            }
+        }
+        (self.due, self.bytes, self.is_busy) = (None, 0, true);
+        // There is room, for one portion is handed over at a time; and the thread lives as long as this.
+        let _ = self.to.send(std::mem::take(&mut self.changes));
+        HandedOver::All
+    }
+
+    /// What was handed over is durable.
+    pub(crate) fn committed(&mut self) {
+        self.is_busy = false;
+    }
+
+    /// Nothing is kept from now on.
+    pub(crate) fn switch_off(&mut self) {
+        self.changes = Vec::new();
+        (self.bytes, self.due, self.is_on, self.is_busy) = (0, None, false, false);
+    }
+
+    pub(crate) fn switch_on(&mut self) {
+        self.is_on = true;
+    }
+
+    /// When it wants to be asked to hand over again. `None`: it will be when the store reports.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.due.filter(|_| !self.is_busy)
+    }
+
+    /// Whether everything is durable, or never will be.
+    pub(crate) fn is_done(&self) -> bool {
+        !self.is_busy && self.changes.is_empty()
+    }
+
+    /// Waits for the end of the store thread. `false`: it is in the store still at the deadline, and is left to itself.
+    pub(crate) fn close(self, deadline: Instant) -> bool {
+        drop(self.to);
+        if self.over.recv_deadline(deadline) == Err(RecvTimeoutError::Timeout) {
+            log::error!(
+                "the store has not returned by the deadline of the shutdown; what it was given last may be missing"
+            );
+            return false;
+        }
+        self.thread.join().is_ok()
+    }
+}
+
+impl fmt::Debug for Journal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Journal").field("changes", &self.changes.len()).finish_non_exhaustive()
+    }
+}
+
+/// The store thread: the only one that calls the store after the start.
+struct Keeper {
+    store: GuardedStore,
+    /// The last life that a store of this server has begun.
+    life: u32,
+    portions: Receiver<Vec<Change>>,
+    hub: Signaller,
+    watch: StoreWatch,
+    /// Dropped behind the store.
+    _alive: Sender<()>,
+}
+
+impl Keeper {
+    fn run(mut self, opened: bool) {
+        hub::mark_store_thread();
+        let mut pause = RETRY_MIN;
+        if opened {
+            self.serve(&mut pause);
+        }
+        loop {
+            match self.portions.recv_timeout(pause) {
+                Err(RecvTimeoutError::Disconnected) => return,
+                // The hub hands nothing over before it has heard that the store works again.
+                Err(RecvTimeoutError::Timeout) | Ok(_) => {}
+            }
+            pause = RETRY_MAX.min(2 * pause);
+            match self.reopen() {
+                Ok(life) => {
+                    self.life = life;
+                    self.hub.tell(Signal::Store(Report::Reopened(life)));
+                    self.serve(&mut pause);
+                }
+                Err(error) => {
+                    log::debug!(
+                        "the store cannot be opened again: {}; next try in {pause:?}",
+                        text_of(error)
+                    );
+                }
+            }
+        }
+    }
+
+    /// Commits what it is given, until the store fails or the server stops.
+    fn serve(&mut self, pause: &mut Duration) {
+        while let Ok(changes) = self.portions.recv() {
+            if let Err(error) = self.store.commit(&changes) {
+                let error = text_of(error);
+                log::error!(
+                    "{error}; the server goes on without it, and what it keeps for clients is in memory only"
+                );
+                self.store.abandon();
+                self.watch.set(StoreStatus::Failed(error));
+                return self.hub.tell(Signal::Store(Report::Failed));
+            }
+            if self.watch.status() != StoreStatus::Working {
+                log::warn!(
+                    "the store works again; the packets and sessions in memory have been written to it"
+                );
+                self.watch.set(StoreStatus::Working);
+            }
+            *pause = RETRY_MIN;
+            self.hub.tell(Signal::Store(Report::Committed));
+        }
+    }
+
+    /// Opens the store anew. What it holds from before is not true any more.
+    fn reopen(&mut self) -> Result<u32, StoreError> {
+        let Kept { life, packets, sessions, answers, .. } = self.store.open()?;
+        if !(packets.is_empty() && sessions.is_empty() && answers.is_empty()) {
+            self.store.abandon();
+            return Err(StoreError::Other("it still held what was kept before it failed".into()));
+        }
+        if life <= self.life {
+            self.store.abandon();
+            let what = format!("it began life {life}, which is not above {}, the one before", self.life);
+            return Err(StoreError::Other(what.into()));
+        }
+        Ok(life)
+    }
+}

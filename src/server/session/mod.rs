@@ -1,0 +1,565 @@
+//! One Engine.IO session: what its threads share, the gate in front of its handlers, and its end.
+//!
+//! ```text
+//!   Polling ──probe, 5──► WebSocket        any ──end(reason)──► ended ──a worker──► handlers told, hub told
+//! ```
+//! Handlers of one session run one at a time, in order, whichever thread they run on: a thread that wants to dispatch
+//! takes the [`Inbound`] state out of the gate and puts it back afterwards, and no lock is held in between. What comes
+//! up meanwhile (an ending, an overdue acknowledgement) is left at the gate as a [`Todo`], and the thread that puts the
+//! state back works it off.
+
+pub(crate) mod engine;
+
+use std::{
+    collections::HashMap,
+    fmt,
+    ops::{Deref, DerefMut},
+    sync::Arc,
+    time::SystemTime,
+};
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+
+use crate::server::{
+    dispatch::{Inbound, Todo},
+    error::EmitError,
+    handle::Core,
+    http::Head,
+    hub::{self, Unfinished},
+    limits::admission::Share,
+    net::stream::Peer,
+    transport::outbox::{CLOSE_FRAME, Outbox, Packets, Pushed},
+};
+use crate::{
+    proto::{
+        CloseReason,
+        engine::{Heard, TransportKind},
+        socket::Encoded,
+    },
+    random,
+    sys::{
+        sync::{
+            Condvar, Mutex, OnceLock,
+            atomic::{
+                AtomicBool, AtomicU8, AtomicU64,
+                Ordering::{Acquire, Relaxed, Release},
+            },
+        },
+        time::Instant,
+    },
+};
+
+/// A new session or socket id: 20 characters of base64url, 120 bits from the operating system, as the official
+/// server's are long.
+pub(crate) fn new_id() -> Result<String, getrandom::Error> {
+    let mut bytes = [0; 15];
+    random::fill(&mut bytes)?;
+    Ok(URL_SAFE_NO_PAD.encode(bytes))
+}
+
+/// Characters of its id that the log calls a session by.
+const NAME_LENGTH: usize = 6;
+
+/// What the first request of a session said: the official `socket.handshake`.
+#[derive(Debug)]
+pub struct Handshake {
+    head: Head,
+    peer: Peer,
+    time: SystemTime,
+}
+
+impl Handshake {
+    pub(crate) fn new(head: Head, peer: Peer) -> Self {
+        Self { head, peer, time: SystemTime::now() }
+    }
+
+    /// The value of a header, by its name in any case. The first one, if it came several times; `None` also for bytes that
+    /// are no UTF-8.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.head.header(name)
+    }
+
+    /// The values of a header that may come several times, like `X-Forwarded-For`, in their order.
+    pub fn header_values<'h>(&'h self, name: &'h str) -> impl Iterator<Item = &'h str> {
+        self.head.header_values(name)
+    }
+
+    /// The query of the first request, undecoded, without `?`.
+    #[must_use]
+    pub fn query(&self) -> &str {
+        self.head.query()
+    }
+
+    /// Who connected. Behind a proxy, that is the proxy.
+    #[must_use]
+    pub fn peer(&self) -> Peer {
+        self.peer
+    }
+
+    /// When.
+    #[must_use]
+    pub fn time(&self) -> SystemTime {
+        self.time
+    }
+}
+
+/// One session. Shared by its connections' threads, the hub, the drain thread and every handle to its sockets.
+pub(crate) struct Session {
+    pub(crate) id: String,
+    /// The bytes of its name.
+    tag: u64,
+    /// Its seat in the hub's tables.
+    pub(crate) slot: u32,
+    pub(crate) core: Arc<Core>,
+    /// Which of the endpoints it was opened at.
+    pub(crate) endpoint: usize,
+    pub(crate) outbox: Outbox,
+    pub(crate) handshake: Handshake,
+    /// A POST is being read or handled.
+    pub(crate) posting: AtomicBool,
+    /// A WebSocket is probing.
+    pub(crate) upgrading: AtomicBool,
+    /// GETs that came meanwhile and were sent home.
+    pub(crate) sent_home: AtomicU8,
+    /// A namespace was joined, or the endpoint has none.
+    pub(crate) settled: AtomicBool,
+    /// The number of the binary packet whose attachments are due, 0 for none.
+    pub(crate) assembling: AtomicU64,
+    websocket: AtomicBool,
+    signs: AtomicU8,
+    /// When the heartbeat looks next, in microseconds of the server's life.
+    next_look: AtomicU64,
+    /// What the hub has not finished of what its handlers have sent.
+    pub(crate) unfinished: Unfinished,
+    gate: Mutex<Gate>,
+    gate_free: Condvar,
+    ended: OnceLock<CloseReason>,
+}
+
+/// Bits of `signs`: what was heard since the heartbeat last asked.
+const PONG: u8 = 1;
+const PACKET: u8 = 2;
+const BUSY: u8 = 4;
+
+#[derive(Default)]
+struct Gate {
+    /// `None` while a thread dispatches.
+    inbound: Option<Box<Inbound>>,
+    todo: Vec<Todo>,
+    /// The session is in the worker threads' queue.
+    queued: bool,
+    /// The hub has forgotten it.
+    gone: bool,
+    /// Requests find it no more, and nothing waits for it.
+    cut: bool,
+    /// Its seat is another's.
+    vacated: bool,
+    /// What is given back to its address with the seat.
+    share: Option<Share>,
+}
+
+impl Session {
+    pub(crate) fn new(
+        core: &Arc<Core>,
+        id: String,
+        slot: u32,
+        endpoint: usize,
+        handshake: Handshake,
+        share: Option<Share>,
+    ) -> Arc<Self> {
+        let config = &core.config;
+        let mut name = [0; 8];
+        name[..NAME_LENGTH].copy_from_slice(&id.as_bytes()[..NAME_LENGTH]);
+        Arc::new(Self {
+            id,
+            tag: u64::from_le_bytes(name),
+            slot,
+            core: Arc::clone(core),
+            endpoint,
+            outbox: Outbox::new(config.outbox_bytes(), Arc::clone(&core.waiting)),
+            handshake,
+            posting: AtomicBool::new(false),
+            upgrading: AtomicBool::new(false),
+            sent_home: AtomicU8::new(0),
+            settled: AtomicBool::new(false),
+            assembling: AtomicU64::new(0),
+            websocket: AtomicBool::new(false),
+            signs: AtomicU8::new(0),
+            next_look: AtomicU64::new(u64::MAX),
+            unfinished: Unfinished::default(),
+            gate: Mutex::new(Gate { inbound: Some(Box::new(Inbound::new(core))), share, ..Gate::default() }),
+            gate_free: Condvar::new(),
+            ended: OnceLock::new(),
+        })
+    }
+
+    /// What the log calls it: enough of its id to tell it from others, and too little to speak for it.
+    pub(crate) fn name(&self) -> &str {
+        &self.id[..NAME_LENGTH]
+    }
+
+    /// Its name as a number.
+    pub(crate) fn tag(&self) -> u64 {
+        self.tag
+    }
+
+    /// The transport it is on.
+    pub(crate) fn transport(&self) -> TransportKind {
+        if self.websocket.load(Acquire) { TransportKind::Websocket } else { TransportKind::Polling }
+    }
+
+    pub(crate) fn set_websocket(&self) {
+        self.websocket.store(true, Release);
+    }
+
+    /// Why it ended, once it has.
+    pub(crate) fn ended(&self) -> Option<CloseReason> {
+        self.ended.get().copied()
+    }
+
+    /// Sends to this session, or queues behind what waits for it.
+    pub(crate) fn send(self: &Arc<Self>, packets: Packets<'_>, volatile: bool) -> Result<(), EmitError> {
+        let pushed = self.outbox.push(packets, volatile);
+        self.settle(pushed)
+    }
+
+    /// Does what a push leaves to be done without the outbox's lock.
+    pub(crate) fn settle(self: &Arc<Self>, pushed: Pushed) -> Result<(), EmitError> {
+        let settled = self.settle_own(pushed);
+        if self.core.waiting.is_exceeded() {
+            self.core.relieve();
+            if settled.is_ok() && self.ended() == Some(CloseReason::SlowConsumer) {
+                return Err(EmitError::SlowConsumer);
+            }
+        }
+        settled
+    }
+
+    fn settle_own(self: &Arc<Self>, pushed: Pushed) -> Result<(), EmitError> {
+        match pushed {
+            Pushed::Done => Ok(()),
+            Pushed::Drain => {
+                self.core.drain.drain(Arc::clone(self));
+                Ok(())
+            }
+            Pushed::Watch => {
+                self.core.drain.watch(Arc::clone(self));
+                Ok(())
+            }
+            Pushed::Dropped => Err(EmitError::Dropped),
+            Pushed::Overflow => {
+                self.end(CloseReason::SlowConsumer);
+                Err(EmitError::SlowConsumer)
+            }
+            Pushed::Closed => Err(EmitError::Disconnected),
+        }
+    }
+
+    /// Waits until there is room for more, as [`Socket::emit_timeout`](crate::server::Socket::emit_timeout) promises.
+    pub(crate) fn wait_for_room(&self, bytes: usize, deadline: Instant) -> Result<(), EmitError> {
+        // What the hub still has of this thread's is on its way to the same outbox.
+        if !self.core.hub.wait_until_caught_up(deadline) {
+            return Err(EmitError::Timeout);
+        }
+        match self.outbox.wait_for_room(bytes, deadline) {
+            Some(true) => Ok(()),
+            Some(false) => Err(EmitError::Disconnected),
+            None => Err(EmitError::Timeout),
+        }
+    }
+
+    /// Sends a packet in the order of everything that this thread has emitted before: at once, or through the hub
+    /// while the hub still has something of this thread's.
+    pub(crate) fn send_ordered(self: &Arc<Self>, packet: Encoded) -> Result<(), EmitError> {
+        if hub::caught_up() {
+            return self.send(Packets::Shared(&packet), false);
+        }
+        self.core.hub.direct(Arc::clone(self), packet, false)
+    }
+
+    /// `true`: the first one since the heartbeat has asked.
+    pub(crate) fn heard_pong(&self) -> bool {
+        self.signs.fetch_or(PONG, Relaxed) & PONG == 0
+    }
+
+    pub(crate) fn heard_packet(&self) {
+        // Read first: under load the bit is nearly always set, and a shared read costs less than a write.
+        if self.signs.load(Relaxed) & PACKET == 0 {
+            self.signs.fetch_or(PACKET, Relaxed);
+        }
+    }
+
+    pub(crate) fn set_next_look(&self, at: Instant) {
+        self.next_look.store(self.core.micros_at(at), Relaxed);
+    }
+
+    /// Whether the heartbeat should have looked by now: what this session is, a late hub has not said yet.
+    pub(crate) fn is_overdue(&self) -> bool {
+        self.core.micros_at(Instant::now()) >= self.next_look.load(Relaxed)
+    }
+
+    /// What the heartbeat learns: signs since the last question.
+    pub(crate) fn take_signs(&self) -> Heard {
+        let signs = self.signs.fetch_and(BUSY, Relaxed);
+        Heard { pong: signs & PONG != 0, packet: signs & PACKET != 0, busy: signs & BUSY != 0 }
+    }
+
+    /// Waits for its turn to dispatch. What was left at the gate before is done when this returns: a packet may answer to
+    /// it already.
+    pub(crate) fn enter(self: &Arc<Self>) -> Turn<'_> {
+        let mut gate = self.gate.lock();
+        loop {
+            if let Some(mut turn) = self.take_turn(&mut gate) {
+                let todo = std::mem::take(&mut gate.todo);
+                drop(gate);
+                turn.work_off(todo);
+                return turn;
+            }
+            self.gate_free.wait(&mut gate);
+        }
+    }
+
+    fn take_turn(self: &Arc<Self>, gate: &mut Gate) -> Option<Turn<'_>> {
+        let inbound = gate.inbound.take()?;
+        self.signs.fetch_or(BUSY, Relaxed);
+        let outer = self.unfinished.clone().make_current();
+        Some(Turn { session: self, inbound: Some(inbound), outer: Some(outer) })
+    }
+
+    /// A worker thread has taken the session out of the queue: it does what was left at the gate.
+    pub(crate) fn serve_queued(self: &Arc<Self>) {
+        self.leave_seat(|gate| gate.queued = false);
+        let mut gate = self.gate.lock();
+        // Whoever has the turn does what is to be done.
+        let Some(turn) = self.take_turn(&mut gate) else { return };
+        drop(gate);
+        drop(turn);
+    }
+
+    /// Leaves something for the thread that dispatches next, or dispatches now; if none does, a worker thread will.
+    pub(crate) fn leave_todo(self: &Arc<Self>, todo: Todo) {
+        let mut gate = self.gate.lock();
+        if gate.vacated {
+            return;
+        }
+        gate.todo.push(todo);
+        if gate.inbound.is_some() && !std::mem::replace(&mut gate.queued, true) {
+            drop(gate);
+            self.core.workers.queue(Arc::clone(self));
+        }
+    }
+
+    /// The one way a session ends. The first reason counts.
+    ///
+    /// Where the peer can still be spoken to, what waits for it goes out first, then the close.
+    pub(crate) fn end(self: &Arc<Self>, reason: CloseReason) {
+        self.end_with(reason, Parting::after(reason));
+    }
+
+    /// As [`end`](Self::end), with a manner of its own.
+    pub(crate) fn end_with(self: &Arc<Self>, reason: CloseReason, parting: Parting) {
+        if self.ended.set(reason).is_err() {
+            return;
+        }
+        log::debug!("session {} ends: {reason}", self.name());
+        match parting {
+            Parting::Cut => self.cut(),
+            Parting::Close(code) => {
+                self.core.hub.ending(self, code);
+            }
+        }
+        self.leave_todo(Todo::End(reason));
+    }
+
+    /// Ends at once what was ending in peace, and what cannot.
+    pub(crate) fn cut(&self) {
+        // In this order: what waits for it must not be counted when it is found no more, or the next largest backlog would pay
+        // for it.
+        self.outbox.abort();
+        self.core.sessions.forget(&self.id);
+        self.leave_seat(|gate| gate.cut = true);
+    }
+
+    /// The hub has forgotten it.
+    pub(crate) fn gone(&self) {
+        self.leave_seat(|gate| gate.gone = true);
+    }
+
+    /// A session keeps its seat while its last packets may still be fetched, and while it is in a queue: so there are
+    /// never more of them, anywhere, than there are seats.
+    fn leave_seat(&self, step: impl FnOnce(&mut Gate)) {
+        let mut gate = self.gate.lock();
+        step(&mut gate);
+        if gate.gone && gate.cut && !gate.queued && !std::mem::replace(&mut gate.vacated, true) {
+            let share = gate.share.take();
+            drop(gate);
+            drop(share);
+            self.core.sessions.vacate(self.slot);
+        }
+    }
+
+    /// Closes behind what waits: with a close frame, or with a packet for the next GET.
+    pub(crate) fn finish(self: &Arc<Self>, code: Option<u16>) {
+        let finished = match code.map(u16::to_be_bytes) {
+            None => self.outbox.finish(CLOSE_FRAME),
+            Some([high, low]) => self.outbox.finish(&[0x88, 2, high, low]),
+        };
+        // It ends already, so there is nobody to tell about a failure.
+        let _ = self.settle(finished);
+    }
+}
+
+/// The manner of an ending.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Parting {
+    /// The peer is gone, or does not read: drop what waits for it.
+    Cut,
+    /// Let out what waits, then close; on WebSocket with this code, if any.
+    Close(Option<u16>),
+}
+
+impl Parting {
+    /// The usual one for this reason.
+    pub(crate) fn after(reason: CloseReason) -> Self {
+        match reason {
+            CloseReason::TransportError
+            | CloseReason::TransportClose
+            | CloseReason::PingTimeout
+            | CloseReason::SlowConsumer => Self::Cut,
+            _ => Self::Close(None),
+        }
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("name", &self.name()).finish_non_exhaustive()
+    }
+}
+
+/// The right to dispatch for a session; given back on drop, after what came up meanwhile has been done.
+pub(crate) struct Turn<'s> {
+    session: &'s Arc<Session>,
+    inbound: Option<Box<Inbound>>,
+    /// In whose name this thread sends otherwise.
+    outer: Option<Unfinished>,
+}
+
+impl Turn<'_> {
+    fn work_off(&mut self, todo: Vec<Todo>) {
+        for todo in todo {
+            self.inbound.as_mut().expect("only drop takes it").work_off(self.session, todo);
+        }
+    }
+}
+
+impl Deref for Turn<'_> {
+    type Target = Inbound;
+    fn deref(&self) -> &Inbound {
+        self.inbound.as_deref().expect("only drop takes it")
+    }
+}
+
+impl DerefMut for Turn<'_> {
+    fn deref_mut(&mut self) -> &mut Inbound {
+        self.inbound.as_deref_mut().expect("only drop takes it")
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        loop {
+            let mut gate = self.session.gate.lock();
+            if gate.todo.is_empty() {
+                gate.inbound = self.inbound.take();
+                self.outer.take().map(Unfinished::make_current);
+                self.session.signs.fetch_and(!BUSY, Relaxed);
+                drop(gate);
+                self.session.gate_free.notify_one();
+                return;
+            }
+            let todo = std::mem::take(&mut gate.todo);
+            drop(gate);
+            self.work_off(todo);
+        }
+    }
+}
+
+/// Every session by its id, and the seats that are free.
+#[derive(Debug)]
+pub(crate) struct Registry {
+    table: Mutex<Table>,
+    fewer: Condvar,
+    max: usize,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    sessions: HashMap<String, Arc<Session>>,
+    free: Vec<u32>,
+    seats: u32,
+    /// Sessions that hold a seat.
+    seated: usize,
+}
+
+impl Registry {
+    pub(crate) fn new(max: usize) -> Self {
+        Self { table: Mutex::default(), fewer: Condvar::new(), max }
+    }
+
+    pub(crate) fn get(&self, id: &str) -> Option<Arc<Session>> {
+        self.table.lock().sessions.get(id).cloned()
+    }
+
+    /// A seat for a new session. `None`: the server is full.
+    pub(crate) fn seat(&self) -> Option<u32> {
+        let mut table = self.table.lock();
+        if table.seated >= self.max {
+            return None;
+        }
+        table.seated += 1;
+        table.free.pop().or_else(|| {
+            table.seats += 1;
+            Some(table.seats - 1)
+        })
+    }
+
+    pub(crate) fn insert(&self, session: &Arc<Session>) {
+        self.table.lock().sessions.insert(session.id.clone(), Arc::clone(session));
+    }
+
+    /// From now on the id is unknown to requests.
+    pub(crate) fn forget(&self, id: &str) {
+        self.table.lock().sessions.remove(id);
+        self.fewer.notify_all();
+    }
+
+    /// Waits until requests find no session any more, or until the deadline.
+    pub(crate) fn wait_until_none(&self, deadline: Instant) {
+        let mut table = self.table.lock();
+        while !table.sessions.is_empty() && !self.fewer.wait_until(&mut table, deadline).timed_out() {}
+    }
+
+    /// Nothing is left of the session that sat here.
+    pub(crate) fn vacate(&self, seat: u32) {
+        let mut table = self.table.lock();
+        table.seated -= 1;
+        table.free.push(seat);
+    }
+
+    pub(crate) fn all(&self) -> Vec<Arc<Session>> {
+        self.table.lock().sessions.values().cloned().collect()
+    }
+
+    /// The session for which most waits.
+    pub(crate) fn largest_backlog(&self) -> Option<Arc<Session>> {
+        let table = self.table.lock();
+        let most = table.sessions.values().max_by_key(|session| session.outbox.charged());
+        most.filter(|session| session.outbox.charged() > 0).cloned()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.table.lock().seated
+    }
+}
