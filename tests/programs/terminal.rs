@@ -4,7 +4,7 @@ use std::{
     io::{Read, Write},
     num::NonZeroU16,
     process::Child,
-    sync::{Arc, Condvar, Mutex},
+    sync::{Arc, Condvar, Mutex, MutexGuard},
     time::{Duration, Instant},
 };
 
@@ -86,6 +86,12 @@ impl Terminal {
     /// Waits until the screen is as it should be.
     #[track_caller]
     pub(crate) fn waits_until(&self, what: &str, is: impl Fn(&vt100::Screen) -> bool) {
+        drop(self.screen_when(what, is));
+    }
+
+    /// The screen, still as it was when `is` was true of it.
+    #[track_caller]
+    fn screen_when(&self, what: &str, is: impl Fn(&vt100::Screen) -> bool) -> MutexGuard<'_, vt100::Parser> {
         let deadline = Instant::now() + BOUND;
         let mut parser = self.screen.0.lock().unwrap();
         while !is(parser.screen()) {
@@ -97,6 +103,7 @@ impl Terminal {
             }
             parser = self.screen.1.wait_timeout(parser, left).unwrap().0;
         }
+        parser
     }
 
     /// Waits until a text is on the screen.
@@ -115,9 +122,9 @@ impl Terminal {
         });
     }
 
-    /// The colour of the first character of the last row that holds this text.
+    /// The colour of the first character of the last row that holds this text, once one does.
     pub(crate) fn colour_of(&self, text: &str) -> Colour {
-        let parser = self.screen.0.lock().unwrap();
+        let parser = self.screen_when(text, |screen| screen.contents().contains(text));
         let screen = parser.screen();
         let rows: Vec<_> = screen.rows(0, COLUMNS.get()).collect();
         let row = rows.iter().rposition(|row| row.contains(text));

@@ -5,6 +5,7 @@ use std::{
     path::PathBuf,
     process::ExitCode,
     sync::Arc,
+    time::Duration,
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -137,11 +138,11 @@ fn emit_on(
     let timeout = flags.connection.timeout;
     client.connect()?;
     if let Some(room) = &emit.room {
-        socket.emit_with_ack(events::JOIN_ROOM, json!({ "room": room }), timeout)?;
+        ask(socket, events::JOIN_ROOM, json!({ "room": room }), timeout)?;
     }
     let mut shown = Ok(());
     if emit.ack {
-        let answer = socket.emit_with_ack(&emit.event, arguments, timeout)?;
+        let answer = ask(socket, &emit.event, arguments, timeout)?;
         shown = json_line(&answer).map(|line| {
             // Nobody may be reading.
             let _ = write_line(&line);
@@ -151,6 +152,17 @@ fn emit_on(
     }
     client.disconnect_within(timeout)?;
     Ok(shown)
+}
+
+/// Emits, and waits for the answer on the handlers' thread: the handlers of every event that came before it have run by then.
+fn ask(socket: &Socket, event: &str, args: impl Serialize, timeout: Duration) -> Result<OwnedArgs, Error> {
+    let (tell, told) = bounded(1);
+    socket.emit_with_callback(event, args, timeout, move |_, answer| {
+        // The one answer has room.
+        let _ = tell.try_send(answer);
+    })?;
+    // The callback is called in any case.
+    told.recv().unwrap_or(Err(Error::Closed))
 }
 
 /// Says on standard error why something failed, and gives its exit code.
