@@ -194,7 +194,7 @@ pub(crate) fn goodbye(mut client: Client) {
 /// What a trial must notice, and does.
 mod notices {
     use super::*;
-    use crate::support::Http;
+    use crate::support::{Http, eventually};
 
     fn says(event: &'static str) {
         trial().ends_anyhow().patience(Duration::from_secs(1)).run(|addr| {
@@ -222,7 +222,11 @@ mod notices {
     #[should_panic(expected = "does not come back")]
     fn a_connection_that_is_kept() {
         let mut kept = Vec::new();
-        trial().patience(Duration::from_secs(1)).run_with(|subject| kept.push(Http::connect(subject.addr)));
+        trial().patience(Duration::from_secs(1)).run_with(|subject| {
+            let before = subject.usage().sockets;
+            kept.push(Http::connect(subject.addr));
+            eventually("the server has accepted it", || subject.usage().sockets > before);
+        });
     }
 
     #[test]
