@@ -9,10 +9,7 @@
 
 use std::sync::Arc;
 
-use crate::server::{
-    hub::{Order, Packet},
-    session::Session,
-};
+use crate::server::{hub::command::Packet, hub::in_flight::InFlightGuard, session::Session};
 use crate::sys::channel::Sender;
 
 /// What a packet takes beside its bytes, and what it takes for each recipient.
@@ -31,7 +28,7 @@ pub(crate) struct Portion {
     /// Sessions that end behind them, and the codes of their close frames.
     pub(crate) endings: Vec<(Arc<Session>, Option<u16>)>,
     /// What is finished with it.
-    pub(crate) orders: Vec<Order>,
+    pub(crate) orders: Vec<InFlightGuard>,
     /// Who is told of that.
     told: Vec<Sender<()>>,
     /// Bytes of large packets.
@@ -104,7 +101,7 @@ impl Held {
     }
 
     /// Something is finished with what gathers.
-    pub(crate) fn order(&mut self, order: Order) {
+    pub(crate) fn order(&mut self, order: InFlightGuard) {
         order.wait();
         self.gathering.cost += RECIPIENT_COST;
         self.gathering.orders.push(order);

@@ -1,0 +1,53 @@
+//! The bound on the bytes of packets that are on their way to the hub.
+
+use crate::server::hub::{command::Command, handle::IS_HUB};
+use crate::sys::sync::{Condvar, Mutex};
+
+/// Bytes of packets that may be on their way to the hub; emitting threads wait while there are more.
+pub(crate) const INFLIGHT_MAX: usize = 16 << 20;
+
+/// The bytes of large packets between an emit and its flush.
+#[derive(Debug, Default)]
+pub(super) struct Inflight {
+    state: Mutex<InflightState>,
+    less: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct InflightState {
+    bytes: usize,
+    /// The hub has stopped, and nothing will get less any more.
+    stopped: bool,
+}
+
+impl Inflight {
+    pub(super) fn enter(&self, bytes: usize) {
+        if bytes == 0 {
+            return;
+        }
+        let mut state = self.state.lock();
+        // One packet is always let in, however large; and the hub itself never waits.
+        while !IS_HUB.get() && state.bytes > 0 && state.bytes + bytes > INFLIGHT_MAX && !state.stopped {
+            self.less.wait(&mut state);
+        }
+        state.bytes += bytes;
+    }
+
+    /// For the thread that must not wait.
+    pub(super) fn entered(&self, command: Command) -> Command {
+        self.state.lock().bytes += command.large_bytes();
+        command
+    }
+
+    pub(super) fn leave(&self, bytes: usize) {
+        if bytes > 0 {
+            self.state.lock().bytes -= bytes;
+            self.less.notify_all();
+        }
+    }
+
+    pub(super) fn stop(&self) {
+        self.state.lock().stopped = true;
+        self.less.notify_all();
+    }
+}
