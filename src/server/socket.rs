@@ -219,7 +219,7 @@ impl Socket {
         let id = self.0.namespace.next_ack_id();
         self.await_ack(id, Waiting::Thread(answer)).map_err(|_| AckError::TooMany)?;
         self.send_awaited(event, id, &args)?;
-        self.0.namespace.0.hub.send_gathered().map_err(AckError::Emit)?;
+        self.0.namespace.0.hub.send_batch().map_err(AckError::Emit)?;
         match wait.recv_timeout(timeout) {
             Ok(result) => result,
             Err(RecvTimeoutError::Timeout) => {
@@ -343,7 +343,7 @@ impl Socket {
     /// runs at the moment. The official client does not reconnect by itself afterwards.
     pub fn disconnect(&self, close: bool) {
         // Another thread tells its handlers, and takes it out of the namespace.
-        let _ = self.0.namespace.0.hub.send_gathered();
+        let _ = self.0.namespace.0.hub.send_batch();
         if close {
             self.hang_up(CloseReason::ServerNamespaceDisconnect, CloseReason::ForcedServerClose);
         } else {

@@ -458,9 +458,9 @@ fn retried(socket: &Socket, mut event: Event<'_>, id: u64) {
         Turn::Handle(attempt) => {
             let hub = &socket.namespace().0.hub;
             event.set_retried(attempt);
-            hub.gather();
+            hub.begin_batch();
             handle(socket, &event);
-            hub.part();
+            hub.commit_batch();
             retried.end_gathered();
             retried.end(socket, attempt, false);
         }

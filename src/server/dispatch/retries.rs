@@ -186,7 +186,7 @@ impl Retried {
             frames: answer.bytes().clone(),
         });
         let sent = hub.direct(asker, answer.clone(), false);
-        if hub.is_gathering() {
+        if hub.is_batching() {
             GATHERED.with_borrow_mut(|answered| answered.push((socket.clone(), attempt)));
         } else {
             self.end(socket, attempt, false);

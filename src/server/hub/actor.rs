@@ -1,18 +1,13 @@
 //! The hub's thread: takes commands in batches, and does what is due.
 
-use std::{
-    cmp::Reverse,
-    collections::{BinaryHeap, VecDeque},
-    io,
-    sync::Arc,
-};
+use std::{cmp::Reverse, collections::BinaryHeap, io, sync::Arc};
 
 use crate::server::{
     config::Config,
     dispatch::Todo,
     hub::backpressure::Inflight,
     hub::command::{Command, Packet, Signal, large},
-    hub::handle::{HubHandle, IS_HUB, Inbox, OWN},
+    hub::handle::{HubHandle, Inbox, mark_hub_thread, next_own_command},
     hub::held::Held,
     hub::in_flight::InFlightGuard,
     hub::members::Space,
@@ -119,7 +114,7 @@ pub(super) struct Hub {
 impl Hub {
     /// `false`: the store was not finished in time.
     pub(super) fn run(mut self) -> bool {
-        IS_HUB.set(true);
+        mark_hub_thread();
         let _farewell = Farewell(Arc::clone(&self.inflight));
         while let Some(first) = self.next() {
             let mut next = first;
@@ -130,7 +125,7 @@ impl Hub {
                 next = if left == 0 || self.is_full() {
                     None
                 } else {
-                    OWN.with_borrow_mut(VecDeque::pop_front).or_else(|| self.queue.try_recv().ok())
+                    next_own_command().or_else(|| self.queue.try_recv().ok())
                 };
             }
             self.look_at_signals();
@@ -146,7 +141,7 @@ impl Hub {
     /// `Some(None)`: no command, but a deadline or a signal. `None`: nobody is left to send any.
     #[allow(clippy::option_option, reason = "the three outcomes of waiting are just these")]
     pub(super) fn next(&mut self) -> Option<Option<Command>> {
-        if let Some(own) = OWN.with_borrow_mut(VecDeque::pop_front) {
+        if let Some(own) = next_own_command() {
             return Some(Some(own));
         }
         let at = self.deadlines.peek().map(|Reverse(Due((at, ..)))| *at);
@@ -251,7 +246,7 @@ impl Hub {
             }
             Command::Ask { namespace, question } => self.answer(namespace, question),
             Command::AckDeadline(socket, at) => self.alarm(at, Deadline::Ack(socket)),
-            Command::Together(commands) => commands.into_iter().for_each(|command| self.apply(command)),
+            Command::Batch(commands) => commands.into_iter().for_each(|command| self.apply(command)),
             Command::Remember(answer, order) => {
                 self.keep(|recovery| recovery.note(Change::Answer(*answer)));
                 self.finish(Some(order), before);

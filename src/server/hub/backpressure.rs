@@ -1,6 +1,6 @@
 //! The bound on the bytes of packets that are on their way to the hub.
 
-use crate::server::hub::{command::Command, handle::IS_HUB};
+use crate::server::hub::{command::Command, handle::is_hub_thread};
 use crate::sys::sync::{Condvar, Mutex};
 
 /// Bytes of packets that may be on their way to the hub; emitting threads wait while there are more.
@@ -27,7 +27,7 @@ impl Inflight {
         }
         let mut state = self.state.lock();
         // One packet is always let in, however large; and the hub itself never waits.
-        while !IS_HUB.get() && state.bytes > 0 && state.bytes + bytes > INFLIGHT_MAX && !state.stopped {
+        while !is_hub_thread() && state.bytes > 0 && state.bytes + bytes > INFLIGHT_MAX && !state.stopped {
             self.less.wait(&mut state);
         }
         state.bytes += bytes;

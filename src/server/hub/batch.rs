@@ -1,4 +1,6 @@
-//! Commands that a thread collects, so that the hub gets them as one.
+//! A batch: commands that a thread collects, so that the hub gets them as one command.
+//!
+//! It may use the commands only. It never sends: that is the handle's work.
 
 use std::cell::RefCell;
 
@@ -10,52 +12,75 @@ use crate::sys::{
     thread_local,
 };
 
-thread_local! {
-    /// What this thread gathers.
-    pub(super) static TOGETHER: RefCell<Option<Together>> = const { RefCell::new(None) };
-}
+/// A batch with more bytes is sent in parts.
+const BATCH_BYTES_MAX: usize = 1 << 20;
 
-/// What a thread has gathered for the hub.
+/// The bytes that the batches of all threads may hold. Beyond it a thread sends its batch early.
+pub(crate) const BATCH_BYTES_TOTAL: usize = 8 << 20;
+
+/// The bytes that a command takes beside its packet.
+const COMMAND_COST: usize = 256;
+
+/// The commands that a thread has collected.
 #[derive(Default)]
-pub(super) struct Together {
+pub(super) struct Batch {
     pub(super) commands: Vec<Command>,
     pub(super) bytes: usize,
 }
 
-/// A thread that gathers more bytes sends them in parts.
-const TOGETHER_MAX: usize = 1 << 20;
+thread_local! {
+    /// The open batch of this thread. `None`: commands are sent at once.
+    static BATCH: RefCell<Option<Batch>> = const { RefCell::new(None) };
+}
 
-/// Bytes that all threads together may gather; beyond it they send what they have.
-pub(crate) const TOGETHER_TOTAL: usize = 8 << 20;
+/// Opens a batch on this thread.
+pub(super) fn begin() {
+    BATCH.with_borrow_mut(|batch| *batch = Some(Batch::default()));
+}
 
-/// What a command takes beside its packet.
-const COMMAND_COST: usize = 256;
+/// Whether this thread has an open batch.
+pub(super) fn is_open() -> bool {
+    BATCH.with_borrow(Option::is_some)
+}
 
-/// What became of a command of a thread that may be gathering.
-pub(super) enum Gathering {
-    Off(Command),
-    Kept,
-    /// What was gathered goes first.
+/// Takes the commands out of this thread's batch, which stays open.
+pub(super) fn take() -> Batch {
+    BATCH.with_borrow_mut(|batch| batch.as_mut().map(std::mem::take)).unwrap_or_default()
+}
+
+/// Closes this thread's batch, which must be empty.
+pub(super) fn end() {
+    BATCH.with_borrow_mut(|batch| *batch = None);
+}
+
+/// The result of [`add`].
+pub(super) enum Added {
+    /// The command is in the batch.
+    Batched,
+    /// This thread has no open batch.
+    NoBatch(Command),
+    /// The command does not fit, or cannot be in a batch. The batch must be sent before it.
     Full(Command),
 }
 
-pub(super) fn gather(command: Command, total: &AtomicUsize) -> Gathering {
-    TOGETHER.with_borrow_mut(|together| {
-        let Some(together) = together else { return Gathering::Off(command) };
+/// Adds a command to this thread's batch. `total`: the bytes in the batches of all threads.
+pub(super) fn add(command: Command, total: &AtomicUsize) -> Added {
+    BATCH.with_borrow_mut(|batch| {
+        let Some(batch) = batch else { return Added::NoBatch(command) };
         let bytes = COMMAND_COST
             + match &command {
                 Command::Emit { packet, .. } | Command::Direct { packet, .. } => packet.bytes().len(),
                 Command::Remember(answer, _) => answer.frames.len(),
                 Command::Data(_, data, _) => data.as_ref().map_or(0, Bytes::len),
                 Command::Join(..) | Command::Leave(..) | Command::AckDeadline(..) => 0,
-                _ => return Gathering::Full(command),
+                _ => return Added::Full(command),
             };
-        if together.bytes + bytes > TOGETHER_MAX || total.load(Relaxed) + bytes > TOGETHER_TOTAL {
-            return Gathering::Full(command);
+        if batch.bytes + bytes > BATCH_BYTES_MAX || total.load(Relaxed) + bytes > BATCH_BYTES_TOTAL {
+            return Added::Full(command);
         }
         total.fetch_add(bytes, Relaxed);
-        together.bytes += bytes;
-        together.commands.push(command);
-        Gathering::Kept
+        batch.bytes += bytes;
+        batch.commands.push(command);
+        Added::Batched
     })
 }

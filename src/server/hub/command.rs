@@ -90,8 +90,8 @@ pub(crate) enum Command {
     Remember(Box<KeptAnswer>, InFlightGuard),
     /// A client's retries are over.
     ForgetAnswer(Arc<str>, usize),
-    /// What belongs together: the store gets all of it or nothing.
-    Together(Vec<Self>),
+    /// Several commands at once. The store gets the changes of all of them, or of none.
+    Batch(Vec<Self>),
     /// Some acknowledgement is awaited until then.
     AckDeadline(Weak<Membership>, Instant),
     /// Nothing; dropping the sender says that what the sending thread has sent before is finished.
@@ -129,7 +129,7 @@ impl Command {
     pub(super) fn large_bytes(&self) -> usize {
         match self {
             Self::Emit { packet, .. } | Self::Direct { packet, .. } => large(packet),
-            Self::Together(commands) => commands.iter().map(Self::large_bytes).sum(),
+            Self::Batch(commands) => commands.iter().map(Self::large_bytes).sum(),
             _ => 0,
         }
     }

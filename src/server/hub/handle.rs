@@ -13,7 +13,7 @@ use crate::server::{
     config::Config,
     error::EmitError,
     hub::backpressure::Inflight,
-    hub::batch::{Gathering, TOGETHER, Together, gather},
+    hub::batch::{self, Added, Batch},
     hub::command::{Command, Question, Selection, Signal},
     hub::in_flight::{caught_up, order},
     hub::membership::Membership,
@@ -52,9 +52,23 @@ impl Signaller {
 
 thread_local! {
     /// What the hub's own thread wants from itself; it must not wait for room in its own inbox.
-    pub(super) static OWN: RefCell<VecDeque<Command>> = RefCell::default();
-    pub(super) static IS_HUB: Cell<bool> = const { Cell::new(false) };
+    static OWN: RefCell<VecDeque<Command>> = RefCell::default();
+    static IS_HUB: Cell<bool> = const { Cell::new(false) };
     static IS_STORE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// This thread is the hub's.
+pub(super) fn mark_hub_thread() {
+    IS_HUB.set(true);
+}
+
+pub(super) fn is_hub_thread() -> bool {
+    IS_HUB.get()
+}
+
+/// The next command that the hub's own thread has sent.
+pub(super) fn next_own_command() -> Option<Command> {
+    OWN.with_borrow_mut(VecDeque::pop_front)
 }
 
 /// This thread runs the store's methods. It must not wait for the hub, which may wait for it.
@@ -77,8 +91,8 @@ pub(crate) struct HubHandle {
     recovers: bool,
     /// Bytes of the largest packet that may be sent.
     packet_max: usize,
-    /// Bytes that threads have gathered.
-    gathered: Arc<AtomicUsize>,
+    /// Bytes in the batches of all threads.
+    batched: Arc<AtomicUsize>,
 }
 
 impl HubHandle {
@@ -93,7 +107,7 @@ impl HubHandle {
             inflight: Arc::default(),
             recovers,
             packet_max: config.outbox_bytes(),
-            gathered: Arc::default(),
+            batched: Arc::default(),
         };
         (handle, Inbox { queue, signals: signalled })
     }
@@ -124,11 +138,11 @@ impl HubHandle {
             OWN.with_borrow_mut(|own| own.push_back(command));
             return Ok(());
         }
-        let command = match gather(command, &self.gathered) {
-            Gathering::Kept => return Ok(()),
-            Gathering::Off(command) => command,
-            Gathering::Full(command) => {
-                self.send_gathered()?;
+        let command = match batch::add(command, &self.batched) {
+            Added::Batched => return Ok(()),
+            Added::NoBatch(command) => command,
+            Added::Full(command) => {
+                self.send_batch()?;
                 command
             }
         };
@@ -142,34 +156,34 @@ impl HubHandle {
         self.inbox.send(command).map_err(|_| EmitError::ServerGone)
     }
 
-    /// Until [`part`](Self::part), what this thread wants reaches the hub as one, unless it is very much, or waits for an answer.
-    pub(crate) fn gather(&self) {
-        TOGETHER.with_borrow_mut(|together| *together = Some(Together::default()));
+    /// Opens a batch: until [`commit_batch`](Self::commit_batch), the commands of this thread reach the hub as one command.
+    /// A batch is sent early when it is large, or when a command in it needs an answer.
+    pub(crate) fn begin_batch(&self) {
+        batch::begin();
     }
 
-    /// Whether this thread gathers.
-    pub(crate) fn is_gathering(&self) -> bool {
-        TOGETHER.with_borrow_mut(|together| together.is_some())
+    /// Whether this thread has an open batch.
+    pub(crate) fn is_batching(&self) -> bool {
+        batch::is_open()
     }
 
-    /// Sends what was gathered, and gathers no more.
-    pub(crate) fn part(&self) {
+    /// Sends this thread's batch and closes it.
+    pub(crate) fn commit_batch(&self) {
         // Fails after the stop, when nothing is sent any more.
-        let _ = self.send_gathered();
-        TOGETHER.with_borrow_mut(|together| *together = None);
+        let _ = self.send_batch();
+        batch::end();
     }
 
-    /// Sends what was gathered: somebody is about to wait for what it does.
-    pub(crate) fn send_gathered(&self) -> Result<(), EmitError> {
-        let gathered = TOGETHER.with_borrow_mut(|together| together.as_mut().map(std::mem::take));
-        let Together { commands, bytes } = gathered.unwrap_or_default();
+    /// Sends the commands that are in this thread's batch. Necessary before the thread waits for their effect.
+    pub(crate) fn send_batch(&self) -> Result<(), EmitError> {
+        let Batch { commands, bytes } = batch::take();
         if commands.is_empty() {
             return Ok(());
         }
-        self.gathered.fetch_sub(bytes, Relaxed);
-        let together = Command::Together(commands);
-        self.inflight.enter(together.large_bytes());
-        self.inbox.send(together).map_err(|_| EmitError::ServerGone)
+        self.batched.fetch_sub(bytes, Relaxed);
+        let batch = Command::Batch(commands);
+        self.inflight.enter(batch.large_bytes());
+        self.inbox.send(batch).map_err(|_| EmitError::ServerGone)
     }
 
     pub(crate) fn emit(
@@ -215,7 +229,7 @@ impl HubHandle {
         self.send(Command::Data(socket, data, self.recovers.then(order)));
     }
 
-    /// At once, whatever this thread gathers.
+    /// Sent at once, also if this thread has an open batch.
     pub(crate) fn forget_answer(&self, client: Arc<str>, namespace: usize) {
         // Fails after the stop, when nothing is kept any more.
         let _ = self.inbox.send(Command::ForgetAnswer(client, namespace));

@@ -25,7 +25,7 @@ mod timers;
 
 pub(crate) use actor::{BATCH_MAX, start};
 pub(crate) use backpressure::INFLIGHT_MAX;
-pub(crate) use batch::TOGETHER_TOTAL;
+pub(crate) use batch::BATCH_BYTES_TOTAL;
 pub(crate) use command::{Command, INFLIGHT_MIN, Question, Selection, Signal};
 pub(crate) use handle::{HubHandle, Signaller, mark_store_thread};
 pub(crate) use in_flight::{Unfinished, caught_up, unfinished};

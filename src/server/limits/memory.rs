@@ -57,7 +57,7 @@ impl Config {
             .saturating_add(sockets.saturating_mul(recovery::MEMBER_BYTES))
             .saturating_add(self.room_bytes_total)
             .saturating_add(journal::BYTES_MAX)
-            .saturating_add(hub::TOGETHER_TOTAL)
+            .saturating_add(hub::BATCH_BYTES_TOTAL)
             // A worker thread for each value that is being dropped.
             .saturating_add(self.max_connections.saturating_mul(STACK))
             // One more replay may be in the batch that has reached its end.
