@@ -115,7 +115,7 @@ impl Broadcast {
         let index = namespace.0.index;
         let members =
             namespace.0.hub.ask(index, |reply| Question::Sockets(selection, reply)).unwrap_or_default();
-        members.iter().filter_map(|member| member.socket()).collect()
+        members.iter().filter_map(|member| Socket::of(member)).collect()
     }
 
     /// Official `socketsJoin`.

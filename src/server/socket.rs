@@ -47,6 +47,7 @@ pub struct Socket(Arc<Inner>);
 
 pub(crate) struct Inner {
     membership: Arc<Membership>,
+    session: Arc<Session>,
     namespace: Namespace,
     auth: Option<Box<RawValue>>,
     acks: Mutex<Acks>,
@@ -75,14 +76,15 @@ impl Socket {
         auth: Option<&RawValue>,
         identity: Identity,
     ) -> Self {
-        Self(Arc::new_cyclic(|inner| Inner {
+        Self(Arc::new_cyclic(|inner: &Weak<Inner>| Inner {
             membership: Arc::new(Membership::new(
                 id,
                 namespace.0.index,
-                session,
+                Arc::<Session>::clone(session),
                 identity,
-                Weak::clone(inner),
+                Weak::<Inner>::clone(inner),
             )),
+            session: Arc::clone(session),
             namespace,
             auth: auth.map(ToOwned::to_owned),
             acks: Mutex::default(),
@@ -91,8 +93,9 @@ impl Socket {
         }))
     }
 
-    pub(crate) fn from_inner(inner: Arc<Inner>) -> Self {
-        Self(inner)
+    /// The socket of this membership. `None`: it was dropped. Not for the hub's thread, which must not be the last to hold it.
+    pub(crate) fn of(membership: &Membership) -> Option<Self> {
+        membership.socket_state()?.downcast().ok().map(Self)
     }
 
     /// Its id, which other clients may know; the Engine.IO session's id is another one, and secret.
@@ -421,7 +424,7 @@ impl Socket {
     }
 
     pub(crate) fn session(&self) -> &Arc<Session> {
-        self.0.membership.session()
+        &self.0.session
     }
 
     /// The middlewares let it pass.
@@ -509,7 +512,7 @@ impl Socket {
         let session = self.session();
         if !hub::caught_up() {
             let packet = packet.encode(args)?;
-            return self.0.namespace.0.hub.direct(Arc::clone(session), packet, volatile);
+            return self.0.namespace.0.hub.direct(Arc::<Session>::clone(session), packet, volatile);
         }
         // Taken out for the time of encoding: a value's own `serialize` might emit.
         let mut scratch = SCRATCH.take();

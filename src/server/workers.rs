@@ -396,12 +396,6 @@ impl HubData {
     }
 }
 
-impl Clone for HubData {
-    fn clone(&self) -> Self {
-        Self { value: self.value.clone(), workers: Arc::clone(&self.workers) }
-    }
-}
-
 impl Drop for HubData {
     fn drop(&mut self) {
         if let Some(value) = self.value.take() {

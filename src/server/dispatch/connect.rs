@@ -13,7 +13,7 @@ use crate::server::{
     hub::{Command, Question},
     namespace::Namespace,
     recovery::{Claim, Resume},
-    session::{self, Parting, Session},
+    session::{self, Session},
     socket::Socket,
     workers::HubData,
 };
@@ -89,6 +89,7 @@ pub(crate) fn begin(
     };
     let identity = Identity { pid: Some(Arc::clone(&resume.pid)), recovered: true, rid };
     let socket = Socket::new(Arc::clone(&resume.sid), namespace.clone(), session, auth, identity);
+    let data = resume.data.as_ref().and_then(|data| data.downcast_ref::<HubData>()?.get());
     let kept = || {
         let (codec, kept) = (namespace.0.handlers.data.as_ref()?, resume.kept.as_deref()?);
         guard::call_for_socket(
@@ -98,7 +99,7 @@ pub(crate) fn begin(
             || (codec.decode)(kept),
         )?
     };
-    socket.set_any_data(resume.data.as_ref().and_then(HubData::get).or_else(kept));
+    socket.set_any_data(data.or_else(kept));
     Ok((socket, Some(resume)))
 }
 
@@ -141,7 +142,7 @@ fn claim(
                         socket.session().name(),
                         session.name()
                     );
-                    socket.session().end_with(CloseReason::TransportClose, Parting::Cut);
+                    Arc::clone(socket.session()).end(CloseReason::TransportClose);
                 }
                 // Nothing is ever sent.
                 let _ = gone.recv_deadline(until);

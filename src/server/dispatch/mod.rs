@@ -28,7 +28,7 @@ use crate::server::{
     limits::budget::Charge,
     limits::rate::{Kind, Pace, Verdict},
     namespace::EventHandler,
-    recovery::is_recoverable,
+    recovery::{RetainedData, is_recoverable},
     session::Session,
     session::engine::Message,
     socket::{Event, Socket},
@@ -352,7 +352,7 @@ impl Inbound {
     pub(crate) fn work_off(&mut self, session: &Arc<Session>, todo: Todo) {
         match todo {
             Todo::AckTimeout(socket) => {
-                if let Some(socket) = socket.socket() {
+                if let Some(socket) = Socket::of(&socket) {
                     socket.fail_overdue_acks();
                 }
             }
@@ -391,7 +391,7 @@ impl Inbound {
                 {
                     handlers.closed(session, reason);
                 }
-                session.core.hub.send(Command::Gone(Arc::clone(session)));
+                session.core.hub.send(Command::Gone(Arc::<Session>::clone(session)));
             }
         }
     }
@@ -467,7 +467,7 @@ fn retried(socket: &Socket, mut event: Event<'_>, id: u64) {
         Turn::Answered(answer) => {
             // Behind what the answer stands for, which may still be on its way to the store. After the stop nobody asks.
             socket.namespace().0.hub.fence();
-            let _ = socket.namespace().0.hub.direct(Arc::clone(socket.session()), answer, false);
+            let _ = socket.namespace().0.hub.direct(Arc::<Session>::clone(socket.session()), answer, false);
         }
         Turn::Ignore => {}
     }
@@ -510,7 +510,7 @@ fn leave(socket: &Socket, reason: CloseReason) {
 }
 
 /// What a client that may come back finds again. `None`: it is not waited for.
-fn data_of_lost(socket: &Socket) -> Option<HubData> {
+fn data_of_lost(socket: &Socket) -> Option<RetainedData> {
     let core = &socket.session().core;
     let data = HubData::new(socket.any_data(), &core.workers, core.config.max_connections);
     if data.is_none() {
@@ -519,5 +519,5 @@ fn data_of_lost(socket: &Socket) -> Option<HubData> {
             socket.id()
         );
     }
-    data
+    data.map(|data| Arc::new(data) as RetainedData)
 }

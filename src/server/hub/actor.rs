@@ -4,7 +4,6 @@ use std::{cmp::Reverse, collections::BinaryHeap, io, sync::Arc};
 
 use crate::server::{
     config::Config,
-    dispatch::Todo,
     hub::backpressure::Inflight,
     hub::command::{Command, Packet, Signal, large},
     hub::handle::{HubHandle, Inbox, mark_hub_thread, next_own_command},
@@ -21,7 +20,6 @@ use crate::{
     proto::CloseReason,
     sys::{
         channel::{Receiver, RecvTimeoutError, Sender},
-        sync::atomic::Ordering::Acquire,
         thread::{self, JoinHandle},
         time::Instant,
     },
@@ -234,7 +232,7 @@ impl Hub {
             Command::Direct { session, packet, volatile, order } => {
                 let waits = order.is_behind();
                 let large = large(&packet);
-                let slot = self.sits(&session).then_some(session.slot);
+                let slot = self.sits(&session).then_some(session.slot());
                 let waits = self.share((packet, volatile), slot.as_slice(), large, waits);
                 self.sent(order, waits);
             }
@@ -326,7 +324,7 @@ impl Hub {
                 }
                 Deadline::Connect(session) => {
                     if let Some(session) = session.upgrade()
-                        && !session.settled.load(Acquire)
+                        && !session.is_settled()
                     {
                         session.end(CloseReason::ForcedClose);
                     }
@@ -345,10 +343,9 @@ impl Hub {
                 Deadline::Ack(socket) => {
                     // The end of a session answers what is still awaited in it.
                     if let Some(socket) = socket.upgrade()
-                        && socket.session().ended().is_none()
+                        && !socket.session().has_ended()
                     {
-                        let session = Arc::clone(socket.session());
-                        session.leave_todo(Todo::AckTimeout(socket));
+                        Arc::clone(socket.session()).ack_expired(socket);
                     }
                 }
             }

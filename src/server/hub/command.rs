@@ -8,11 +8,10 @@ use smallvec::SmallVec;
 use crate::server::{
     hub::in_flight::InFlightGuard,
     hub::membership::Membership,
+    hub::session::HubSession,
     recovery::journal::Report,
     recovery::store::KeptAnswer,
-    recovery::{Claim, Resume},
-    session::Session,
-    workers::HubData,
+    recovery::{Claim, Resume, RetainedData},
 };
 use crate::{
     proto::socket::Encoded,
@@ -37,11 +36,11 @@ pub(crate) struct Selection {
 
 pub(crate) enum Command {
     /// A session began then: its heartbeat and its connect deadline run.
-    Open(Arc<Session>, Instant),
+    Open(Arc<dyn HubSession>, Instant),
     /// A session ends in peace: close it behind what is due, cut it when that takes too long.
-    Ending(Arc<Session>, Option<u16>, InFlightGuard),
+    Ending(Arc<dyn HubSession>, Option<u16>, InFlightGuard),
     /// The last that is heard of a session; its seat is free again.
-    Gone(Arc<Session>),
+    Gone(Arc<dyn HubSession>),
     /// A socket is connected, and this tells its client so. Together, so that whoever hears of the socket finds it in the
     /// namespace, and no broadcast comes before the consent.
     Enter {
@@ -54,7 +53,7 @@ pub(crate) enum Command {
     /// It has left; `lost`: and may come back, and then finds this data again.
     Exit {
         socket: Arc<Membership>,
-        lost: Option<HubData>,
+        lost: Option<RetainedData>,
     },
     /// The handlers of one that was lost have been told.
     Left(Arc<Membership>),
@@ -68,7 +67,7 @@ pub(crate) enum Command {
         order: InFlightGuard,
     },
     Direct {
-        session: Arc<Session>,
+        session: Arc<dyn HubSession>,
         packet: Encoded,
         volatile: bool,
         order: InFlightGuard,

@@ -8,7 +8,7 @@ use crate::server::{
     hub::command::{Packet, Selection},
     hub::held::Portion,
     hub::in_flight::InFlightGuard,
-    session::Session,
+    hub::session::{self, HubSession},
     transport::outbox::Packets,
 };
 use crate::sys::channel::Sender;
@@ -25,7 +25,7 @@ impl Hub {
             write(session, packets, &portion.packets, &mut gathered);
         }
         for (session, code) in &portion.endings {
-            session.finish(*code);
+            Arc::clone(session).finish(*code);
         }
         self.inflight.leave(portion.large);
         portion.orders.into_iter().for_each(InFlightGuard::finish);
@@ -171,18 +171,23 @@ impl Hub {
 }
 
 /// Writes one recipient's packets.
-pub(super) fn write(session: &Arc<Session>, indices: &[usize], packets: &[Packet], gathered: &mut Gathered) {
+pub(super) fn write(
+    session: &Arc<dyn HubSession>,
+    indices: &[usize],
+    packets: &[Packet],
+    gathered: &mut Gathered,
+) {
     let sent = match indices {
         [] => return,
         &[one] => {
             let (packet, volatile) = &packets[one];
-            session.send(Packets::Shared(packet), *volatile)
+            session::send(session, Packets::Shared(packet), *volatile)
         }
         several => match gathered.gather(several, packets) {
-            Some(buffer) => session.send(Packets::Borrowed(buffer), false),
+            Some(buffer) => session::send(session, Packets::Borrowed(buffer), false),
             None => several.iter().try_for_each(|&index| {
                 let (packet, volatile) = &packets[index];
-                match session.send(Packets::Shared(packet), *volatile) {
+                match session::send(session, Packets::Shared(packet), *volatile) {
                     Err(EmitError::Dropped) => Ok(()),
                     sent => sent,
                 }

@@ -17,9 +17,9 @@ use crate::server::{
     hub::command::{Command, Question, Selection, Signal},
     hub::in_flight::{caught_up, order},
     hub::membership::Membership,
+    hub::session::HubSession,
     recovery::Resume,
     recovery::store::KeptAnswer,
-    session::Session,
 };
 use crate::{
     proto::socket::Encoded,
@@ -199,7 +199,7 @@ impl HubHandle {
 
     pub(crate) fn direct(
         &self,
-        session: Arc<Session>,
+        session: Arc<dyn HubSession>,
         packet: Encoded,
         volatile: bool,
     ) -> Result<(), EmitError> {
@@ -263,11 +263,12 @@ impl HubHandle {
     }
 
     /// Ends the session behind what its handlers and this thread have emitted.
-    pub(crate) fn ending(&self, session: &Arc<Session>, code: Option<u16>) {
-        if caught_up() && session.unfinished.is_none() {
-            session.finish(code);
+    pub(crate) fn ending(&self, session: Arc<dyn HubSession>, code: Option<u16>) {
+        if caught_up() && session.unfinished().is_none() {
+            Arc::clone(&session).finish(code);
         }
-        self.send(Command::Ending(Arc::clone(session), code, session.unfinished.order()));
+        let order = session.unfinished().order();
+        self.send(Command::Ending(session, code, order));
     }
 
     /// Asks and waits for the answer. `None` after the stop.

@@ -9,7 +9,7 @@
 
 use std::sync::Arc;
 
-use crate::server::{hub::command::Packet, hub::in_flight::InFlightGuard, session::Session};
+use crate::server::{hub::command::Packet, hub::in_flight::InFlightGuard, hub::session::HubSession};
 use crate::sys::channel::Sender;
 
 /// What a packet takes beside its bytes, and what it takes for each recipient.
@@ -24,9 +24,9 @@ pub(crate) const HELD_MAX: usize = 2 << 20;
 pub(crate) struct Portion {
     pub(crate) packets: Vec<Packet>,
     /// Who gets which of them.
-    pub(crate) recipients: Vec<(Arc<Session>, Vec<usize>)>,
+    pub(crate) recipients: Vec<(Arc<dyn HubSession>, Vec<usize>)>,
     /// Sessions that end behind them, and the codes of their close frames.
-    pub(crate) endings: Vec<(Arc<Session>, Option<u16>)>,
+    pub(crate) endings: Vec<(Arc<dyn HubSession>, Option<u16>)>,
     /// What is finished with it.
     pub(crate) orders: Vec<InFlightGuard>,
     /// Who is told of that.
@@ -90,7 +90,7 @@ impl Held {
     }
 
     /// The last packet is for this session too.
-    pub(crate) fn add_recipient(&mut self, session: &Arc<Session>, place: &mut Place) {
+    pub(crate) fn add_recipient(&mut self, session: &Arc<dyn HubSession>, place: &mut Place) {
         let (number, packet) = (self.number(), self.gathering.packets.len() - 1);
         self.gathering.cost += RECIPIENT_COST;
         if place.portion != number {
@@ -112,7 +112,7 @@ impl Held {
         self.gathering.told.push(done);
     }
 
-    pub(crate) fn end(&mut self, session: &Arc<Session>, code: Option<u16>) {
+    pub(crate) fn end(&mut self, session: &Arc<dyn HubSession>, code: Option<u16>) {
         self.gathering.cost += RECIPIENT_COST;
         self.gathering.endings.push((Arc::clone(session), code));
     }

@@ -1,19 +1,16 @@
 //! A socket as the hub sees it: ids, state and session, and nothing of the application's.
 //!
 //! The hub's thread must not drop a value of the application, because `Drop` is user code: it could panic, block, or ask the
-//! hub. So the hub keeps a [`Membership`], and the [`Socket`] with its data and its callbacks belongs to the threads that
+//! hub. So the hub keeps a [`Membership`], and the socket with its data and its callbacks belongs to the threads that
 //! run handlers. The way back is a weak reference, which only those threads follow.
 
 use std::{
+    any::Any,
     fmt,
     sync::{Arc, Weak},
 };
 
-use crate::server::{
-    recovery::is_recoverable,
-    session::Session,
-    socket::{self, Socket},
-};
+use crate::server::{hub::session::HubSession, recovery::is_recoverable};
 use crate::{
     proto::CloseReason,
     sys::sync::atomic::{
@@ -44,21 +41,22 @@ pub(crate) struct Membership {
     id: Arc<str>,
     /// The index of its namespace.
     namespace: usize,
-    session: Arc<Session>,
+    session: Arc<dyn HubSession>,
     identity: Identity,
     state: AtomicU8,
-    socket: Weak<socket::Inner>,
+    /// The socket's own state, which the hub cannot look into.
+    socket: Weak<dyn Any + Send + Sync>,
 }
 
 impl Membership {
     pub(crate) fn new(
         id: Arc<str>,
         namespace: usize,
-        session: &Arc<Session>,
+        session: Arc<dyn HubSession>,
         identity: Identity,
-        socket: Weak<socket::Inner>,
+        socket: Weak<dyn Any + Send + Sync>,
     ) -> Self {
-        Self { id, namespace, session: Arc::clone(session), identity, state: AtomicU8::new(NEW), socket }
+        Self { id, namespace, session, identity, state: AtomicU8::new(NEW), socket }
     }
 
     pub(crate) fn id(&self) -> &str {
@@ -73,13 +71,13 @@ impl Membership {
         self.namespace
     }
 
-    pub(crate) fn session(&self) -> &Arc<Session> {
+    pub(crate) fn session(&self) -> &Arc<dyn HubSession> {
         &self.session
     }
 
     /// The slot of its session.
     pub(crate) fn slot(&self) -> u32 {
-        self.session.slot
+        self.session.slot()
     }
 
     pub(crate) fn pid(&self) -> Option<&Arc<str>> {
@@ -98,9 +96,9 @@ impl Membership {
         std::ptr::eq(self, other)
     }
 
-    /// The socket. `None`: it was dropped. Not for the hub's thread, which must not be the last to hold it.
-    pub(crate) fn socket(&self) -> Option<Socket> {
-        self.socket.upgrade().map(Socket::from_inner)
+    /// The socket's own state. `None`: it was dropped. Not for the hub's thread, which must not be the last to hold it.
+    pub(crate) fn socket_state(&self) -> Option<Arc<dyn Any + Send + Sync>> {
+        self.socket.upgrade()
     }
 
     pub(crate) fn is_new(&self) -> bool {

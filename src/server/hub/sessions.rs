@@ -6,15 +6,19 @@ use std::{
 };
 
 use crate::server::{
-    hub::actor::Hub, hub::held::Place, hub::in_flight::InFlightGuard, hub::timers::Deadline,
-    session::Session, transport::outbox::Packets,
+    hub::actor::Hub,
+    hub::held::Place,
+    hub::in_flight::InFlightGuard,
+    hub::session::{self, HubSession},
+    hub::timers::Deadline,
+    transport::outbox::Packets,
 };
 use crate::{
     proto::{
         CloseReason,
         engine::{Beat, Heartbeat, TransportKind},
     },
-    sys::{sync::atomic::Ordering::Relaxed, time::Instant},
+    sys::time::Instant,
 };
 
 /// How much sooner than promised a heartbeat begins. The official server's timers count whole milliseconds from the start of
@@ -26,7 +30,7 @@ const POLLING_CLOSE: Duration = Duration::from_secs(30);
 
 /// A session as the hub sees it.
 pub(super) struct Seat {
-    pub(super) session: Arc<Session>,
+    pub(super) session: Arc<dyn HubSession>,
     pub(super) heartbeat: Heartbeat,
     /// Which of the batch's packets it gets.
     pub(super) due: Vec<usize>,
@@ -37,8 +41,8 @@ pub(super) struct Seat {
 }
 
 impl Hub {
-    pub(super) fn open(&mut self, session: Arc<Session>, since: Instant) {
-        let slot = session.slot as usize;
+    pub(super) fn open(&mut self, session: Arc<dyn HubSession>, since: Instant) {
+        let slot = session.slot() as usize;
         if self.seats.len() <= slot {
             self.seats.resize_with(slot + 1, || None);
             self.marks.resize(slot + 1, 0);
@@ -48,7 +52,7 @@ impl Hub {
         let first_look = begun + self.config.ping_interval;
         session.set_next_look(first_look);
         let weak = Arc::downgrade(&session);
-        self.alarm(first_look, Deadline::Heartbeat(session.slot, Weak::clone(&weak)));
+        self.alarm(first_look, Deadline::Heartbeat(session.slot(), Weak::clone(&weak)));
         self.alarm(since + self.config.connect_timeout, Deadline::Connect(weak));
         let heartbeat = Heartbeat::new(begun, self.config.ping_interval, self.config.ping_timeout);
         self.seats[slot] = Some(Seat {
@@ -60,17 +64,17 @@ impl Hub {
         });
     }
 
-    pub(super) fn ending(&mut self, session: &Arc<Session>, code: Option<u16>, order: InFlightGuard) {
+    pub(super) fn ending(&mut self, session: &Arc<dyn HubSession>, code: Option<u16>, order: InFlightGuard) {
         // What is due to it, in this batch too, goes out before the close.
         if self.sits(session) {
-            self.flush_seat(session.slot);
+            self.flush_seat(session.slot());
         }
         if order.is_behind() || self.waits_for(session) {
             self.held.end(session, code);
             self.held.order(order);
         } else {
             drop(order);
-            session.finish(code);
+            Arc::clone(session).finish(code);
         }
         let patience = match session.transport() {
             TransportKind::Polling => POLLING_CLOSE.max(self.config.close_timeout),
@@ -80,40 +84,40 @@ impl Hub {
     }
 
     /// Whether something for the session waits for the store.
-    pub(super) fn waits_for(&self, session: &Arc<Session>) -> bool {
-        let seat = self.seats.get(session.slot as usize).and_then(Option::as_ref);
+    pub(super) fn waits_for(&self, session: &Arc<dyn HubSession>) -> bool {
+        let seat = self.seats.get(session.slot() as usize).and_then(Option::as_ref);
         seat.is_some_and(|seat| Arc::ptr_eq(&seat.session, session) && self.held.holds(seat.place))
     }
 
-    pub(super) fn gone(&mut self, session: &Arc<Session>) {
+    pub(super) fn gone(&mut self, session: &Arc<dyn HubSession>) {
         if self.sits(session) {
-            self.flush_seat(session.slot);
-            self.dirty.retain(|&slot| slot != session.slot);
-            self.seats[session.slot as usize] = None;
+            self.flush_seat(session.slot());
+            self.dirty.retain(|&slot| slot != session.slot());
+            self.seats[session.slot() as usize] = None;
             session.gone();
         }
     }
 
     /// Whether the session's seat is still its own: a command may come later than its sender's end.
-    pub(super) fn sits(&self, session: &Arc<Session>) -> bool {
-        matches!(self.seats.get(session.slot as usize), Some(Some(seat)) if Arc::ptr_eq(&seat.session, session))
+    pub(super) fn sits(&self, session: &Arc<dyn HubSession>) -> bool {
+        matches!(self.seats.get(session.slot() as usize), Some(Some(seat)) if Arc::ptr_eq(&seat.session, session))
     }
 
     /// `slept`: so much later than was due that this process, or the machine, may have been asleep.
-    pub(super) fn beat(&mut self, now: Instant, slept: bool, slot: u32, session: &Weak<Session>) {
+    pub(super) fn beat(&mut self, now: Instant, slept: bool, slot: u32, session: &Weak<dyn HubSession>) {
         const PING: &[u8] = &[0x81, 1, b'2'];
         let Some(Some(seat)) = self.seats.get_mut(slot as usize) else { return };
         let session = Weak::clone(session);
         // The seat may be another session's by now, with an alarm of its own.
-        if !std::ptr::eq(session.as_ptr(), Arc::as_ptr(&seat.session)) || seat.session.ended().is_some() {
+        if !std::ptr::addr_eq(session.as_ptr(), Arc::as_ptr(&seat.session)) || seat.session.has_ended() {
             return;
         }
-        let assembling = seat.session.assembling.load(Relaxed);
+        let assembling = seat.session.assembling();
         if assembling != seat.assembling.0 {
             seat.assembling = (assembling, now);
         } else if assembling != 0 && now > seat.assembling.1 + self.config.body_timeout {
             log::info!("session {}: the attachments of a packet are overdue", seat.session.name());
-            return seat.session.end(CloseReason::ParseError);
+            return Arc::clone(&seat.session).end(CloseReason::ParseError);
         }
         let mut heard = seat.session.take_signs();
         // The readers have slept too: the pong may be there, and not be read.
@@ -122,10 +126,10 @@ impl Hub {
             Beat::Wait(at) => at,
             Beat::Ping(at) => {
                 // A failure has ended the session by itself.
-                let _ = seat.session.send(Packets::Borrowed(PING), false);
+                let _ = session::send(&seat.session, Packets::Borrowed(PING), false);
                 at
             }
-            Beat::Expired => return seat.session.end(CloseReason::PingTimeout),
+            Beat::Expired => return Arc::clone(&seat.session).end(CloseReason::PingTimeout),
         };
         seat.session.set_next_look(next);
         self.alarm(next, Deadline::Heartbeat(slot, session));

@@ -7,9 +7,8 @@ use crate::server::{
     hub::command::{Question, Selection, large},
     hub::in_flight::InFlightGuard,
     hub::membership::Membership,
-    recovery::{Claim, Recovery, Resume},
-    session::Session,
-    workers::HubData,
+    hub::session::HubSession,
+    recovery::{Claim, Recovery, Resume, RetainedData},
 };
 use crate::{
     proto::{CloseReason, socket::Encoded},
@@ -47,7 +46,7 @@ impl Hub {
         let Some(restored) = recovery.restore(&socket, &resume, |rooms| space.fits(rooms, max, left)) else {
             // Something has left the log meanwhile, or its rooms have no room. It comes again, and is told.
             log::info!("session {}: it cannot be recovered any more", session.name());
-            return session.end(CloseReason::TransportClose);
+            return Arc::clone(&session).end(CloseReason::TransportClose);
         };
         consent.set_offset(resume.offset);
         self.spaces[namespace].enter(socket.clone());
@@ -56,14 +55,14 @@ impl Hub {
         let waits = self.held_back() != before;
         for packets in restored.missed {
             self.replayed += packets.bytes().len();
-            self.share((packets, false), &[session.slot], 0, waits);
+            self.share((packets, false), &[session.slot()], 0, waits);
         }
         if self.replayed > REPLAY_MAX {
             self.flush();
         }
     }
 
-    pub(super) fn exit(&mut self, socket: &Arc<Membership>, lost: Option<HubData>) {
+    pub(super) fn exit(&mut self, socket: &Arc<Membership>, lost: Option<RetainedData>) {
         self.spaces[socket.namespace_index()].exit(socket);
         self.keep(|recovery| recovery.exit(socket, lost, Instant::now()));
     }
@@ -87,13 +86,13 @@ impl Hub {
     /// The answer to a CONNECT. It waits for the store if something has changed since `before`.
     pub(super) fn consent(
         &mut self,
-        session: &Arc<Session>,
+        session: &Arc<dyn HubSession>,
         consent: Encoded,
         order: InFlightGuard,
         before: u64,
     ) {
         let waits = self.held_back() != before || order.is_behind();
-        let slot = self.sits(session).then_some(session.slot);
+        let slot = self.sits(session).then_some(session.slot());
         let waits = self.share((consent, false), slot.as_slice(), 0, waits);
         self.sent(order, waits);
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Weak;
 
-use crate::server::{hub::membership::Membership, session::Session};
+use crate::server::hub::{membership::Membership, session::HubSession};
 use crate::sys::time::Instant;
 
 /// Fewer deadlines are not worth a sweep.
@@ -11,11 +11,11 @@ pub(super) const SWEEP_MIN: usize = 1_024;
 /// The deadlines that have no connection's thread.
 pub(super) enum Deadline {
     /// A ping is due, or a pong.
-    Heartbeat(u32, Weak<Session>),
+    Heartbeat(u32, Weak<dyn HubSession>),
     /// A namespace should have been joined by now.
-    Connect(Weak<Session>),
+    Connect(Weak<dyn HubSession>),
     /// The ending should be over by now.
-    Cut(Weak<Session>),
+    Cut(Weak<dyn HubSession>),
     Ack(Weak<Membership>),
     /// Recovery may forget something, or its journal is due.
     Recovery,

@@ -20,6 +20,7 @@ pub(crate) mod origins;
 pub(crate) mod store;
 
 use std::{
+    any::Any,
     collections::{HashMap, VecDeque},
     sync::Arc,
     time::Duration,
@@ -35,7 +36,6 @@ use crate::server::{
     recovery::journal::{HandedOver, Journal, Report},
     recovery::origins::{Origin, Origins},
     recovery::store::{Change, Kept, KeptPacket, KeptSession, Stay},
-    workers::HubData,
 };
 use crate::{
     proto::{
@@ -226,7 +226,7 @@ struct Away {
     member: Member,
     /// Up to here, `member.last` tells whether anything was meant for it.
     known: Offset,
-    data: Option<HubData>,
+    data: Option<RetainedData>,
     /// The one that left, until its disconnect handlers have returned.
     leaving: Option<Arc<Membership>>,
     /// Somebody is about to take its place.
@@ -237,6 +237,10 @@ struct Away {
     /// Of all that have ever left.
     number: u64,
 }
+
+/// The application's data of a client that may come back. The hub cannot look into it. The last reference may be dropped on
+/// the hub's thread, so dropping it must not run code of the application.
+pub(crate) type RetainedData = Arc<dyn Any + Send + Sync>;
 
 /// The answer to a pid.
 pub(crate) enum Claim {
@@ -253,7 +257,7 @@ pub(crate) enum Claim {
 pub(crate) struct Resume {
     pub(crate) sid: Arc<str>,
     pub(crate) pid: Arc<str>,
-    pub(crate) data: Option<HubData>,
+    pub(crate) data: Option<RetainedData>,
     /// The application's data as the store has kept it, when `data` did not survive.
     pub(crate) kept: Option<Bytes>,
     /// What the client has.
@@ -570,7 +574,7 @@ impl Recovery {
     }
 
     /// A socket leaves, and may come back if it was only `lost`.
-    pub(crate) fn exit(&mut self, socket: &Arc<Membership>, lost: Option<HubData>, now: Instant) {
+    pub(crate) fn exit(&mut self, socket: &Arc<Membership>, lost: Option<RetainedData>, now: Instant) {
         if !self.is_here(socket) {
             return;
         }
@@ -592,7 +596,7 @@ impl Recovery {
         namespace: usize,
         member: Member,
         known: Offset,
-        data: Option<HubData>,
+        data: Option<RetainedData>,
         leaving: Option<Arc<Membership>>,
         since: Instant,
     ) {
@@ -602,9 +606,8 @@ impl Recovery {
         self.take_away(&pid);
         self.left += 1;
         let number = self.left;
-        let origin = leaving
-            .as_ref()
-            .map_or(Origin::Kept(number), |socket| Origin::of(socket.session().handshake.peer()));
+        let origin =
+            leaving.as_ref().map_or(Origin::Kept(number), |socket| Origin::of(socket.session().peer()));
         self.origins.add(origin, number, Arc::clone(&pid));
         self.away_bytes += bytes;
         self.leaving.push_back((since, Arc::clone(&pid)));

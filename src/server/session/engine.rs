@@ -49,7 +49,7 @@ pub(crate) fn open(core: &Arc<Core>, endpoint: usize, handshake: Handshake) -> R
     let slot = core.sessions.seat().ok_or(busy(RefusalReason::MaxConnections))?;
     let session = Session::new(core, id, slot, endpoint, handshake, share);
     core.sessions.insert(&session);
-    core.hub.send(Command::Open(Arc::clone(&session), Instant::now()));
+    core.hub.send(Command::Open(Arc::<Session>::clone(&session), Instant::now()));
     Ok(session)
 }
 

@@ -9,6 +9,7 @@
 //! state back works it off.
 
 pub(crate) mod engine;
+mod for_hub;
 
 use std::{
     collections::HashMap,
@@ -275,7 +276,7 @@ impl Session {
         if hub::caught_up() {
             return self.send(Packets::Shared(&packet), false);
         }
-        self.core.hub.direct(Arc::clone(self), packet, false)
+        self.core.hub.direct(Arc::<Self>::clone(self), packet, false)
     }
 
     /// `true`: the first one since the heartbeat has asked.
@@ -366,7 +367,7 @@ impl Session {
         match parting {
             Parting::Cut => self.cut(),
             Parting::Close(code) => {
-                self.core.hub.ending(self, code);
+                self.core.hub.ending(Arc::<Self>::clone(self), code);
             }
         }
         self.leave_todo(Todo::End(reason));

@@ -1,0 +1,80 @@
+//! What the hub needs of a session.
+//!
+//! The sessions' module implements [`HubSession`]. So the hub does not depend on it. A method that may leave work to be
+//! done never does the work on the calling thread: the worker threads run the handlers.
+
+use std::sync::Arc;
+
+use crate::server::{
+    error::EmitError,
+    hub::{in_flight::Unfinished, membership::Membership},
+    net::stream::Peer,
+    transport::outbox::{Packets, Pushed},
+};
+use crate::{
+    proto::{
+        CloseReason,
+        engine::{Heard, TransportKind},
+    },
+    sys::time::Instant,
+};
+
+/// A session, as the hub sees it.
+pub(crate) trait HubSession: Send + Sync {
+    /// The index of the session in the hub's tables. Two sessions never have the same slot at the same time.
+    fn slot(&self) -> u32;
+
+    /// The name of the session in the log.
+    fn name(&self) -> &str;
+
+    fn peer(&self) -> Peer;
+
+    fn transport(&self) -> TransportKind;
+
+    /// Whether it has joined a namespace, or needs none.
+    fn is_settled(&self) -> bool;
+
+    fn has_ended(&self) -> bool;
+
+    /// The commands of its handlers that the hub has not finished.
+    fn unfinished(&self) -> &Unfinished;
+
+    /// Puts packets into the outbox. `Err`: the result must be given to [`settle`](Self::settle).
+    fn push(&self, packets: Packets<'_>, volatile: bool) -> Result<(), Pushed>;
+
+    /// Does what a push has left to be done.
+    fn settle(self: Arc<Self>, pushed: Pushed) -> Result<(), EmitError>;
+
+    /// The signs of life since the last call.
+    fn take_signs(&self) -> Heard;
+
+    /// The number of the binary packet whose attachments have not all come yet, 0 for none.
+    fn assembling(&self) -> u64;
+
+    /// When the heartbeat looks next.
+    fn set_next_look(&self, at: Instant);
+
+    /// Ends the session. The first reason counts.
+    fn end(self: Arc<Self>, reason: CloseReason);
+
+    /// Closes the connection behind the packets in the outbox; a WebSocket with this code, if any.
+    fn finish(self: Arc<Self>, code: Option<u16>);
+
+    /// Closes the connection at once.
+    fn cut(&self);
+
+    /// The hub has forgotten the session.
+    fn gone(&self);
+
+    /// The deadline of an acknowledgement of this socket has passed.
+    fn ack_expired(self: Arc<Self>, socket: Arc<Membership>);
+}
+
+/// Sends packets to the session, or queues them in its outbox.
+pub(super) fn send(
+    session: &Arc<dyn HubSession>,
+    packets: Packets<'_>,
+    volatile: bool,
+) -> Result<(), EmitError> {
+    session.push(packets, volatile).or_else(|pushed| Arc::clone(session).settle(pushed))
+}

@@ -1,0 +1,95 @@
+//! A session, as the hub sees it.
+
+use std::sync::Arc;
+
+use crate::server::{
+    dispatch::Todo,
+    error::EmitError,
+    hub::{HubSession, Unfinished, membership::Membership},
+    net::stream::Peer,
+    session::Session,
+    transport::outbox::{Packets, Pushed},
+};
+use crate::{
+    proto::{
+        CloseReason,
+        engine::{Heard, TransportKind},
+    },
+    sys::{
+        sync::atomic::Ordering::{Acquire, Relaxed},
+        time::Instant,
+    },
+};
+
+impl HubSession for Session {
+    fn slot(&self) -> u32 {
+        self.slot
+    }
+
+    fn name(&self) -> &str {
+        Self::name(self)
+    }
+
+    fn peer(&self) -> Peer {
+        self.handshake.peer()
+    }
+
+    fn transport(&self) -> TransportKind {
+        Self::transport(self)
+    }
+
+    fn is_settled(&self) -> bool {
+        self.settled.load(Acquire)
+    }
+
+    fn has_ended(&self) -> bool {
+        self.ended().is_some()
+    }
+
+    fn unfinished(&self) -> &Unfinished {
+        &self.unfinished
+    }
+
+    fn push(&self, packets: Packets<'_>, volatile: bool) -> Result<(), Pushed> {
+        match self.outbox.push(packets, volatile) {
+            Pushed::Done if !self.core.waiting.is_exceeded() => Ok(()),
+            pushed => Err(pushed),
+        }
+    }
+
+    fn settle(self: Arc<Self>, pushed: Pushed) -> Result<(), EmitError> {
+        Self::settle(&self, pushed)
+    }
+
+    fn take_signs(&self) -> Heard {
+        Self::take_signs(self)
+    }
+
+    fn assembling(&self) -> u64 {
+        self.assembling.load(Relaxed)
+    }
+
+    fn set_next_look(&self, at: Instant) {
+        Self::set_next_look(self, at);
+    }
+
+    fn end(self: Arc<Self>, reason: CloseReason) {
+        Self::end(&self, reason);
+    }
+
+    fn finish(self: Arc<Self>, code: Option<u16>) {
+        Self::finish(&self, code);
+    }
+
+    fn cut(&self) {
+        Self::cut(self);
+    }
+
+    fn gone(&self) {
+        Self::gone(self);
+    }
+
+    fn ack_expired(self: Arc<Self>, socket: Arc<Membership>) {
+        self.leave_todo(Todo::AckTimeout(socket));
+    }
+}
