@@ -13,6 +13,7 @@ use serde_json::value::RawValue;
 
 use super::{
     Error, Step,
+    cancel::CancelToken,
     core::{Core, Jobs, Membership, Phase, Space, SpaceState, State, Target, Upgrade},
     events::Item,
     guard::Guarded,
@@ -20,9 +21,9 @@ use super::{
     link::Job,
     open,
     recovery::payload,
-    wake::{Lifeline, from_now},
     websocket::WebSocket,
 };
+use crate::sys::real::wait::deadline_in;
 use crate::{
     outcome::catch,
     proto::{
@@ -140,21 +141,21 @@ impl SpaceState {
 /// Tries once to get a session.
 fn attempt(core: &Arc<Core>, jobs: &Jobs) {
     let begun = Instant::now();
-    let lifeline = match Lifeline::new() {
-        Ok(lifeline) => Arc::new(lifeline),
+    let token = match CancelToken::new() {
+        Ok(token) => Arc::new(token),
         Err(error) => {
             let transport = core.config.transports[0];
             let detail = error.to_string().into();
             return core.failed(&Error::Unreachable { transport, step: Step::Connect, detail }, None);
         }
     };
-    let Some(transports) = core.begin(&lifeline) else { return };
-    let deadline = from_now(core.config.timeout);
-    let opened = match open::session(&core.dialer, &core.config, &transports, &lifeline, deadline) {
+    let Some(transports) = core.begin(&token) else { return };
+    let deadline = deadline_in(core.config.timeout);
+    let opened = match open::session(&core.dialer, &core.config, &transports, &token, deadline) {
         Ok(opened) => opened,
-        Err(error) => return core.failed(&error, Some(&lifeline)),
+        Err(error) => return core.failed(&error, Some(&token)),
     };
-    let Some(epoch) = core.opened(&opened, &lifeline, begun) else { return };
+    let Some(epoch) = core.opened(&opened, &token, begun) else { return };
     let (silence, ping_timeout) = (opened.open.silence_allowed(), opened.open.ping_timeout);
     let inbound = Inbound::new(core.clone(), epoch);
     let job = Job {
@@ -162,7 +163,7 @@ fn attempt(core: &Arc<Core>, jobs: &Jobs) {
         sid: opened.open.sid,
         silence,
         ping_timeout: Duration::from_millis(ping_timeout),
-        lifeline,
+        token,
         transport: opened.transport,
         inbound,
     };
@@ -171,14 +172,14 @@ fn attempt(core: &Arc<Core>, jobs: &Jobs) {
 }
 
 impl Core {
-    /// Hangs the attempt on `lifeline` and says which transports to try. `None`: nobody wants it any more.
-    fn begin(&self, lifeline: &Arc<Lifeline>) -> Option<Vec<TransportKind>> {
+    /// Hangs the attempt on `token` and says which transports to try. `None`: nobody wants it any more.
+    fn begin(&self, token: &Arc<CancelToken>) -> Option<Vec<TransportKind>> {
         let mut state = self.lock();
         if state.target != Target::Up {
             state.phase = Phase::Idle;
             return None;
         }
-        state.lifeline = Some(lifeline.clone());
+        state.token = Some(token.clone());
         state.stats.attempts += 1;
         let mut transports = self.config.transports.clone();
         if self.config.remember_upgrade && state.upgraded {
@@ -222,14 +223,14 @@ fn connect_packet(core: &Core, space: &Space) -> Result<Encoded, AuthFailure> {
 
 /// Tries to move a polling session to WebSocket; when that fails, it stays where it is.
 fn probe(core: &Arc<Core>, epoch: u64) {
-    let Ok(lifeline) = Lifeline::new().map(Arc::new) else { return core.probed(epoch, None) };
-    let Some((sid, retries)) = core.begin_probe(epoch, &lifeline) else { return };
-    let deadline = from_now(core.config.timeout);
-    let websocket = open::probe(&core.dialer, &core.config, &sid, &lifeline, deadline);
+    let Ok(token) = CancelToken::new().map(Arc::new) else { return core.probed(epoch, None) };
+    let Some((sid, retries)) = core.begin_probe(epoch, &token) else { return };
+    let deadline = deadline_in(core.config.timeout);
+    let websocket = open::probe(&core.dialer, &core.config, &sid, &token, deadline);
     if let Err(error) = &websocket {
         log::info!("no upgrade: {error}");
     }
-    match (lifeline.is_cut(), retries, websocket) {
+    match (token.is_cancelled(), retries, websocket) {
         (true, ..) => core.probe_again(epoch, None, PROBE_RETRIES),
         (false, 1.., Err(_)) => core.probe_again(epoch, Some(PROBE_DELAY), retries - 1),
         (false, _, websocket) => core.probed(epoch, websocket.ok()),
@@ -237,10 +238,10 @@ fn probe(core: &Arc<Core>, epoch: u64) {
 }
 
 impl Core {
-    fn begin_probe(&self, epoch: u64, lifeline: &Arc<Lifeline>) -> Option<(String, u32)> {
+    fn begin_probe(&self, epoch: u64, token: &Arc<CancelToken>) -> Option<(String, u32)> {
         let mut state = self.lock();
         let session = state.session(epoch).filter(|session| session.closing.is_none())?;
-        let before = std::mem::replace(&mut session.upgrade, Upgrade::Probing(lifeline.clone()));
+        let before = std::mem::replace(&mut session.upgrade, Upgrade::Probing(token.clone()));
         let retries = if let Upgrade::Wanted { retries, .. } = before { retries } else { 0 };
         Some((session.sid.clone(), retries))
     }
@@ -249,25 +250,25 @@ impl Core {
     /// refuse a second WebSocket until it has noticed the end of the first one.
     fn probe_again(&self, epoch: u64, delay: Option<Duration>, retries: u32) {
         if let Some(session) = self.lock().session(epoch) {
-            session.upgrade = Upgrade::Wanted { after: delay.map(from_now), retries };
+            session.upgrade = Upgrade::Wanted { after: delay.map(deadline_in), retries };
         }
     }
 
     /// The probe has its outcome: `link` moves over, or stays.
     fn probed(&self, epoch: u64, websocket: Option<WebSocket>) {
         let mut state = self.lock();
-        let Some(lifeline) = state.lifeline.clone() else { return };
+        let Some(token) = state.token.clone() else { return };
         let Some(session) = state.session(epoch) else { return };
         session.upgrade = match websocket {
             None => Upgrade::Settled,
             Some(mut websocket) => {
-                websocket.go_nonblocking(&lifeline);
-                lifeline.upgrade();
+                websocket.go_nonblocking(&token);
+                token.upgrade();
                 // The `poll` thread may wait for room in the queue of the handlers.
                 self.events.wake_reader();
                 Upgrade::Ready(Box::new(websocket))
             }
         };
-        self.link_bell.ring();
+        self.link_waker.wake();
     }
 }

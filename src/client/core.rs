@@ -18,6 +18,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::{
     ConnectionState, Error, Handle, Socket, Stats, Status,
+    cancel::CancelToken,
     config::Config,
     dial::Dialer,
     events::{Hooks, Queue},
@@ -27,9 +28,9 @@ use super::{
     offline::Offline,
     recovery::Recovery,
     space::Handlers,
-    wake::{Bell, Lifeline},
     websocket::WebSocket,
 };
+use crate::sys::real::wait::Waker;
 use crate::{
     proto::{
         CloseReason,
@@ -53,7 +54,7 @@ pub(super) struct Core {
     /// Something in the state is not what it was that somebody may wait for: phase, target, membership, threads.
     pub(super) changed: Condvar,
     /// Wakes the `link` thread out of `poll(2)`.
-    pub(super) link_bell: Bell,
+    pub(super) link_waker: Waker,
     pub(super) events: Queue,
     pub(super) hooks: Mutex<Hooks>,
     pub(super) events_thread: OnceLock<ThreadId>,
@@ -66,10 +67,10 @@ pub(super) struct State {
     /// Number of the current session, or of the last one.
     pub(super) epoch: u64,
     /// Cuts the attempt or the session that is under way.
-    pub(super) lifeline: Option<Arc<Lifeline>>,
+    pub(super) token: Option<Arc<CancelToken>>,
     pub(super) session: Option<Session>,
     /// Cuts the close packet of a polling session that has failed.
-    pub(super) farewell: Option<Arc<Lifeline>>,
+    pub(super) close_token: Option<Arc<CancelToken>>,
     pub(super) spaces: Vec<SpaceState>,
     pub(super) offline: Offline,
     /// Deadlines of the acknowledgements that are brought to callbacks: instant, namespace, id.
@@ -160,8 +161,8 @@ pub(super) enum Upgrade {
     /// The `backoff` thread is to open a WebSocket and probe it: not before `after`, and when that fails, so many times
     /// again.
     Wanted { after: Option<Instant>, retries: u32 },
-    /// It is doing so; the lifeline cuts the attempt, not the session.
-    Probing(Arc<Lifeline>),
+    /// It is doing so; the token cancels the attempt, not the session.
+    Probing(Arc<CancelToken>),
     /// The WebSocket is probed: polling ends with its next answer, and `link` moves over.
     Ready(Box<WebSocket>),
 }
@@ -283,9 +284,9 @@ impl Core {
             target: Target::Down,
             phase: Phase::Idle,
             epoch: 0,
-            lifeline: None,
+            token: None,
             session: None,
-            farewell: None,
+            close_token: None,
             spaces: Vec::new(),
             offline: Offline::new(config.offline),
             timers: BTreeSet::new(),
@@ -309,7 +310,7 @@ impl Core {
             dialer,
             state: Mutex::new(state),
             changed: Condvar::new(),
-            link_bell: Bell::new()?,
+            link_waker: Waker::new()?,
             hooks: Mutex::default(),
             events_thread: OnceLock::new(),
         })
@@ -320,16 +321,16 @@ impl Core {
         self.events_thread.get() == Some(&std::thread::current().id())
     }
 
-    /// Ends the waits of everything that hangs on `lifeline`.
-    pub(super) fn cut(&self, lifeline: &Lifeline) {
-        lifeline.cut();
+    /// Ends the waits of everything that hangs on `token`.
+    pub(super) fn cancel(&self, token: &CancelToken) {
+        token.cancel();
         self.events.wake_reader();
     }
 
     /// Wakes `link`, if it sleeps.
     pub(super) fn wake_link(&self, session: &mut Session) {
         if std::mem::take(&mut session.link_asleep) {
-            self.link_bell.ring();
+            self.link_waker.wake();
         }
     }
 

@@ -17,9 +17,9 @@ use rustix::{
 
 use super::{
     Step,
+    cancel::CancelToken,
     stream::{Patience, Socket, Stream},
     url::{Address, Endpoint},
-    wake::Lifeline,
 };
 
 /// A step that failed on the way to a stream.
@@ -45,18 +45,18 @@ pub(super) struct Dialer {
 }
 
 impl Dialer {
-    /// Opens a stream that hangs on `lifeline`, and stays patient until `deadline`.
-    pub(super) fn dial(&self, lifeline: &Arc<Lifeline>, deadline: Instant) -> Result<Stream, Failure> {
+    /// Opens a stream that hangs on `token`, and stays patient until `deadline`.
+    pub(super) fn dial(&self, token: &Arc<CancelToken>, deadline: Instant) -> Result<Stream, Failure> {
         let socket = match &self.endpoint.address {
-            Address::Tcp { host, port } => Socket::Tcp(tcp(host, *port, lifeline, deadline)?),
-            Address::Unix(path) => Socket::Unix(unix(path, lifeline, deadline)?),
+            Address::Tcp { host, port } => Socket::Tcp(tcp(host, *port, token, deadline)?),
+            Address::Unix(path) => Socket::Unix(unix(path, token, deadline)?),
         };
-        self.secure(socket, lifeline, deadline)
+        self.secure(socket, token, deadline)
     }
 
     #[cfg(feature = "tls")]
-    fn secure(&self, socket: Socket, lifeline: &Arc<Lifeline>, deadline: Instant) -> Result<Stream, Failure> {
-        let plain = (lifeline.clone(), Patience::Until(deadline));
+    fn secure(&self, socket: Socket, token: &Arc<CancelToken>, deadline: Instant) -> Result<Stream, Failure> {
+        let plain = (token.clone(), Patience::Until(deadline));
         let (Some(config), Address::Tcp { host, .. }) = (&self.tls, &self.endpoint.address) else {
             return Ok(Stream::plain(socket, plain.0, plain.1));
         };
@@ -67,45 +67,45 @@ impl Dialer {
     }
 
     #[cfg(not(feature = "tls"))]
-    fn secure(&self, socket: Socket, lifeline: &Arc<Lifeline>, deadline: Instant) -> Result<Stream, Failure> {
-        Ok(Stream::plain(socket, lifeline.clone(), Patience::Until(deadline)))
+    fn secure(&self, socket: Socket, token: &Arc<CancelToken>, deadline: Instant) -> Result<Stream, Failure> {
+        Ok(Stream::plain(socket, token.clone(), Patience::Until(deadline)))
     }
 }
 
 /// Tries the name's addresses in turn, each with an equal share of the time that is left.
-fn tcp(host: &str, port: u16, lifeline: &Lifeline, deadline: Instant) -> Result<TcpStream, Failure> {
+fn tcp(host: &str, port: u16, token: &CancelToken, deadline: Instant) -> Result<TcpStream, Failure> {
     // The system's resolver can be neither interrupted nor given a deadline; what comes after it can.
     let addresses: Vec<_> =
         (host, port).to_socket_addrs().map_err(|error| Failure::new(Step::Resolve, error))?.collect();
-    lifeline.check().map_err(|error| Failure::new(Step::Connect, error))?;
+    token.check().map_err(|error| Failure::new(Step::Connect, error))?;
     let mut failure = Failure::new(Step::Resolve, "the name has no address");
     for (index, address) in addresses.iter().enumerate() {
         let share = deadline.saturating_duration_since(Instant::now()) / (addresses.len() - index) as u32;
-        match tcp_at(address, lifeline, Instant::now() + share) {
+        match tcp_at(address, token, Instant::now() + share) {
             Ok(stream) => return Ok(stream),
             Err(error) => failure = Failure::new(Step::Connect, format_args!("{error} ({address})")),
         }
-        if lifeline.is_cut() {
+        if token.is_cancelled() {
             break;
         }
     }
     Err(failure)
 }
 
-fn tcp_at(address: &SocketAddr, lifeline: &Lifeline, deadline: Instant) -> io::Result<TcpStream> {
+fn tcp_at(address: &SocketAddr, token: &CancelToken, deadline: Instant) -> io::Result<TcpStream> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let socket = new_socket(family)?;
-    finish(&socket, connect(&socket, address), lifeline, deadline)?;
+    finish(&socket, connect(&socket, address), token, deadline)?;
     let stream = TcpStream::from(socket);
     // Small packets and answers to them: waiting for more to send would only delay.
     stream.set_nodelay(true)?;
     Ok(stream)
 }
 
-fn unix(path: &Path, lifeline: &Lifeline, deadline: Instant) -> Result<UnixStream, Failure> {
+fn unix(path: &Path, token: &CancelToken, deadline: Instant) -> Result<UnixStream, Failure> {
     let open = || {
         let socket = new_socket(AddressFamily::UNIX)?;
-        finish(&socket, connect(&socket, &SocketAddrUnix::new(path)?), lifeline, deadline)?;
+        finish(&socket, connect(&socket, &SocketAddrUnix::new(path)?), token, deadline)?;
         Ok::<_, io::Error>(UnixStream::from(socket))
     };
     open().map_err(|error| Failure::new(Step::Connect, format_args!("{error} ({})", path.display())))
@@ -120,7 +120,7 @@ fn new_socket(family: AddressFamily) -> io::Result<OwnedFd> {
 fn finish(
     socket: &OwnedFd,
     begun: rustix::io::Result<()>,
-    lifeline: &Lifeline,
+    token: &CancelToken,
     deadline: Instant,
 ) -> io::Result<()> {
     use std::os::fd::AsFd;
@@ -128,7 +128,7 @@ fn finish(
         Err(Errno::INPROGRESS | Errno::INTR) => {}
         result => return Ok(result?),
     }
-    while !lifeline.wait(socket.as_fd(), PollFlags::OUT, Some(deadline))? {
+    while !token.wait(socket.as_fd(), PollFlags::OUT, Some(deadline))? {
         if deadline <= Instant::now() {
             return Err(io::Error::new(io::ErrorKind::TimedOut, "timed out"));
         }

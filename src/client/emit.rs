@@ -18,13 +18,13 @@ use super::{
     },
     events::Item,
     offline::Kept,
-    wake::from_now,
 };
 use crate::proto::{
     CloseReason,
     engine::TransportKind,
     socket::{Encoded, Opcode, OwnedArgs},
 };
+use crate::sys::real::wait::deadline_in;
 
 /// An event on its way out.
 pub(super) struct Letter {
@@ -195,7 +195,7 @@ impl Core {
                 continue;
             }
             first.tries = first.tries.saturating_add(1);
-            first.expires = Some(from_now(self.config.ack_timeout));
+            first.expires = Some(deadline_in(self.config.ack_timeout));
             session.push(Parcel { encoded: first.encoded.clone(), keep: None, counts: true });
             // Also for its deadline, which `link` keeps.
             self.wake_link(session);

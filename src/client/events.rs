@@ -14,10 +14,10 @@ use serde_json::value::RawValue;
 
 use super::{
     Error, Event, Handle,
+    cancel::CancelToken,
     core::{Callback, Core, Space},
     guard::Guarded,
     space::{List, OnEvent, add},
-    wake::Lifeline,
 };
 use crate::{
     outcome::catch,
@@ -134,12 +134,12 @@ impl Queue {
         !inner.paused
     }
 
-    /// Waits for room. `false`: the connection was cut before, or a WebSocket is to take over.
-    pub(super) fn wait_room(&self, lifeline: &Lifeline) -> bool {
+    /// Waits for room. `false`: the connection was cancelled before, or a WebSocket is to take over.
+    pub(super) fn wait_room(&self, token: &CancelToken) -> bool {
         let mut inner = self.inner.lock();
-        while !lifeline.is_cut() && !lifeline.is_upgrading() {
+        while !token.is_cancelled() && !token.is_upgrading() {
             inner.paused = !self.fits(&inner);
-            lifeline.hold(inner.paused);
+            token.suspend_liveness(inner.paused);
             if !inner.paused {
                 return true;
             }
@@ -166,7 +166,7 @@ impl Queue {
         (forgotten.len(), wake)
     }
 
-    /// Wakes a reader that waits for room, to look at its lifeline.
+    /// Wakes a reader that waits for room, to look at its token.
     pub(super) fn wake_reader(&self) {
         let _inner = self.inner.lock();
         self.room.notify_all();
@@ -196,7 +196,7 @@ impl Queue {
         inner.events < self.limit.saturating_mul(factor) && inner.bytes < MAX_BYTES * factor
     }
 
-    /// Wakes the readers if they may go on. `true`: one that sleeps in `poll(2)` is to be rung, too.
+    /// Wakes the readers if they may go on. `true`: a reader that sleeps in `poll(2)` is to be woken too.
     fn resume(&self, inner: &mut Inner) -> bool {
         if !self.fits(inner) {
             return false;
@@ -269,7 +269,7 @@ pub(super) fn thread(core: &Arc<Core>) {
     loop {
         let (next, wake) = core.events.next(core.next_ack_deadline());
         if wake {
-            core.link_bell.ring();
+            core.link_waker.wake();
         }
         match next {
             Next::Item(item) => deliver(core, item),

@@ -12,15 +12,16 @@ use bytes::Bytes;
 
 use super::{
     Builder, Error, Socket, Stats, Status, backoff,
+    cancel::CancelToken,
     core::{Core, Phase, State, Target, spawn},
     dial::Dialer,
     events::{self, Hooks},
     http::Lane,
     link, polling,
     url::Endpoint,
-    wake::{Lifeline, from_now},
 };
 use crate::proto::{CloseReason, engine::TransportKind};
+use crate::sys::real::wait::deadline_in;
 
 /// Stack of the client's own threads, of which they touch a few pages; the system's name lookup wants most.
 const STACK: usize = 512 << 10;
@@ -218,7 +219,7 @@ impl Handle {
     /// Waits until every namespace is joined or something speaks against it: with `before`, also an attempt that
     /// failed since.
     fn outcome(&self, timeout: Duration, before: Option<u64>) -> Result<(), Error> {
-        let outcome = self.core.wait_for(Some(from_now(timeout)), |state| state.outcome(before));
+        let outcome = self.core.wait_for(Some(deadline_in(timeout)), |state| state.outcome(before));
         outcome.unwrap_or(Err(Error::Timeout { what: "connection", after: timeout }))
     }
 
@@ -262,7 +263,7 @@ impl Handle {
     /// # Errors
     /// [`Error::Timeout`]; works inside handlers too.
     pub fn wait_timeout(&self, timeout: Duration) -> Result<Option<CloseReason>, Error> {
-        let ended = self.core.wait_for(Some(from_now(timeout)), |state| state.ended());
+        let ended = self.core.wait_for(Some(deadline_in(timeout)), |state| state.ended());
         ended.ok_or(Error::Timeout { what: "end of the client", after: timeout })
     }
 
@@ -279,9 +280,9 @@ impl Handle {
         if self.core.lock().target == Target::Gone {
             return Err(Error::Closed);
         }
-        let lifeline = Lifeline::new().map(Arc::new).map_err(no_resources)?;
-        let lane = Lane::new(&self.core.dialer, &self.core.config, &lifeline, None);
-        let reply = lane.get(target, Some(from_now(timeout)))?;
+        let token = CancelToken::new().map(Arc::new).map_err(no_resources)?;
+        let lane = Lane::new(&self.core.dialer, &self.core.config, &token, None);
+        let reply = lane.get(target, Some(deadline_in(timeout)))?;
         Ok(HttpAnswer { status: reply.status, content_type: reply.content_type, body: reply.body })
     }
 

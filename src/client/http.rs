@@ -19,12 +19,13 @@ use ureq::{
 
 use super::{
     Error, Step,
+    cancel::CancelToken,
     config::Config,
     dial::{Dialer, Failure},
     stream::{Patience, Stream},
-    wake::{Lifeline, from_now},
 };
 use crate::proto::engine::TransportKind;
+use crate::sys::real::wait::deadline_in;
 
 /// Bytes of an answer's head. The official server's has some two hundred.
 const MAX_HEAD: usize = 16 << 10;
@@ -37,7 +38,7 @@ const BUFFER: usize = 8 << 10;
 const MAX_IDLE: Duration = Duration::from_secs(3);
 
 /// One kept-alive HTTP connection at a time, for requests one after the other: a session has one for its GETs and one
-/// for its POSTs. All of them end when the lifeline is cut.
+/// for its POSTs. All of them end when the token is cancelled.
 #[derive(Debug)]
 pub(super) struct Lane {
     agent: Agent,
@@ -61,7 +62,7 @@ impl Lane {
     pub(super) fn new(
         dialer: &Dialer,
         config: &Config,
-        lifeline: &Arc<Lifeline>,
+        token: &Arc<CancelToken>,
         silence: Option<Duration>,
     ) -> Self {
         let agent = Agent::config_builder()
@@ -76,7 +77,7 @@ impl Lane {
             .max_idle_connections_per_host(1)
             .max_idle_age(MAX_IDLE)
             .build();
-        let plug = Plug { dialer: dialer.clone(), lifeline: lifeline.clone(), silence };
+        let plug = Plug { dialer: dialer.clone(), token: token.clone(), silence };
         Self {
             agent: Agent::with_parts(agent, plug, NoResolver),
             dialer: dialer.clone(),
@@ -149,20 +150,20 @@ fn error(error: ureq::Error) -> Error {
 #[derive(Debug)]
 struct Plug {
     dialer: Dialer,
-    lifeline: Arc<Lifeline>,
+    token: Arc<CancelToken>,
     silence: Option<Duration>,
 }
 
 impl Plug {
     /// Dials until `deadline`, and no longer than the session counts as alive.
     fn dial(&self, deadline: Instant) -> Result<Stream, Failure> {
-        let Some(silence) = self.silence else { return self.dialer.dial(&self.lifeline, deadline) };
+        let Some(silence) = self.silence else { return self.dialer.dial(&self.token, deadline) };
         loop {
-            let dead = self.lifeline.heard_at() + silence;
-            let result = self.dialer.dial(&self.lifeline, deadline.min(dead));
+            let dead = self.token.last_activity() + silence;
+            let result = self.dialer.dial(&self.token, deadline.min(dead));
             let now = Instant::now();
             // Sooner than `dead` it failed by itself; and if more was heard meanwhile, the session lives on.
-            let again = now >= dead && now < deadline && self.lifeline.heard_at() + silence > now;
+            let again = now >= dead && now < deadline && self.token.last_activity() + silence > now;
             if result.is_ok() || !again {
                 return result;
             }
@@ -177,7 +178,7 @@ impl Connector for Plug {
         // Held GETs have no timeout of their own; a connection for one still must not take for ever.
         let timeout = details.timeout.not_zero().map_or(Duration::from_secs(20), |timeout| *timeout);
         let mut stream =
-            self.dial(from_now(timeout)).map_err(|failure| ureq::Error::Other(Box::new(failure)))?;
+            self.dial(deadline_in(timeout)).map_err(|failure| ureq::Error::Other(Box::new(failure)))?;
         if let Some(silence) = self.silence {
             stream.set_deaf(silence);
         }

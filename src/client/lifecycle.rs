@@ -19,13 +19,14 @@ use std::{
 
 use super::{
     Error,
+    cancel::CancelToken,
     core::{Closing, Core, Entry, Phase, Session, SpaceState, State, Target, Upgrade},
     delay::{delay, random},
     events::Item,
     open::Opened,
-    wake::{Lifeline, from_now},
 };
 use crate::proto::{CloseReason, engine::TransportKind};
+use crate::sys::real::wait::deadline_in;
 
 /// How long a connection that the server has ended may take to write the rest.
 const GOODBYE: Duration = Duration::from_secs(2);
@@ -69,16 +70,16 @@ impl Core {
     }
 
     /// An attempt succeeded. `None`: nobody wants the session any more.
-    pub(super) fn opened(&self, opened: &Opened, lifeline: &Arc<Lifeline>, begun: Instant) -> Option<u64> {
+    pub(super) fn opened(&self, opened: &Opened, token: &Arc<CancelToken>, begun: Instant) -> Option<u64> {
         let mut state = self.lock();
-        if state.target != Target::Up || lifeline.is_cut() {
+        if state.target != Target::Up || token.is_cancelled() {
             state.phase = Phase::Idle;
-            state.lifeline = None;
+            state.token = None;
             return None;
         }
         // `link` is needed for this session.
-        if let Some(farewell) = state.farewell.take() {
-            farewell.cut();
+        if let Some(close_token) = state.close_token.take() {
+            close_token.cancel();
         }
         let websocket = self.config.transports.contains(&TransportKind::Websocket);
         let upgradable = opened.transport.kind() == TransportKind::Polling
@@ -97,7 +98,7 @@ impl Core {
             outbox_bytes: 0,
             link_asleep: false,
             joined: false,
-            join_by: from_now(self.config.timeout),
+            join_by: deadline_in(self.config.timeout),
             begun,
             closing: None,
             upgrade: if upgradable { Upgrade::Wanted { after: None, retries: 0 } } else { Upgrade::Settled },
@@ -107,13 +108,13 @@ impl Core {
         Some(state.epoch)
     }
 
-    /// An attempt failed. One that [`disconnect`](Self::disconnect) has cut is no failure: whoever has begun to connect
+    /// An attempt failed. One that [`disconnect`](Self::disconnect) has cancelled is no failure: whoever has begun to connect
     /// again since then gets an attempt at once.
-    pub(super) fn failed(&self, error: &Error, lifeline: Option<&Lifeline>) {
+    pub(super) fn failed(&self, error: &Error, token: Option<&CancelToken>) {
         let mut state = self.lock();
         state.phase = Phase::Idle;
-        state.lifeline = None;
-        if state.target == Target::Up && !lifeline.is_some_and(Lifeline::is_cut) {
+        state.token = None;
+        if state.target == Target::Up && !token.is_some_and(CancelToken::is_cancelled) {
             self.verdict(&mut state, error);
             self.schedule(&mut state);
         }
@@ -146,7 +147,7 @@ impl Core {
             return;
         }
         let delay = delay(config.delay, config.delay_max, config.randomization, state.attempts, random());
-        state.phase = Phase::Waiting(from_now(delay));
+        state.phase = Phase::Waiting(deadline_in(delay));
         let attempt = state.attempts + 1;
         state.log(log::Level::Debug, format_args!("attempt {attempt} in {delay:?}"));
         self.events.push(Item::Scheduled(state.attempts + 1, delay));
@@ -165,16 +166,16 @@ impl Core {
     fn close(&self, state: &mut State, reason: CloseReason, by: Instant) {
         if let Some(session) = &mut state.session {
             session.closing.get_or_insert(Closing { by, reason, flushed: false });
-            if let Upgrade::Probing(lifeline) = &session.upgrade {
-                self.cut(lifeline);
+            if let Upgrade::Probing(token) = &session.upgrade {
+                self.cancel(token);
             }
-            self.link_bell.ring();
+            self.link_waker.wake();
         }
     }
 
     /// Ends everything, and waits until what was emitted is written, for at most `timeout`.
     pub(super) fn disconnect(&self, timeout: Duration) -> Result<(), Error> {
-        let by = from_now(timeout);
+        let by = deadline_in(timeout);
         let Some(epoch) = self.go_down(by)? else { return Ok(()) };
         let unwritten = Err(Error::Timeout { what: "end of the writing", after: timeout });
         let over = self.wait_for(Some(by), |state| match state.session(epoch) {
@@ -187,8 +188,8 @@ impl Core {
         let mut state = self.lock();
         let flushed =
             state.session(epoch).is_none_or(|session| session.closing.is_some_and(|closing| closing.flushed));
-        if let Some(lifeline) = &state.lifeline {
-            self.cut(lifeline);
+        if let Some(token) = &state.token {
+            self.cancel(token);
         }
         if flushed { Ok(()) } else { unwritten }
     }
@@ -213,8 +214,8 @@ impl Core {
                 Ok(None)
             }
             Phase::Attempting(_) => {
-                if let Some(lifeline) = &state.lifeline {
-                    self.cut(lifeline);
+                if let Some(token) = &state.token {
+                    self.cancel(token);
                 }
                 Ok(None)
             }
@@ -236,8 +237,8 @@ impl Core {
 
     /// The session has ended: told by `link`, which has let go of the transport.
     ///
-    /// `farewell` cuts what it tells the server afterwards.
-    pub(super) fn ended(&self, epoch: u64, end: End, farewell: Option<Arc<Lifeline>>) {
+    /// `close_token` cancels the request that closes it on the server.
+    pub(super) fn ended(&self, epoch: u64, end: End, close_token: Option<Arc<CancelToken>>) {
         let mut state = self.lock();
         let state = &mut *state;
         let Some(mut session) = state.session.take_if(|session| session.epoch == epoch) else { return };
@@ -247,11 +248,11 @@ impl Core {
         }
         let reason = closing.map_or(end.reason, |closing| closing.reason);
         state.log(log::Level::Info, format_args!("connection ended: {reason}"));
-        if let Upgrade::Probing(lifeline) = &session.upgrade {
-            self.cut(lifeline);
+        if let Upgrade::Probing(token) = &session.upgrade {
+            self.cancel(token);
         }
-        state.lifeline = None;
-        state.farewell = farewell;
+        state.token = None;
+        state.close_token = close_token;
         state.phase = Phase::Idle;
         state.stats.disconnects += u64::from(session.joined);
         state.last_reason = Some(reason);
@@ -291,17 +292,17 @@ impl Core {
                 self.fail_ack(&mut state, index, Some(id), &Error::Closed);
             }
         }
-        if let Some(lifeline) = &state.lifeline {
-            self.cut(lifeline);
+        if let Some(token) = &state.token {
+            self.cancel(token);
         }
-        if let Some(Session { upgrade: Upgrade::Probing(lifeline), .. }) = &state.session {
-            self.cut(lifeline);
+        if let Some(Session { upgrade: Upgrade::Probing(token), .. }) = &state.session {
+            self.cancel(token);
         }
-        if let Some(farewell) = &state.farewell {
-            farewell.cut();
+        if let Some(close_token) = &state.close_token {
+            close_token.cancel();
         }
         self.events.close();
-        self.link_bell.ring();
+        self.link_waker.wake();
         self.changed.notify_all();
     }
 }

@@ -1,7 +1,7 @@
 //! The `link` thread: has the transport of the open session, and writes everything that goes to the server.
 //!
 //! On WebSocket it reads too: one loop over a non-blocking socket, asleep in `poll(2)` until the socket is ready, something
-//! is emitted, the lifeline is cut, or a deadline has come. On polling it makes the POSTs, one after the other, while
+//! is emitted, its token is cancelled, or a deadline has come. On polling it makes the POSTs, one after the other, while
 //! the `poll` thread holds the GET; once an upgrade is probed and the last GET is answered, it goes on as on WebSocket.
 
 use std::{
@@ -16,17 +16,18 @@ use rustix::event::{PollFd, PollFlags};
 
 use super::{
     Error, Step,
+    cancel::CancelToken,
     core::Core,
     http::Lane,
     inbound::Inbound,
     lifecycle::End,
     open::Transport,
     polling::{self, PollJob},
-    wake::{Lifeline, poll},
     websocket::{Incoming, WebSocket},
     work::Work,
 };
 use crate::proto::{CloseReason, engine::TransportKind, socket::Opcode};
+use crate::sys::real::wait::wait;
 
 /// Messages that are read before what was emitted meanwhile gets its turn.
 const READS: usize = 64;
@@ -45,7 +46,7 @@ pub(super) struct Job {
     pub(super) silence: Duration,
     /// How long the server waits for a pong.
     pub(super) ping_timeout: Duration,
-    pub(super) lifeline: Arc<Lifeline>,
+    pub(super) token: Arc<CancelToken>,
     pub(super) transport: Transport,
     pub(super) inbound: Inbound,
 }
@@ -74,16 +75,16 @@ pub(super) struct PollEnd {
 pub(super) fn run(core: &Arc<Core>, jobs: &Receiver<Job>, polls: Option<&Sender<PollJob>>) {
     for job in jobs {
         let epoch = job.epoch;
-        let lifeline = job.lifeline.clone();
+        let token = job.token.clone();
         let mut link = Link::new(core, &job);
         let end = link.carry(job, polls);
         let untold = link.untold.take();
         // Whatever still hangs on it ends too: the held GET.
-        core.cut(&lifeline);
-        let farewell = untold.as_ref().and_then(|_| Lifeline::new().ok()).map(Arc::new);
-        core.ended(epoch, end, farewell.clone());
-        if let (Some(target), Some(lifeline)) = (untold, farewell) {
-            polling::farewell(core, &lifeline, &target);
+        core.cancel(&token);
+        let close_token = untold.as_ref().and_then(|_| CancelToken::new().ok()).map(Arc::new);
+        core.ended(epoch, end, close_token.clone());
+        if let (Some(target), Some(token)) = (untold, close_token) {
+            polling::send_close(core, &token, &target);
         }
     }
 }
@@ -98,11 +99,11 @@ impl Core {
         // A POST that is under way ends too; but the last one of a session may well end after the last GET.
         if failed
             && session.closing.is_none()
-            && let Some(lifeline) = &state.lifeline
+            && let Some(token) = &state.token
         {
-            self.cut(lifeline);
+            self.cancel(token);
         }
-        self.link_bell.ring();
+        self.link_waker.wake();
     }
 }
 
@@ -117,7 +118,7 @@ fn pause_length(closing: Option<Instant>) -> Duration {
 struct Link<'c> {
     core: &'c Arc<Core>,
     epoch: u64,
-    lifeline: Arc<Lifeline>,
+    token: Arc<CancelToken>,
     silence: Duration,
     /// After how long without a ping a pong goes out unasked: half of the ping timeout after the ping was due.
     pong_after: Duration,
@@ -140,7 +141,7 @@ impl<'c> Link<'c> {
         Self {
             core,
             epoch: job.epoch,
-            lifeline: job.lifeline.clone(),
+            token: job.token.clone(),
             silence: job.silence.min(MAX_SILENCE),
             pong_after,
             // A server without a ping timeout must not be flooded.
@@ -156,8 +157,7 @@ impl<'c> Link<'c> {
         let websocket = match (job.transport, polls) {
             (Transport::WebSocket(websocket), _) => Ok(Some((websocket, job.inbound))),
             (Transport::Polling(lane, early), Some(polls)) => {
-                let post =
-                    Lane::new(&self.core.dialer, &self.core.config, &self.lifeline, Some(self.silence));
+                let post = Lane::new(&self.core.dialer, &self.core.config, &self.token, Some(self.silence));
                 let target = self.core.dialer.endpoint.target(TransportKind::Polling, Some(&job.sid));
                 let poll = PollJob {
                     epoch: self.epoch,
@@ -165,9 +165,9 @@ impl<'c> Link<'c> {
                     target: target.clone(),
                     early,
                     inbound: job.inbound,
-                    lifeline: self.lifeline.clone(),
+                    token: self.token.clone(),
                 };
-                // Its inbox of one has room: the last session's end has cut its GET.
+                // Its inbox of one has room: the last session's end has cancelled its GET.
                 let _ = polls.send(poll);
                 let end = self.polling(&post, &target);
                 // "transport close": the server has closed, or it was told.
@@ -212,7 +212,7 @@ impl<'c> Link<'c> {
                 inbound.next().map_err(|broken| self.broken(&broken))?;
                 room = self.core.events.has_room();
             }
-            self.lifeline.hold(!room);
+            self.token.suspend_liveness(!room);
             let drained = !room || !self.read(&mut websocket, &mut inbound)?;
             let deadline = self.next_deadline(work.deadline)?;
             let deadline = self.pong_unasked(deadline, Some(&websocket));
@@ -226,7 +226,7 @@ impl<'c> Link<'c> {
     fn polling(&mut self, lane: &Lane, target: &str) -> Result<Option<(Box<WebSocket>, Inbound)>, End> {
         loop {
             let work = self.take_work()?;
-            let farewell = work.closing.is_some();
+            let closing = work.closing.is_some();
             match work.poll_end {
                 Some(PollEnd { inbound, result: Ok(()) }) => {
                     let Some(websocket) = self.core.take_upgrade(self.epoch) else {
@@ -241,12 +241,12 @@ impl<'c> Link<'c> {
                 Some(PollEnd { result: Err(_), .. }) | None => {}
             }
             // While the last GET is being answered nothing is posted, unless there will be no other transport.
-            let hold = work.upgrading && !farewell;
+            let hold = work.upgrading && !closing;
             if !self.pending.is_empty() && !hold {
                 self.post(lane, target)?;
                 continue;
             }
-            if farewell && !work.more {
+            if closing && !work.more {
                 self.pending.push_back(Frame { opcode: Opcode::Text, data: Bytes::from_static(b"1") });
                 self.post(lane, target)?;
                 self.core.flushed(self.epoch);
@@ -263,7 +263,7 @@ impl<'c> Link<'c> {
     }
 
     fn take_work(&mut self) -> Result<Work, End> {
-        self.core.link_bell.silence();
+        self.core.link_waker.reset();
         self.pause = self.pause.filter(|end| *end > Instant::now());
         let mut work = self.core.take_work(self.epoch, &mut self.pending, self.pause.is_some());
         work.deadline = [work.deadline, self.pause].into_iter().flatten().min();
@@ -273,11 +273,11 @@ impl<'c> Link<'c> {
         if let Some(failed) = work.failed {
             return Err(failed);
         }
-        // Before the lifeline, which the `poll` thread cuts when it fails.
+        // Before the token, which the `poll` thread cuts when it fails.
         if let Some(Err(broken)) = work.poll_end.as_ref().map(|end| &end.result) {
             return Err(self.broken(broken));
         }
-        if self.lifeline.is_cut() {
+        if self.token.is_cancelled() {
             return Err(self.end(CloseReason::TransportClose, "given up"));
         }
         if work.closing.is_some_and(|by| by <= Instant::now()) {
@@ -340,7 +340,7 @@ impl<'c> Link<'c> {
 
     /// When to look again: a deadline of the state, or the end of the silence that is allowed.
     fn next_deadline(&self, deadline: Option<Instant>) -> Result<Instant, End> {
-        let dead = self.lifeline.heard_at() + self.silence;
+        let dead = self.token.last_activity() + self.silence;
         if dead <= Instant::now() {
             return Err(
                 self.end(CloseReason::PingTimeout, "no ping within the time that the server announced")
@@ -372,18 +372,18 @@ impl<'c> Link<'c> {
     /// Sleeps until there is something to do.
     fn sleep(&self, socket: Option<(&WebSocket, bool, bool)>, deadline: Instant) -> Result<(), End> {
         let deadline = Some(deadline);
-        let bell = PollFd::new(&self.core.link_bell, PollFlags::IN);
+        let waker = self.core.link_waker.poll_fd();
         let slept = match socket {
             // A socket without interest is left out: its hang-up would be reported all the same, again and again.
             Some((websocket, read, write)) if read || write => {
                 let mut interest = PollFlags::empty();
                 interest.set(PollFlags::IN, read);
                 interest.set(PollFlags::OUT, write);
-                poll(&mut [bell, self.lifeline.as_poll_fd(), PollFd::new(websocket, interest)], deadline)
+                wait(&mut [waker, self.token.poll_fd(), PollFd::new(websocket, interest)], deadline)
             }
-            _ => poll(&mut [bell, self.lifeline.as_poll_fd()], deadline),
+            _ => wait(&mut [waker, self.token.poll_fd()], deadline),
         };
-        slept.map_err(|error| self.end(CloseReason::TransportError, &error.to_string()))
+        slept.map(drop).map_err(|error| self.end(CloseReason::TransportError, &error.to_string()))
     }
 
     fn broken(&self, broken: &Broken) -> End {

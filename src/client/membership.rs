@@ -18,13 +18,13 @@ use super::{
     delay::{delay, random},
     events::{Incoming, Item},
     recovery::{Recovery, Welcome},
-    wake::from_now,
 };
 use crate::proto::{
     CloseReason,
     engine::TransportKind,
     socket::{Encoded, Outgoing, is_namespace},
 };
+use crate::sys::real::wait::deadline_in;
 
 impl Core {
     /// Adds a namespace, or finds it.
@@ -52,8 +52,8 @@ impl Core {
     /// Makes the `backoff` thread join what is to be joined.
     fn want_joins(&self, state: &mut State) {
         // It may be busy with an upgrade that does not get anywhere; that can be begun again.
-        if let Some(Session { upgrade: Upgrade::Probing(lifeline), .. }) = &state.session {
-            self.cut(lifeline);
+        if let Some(Session { upgrade: Upgrade::Probing(token), .. }) = &state.session {
+            self.cancel(token);
         }
         self.changed.notify_all();
     }
@@ -109,7 +109,7 @@ impl Core {
         let delay = delay(config.delay, config.delay_max, config.randomization, 0, random());
         let of = &mut state.spaces[index];
         of.membership = Membership::Out;
-        of.join_after = Some(from_now(delay));
+        of.join_after = Some(deadline_in(delay));
         self.events.push(Item::ConnectError(of.space.clone(), error.clone()));
         state.note(&error);
         state.verdicts += 1;
@@ -241,7 +241,7 @@ impl Core {
         let of = &mut state.spaces[index];
         let (forgotten, wake) = self.events.forget(&of.space);
         if wake {
-            self.link_bell.ring();
+            self.link_waker.wake();
         }
         if forgotten > 0 {
             // They count as received: a session that went on behind them would lack them.

@@ -26,8 +26,8 @@
 //! | thread | owns | waits on | ends |
 //! |---|---|---|---|
 //! | `sio-backoff` | attempts and delays, the auth function | the state's condition, or the attempt's sockets | client dropped |
-//! | `sio-link` | the transport of the open session; all writes | `poll(2)`: socket, eventfd, lifeline, next deadline | after `backoff` |
-//! | `sio-poll` | the held GET; only there when polling is allowed | its socket and lifeline | after `link` |
+//! | `sio-link` | the transport of the open session; all writes | `poll(2)`: socket, waker, cancel token, next deadline | after `backoff` |
+//! | `sio-poll` | the held GET; only there when polling is allowed | its socket and cancel token | after `link` |
 //! | `sio-events` | the user's handlers, in order | its queue, or the next acknowledgement's deadline | client dropped |
 //!
 //! | queue | bound | when it is full |
@@ -47,6 +47,7 @@
 //! `transportOptions`, which are the browser's.
 
 mod backoff;
+mod cancel;
 mod config;
 mod core;
 mod delay;
@@ -76,7 +77,7 @@ mod stream;
 #[cfg(feature = "tls")]
 mod tls;
 mod url;
-mod wake;
+
 mod websocket;
 mod work;
 

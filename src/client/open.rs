@@ -4,10 +4,10 @@ use std::{sync::Arc, time::Instant};
 
 use super::{
     Error, Step,
+    cancel::CancelToken,
     config::Config,
     dial::Dialer,
     http::{Lane, Reply},
-    wake::Lifeline,
     websocket::WebSocket,
 };
 use crate::proto::engine::{Open, Packet, TransportKind, payload};
@@ -42,7 +42,7 @@ pub(super) fn session(
     dialer: &Dialer,
     config: &Config,
     transports: &[TransportKind],
-    lifeline: &Arc<Lifeline>,
+    token: &Arc<CancelToken>,
     deadline: Instant,
 ) -> Result<Opened, Error> {
     let mut first = None;
@@ -52,8 +52,8 @@ pub(super) fn session(
         let tries = if config.try_all_transports { transports.len() - index } else { 1 };
         let by = Instant::now() + left / tries.try_into().unwrap_or(1);
         let result = match kind {
-            TransportKind::Polling => polling(dialer, config, lifeline, by),
-            TransportKind::Websocket => websocket(dialer, config, lifeline, by),
+            TransportKind::Polling => polling(dialer, config, token, by),
+            TransportKind::Websocket => websocket(dialer, config, token, by),
         };
         let error = match result {
             Ok(opened) => return Ok(opened),
@@ -66,7 +66,7 @@ pub(super) fn session(
             Error::Unreachable { step: Step::Resolve | Step::Connect | Step::Tls, .. } | Error::Invalid(_)
         );
         first.get_or_insert(error);
-        if hopeless || tries == 1 || lifeline.is_cut() {
+        if hopeless || tries == 1 || token.is_cancelled() {
             break;
         }
     }
@@ -76,10 +76,10 @@ pub(super) fn session(
 fn polling(
     dialer: &Dialer,
     config: &Config,
-    lifeline: &Arc<Lifeline>,
+    token: &Arc<CancelToken>,
     deadline: Instant,
 ) -> Result<Opened, Error> {
-    let lane = Lane::new(dialer, config, lifeline, None);
+    let lane = Lane::new(dialer, config, token, None);
     let target = dialer.endpoint.target(TransportKind::Polling, None);
     let text = text(lane.get(&target, Some(deadline))?)?;
     let (first, early) = text.split_once(payload::SEPARATOR).unwrap_or((&text, ""));
@@ -90,12 +90,12 @@ fn polling(
 fn websocket(
     dialer: &Dialer,
     config: &Config,
-    lifeline: &Arc<Lifeline>,
+    token: &Arc<CancelToken>,
     deadline: Instant,
 ) -> Result<Opened, Error> {
-    let mut websocket = WebSocket::open(dialer, config, None, lifeline, deadline)?;
+    let mut websocket = WebSocket::open(dialer, config, None, token, deadline)?;
     let open = read_open(TransportKind::Websocket, &websocket.wait_text()?)?;
-    websocket.go_nonblocking(lifeline);
+    websocket.go_nonblocking(token);
     Ok(Opened { open, transport: Transport::WebSocket(Box::new(websocket)) })
 }
 
@@ -104,10 +104,10 @@ pub(super) fn probe(
     dialer: &Dialer,
     config: &Config,
     sid: &str,
-    lifeline: &Arc<Lifeline>,
+    token: &Arc<CancelToken>,
     deadline: Instant,
 ) -> Result<WebSocket, Error> {
-    let mut websocket = WebSocket::open(dialer, config, Some(sid), lifeline, deadline)?;
+    let mut websocket = WebSocket::open(dialer, config, Some(sid), token, deadline)?;
     websocket.send_text("2probe")?;
     let answer = websocket.wait_text()?;
     if *answer == *"3probe" {

@@ -9,12 +9,12 @@ use std::{
 use crossbeam_channel::Receiver;
 
 use super::{
+    cancel::CancelToken,
     core::Core,
     http::Lane,
     inbound::Inbound,
     link::{Broken, Frame, PollEnd},
     open,
-    wake::Lifeline,
 };
 use crate::proto::{CloseReason, engine::payload, limits, socket::Opcode};
 
@@ -29,7 +29,7 @@ pub(super) struct PollJob {
     /// Packets that came with the handshake.
     pub(super) early: String,
     pub(super) inbound: Inbound,
-    pub(super) lifeline: Arc<Lifeline>,
+    pub(super) token: Arc<CancelToken>,
 }
 
 /// The thread.
@@ -44,17 +44,17 @@ pub(super) fn run(core: &Arc<Core>, jobs: &Receiver<PollJob>) {
 fn fetch(core: &Arc<Core>, job: &mut PollJob) -> Result<(), Broken> {
     job.inbound.payload(std::mem::take(&mut job.early))?;
     loop {
-        while job.inbound.has_rest() && core.events.wait_room(&job.lifeline) {
+        while job.inbound.has_rest() && core.events.wait_room(&job.token) {
             job.inbound.next()?;
         }
-        if job.lifeline.is_cut() {
+        if job.token.is_cancelled() {
             return Err(Broken { reason: CloseReason::TransportClose, detail: "given up".into() });
         }
         // What is left of the last answer goes over to the WebSocket's thread.
-        if job.lifeline.is_upgrading() {
+        if job.token.is_upgrading() {
             return Ok(());
         }
-        if !core.events.wait_room(&job.lifeline) {
+        if !core.events.wait_room(&job.token) {
             continue;
         }
         let body = job
@@ -74,8 +74,8 @@ pub(super) fn post(lane: &Lane, target: &str, body: &str, deadline: Instant) -> 
 
 /// Tells the server that the session is over, which has failed on this side: as the official client does. Otherwise its
 /// sockets would stay in their namespaces until the ping timeout.
-pub(super) fn farewell(core: &Core, lifeline: &Arc<Lifeline>, target: &str) {
-    let lane = Lane::new(&core.dialer, &core.config, lifeline, None);
+pub(super) fn send_close(core: &Core, token: &Arc<CancelToken>, target: &str) {
+    let lane = Lane::new(&core.dialer, &core.config, token, None);
     if let Err(broken) = post(&lane, target, "1", Instant::now() + FAREWELL) {
         log::debug!("the server was not told of the end: {}", broken.detail);
     }

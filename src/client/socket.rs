@@ -14,12 +14,12 @@ use super::{
     emit::Letter,
     guard::Guarded,
     space::{OnEvent, add},
-    wake::from_now,
 };
 use crate::proto::{
     CloseReason, limits,
     socket::{Outgoing, OwnedArgs},
 };
+use crate::sys::real::wait::deadline_in;
 
 /// Names that the protocol reserves and the client has no use for.
 const NEVER_FIRED: [&str; 3] = ["disconnecting", "newListener", "removeListener"];
@@ -161,7 +161,7 @@ impl Socket {
         args: impl Serialize,
         timeout: Duration,
     ) -> Result<OwnedArgs, Error> {
-        let by = from_now(timeout);
+        let by = deadline_in(timeout);
         let (waiter, answer) = crossbeam_channel::bounded(1);
         let waiting = Waiting::new(self.core());
         let (id, _) = self.send(event, &args, false, Some((Waiter::Thread(waiter), None)))?;
@@ -191,7 +191,7 @@ impl Socket {
     ) -> Result<Delivery, Error> {
         let callback = Callback { event: event.to_owned(), call: Box::new(callback) };
         let waiter = Waiter::Callback(Guarded::new(callback));
-        let ack = Some((waiter, Some(from_now(timeout))));
+        let ack = Some((waiter, Some(deadline_in(timeout))));
         self.send(event, &args, false, ack).map(|(_, delivery)| delivery)
     }
 
@@ -313,7 +313,7 @@ impl<'c> Waiting<'c> {
         if self.0.is_some_and(|core| core.events.set_generous(generous))
             && let Some(core) = self.0
         {
-            core.link_bell.ring();
+            core.link_waker.wake();
         }
     }
 }

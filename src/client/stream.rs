@@ -1,7 +1,7 @@
 //! One byte stream to the server: TCP or a Unix socket, with TLS or without, always non-blocking underneath.
 //!
 //! A [`Stream`] can be patient: a read or a write then waits, until a deadline, in `poll(2)` beside its connection's
-//! [`Lifeline`], so that every wait can be ended from another thread. The handshakes and the polling requests are
+//! [`CancelToken`], so that every wait can be ended from another thread. The handshakes and the polling requests are
 //! patient; an open WebSocket is not.
 
 use std::{
@@ -21,9 +21,9 @@ use rustix::{
     net::{RecvFlags, recv},
 };
 
+use super::cancel::CancelToken;
 #[cfg(feature = "tls")]
 use super::tls::Tls;
-use super::wake::Lifeline;
 
 /// The socket under a stream.
 #[derive(Debug)]
@@ -39,14 +39,14 @@ pub(super) enum Patience {
     None,
     /// Until then: `TimedOut`.
     Until(Instant),
-    /// Until the lifeline is cut.
+    /// Until the token is cancelled.
     Endless,
 }
 
-/// A stream that hangs on a lifeline.
+/// A stream that hangs on a token.
 pub(super) struct Stream {
     layer: Layer,
-    lifeline: Arc<Lifeline>,
+    token: Arc<CancelToken>,
     patience: Patience,
     deaf: bool,
     /// The silence of the connection after which nothing is waited for any more.
@@ -60,8 +60,8 @@ enum Layer {
 }
 
 impl Stream {
-    pub(super) fn plain(socket: Socket, lifeline: Arc<Lifeline>, patience: Patience) -> Self {
-        Self { layer: Layer::Plain(socket), lifeline, patience, deaf: false, silence: None }
+    pub(super) fn plain(socket: Socket, token: Arc<CancelToken>, patience: Patience) -> Self {
+        Self { layer: Layer::Plain(socket), token, patience, deaf: false, silence: None }
     }
 
     /// Puts TLS over a plain stream. The handshake happens with the first read or write, or in
@@ -70,11 +70,11 @@ impl Stream {
     pub(super) fn secure(
         socket: Socket,
         tls: rustls::ClientConnection,
-        plain: (Arc<Lifeline>, Patience),
+        plain: (Arc<CancelToken>, Patience),
     ) -> Self {
-        let (lifeline, patience) = plain;
+        let (token, patience) = plain;
         let layer = Layer::Tls(Box::new(Tls::new(tls, socket)));
-        Self { layer, lifeline, patience, deaf: false, silence: None }
+        Self { layer, token, patience, deaf: false, silence: None }
     }
 
     /// Finishes the TLS handshake, so that its errors are told apart from those that follow.
@@ -107,12 +107,12 @@ impl Stream {
 
     /// Whether the server's last sign of life is too long ago.
     fn is_silent(&self) -> bool {
-        self.silence.is_some_and(|silence| self.lifeline.heard_at() + silence <= Instant::now())
+        self.silence.is_some_and(|silence| self.token.last_activity() + silence <= Instant::now())
     }
 
-    /// Hangs the stream on another lifeline: that of the connection which takes it over.
-    pub(super) fn set_lifeline(&mut self, lifeline: Arc<Lifeline>) {
-        self.lifeline = lifeline;
+    /// Hangs the stream on another token: that of the connection which takes it over.
+    pub(super) fn set_token(&mut self, token: Arc<CancelToken>) {
+        self.token = token;
     }
 
     pub(super) fn is_secure(&self) -> bool {
@@ -143,9 +143,9 @@ impl Stream {
             Patience::Until(deadline) => Some(deadline),
             Patience::Endless => None,
         };
-        let silent = self.silence.map(|silence| self.lifeline.heard_at() + silence);
+        let silent = self.silence.map(|silence| self.token.last_activity() + silence);
         let wake = [deadline, silent].into_iter().flatten().min();
-        if !self.lifeline.wait(self.as_fd(), interest, wake)?
+        if !self.token.wait(self.as_fd(), interest, wake)?
             && (deadline.is_some_and(|d| d <= Instant::now()) || self.is_silent())
         {
             return Err(io::Error::new(io::ErrorKind::TimedOut, "timed out"));
@@ -161,7 +161,7 @@ impl Stream {
             Patience::Until(deadline) if deadline <= Instant::now() => {
                 Err(io::Error::new(io::ErrorKind::TimedOut, "timed out"))
             }
-            Patience::Until(_) | Patience::Endless => self.lifeline.check(),
+            Patience::Until(_) | Patience::Endless => self.token.check(),
         }
     }
 
@@ -201,7 +201,7 @@ impl Read for Stream {
             Layer::Tls(tls) => tls.read(buf),
         })?;
         if !self.deaf && read > 0 {
-            self.lifeline.hear();
+            self.token.note_activity();
         }
         Ok(read)
     }

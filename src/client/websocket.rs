@@ -19,13 +19,14 @@ use tungstenite::{
 
 use super::{
     Error, Step,
+    cancel::CancelToken,
     config::Config,
     dial::Dialer,
     link::{Broken, Frame},
     stream::{Patience, Stream},
-    wake::{Lifeline, poll},
 };
 use crate::proto::{CloseReason, engine::TransportKind, socket::Opcode};
+use crate::sys::real::wait::wait;
 
 /// Bytes of the read buffer, and of what is collected before a write: small boxes have many better uses for the 128
 /// KiB each that are the default.
@@ -57,7 +58,7 @@ impl WebSocket {
         dialer: &Dialer,
         config: &Config,
         sid: Option<&str>,
-        lifeline: &Arc<Lifeline>,
+        token: &Arc<CancelToken>,
         deadline: Instant,
     ) -> Result<Self, Error> {
         let target = dialer.endpoint.target(TransportKind::Websocket, sid);
@@ -71,7 +72,7 @@ impl WebSocket {
                 .append(name, HeaderValue::from_str(value).map_err(|error| invalid(&error))?);
         }
         let stream =
-            dialer.dial(lifeline, deadline).map_err(|failure| unreachable(failure.step, failure.detail))?;
+            dialer.dial(token, deadline).map_err(|failure| unreachable(failure.step, failure.detail))?;
         let limits = WebSocketConfig::default()
             .read_buffer_size(BUFFER)
             .write_buffer_size(BUFFER)
@@ -108,10 +109,10 @@ impl WebSocket {
         self.0.send(Message::text(text)).map_err(refused)
     }
 
-    /// From here on nothing waits, and the stream hangs on `lifeline`.
-    pub(super) fn go_nonblocking(&mut self, lifeline: &Arc<Lifeline>) {
+    /// From here on nothing waits, and the stream hangs on `token`.
+    pub(super) fn go_nonblocking(&mut self, token: &Arc<CancelToken>) {
         self.0.get_mut().set_patience(Patience::None);
-        self.0.get_mut().set_lifeline(lifeline.clone());
+        self.0.get_mut().set_token(token.clone());
     }
 
     /// The next message; `None` when there is none yet.
@@ -164,7 +165,7 @@ impl WebSocket {
     pub(super) fn is_closed_by_peer(&self) -> bool {
         let mut fds = [PollFd::new(self, PollFlags::RDHUP)];
         // A deadline that is over: this only looks.
-        poll(&mut fds, Some(Instant::now())).is_ok() && !fds[0].revents().is_empty()
+        wait(&mut fds, Some(Instant::now())).is_ok() && !fds[0].revents().is_empty()
     }
 
     /// Tells the server that nothing follows.

@@ -5,12 +5,11 @@
 //! clock moves when nobody can, the kernel takes as little as it likes, and the real server, unchanged, runs on it
 //! (`docs/TESTING.md`).
 
-#[cfg(not(shuttle))]
-mod real;
+pub(crate) mod real;
 #[cfg(shuttle)]
 pub(crate) mod sim;
 
 #[cfg(not(shuttle))]
-pub(crate) use real::{channel, fd, net, os, sync, thread, thread_local, time};
+pub(crate) use real::{channel, fd, net, os, sync, thread, thread_local, time, wait};
 #[cfg(shuttle)]
-pub(crate) use sim::{channel, fd, net, os, sync, thread, thread_local, time};
+pub(crate) use sim::{channel, fd, net, os, sync, thread, thread_local, time, wait};

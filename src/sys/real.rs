@@ -1,4 +1,8 @@
 //! The system that there is.
+#![cfg_attr(shuttle, allow(dead_code, unused_imports, reason = "then only the client uses it"))]
+
+#[path = "wait.rs"]
+pub(crate) mod wait;
 
 pub(crate) use std::{thread, thread_local};
 

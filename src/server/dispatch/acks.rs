@@ -1,14 +1,10 @@
 //! The acknowledgements that a socket still owes: bounded, and with one alarm for all of them.
 
-use std::{collections::HashMap, panic::Location, time::Duration};
+use std::{collections::HashMap, panic::Location};
 
 use crate::server::socket::{AckCallback, AckResult};
+pub(crate) use crate::sys::wait::deadline_in as deadline;
 use crate::sys::{channel::Sender, time::Instant};
-
-/// When a timeout that begins now is over; one that no clock can tell is over in a year.
-pub(crate) fn deadline(timeout: Duration) -> Instant {
-    Instant::now() + timeout.min(Duration::from_secs(365 * 24 * 3600))
-}
 
 /// Who waits for an acknowledgement.
 pub(crate) enum Waiting {

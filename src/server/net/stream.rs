@@ -8,13 +8,11 @@ use std::{
     time::Duration,
 };
 
+pub(crate) use crate::sys::wait::{Waker, wait};
 use crate::sys::{
-    fd::{AsFd, BorrowedFd, OwnedFd},
+    fd::{AsFd, BorrowedFd},
     net::{TcpStream, UnixStream},
-    os::{
-        Errno, EventfdFlags, PollFd, PollFlags, RecvFlags, SendFlags, Timespec, eventfd, poll, read, recv,
-        send, spare_capacity, write,
-    },
+    os::{Errno, PollFd, PollFlags, RecvFlags, SendFlags, recv, send, spare_capacity},
     time::Instant,
 };
 use crate::wide::AtomicU64;
@@ -207,52 +205,6 @@ const PATIENT_BYTES: usize = 256 << 10;
 pub(crate) fn time_left(deadline: Instant) -> io::Result<Duration> {
     let left = deadline.saturating_duration_since(Instant::now());
     if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
-}
-
-/// Waits until one of `fds` is ready (`true`) or the deadline passes (`false`).
-pub(crate) fn wait(fds: &mut [PollFd<'_>], deadline: Option<Instant>) -> io::Result<bool> {
-    loop {
-        let timeout = deadline.map(|deadline| {
-            let left = deadline.saturating_duration_since(Instant::now());
-            Timespec { tv_sec: left.as_secs() as _, tv_nsec: left.subsec_nanos() as _ }
-        });
-        match poll(fds, timeout.as_ref()) {
-            Ok(ready) => return Ok(ready > 0),
-            Err(Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-}
-
-/// Wakes a thread that waits in [`wait`] for sockets at the same time.
-#[derive(Debug)]
-pub(crate) struct Waker(OwnedFd);
-
-impl AsFd for Waker {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
-
-impl Waker {
-    pub(crate) fn new() -> io::Result<Self> {
-        Ok(Self(eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?))
-    }
-
-    /// Any number of calls before the next [`reset`](Self::reset) count as one.
-    pub(crate) fn wake(&self) {
-        // Fails only when the counter is full, and then the waiter is awake already.
-        let _ = write(&self.0, &1u64.to_ne_bytes());
-    }
-
-    pub(crate) fn reset(&self) {
-        // Fails only when nobody woke it.
-        let _ = read(&self.0, &mut [0u8; 8]);
-    }
-
-    pub(crate) fn poll_fd(&self) -> PollFd<'_> {
-        PollFd::new(&self.0, PollFlags::IN)
-    }
 }
 
 #[cfg(all(test, not(shuttle)))]

@@ -14,6 +14,8 @@ mod files;
 mod kernel;
 pub(crate) mod sync;
 pub(crate) mod thread;
+#[path = "../wait.rs"]
+pub(crate) mod wait;
 
 pub(crate) use files::{fd, net, os};
 pub(crate) use kernel::{Faults, begin, set_faults, set_haste, time};
