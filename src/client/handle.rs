@@ -16,7 +16,7 @@ use super::{
     core::{Core, Phase, State, Target, spawn},
     dial::Dialer,
     events::{self, Hooks},
-    http::Lane,
+    http::HttpClient,
     link, polling,
     url::Endpoint,
 };
@@ -281,8 +281,8 @@ impl Handle {
             return Err(Error::Closed);
         }
         let token = CancelToken::new().map(Arc::new).map_err(no_resources)?;
-        let lane = Lane::new(&self.core.dialer, &self.core.config, &token, None);
-        let reply = lane.get(target, Some(deadline_in(timeout)))?;
+        let http = HttpClient::new(&self.core.dialer, &self.core.config, &token, None);
+        let reply = http.get(target, Some(deadline_in(timeout)))?;
         Ok(HttpAnswer { status: reply.status, content_type: reply.content_type, body: reply.body })
     }
 

@@ -13,7 +13,7 @@ use ureq::{
     http::{Response, Uri},
     unversioned::{
         resolver::{ResolvedSocketAddrs, Resolver},
-        transport::{Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, Transport},
+        transport::{self, Buffers, ConnectionDetails, LazyBuffers, NextTimeout},
     },
 };
 
@@ -40,7 +40,7 @@ const MAX_IDLE: Duration = Duration::from_secs(3);
 /// One kept-alive HTTP connection at a time, for requests one after the other: a session has one for its GETs and one
 /// for its POSTs. All of them end when the token is cancelled.
 #[derive(Debug)]
-pub(super) struct Lane {
+pub(super) struct HttpClient {
     agent: Agent,
     dialer: Dialer,
     headers: Vec<(String, String)>,
@@ -56,7 +56,7 @@ pub(super) struct Reply {
     pub(super) body: Bytes,
 }
 
-impl Lane {
+impl HttpClient {
     /// `silence`: what comes back is no sign of the session's life, and no request outlives a session that has been
     /// silent for so long.
     pub(super) fn new(
@@ -77,9 +77,9 @@ impl Lane {
             .max_idle_connections_per_host(1)
             .max_idle_age(MAX_IDLE)
             .build();
-        let plug = Plug { dialer: dialer.clone(), token: token.clone(), silence };
+        let connector = Connector { dialer: dialer.clone(), token: token.clone(), silence };
         Self {
-            agent: Agent::with_parts(agent, plug, NoResolver),
+            agent: Agent::with_parts(agent, connector, NoResolver),
             dialer: dialer.clone(),
             headers: config.headers.clone(),
             max_body: config.max_message as u64,
@@ -148,13 +148,13 @@ fn error(error: ureq::Error) -> Error {
 
 /// Opens our streams for ureq.
 #[derive(Debug)]
-struct Plug {
+struct Connector {
     dialer: Dialer,
     token: Arc<CancelToken>,
     silence: Option<Duration>,
 }
 
-impl Plug {
+impl Connector {
     /// Dials until `deadline`, and no longer than the session counts as alive.
     fn dial(&self, deadline: Instant) -> Result<Stream, Failure> {
         let Some(silence) = self.silence else { return self.dialer.dial(&self.token, deadline) };
@@ -171,29 +171,33 @@ impl Plug {
     }
 }
 
-impl Connector for Plug {
-    type Out = Wire;
+impl transport::Connector for Connector {
+    type Out = Transport;
 
-    fn connect(&self, details: &ConnectionDetails<'_>, _: Option<()>) -> Result<Option<Wire>, ureq::Error> {
+    fn connect(
+        &self,
+        details: &ConnectionDetails<'_>,
+        _: Option<()>,
+    ) -> Result<Option<Transport>, ureq::Error> {
         // Held GETs have no timeout of their own; a connection for one still must not take for ever.
         let timeout = details.timeout.not_zero().map_or(Duration::from_secs(20), |timeout| *timeout);
         let mut stream =
             self.dial(deadline_in(timeout)).map_err(|failure| ureq::Error::Other(Box::new(failure)))?;
         if let Some(silence) = self.silence {
-            stream.set_deaf(silence);
+            stream.ignore_liveness(silence);
         }
-        Ok(Some(Wire { stream, buffers: LazyBuffers::new(BUFFER, BUFFER) }))
+        Ok(Some(Transport { stream, buffers: LazyBuffers::new(BUFFER, BUFFER) }))
     }
 }
 
 /// One of our streams, as ureq sees it.
 #[derive(Debug)]
-struct Wire {
+struct Transport {
     stream: Stream,
     buffers: LazyBuffers,
 }
 
-impl Wire {
+impl Transport {
     fn be_patient(&mut self, timeout: NextTimeout) {
         let patience =
             timeout.not_zero().map_or(Patience::Endless, |left| Patience::Until(Instant::now() + *left));
@@ -201,7 +205,7 @@ impl Wire {
     }
 }
 
-impl Transport for Wire {
+impl transport::Transport for Transport {
     fn buffers(&mut self) -> &mut dyn Buffers {
         &mut self.buffers
     }

@@ -18,7 +18,7 @@ use super::{
     Error, Step,
     cancel::CancelToken,
     core::Core,
-    http::Lane,
+    http::HttpClient,
     inbound::Inbound,
     lifecycle::End,
     open::Transport,
@@ -156,12 +156,13 @@ impl<'c> Link<'c> {
     fn carry(&mut self, job: Job, polls: Option<&Sender<PollJob>>) -> End {
         let websocket = match (job.transport, polls) {
             (Transport::WebSocket(websocket), _) => Ok(Some((websocket, job.inbound))),
-            (Transport::Polling(lane, early), Some(polls)) => {
-                let post = Lane::new(&self.core.dialer, &self.core.config, &self.token, Some(self.silence));
+            (Transport::Polling(http, early), Some(polls)) => {
+                let post =
+                    HttpClient::new(&self.core.dialer, &self.core.config, &self.token, Some(self.silence));
                 let target = self.core.dialer.endpoint.target(TransportKind::Polling, Some(&job.sid));
                 let poll = PollJob {
                     epoch: self.epoch,
-                    lane,
+                    http,
                     target: target.clone(),
                     early,
                     inbound: job.inbound,
@@ -223,7 +224,7 @@ impl<'c> Link<'c> {
     }
 
     /// Carries a polling session until its end, or until a WebSocket takes over.
-    fn polling(&mut self, lane: &Lane, target: &str) -> Result<Option<(Box<WebSocket>, Inbound)>, End> {
+    fn polling(&mut self, http: &HttpClient, target: &str) -> Result<Option<(Box<WebSocket>, Inbound)>, End> {
         loop {
             let work = self.take_work()?;
             let closing = work.closing.is_some();
@@ -243,12 +244,12 @@ impl<'c> Link<'c> {
             // While the last GET is being answered nothing is posted, unless there will be no other transport.
             let hold = work.upgrading && !closing;
             if !self.pending.is_empty() && !hold {
-                self.post(lane, target)?;
+                self.post(http, target)?;
                 continue;
             }
             if closing && !work.more {
                 self.pending.push_back(Frame { opcode: Opcode::Text, data: Bytes::from_static(b"1") });
-                self.post(lane, target)?;
+                self.post(http, target)?;
                 self.core.flushed(self.epoch);
                 return Ok(None);
             }
@@ -323,13 +324,13 @@ impl<'c> Link<'c> {
         Ok(true)
     }
 
-    fn post(&mut self, lane: &Lane, target: &str) -> Result<(), End> {
+    fn post(&mut self, http: &HttpClient, target: &str) -> Result<(), End> {
         let max = {
             let mut state = self.core.lock();
             state.session(self.epoch).and_then(|session| session.max_payload)
         };
         let body = polling::payload(&mut self.pending, max.unwrap_or(usize::MAX));
-        let Err(broken) = polling::post(lane, target, &body, Instant::now() + self.silence) else {
+        let Err(broken) = polling::post(http, target, &body, Instant::now() + self.silence) else {
             return Ok(());
         };
         // When it failed because the session has ended meanwhile, this gives the reason.

@@ -7,7 +7,7 @@ use super::{
     cancel::CancelToken,
     config::Config,
     dial::Dialer,
-    http::{Lane, Reply},
+    http::{HttpClient, Reply},
     websocket::WebSocket,
 };
 use crate::proto::engine::{Open, Packet, TransportKind, payload};
@@ -21,7 +21,7 @@ pub(super) struct Opened {
 /// What carries it.
 pub(super) enum Transport {
     /// The connection of the handshake, for the GETs, and the packets that came with the handshake.
-    Polling(Lane, String),
+    Polling(HttpClient, String),
     WebSocket(Box<WebSocket>),
 }
 
@@ -79,12 +79,12 @@ fn polling(
     token: &Arc<CancelToken>,
     deadline: Instant,
 ) -> Result<Opened, Error> {
-    let lane = Lane::new(dialer, config, token, None);
+    let http = HttpClient::new(dialer, config, token, None);
     let target = dialer.endpoint.target(TransportKind::Polling, None);
-    let text = text(lane.get(&target, Some(deadline))?)?;
+    let text = text(http.get(&target, Some(deadline))?)?;
     let (first, early) = text.split_once(payload::SEPARATOR).unwrap_or((&text, ""));
     let open = read_open(TransportKind::Polling, first)?;
-    Ok(Opened { open, transport: Transport::Polling(lane, early.to_owned()) })
+    Ok(Opened { open, transport: Transport::Polling(http, early.to_owned()) })
 }
 
 fn websocket(

@@ -11,7 +11,7 @@ use crossbeam_channel::Receiver;
 use super::{
     cancel::CancelToken,
     core::Core,
-    http::Lane,
+    http::HttpClient,
     inbound::Inbound,
     link::{Broken, Frame, PollEnd},
     open,
@@ -24,7 +24,7 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// A session whose packets are to be fetched.
 pub(super) struct PollJob {
     pub(super) epoch: u64,
-    pub(super) lane: Lane,
+    pub(super) http: HttpClient,
     pub(super) target: String,
     /// Packets that came with the handshake.
     pub(super) early: String,
@@ -58,7 +58,7 @@ fn fetch(core: &Arc<Core>, job: &mut PollJob) -> Result<(), Broken> {
             continue;
         }
         let body = job
-            .lane
+            .http
             .get(&job.target, None)
             .and_then(open::text)
             .map_err(|error| Broken { reason: CloseReason::TransportError, detail: error.to_string() })?;
@@ -67,16 +67,16 @@ fn fetch(core: &Arc<Core>, job: &mut PollJob) -> Result<(), Broken> {
 }
 
 /// Sends one payload.
-pub(super) fn post(lane: &Lane, target: &str, body: &str, deadline: Instant) -> Result<(), Broken> {
-    let reply = lane.post(target, body, Some(deadline)).and_then(open::text);
+pub(super) fn post(http: &HttpClient, target: &str, body: &str, deadline: Instant) -> Result<(), Broken> {
+    let reply = http.post(target, body, Some(deadline)).and_then(open::text);
     reply.map(drop).map_err(|error| Broken { reason: CloseReason::TransportError, detail: error.to_string() })
 }
 
 /// Tells the server that the session is over, which has failed on this side: as the official client does. Otherwise its
 /// sockets would stay in their namespaces until the ping timeout.
 pub(super) fn send_close(core: &Core, token: &Arc<CancelToken>, target: &str) {
-    let lane = Lane::new(&core.dialer, &core.config, token, None);
-    if let Err(broken) = post(&lane, target, "1", Instant::now() + FAREWELL) {
+    let http = HttpClient::new(&core.dialer, &core.config, token, None);
+    if let Err(broken) = post(&http, target, "1", Instant::now() + FAREWELL) {
         log::debug!("the server was not told of the end: {}", broken.detail);
     }
 }

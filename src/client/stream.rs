@@ -48,7 +48,7 @@ pub(super) struct Stream {
     layer: Layer,
     token: Arc<CancelToken>,
     patience: Patience,
-    deaf: bool,
+    ignore_liveness: bool,
     /// The silence of the connection after which nothing is waited for any more.
     silence: Option<Duration>,
 }
@@ -61,7 +61,7 @@ enum Layer {
 
 impl Stream {
     pub(super) fn plain(socket: Socket, token: Arc<CancelToken>, patience: Patience) -> Self {
-        Self { layer: Layer::Plain(socket), token, patience, deaf: false, silence: None }
+        Self { layer: Layer::Plain(socket), token, patience, ignore_liveness: false, silence: None }
     }
 
     /// Puts TLS over a plain stream. The handshake happens with the first read or write, or in
@@ -74,7 +74,7 @@ impl Stream {
     ) -> Self {
         let (token, patience) = plain;
         let layer = Layer::Tls(Box::new(Tls::new(tls, socket)));
-        Self { layer, token, patience, deaf: false, silence: None }
+        Self { layer, token, patience, ignore_liveness: false, silence: None }
     }
 
     /// Finishes the TLS handshake, so that its errors are told apart from those that follow.
@@ -101,8 +101,8 @@ impl Stream {
 
     /// What is read from here on is no sign of life: answers to POSTs say nothing about the stream that brings packets.
     /// And every wait ends when the connection has been silent for `silence`.
-    pub(super) fn set_deaf(&mut self, silence: Duration) {
-        (self.deaf, self.silence) = (true, Some(silence));
+    pub(super) fn ignore_liveness(&mut self, silence: Duration) {
+        (self.ignore_liveness, self.silence) = (true, Some(silence));
     }
 
     /// Whether the server's last sign of life is too long ago.
@@ -200,7 +200,7 @@ impl Read for Stream {
             #[cfg(feature = "tls")]
             Layer::Tls(tls) => tls.read(buf),
         })?;
-        if !self.deaf && read > 0 {
+        if !self.ignore_liveness && read > 0 {
             self.token.note_activity();
         }
         Ok(read)
