@@ -1,6 +1,6 @@
 //! The `backoff` thread: makes every connection, waits between the attempts, joins namespaces, probes upgrades.
 //!
-//! It has no inbox: what it does next follows from the state ([`Core::errand`]), so a wish can be neither lost nor
+//! It has no inbox: what it does next follows from the state ([`Core::task`]), so a wish can be neither lost nor
 //! queued, and every wait ends the moment that the state changes.
 
 use std::{
@@ -39,7 +39,7 @@ const PROBE_RETRIES: u32 = 4;
 const PROBE_DELAY: Duration = Duration::from_millis(250);
 
 /// What the thread does next.
-enum Errand {
+enum Task {
     Attempt,
     Join(u64, Vec<Arc<Space>>),
     Probe(u64),
@@ -49,44 +49,44 @@ enum Errand {
 /// The thread. It owns the way to `link`, which ends when this one does.
 pub(super) fn run(core: &Arc<Core>, jobs: &Jobs) {
     loop {
-        match core.errand() {
-            Errand::Attempt => attempt(core, jobs),
-            Errand::Join(epoch, spaces) => {
+        match core.task() {
+            Task::Attempt => attempt(core, jobs),
+            Task::Join(epoch, spaces) => {
                 for space in spaces {
                     core.join(epoch, space.index, connect_packet(core, &space));
                 }
             }
-            Errand::Probe(epoch) => probe(core, epoch),
-            Errand::Exit => return,
+            Task::Probe(epoch) => probe(core, epoch),
+            Task::Exit => return,
         }
     }
 }
 
 impl Core {
     /// Waits until there is something to do.
-    fn errand(&self) -> Errand {
+    fn task(&self) -> Task {
         let mut state = self.lock();
         loop {
-            if let Some(errand) = self.next_errand(&mut state) {
-                return errand;
+            if let Some(task) = self.next_task(&mut state) {
+                return task;
             }
             let time = state.next_time();
             state.wait(&self.changed, time);
         }
     }
 
-    fn next_errand(&self, state: &mut State) -> Option<Errand> {
+    fn next_task(&self, state: &mut State) -> Option<Task> {
         match (state.target, state.phase) {
-            (Target::Gone, _) => Some(Errand::Exit),
+            (Target::Gone, _) => Some(Task::Exit),
             (Target::Up, Phase::Idle) => {
                 state.phase = Phase::Attempting(Instant::now());
-                Some(Errand::Attempt)
+                Some(Task::Attempt)
             }
             (Target::Up, Phase::Waiting(until)) if until <= Instant::now() => {
                 state.attempts = state.attempts.saturating_add(1);
                 self.events.push(Item::Attempt(state.attempts));
                 state.phase = Phase::Attempting(Instant::now());
-                Some(Errand::Attempt)
+                Some(Task::Attempt)
             }
             (Target::Up, Phase::Open) => {
                 let session = state.session.as_ref().filter(|session| session.closing.is_none())?;
@@ -95,9 +95,9 @@ impl Core {
                 let epoch = session.epoch;
                 let joins = state.begin_joins(Instant::now());
                 if !joins.is_empty() {
-                    return Some(Errand::Join(epoch, joins));
+                    return Some(Task::Join(epoch, joins));
                 }
-                wanted.then_some(Errand::Probe(epoch))
+                wanted.then_some(Task::Probe(epoch))
             }
             (Target::Down, _) | (_, Phase::Waiting(_) | Phase::Attempting(_)) => None,
         }

@@ -78,11 +78,11 @@ pub(super) struct State {
     /// Reconnections tried since the last success, the one under way included.
     pub(super) attempts: u32,
     /// Attempts decided since the client was built; [`Handle::connect`] waits for the next.
-    pub(super) verdicts: u64,
+    pub(super) results: u64,
     /// How many there were when the client last began to connect: a refusal before that is no news.
-    pub(super) verdicts_before: u64,
+    pub(super) results_before: u64,
     /// The error of the last attempt that failed.
-    pub(super) verdict: Option<Error>,
+    pub(super) attempt_result: Option<Error>,
     /// Whether a session was upgraded to WebSocket: what `remember_upgrade` remembers.
     pub(super) upgraded: bool,
     /// The session that ended before everything that had been emitted was written.
@@ -169,14 +169,14 @@ pub(super) enum Upgrade {
 
 /// What waits in the outbox.
 pub(super) enum Entry {
-    Parcel(Parcel),
+    QueuedPacket(QueuedPacket),
     /// What follows goes out once the server has handled what precedes. The official server throws away the events
     /// that it reads together with the DISCONNECT behind them.
     Pause,
 }
 
 /// A packet in the outbox.
-pub(super) struct Parcel {
+pub(super) struct QueuedPacket {
     pub(super) encoded: Encoded,
     /// Index of the namespace, and the acknowledgement waited for, when the packet is an event that outlives its
     /// session.
@@ -207,7 +207,7 @@ pub(super) struct SpaceState {
     /// Whether it is to be joined in every session: not after it was left, removed or refused.
     pub(super) active: bool,
     pub(super) membership: Membership,
-    /// Why it was refused, until it is asked for again; and which verdict that was.
+    /// Why it was refused, until it is asked for again; and the number of that result.
     pub(super) refusal: Option<(u64, Error)>,
     /// Not to be joined before then, because its auth function has panicked.
     pub(super) join_after: Option<Instant>,
@@ -291,9 +291,9 @@ impl Core {
             offline: Offline::new(config.offline),
             timers: BTreeSet::new(),
             attempts: 0,
-            verdicts: 0,
-            verdicts_before: 0,
-            verdict: None,
+            results: 0,
+            results_before: 0,
+            attempt_result: None,
             upgraded: false,
             unfinished: None,
             last_reason: None,
@@ -404,7 +404,7 @@ impl State {
     pub(super) fn go_up(&mut self) {
         self.target = Target::Up;
         self.attempts = 0;
-        self.verdicts_before = self.verdicts;
+        self.results_before = self.results;
     }
 
     /// Whether no namespace is to be joined any more.
@@ -414,13 +414,13 @@ impl State {
 }
 
 impl Session {
-    pub(super) fn push(&mut self, parcel: Parcel) {
-        self.outbox_bytes += parcel.encoded.bytes().len();
-        self.outbox.push_back(Entry::Parcel(parcel));
+    pub(super) fn push(&mut self, packet: QueuedPacket) {
+        self.outbox_bytes += packet.encoded.bytes().len();
+        self.outbox.push_back(Entry::QueuedPacket(packet));
     }
 }
 
-impl Parcel {
+impl QueuedPacket {
     /// A packet that belongs to its session and ends with it.
     pub(super) fn of_session(encoded: Encoded) -> Self {
         Self { encoded, keep: None, counts: false }

@@ -13,11 +13,11 @@ use super::{
     Delivery, Error,
     config::Config,
     core::{
-        Core, Entry, MAX_ACKS, Membership, Parcel, PendingAck, Queued, Session, Space, SpaceState, State,
-        Target, Waiter,
+        Core, Entry, MAX_ACKS, Membership, PendingAck, Queued, QueuedPacket, Session, Space, SpaceState,
+        State, Target, Waiter,
     },
     events::Item,
-    offline::Kept,
+    offline::BufferedPacket,
 };
 use crate::proto::{
     CloseReason,
@@ -27,7 +27,7 @@ use crate::proto::{
 use crate::sys::real::wait::deadline_in;
 
 /// An event on its way out.
-pub(super) struct Letter {
+pub(super) struct OutgoingEvent {
     pub(super) encoded: Encoded,
     /// The acknowledgement's id; with `retries` also when nobody waits for it.
     pub(super) id: Option<u64>,
@@ -37,7 +37,7 @@ pub(super) struct Letter {
     pub(super) volatile: bool,
 }
 
-impl Letter {
+impl OutgoingEvent {
     /// Takes a new id when an event with a later one has been queued while this one was encoded: the server knows a
     /// retry by its id, so the ids of the queue count up.
     fn keep_order(&mut self, space: &Space, last: Option<u64>) {
@@ -56,7 +56,7 @@ impl Core {
     }
 
     /// Sends, keeps, queues or drops an event.
-    pub(super) fn post(&self, space: &Space, letter: &mut Letter) -> Result<Delivery, Error> {
+    pub(super) fn post(&self, space: &Space, event: &mut OutgoingEvent) -> Result<Delivery, Error> {
         if let Some(error) = &space.invalid {
             return Err(error.clone());
         }
@@ -67,43 +67,43 @@ impl Core {
         }
         self.forget_expired(state);
         let of = &mut state.spaces[space.index];
-        if letter.waiter.is_some()
+        if event.waiter.is_some()
             && let Some((_, refusal)) = &of.refusal
         {
             return Err(refusal.clone());
         }
-        if letter.waiter.is_some() && of.acks.len() >= MAX_ACKS {
+        if event.waiter.is_some() && of.acks.len() >= MAX_ACKS {
             return Err(Error::TooManyAcks { pending: of.acks.len() });
         }
         if let Some(session) = &state.session {
-            session.check_size(&letter.encoded)?;
+            session.check_size(&event.encoded)?;
         }
-        let queued = self.retries(letter.volatile);
+        let queued = self.retries(event.volatile);
         if queued {
-            letter.keep_order(space, of.last_queued);
+            event.keep_order(space, of.last_queued);
         }
         let delivery =
             match state.session.as_mut().filter(|session| of.is_joined() && session.closing.is_none()) {
-                _ if queued => of.enqueue(letter, &self.config)?,
-                None if letter.volatile => Delivery::Dropped,
+                _ if queued => of.enqueue(event, &self.config)?,
+                None if event.volatile => Delivery::Dropped,
                 None => {
-                    let kept = Kept {
+                    let kept = BufferedPacket {
                         space: space.index,
-                        encoded: letter.encoded.clone(),
-                        ack: letter.id,
+                        encoded: event.encoded.clone(),
+                        ack: event.id,
                         since: Instant::now(),
                     };
                     state.offline.push(kept)?;
                     Delivery::Buffered
                 }
-                Some(session) => match session.admit(&letter.encoded, self.config.queue_bytes) {
+                Some(session) => match session.admit(&event.encoded, self.config.queue_bytes) {
                     Ok(()) => {
-                        let keep = (!letter.volatile).then_some((space.index, letter.id));
-                        session.push(Parcel { encoded: letter.encoded.clone(), keep, counts: true });
+                        let keep = (!event.volatile).then_some((space.index, event.id));
+                        session.push(QueuedPacket { encoded: event.encoded.clone(), keep, counts: true });
                         self.wake_link(session);
                         Delivery::Sent
                     }
-                    Err(_) if letter.volatile => Delivery::Dropped,
+                    Err(_) if event.volatile => Delivery::Dropped,
                     Err(error) => return Err(error),
                 },
             };
@@ -111,23 +111,23 @@ impl Core {
             state.stats.dropped += 1;
             return Ok(delivery);
         }
-        self.await_ack(state, space.index, letter, delivery == Delivery::Sent);
+        self.await_ack(state, space.index, event, delivery == Delivery::Sent);
         Ok(if queued { self.advance(state, space.index) } else { delivery })
     }
 
-    /// Notes who waits for the acknowledgement of `letter`.
-    fn await_ack(&self, state: &mut State, index: usize, letter: &mut Letter, sent: bool) {
-        let Some(id) = letter.id else { return };
-        let queued = self.retries(letter.volatile);
+    /// Notes who waits for the acknowledgement of `event`.
+    fn await_ack(&self, state: &mut State, index: usize, event: &mut OutgoingEvent, sent: bool) {
+        let Some(id) = event.id else { return };
+        let queued = self.retries(event.volatile);
         let pending = PendingAck {
-            waiter: letter.waiter.take(),
-            deadline: letter.deadline,
+            waiter: event.waiter.take(),
+            deadline: event.deadline,
             sent,
             queued,
             since: Instant::now(),
         };
         state.spaces[index].acks.insert(id, pending);
-        if let Some(deadline) = letter.deadline {
+        if let Some(deadline) = event.deadline {
             let earliest = state.timers.first().is_none_or(|(first, ..)| deadline < *first);
             state.timers.insert((deadline, index, id));
             if earliest {
@@ -147,7 +147,7 @@ impl Core {
         let session = session.ok_or(Error::NotConnected)?;
         session.check_size(&encoded)?;
         session.admit(&encoded, self.config.queue_bytes)?;
-        session.push(Parcel { encoded, keep: None, counts: true });
+        session.push(QueuedPacket { encoded, keep: None, counts: true });
         self.wake_link(session);
         Ok(())
     }
@@ -163,7 +163,7 @@ impl Core {
                 self.fail_ack(state, index, kept.ack, &error);
                 continue;
             }
-            session.push(Parcel { encoded: kept.encoded, keep: Some((index, kept.ack)), counts: true });
+            session.push(QueuedPacket { encoded: kept.encoded, keep: Some((index, kept.ack)), counts: true });
             if let Some(pending) = kept.ack.and_then(|id| state.spaces[index].acks.get_mut(&id)) {
                 pending.sent = true;
             }
@@ -196,7 +196,7 @@ impl Core {
             }
             first.tries = first.tries.saturating_add(1);
             first.expires = Some(deadline_in(self.config.ack_timeout));
-            session.push(Parcel { encoded: first.encoded.clone(), keep: None, counts: true });
+            session.push(QueuedPacket { encoded: first.encoded.clone(), keep: None, counts: true });
             // Also for its deadline, which `link` keeps.
             self.wake_link(session);
             return if of.queue.len() == 1 { Delivery::Sent } else { Delivery::Buffered };
@@ -368,13 +368,13 @@ impl Core {
     pub(super) fn salvage(&self, state: &mut State, session: &mut Session) {
         let now = Instant::now();
         let unwritten = session.outbox.drain(..).filter_map(|entry| {
-            let Entry::Parcel(parcel) = entry else { return None };
-            let (space, ack) = parcel.keep?;
+            let Entry::QueuedPacket(packet) = entry else { return None };
+            let (space, ack) = packet.keep?;
             // Whoever waited for its acknowledgement has given up.
             if ack.is_some_and(|id| !state.spaces[space].acks.contains_key(&id)) {
                 return None;
             }
-            Some(Kept { space, encoded: parcel.encoded, ack, since: now })
+            Some(BufferedPacket { space, encoded: packet.encoded, ack, since: now })
         });
         let unwritten: Vec<_> = unwritten.collect();
         for kept in &unwritten {
@@ -396,16 +396,16 @@ impl Core {
 
 impl SpaceState {
     /// Appends to the queue of `retries`, which has the bounds of the offline buffer.
-    fn enqueue(&mut self, letter: &Letter, config: &Config) -> Result<Delivery, Error> {
-        let bytes = self.queue_bytes + letter.encoded.bytes().len();
+    fn enqueue(&mut self, event: &OutgoingEvent, config: &Config) -> Result<Delivery, Error> {
+        let bytes = self.queue_bytes + event.encoded.bytes().len();
         if self.queue.len() >= config.offline.packets || bytes > config.offline.bytes {
             return Err(Error::BufferFull { packets: self.queue.len(), bytes: self.queue_bytes });
         }
         self.queue_bytes = bytes;
-        self.last_queued = letter.id;
+        self.last_queued = event.id;
         self.queue.push_back(Queued {
-            encoded: letter.encoded.clone(),
-            id: letter.id.unwrap_or_default(),
+            encoded: event.encoded.clone(),
+            id: event.id.unwrap_or_default(),
             tries: 0,
             expires: None,
         });

@@ -28,7 +28,7 @@ use crate::{
 const MAX_BYTES: usize = 16 << 20;
 
 /// By how much the bounds grow while a handler waits for an acknowledgement, which may be behind the events.
-const GENEROSITY: usize = 4;
+const ACK_WAIT_FACTOR: usize = 4;
 
 /// Something that a handler is to hear of.
 pub(super) enum Item {
@@ -77,7 +77,7 @@ struct Inner {
     /// The deadlines of acknowledgements have changed.
     nudged: bool,
     /// A handler waits for an acknowledgement.
-    generous: bool,
+    waiting_for_ack: bool,
     /// A reader stopped for want of room.
     paused: bool,
 }
@@ -179,9 +179,9 @@ impl Queue {
     }
 
     /// Widens the bounds while a handler waits for an acknowledgement. `true`: a reader is to be woken.
-    pub(super) fn set_generous(&self, generous: bool) -> bool {
+    pub(super) fn set_waiting_for_ack(&self, waiting_for_ack: bool) -> bool {
         let mut inner = self.inner.lock();
-        inner.generous = generous;
+        inner.waiting_for_ack = waiting_for_ack;
         self.resume(&mut inner)
     }
 
@@ -192,7 +192,7 @@ impl Queue {
     }
 
     fn fits(&self, inner: &Inner) -> bool {
-        let factor = if inner.generous { GENEROSITY } else { 1 };
+        let factor = if inner.waiting_for_ack { ACK_WAIT_FACTOR } else { 1 };
         inner.events < self.limit.saturating_mul(factor) && inner.bytes < MAX_BYTES * factor
     }
 

@@ -192,7 +192,7 @@ impl Handle {
         self.core.start().map(drop)
     }
 
-    /// Begins to connect, as [`start`](Self::start), and waits for the verdict of this attempt: `Ok` when every active
+    /// Begins to connect, as [`start`](Self::start), and waits for the result of this attempt: `Ok` when every active
     /// namespace is joined, or the error of
     /// the attempt or of the first namespace that was refused. With `reconnection` on, the client goes on
     /// trying after a transient error: [`wait_connected`](Self::wait_connected) waits for that,
@@ -338,18 +338,18 @@ impl State {
             return Some(Err(Error::Closed));
         }
         let mut refusals = self.spaces.iter().filter_map(|space| space.refusal.as_ref());
-        if let Some((_, refusal)) = refusals.find(|(verdict, _)| *verdict > self.verdicts_before) {
+        if let Some((_, refusal)) = refusals.find(|(result, _)| *result > self.results_before) {
             return Some(Err(refusal.clone()));
         }
         let joined = |space: &super::core::SpaceState| !space.active || space.is_joined();
         if self.target == Target::Up && self.phase == Phase::Open && self.spaces.iter().all(joined) {
             return Some(Ok(()));
         }
-        let failed = before.is_some_and(|before| self.verdicts > before);
+        let failed = before.is_some_and(|before| self.results > before);
         let given_up = self.target == Target::Down;
         let ended = Error::Disconnected(self.last_reason.unwrap_or(CloseReason::IoClientDisconnect));
-        let verdict = || self.verdict.clone().unwrap_or(ended);
-        (failed || given_up).then(|| Err(verdict()))
+        let result = || self.attempt_result.clone().unwrap_or(ended);
+        (failed || given_up).then(|| Err(result()))
     }
 
     /// The reason, once there is no connection and none is being made.

@@ -66,7 +66,7 @@ impl Core {
             *until = Instant::now();
         }
         self.changed.notify_all();
-        Ok(state.verdicts)
+        Ok(state.results)
     }
 
     /// An attempt succeeded. `None`: nobody wants the session any more.
@@ -115,17 +115,17 @@ impl Core {
         state.phase = Phase::Idle;
         state.token = None;
         if state.target == Target::Up && !token.is_some_and(CancelToken::is_cancelled) {
-            self.verdict(&mut state, error);
+            self.attempt_failed(&mut state, error);
             self.schedule(&mut state);
         }
         self.changed.notify_all();
     }
 
-    fn verdict(&self, state: &mut State, error: &Error) {
+    fn attempt_failed(&self, state: &mut State, error: &Error) {
         state.log(log::Level::Info, format_args!("no connection: {error}"));
         state.note(error);
-        state.verdicts += 1;
-        state.verdict = Some(error.clone());
+        state.results += 1;
+        state.attempt_result = Some(error.clone());
         for space in state.spaces.iter().filter(|space| space.active) {
             self.events.push(Item::ConnectError(space.space.clone(), error.clone()));
         }
@@ -266,7 +266,7 @@ impl Core {
         if closing.is_none() && state.target == Target::Up {
             if !session.joined {
                 let error = end.error.unwrap_or(Error::Disconnected(reason));
-                self.verdict(state, &error);
+                self.attempt_failed(state, &error);
             }
             self.schedule(state);
         }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use super::{
     Error,
     backoff::AuthFailure,
-    core::{Core, Entry, Membership, Parcel, Session, Space, SpaceState, State, Target, Upgrade},
+    core::{Core, Entry, Membership, QueuedPacket, Session, Space, SpaceState, State, Target, Upgrade},
     delay::{delay, random},
     events::{Incoming, Item},
     recovery::{Recovery, Welcome},
@@ -91,7 +91,7 @@ impl Core {
                 if of.left_in == epoch {
                     session.outbox.push_back(Entry::Pause);
                 }
-                session.push(Parcel::of_session(connect));
+                session.push(QueuedPacket::of_session(connect));
                 self.wake_link(session);
             }
             Err(AuthFailure::Panicked(error)) if self.config.reconnection => {
@@ -112,8 +112,8 @@ impl Core {
         of.join_after = Some(deadline_in(delay));
         self.events.push(Item::ConnectError(of.space.clone(), error.clone()));
         state.note(&error);
-        state.verdicts += 1;
-        state.verdict = Some(error);
+        state.results += 1;
+        state.attempt_result = Some(error);
         self.changed.notify_all();
     }
 
@@ -169,8 +169,8 @@ impl Core {
         state.log(log::Level::Debug, format_args!("{}: {error}", space.name));
         state.note(&error);
         if !state.spaces[index].is_joined() {
-            state.verdicts += 1;
-            state.verdict = Some(error.clone());
+            state.results += 1;
+            state.attempt_result = Some(error.clone());
         }
         self.events.push(Item::ConnectError(space, error));
         self.changed.notify_all();
@@ -201,11 +201,11 @@ impl Core {
         let name = state.spaces[index].space.name.clone();
         state.log(log::Level::Warn, format_args!("{name}: {error}"));
         self.leave(state, index, CloseReason::IoServerDisconnect);
-        state.verdicts += 1;
-        state.verdict = Some(error.clone());
+        state.results += 1;
+        state.attempt_result = Some(error.clone());
         let of = &mut state.spaces[index];
         of.active = false;
-        of.refusal = Some((state.verdicts, error.clone()));
+        of.refusal = Some((state.results, error.clone()));
         self.events.push(Item::ConnectError(of.space.clone(), error.clone()));
         self.refuse_acks(state, index, &error);
         self.close_if_deserted(state, CloseReason::IoServerDisconnect);
@@ -284,7 +284,7 @@ impl Core {
         // A namespace's name is always encodable.
         if let Ok(goodbye) = Outgoing::disconnect(&of.space.name).encode(&()) {
             of.left_in = session.epoch;
-            session.push(Parcel::of_session(goodbye));
+            session.push(QueuedPacket::of_session(goodbye));
             self.wake_link(session);
         }
     }

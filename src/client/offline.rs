@@ -12,13 +12,13 @@ use crate::proto::socket::Encoded;
 #[derive(Debug)]
 pub(super) struct Offline {
     limits: OfflineLimits,
-    kept: VecDeque<Kept>,
+    kept: VecDeque<BufferedPacket>,
     bytes: usize,
 }
 
 /// One packet that waits.
 #[derive(Debug)]
-pub(super) struct Kept {
+pub(super) struct BufferedPacket {
     /// Index of its namespace.
     pub(super) space: usize,
     pub(super) encoded: Encoded,
@@ -44,7 +44,7 @@ impl Offline {
         self.bytes
     }
 
-    pub(super) fn push(&mut self, kept: Kept) -> Result<(), Error> {
+    pub(super) fn push(&mut self, kept: BufferedPacket) -> Result<(), Error> {
         if self.is_off() {
             return Err(Error::NotConnected);
         }
@@ -59,7 +59,7 @@ impl Offline {
 
     /// Takes back what was not written when the connection broke, oldest first, before everything that waits already.
     /// What does not fit is given back.
-    pub(super) fn restore(&mut self, packets: Vec<Kept>) -> Vec<Kept> {
+    pub(super) fn restore(&mut self, packets: Vec<BufferedPacket>) -> Vec<BufferedPacket> {
         let mut refused = Vec::new();
         let waiting = std::mem::take(&mut self.kept);
         self.bytes = 0;
@@ -76,7 +76,7 @@ impl Offline {
     }
 
     /// Takes what waits for a namespace, in order.
-    pub(super) fn drain(&mut self, space: usize) -> Vec<Kept> {
+    pub(super) fn drain(&mut self, space: usize) -> Vec<BufferedPacket> {
         self.take(|kept| kept.space == space)
     }
 
@@ -89,7 +89,7 @@ impl Offline {
     }
 
     /// Takes what has waited too long.
-    pub(super) fn expired(&mut self, now: Instant) -> Vec<Kept> {
+    pub(super) fn expired(&mut self, now: Instant) -> Vec<BufferedPacket> {
         let Some(ttl) = self.limits.ttl else { return Vec::new() };
         if self.kept.front().is_none_or(|oldest| !old(oldest, now, ttl)) {
             return Vec::new();
@@ -97,7 +97,7 @@ impl Offline {
         self.take(|kept| old(kept, now, ttl))
     }
 
-    fn take(&mut self, wanted: impl Fn(&Kept) -> bool) -> Vec<Kept> {
+    fn take(&mut self, wanted: impl Fn(&BufferedPacket) -> bool) -> Vec<BufferedPacket> {
         let (taken, left): (Vec<_>, Vec<_>) = self.kept.drain(..).partition(wanted);
         self.kept = left.into();
         self.bytes = self.kept.iter().map(|kept| kept.encoded.bytes().len()).sum();
@@ -105,7 +105,7 @@ impl Offline {
     }
 }
 
-fn old(kept: &Kept, now: Instant, ttl: Duration) -> bool {
+fn old(kept: &BufferedPacket, now: Instant, ttl: Duration) -> bool {
     now.saturating_duration_since(kept.since) > ttl
 }
 
@@ -113,15 +113,15 @@ fn old(kept: &Kept, now: Instant, ttl: Duration) -> bool {
 mod tests {
     use super::*;
 
-    fn kept(space: usize, text: &str, since: Instant) -> Kept {
-        Kept { space, encoded: Encoded::text(text), ack: None, since }
+    fn kept(space: usize, text: &str, since: Instant) -> BufferedPacket {
+        BufferedPacket { space, encoded: Encoded::text(text), ack: None, since }
     }
 
     fn offline(packets: usize, bytes: usize, ttl: Option<Duration>) -> Offline {
         Offline::new(OfflineLimits { packets, bytes, ttl })
     }
 
-    fn texts(kept: &[Kept]) -> Vec<String> {
+    fn texts(kept: &[BufferedPacket]) -> Vec<String> {
         kept.iter().map(|kept| kept.encoded.frames().next().unwrap().text().unwrap().to_owned()).collect()
     }
 

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::{
     Error, Event, Handle, Outcome,
     core::{Callback, Core, Space, Waiter},
-    emit::Letter,
+    emit::OutgoingEvent,
     guard::Guarded,
     space::{OnEvent, add},
 };
@@ -29,7 +29,7 @@ const NEVER_FIRED: [&str; 3] = ["disconnecting", "newListener", "removeListener"
 pub enum Delivery {
     /// Handed to the open connection.
     Sent,
-    /// Kept until the namespace is joined: in the offline buffer, or in the queue of `retries`.
+    /// BufferedPacket until the namespace is joined: in the offline buffer, or in the queue of `retries`.
     Buffered,
     /// Volatile and thrown away: no connection, or it does not keep up.
     Dropped,
@@ -211,9 +211,9 @@ impl Socket {
         let id = acknowledged.then(|| self.space.take_id());
         let (waiter, deadline) = ack.map_or((None, None), |(waiter, deadline)| (Some(waiter), deadline));
         let encoded = Outgoing::event(&self.space.name, event, id).encode(args)?;
-        let mut letter = Letter { encoded, id, waiter, deadline, volatile };
-        let delivery = self.core().post(&self.space, &mut letter)?;
-        Ok((letter.id, delivery))
+        let mut event = OutgoingEvent { encoded, id, waiter, deadline, volatile };
+        let delivery = self.core().post(&self.space, &mut event)?;
+        Ok((event.id, delivery))
     }
 
     /// Acknowledges an event of the session `epoch`.
@@ -309,8 +309,8 @@ impl<'c> Waiting<'c> {
         waiting
     }
 
-    fn set(&self, generous: bool) {
-        if self.0.is_some_and(|core| core.events.set_generous(generous))
+    fn set(&self, waiting_for_ack: bool) {
+        if self.0.is_some_and(|core| core.events.set_waiting_for_ack(waiting_for_ack))
             && let Some(core) = self.0
         {
             core.link_waker.wake();

@@ -98,16 +98,16 @@ impl Session {
         }
         let (mut taken, mut sent) = (0, 0);
         while taken < BATCH && !paused {
-            let Some(Entry::Parcel(parcel)) =
-                self.outbox.pop_front_if(|entry| matches!(entry, Entry::Parcel(_)))
+            let Some(Entry::QueuedPacket(packet)) =
+                self.outbox.pop_front_if(|entry| matches!(entry, Entry::QueuedPacket(_)))
             else {
                 break;
             };
-            let bytes = parcel.encoded.bytes().len();
+            let bytes = packet.encoded.bytes().len();
             taken += bytes;
-            sent += u64::from(parcel.counts);
+            sent += u64::from(packet.counts);
             self.outbox_bytes -= bytes;
-            unpack(&parcel.encoded, pending);
+            unpack(&packet.encoded, pending);
         }
         sent
     }
