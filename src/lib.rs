@@ -39,6 +39,7 @@
 
 pub mod chat;
 pub mod client;
+mod deadline;
 #[cfg(all(shuttle, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;

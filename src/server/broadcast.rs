@@ -5,7 +5,6 @@ use std::{sync::Arc, time::Duration};
 use serde::Serialize;
 
 use crate::server::{
-    dispatch::acks,
     error::{AckError, EmitError},
     guard,
     hub::{Question, Selection},
@@ -94,7 +93,7 @@ impl Broadcast {
         let packet =
             Outgoing::event(self.namespace.name(), event, Some(id)).encode(&args).map_err(EmitError::from)?;
         self.namespace.0.hub.check_size(packet.bytes().len())?;
-        let deadline = acks::deadline(timeout);
+        let deadline = crate::deadline::after(timeout);
         let sockets = self.sockets();
         let (answers, results) = bounded(sockets.len());
         for socket in sockets {

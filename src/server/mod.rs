@@ -42,11 +42,12 @@
 //! ```
 
 mod broadcast;
+mod builder;
 mod config;
+mod core;
 mod dispatch;
 mod error;
 mod guard;
-mod handle;
 mod http;
 mod hub;
 mod limits;
@@ -56,16 +57,20 @@ mod namespace;
 mod net;
 mod recovery;
 mod router;
+#[expect(clippy::module_inception, reason = "it holds `Server`")]
+mod server;
 mod session;
+mod shutdown;
 mod socket;
+mod start;
 mod stats;
 mod transport;
 mod workers;
 
 pub use broadcast::{Broadcast, Reply};
+pub use builder::Builder;
 pub use config::Config;
 pub use error::{AckError, ConnectError, EmitError, StartError};
-pub use handle::{Builder, Server};
 pub use http::cors::Cors;
 pub use http::{Header, Method, Request, Response, StatusCode};
 pub use limits::rate::Rate;
@@ -79,6 +84,7 @@ pub use recovery::store::FileStore;
 pub use recovery::store::{
     Change, Kept, KeptAnswer, KeptPacket, KeptSession, MemoryStore, Stay, Store, StoreError,
 };
+pub use server::Server;
 pub use session::Handshake;
 pub use session::engine::{EngineHandlers, EngineSession, Message};
 pub use socket::{Ack, Event, Socket};

@@ -10,8 +10,8 @@
 use std::{fmt, io, net::Shutdown, sync::Arc, time::Duration};
 
 use crate::server::{
+    core::Core,
     guard::{self, Callee},
-    handle::Core,
     http::cors::{Cors, Target},
     http::response::Answer,
     http::{self, Connection, Head, Method, NextHead, Request, Response, header},

@@ -16,7 +16,7 @@ use smallvec::smallvec;
 use crate::server::{
     broadcast::Broadcast,
     dispatch::Todo,
-    dispatch::acks::{self, Acks, Waiting},
+    dispatch::acks::{Acks, Waiting},
     error::{AckError, EmitError},
     guard::{self, Callee},
     hub::membership::{Identity, Membership},
@@ -181,7 +181,7 @@ impl Socket {
         let packet = self.encode_event(event, &args)?;
         let bytes = packet.bytes().len();
         self.0.namespace.0.hub.check_size(bytes)?;
-        self.session().wait_for_room(bytes, acks::deadline(timeout))?;
+        self.session().wait_for_room(bytes, crate::deadline::after(timeout))?;
         if self.0.namespace.0.hub.recovers() {
             return self.emit_through_hub(packet, false);
         }
@@ -251,7 +251,7 @@ impl Socket {
         let id = self.0.namespace.next_ack_id();
         let waiting = Waiting::Callback {
             callback: Box::new(callback),
-            deadline: acks::deadline(timeout),
+            deadline: crate::deadline::after(timeout),
             given_at: Location::caller(),
         };
         self.await_ack(id, waiting).map_err(|_| AckError::TooMany)?;

@@ -3,7 +3,6 @@
 use std::{collections::HashMap, panic::Location};
 
 use crate::server::socket::{AckCallback, AckResult};
-pub(crate) use crate::sys::wait::deadline_in as deadline;
 use crate::sys::{channel::Sender, time::Instant};
 
 /// Who waits for an acknowledgement.

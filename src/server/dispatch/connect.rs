@@ -6,7 +6,6 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::server::{
-    dispatch::acks,
     dispatch::retries::RID_MAX,
     guard::{self, Callee},
     hub::membership::Identity,
@@ -129,7 +128,7 @@ fn claim(
         None | Some("null") => None,
         Some(json) => Some(serde_json::from_str::<String>(json).ok()?.into()),
     };
-    let until = acks::deadline(session.core.config.close_timeout);
+    let until = crate::deadline::after(session.core.config.close_timeout);
     loop {
         let question = |reply| Question::Claim(pid.clone(), offset.clone(), reply);
         match namespace.0.hub.ask(namespace.0.index, question)? {

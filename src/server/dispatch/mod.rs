@@ -19,10 +19,10 @@ use serde_json::{json, value::RawValue};
 use smallvec::SmallVec;
 
 use crate::server::{
+    core::{Core, Endpoint},
     dispatch::retries::Turn,
     error::ConnectError,
     guard::{self, Callee},
-    handle::{Core, Endpoint},
     hub::membership::Membership,
     hub::{Command, Unfinished},
     limits::budget::Charge,

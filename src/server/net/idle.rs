@@ -11,7 +11,7 @@
 use std::{io, mem, sync::Arc, time::Duration};
 
 use crate::server::{
-    handle::Core,
+    core::Core,
     net::stream::Waker,
     router::{self, Work},
 };

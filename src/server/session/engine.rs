@@ -5,9 +5,9 @@ use std::{borrow::Cow, fmt, sync::Arc};
 use bytes::Bytes;
 
 use crate::server::{
+    core::{Core, Endpoint},
     error::EmitError,
     guard,
-    handle::{Core, Endpoint},
     hub::Command,
     limits::refusals::RefusalReason,
     session::{self, Handshake, Session},

@@ -22,9 +22,9 @@ use std::{
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
 use crate::server::{
+    core::Core,
     dispatch::{Inbound, Todo},
     error::EmitError,
-    handle::Core,
     http::Head,
     hub::{self, Unfinished},
     limits::admission::Share,

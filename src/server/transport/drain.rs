@@ -55,12 +55,14 @@ struct List {
 pub(crate) struct DrainHandle(Arc<Inbox>);
 
 impl DrainHandle {
-    pub(crate) fn start() -> io::Result<(Self, JoinHandle<()>)> {
-        let inbox = Arc::new(Inbox { list: Mutex::new(Some(List::default())), waker: Waker::new()? });
-        let drain = Drain { inbox: Arc::clone(&inbox), blocked: Vec::new(), watched: Vec::new() };
-        let thread =
-            thread::Builder::new().name("drain".into()).stack_size(128 << 10).spawn(|| drain.run())?;
-        Ok((Self(inbox), thread))
+    pub(crate) fn new() -> io::Result<Self> {
+        Ok(Self(Arc::new(Inbox { list: Mutex::new(Some(List::default())), waker: Waker::new()? })))
+    }
+
+    /// Starts the thread. It ends after [`stop`](Self::stop).
+    pub(crate) fn start(&self) -> io::Result<JoinHandle<()>> {
+        let drain = Drain { inbox: Arc::clone(&self.0), blocked: Vec::new(), watched: Vec::new() };
+        thread::Builder::new().name("drain".into()).stack_size(128 << 10).spawn(|| drain.run())
     }
 
     /// The outbox has a backlog that the kernel did not take.

@@ -10,7 +10,7 @@
 use std::{cell::RefCell, io, sync::Arc, time::Duration};
 
 use crate::server::{
-    handle::Core,
+    core::Core,
     http::response::Answer,
     http::{self, Connection, Head, HttpError, Method, Response, header},
     limits::budget::Charge,

@@ -1,0 +1,161 @@
+//! The handle to a running server, which the application holds.
+//!
+//! It owns nothing itself: it reads [`Core`](super::core::Core), and leaves the stop to `shutdown`.
+
+use std::{collections::HashMap, fmt, net::SocketAddr, sync::Arc, time::Duration};
+
+use serde::Serialize;
+
+use crate::server::{
+    broadcast::Broadcast,
+    builder::Builder,
+    config::Config,
+    error::EmitError,
+    guard,
+    namespace::Namespace,
+    recovery::journal::StoreWatch,
+    shutdown::Running,
+    stats::{Stats, StatsWatch},
+};
+use crate::{proto::limits, sys::thread};
+
+/// A running server. Dropping it stops it at once, with all its threads.
+pub struct Server(Arc<Running>);
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").field("local_addr", &self.local_addr()).finish_non_exhaustive()
+    }
+}
+impl Server {
+    /// Sets up a server.
+    pub fn builder() -> Builder {
+        Builder {
+            config: Config::default(),
+            namespaces: Vec::new(),
+            engines: Vec::new(),
+            routes: HashMap::new(),
+            store: None,
+            store_required: true,
+        }
+    }
+
+    pub(super) fn new(running: Running) -> Self {
+        Self(Arc::new(running))
+    }
+
+    /// The address it listens on. `None` on a Unix-domain socket.
+    #[must_use]
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.0.local_addr
+    }
+
+    /// Official `io.of(name)`. `None`: no such namespace was set up.
+    #[must_use]
+    pub fn of(&self, namespace: &str) -> Option<Namespace> {
+        self.0.core.namespace(namespace).cloned()
+    }
+
+    /// Official `io.emit`: to everybody in the namespace `/`; without that namespace, to nobody. `args` as in
+    /// [`Socket::emit`](crate::server::Socket::emit).
+    ///
+    /// # Errors
+    /// [`EmitError`].
+    pub fn emit(&self, event: &str, args: impl Serialize) -> Result<(), EmitError> {
+        self.of(limits::DEFAULT_NAMESPACE).map_or(Ok(()), |namespace| namespace.emit(event, args))
+    }
+
+    /// Official `io.to(room)` of the namespace `/`. `None` without that namespace.
+    #[must_use]
+    pub fn to(&self, room: &str) -> Option<Broadcast> {
+        self.of(limits::DEFAULT_NAMESPACE).map(|namespace| namespace.to(room))
+    }
+
+    /// Engine.IO sessions at this moment: the official `io.engine.clientsCount`.
+    #[must_use]
+    pub fn clients_count(&self) -> usize {
+        self.0.core.sessions.len()
+    }
+
+    /// Bytes that wait in all outboxes.
+    #[cfg(all(shuttle, any(test, fuzzing)))]
+    pub(crate) fn outbox_bytes(&self) -> usize {
+        self.0.core.waiting.used()
+    }
+
+    /// Connections at this moment, with and without a session.
+    #[must_use]
+    pub fn connections_count(&self) -> usize {
+        self.0.core.connections.len()
+    }
+
+    /// Connections that are silent, and wait without a thread of their own ([`Config::park_after`]).
+    #[must_use]
+    pub fn parked_count(&self) -> usize {
+        self.0.core.lot.len()
+    }
+
+    /// The server's figures at this moment.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        Stats::of(&self.0.core)
+    }
+
+    /// Reads the figures from any thread, for a route or a thread that must not keep the server alive.
+    #[must_use]
+    pub fn stats_watch(&self) -> StatsWatch {
+        StatsWatch::new(&self.0.core)
+    }
+
+    /// Tells how the store is.
+    #[must_use]
+    pub fn store_watch(&self) -> StoreWatch {
+        self.0.core.store_watch.clone()
+    }
+
+    /// [`Config::memory_bound`] of this server, with the namespaces that it serves.
+    #[must_use]
+    pub fn memory_bound(&self) -> usize {
+        self.0.core.config.memory_bound(self.0.core.namespaces.len())
+    }
+
+    /// Waits until the server has been shut down: by another thread, or by a handler.
+    pub fn wait(&self) {
+        self.0.wait();
+    }
+
+    /// Stops: takes no more sessions, ends each with reason "server shutting down" behind what waits for its client (a
+    /// polling client may still fetch it), cuts what is left at the deadline, and waits for every thread. Handlers that
+    /// still run then are waited for as long as `deadline` once more, at least a second; `false`: some had not returned,
+    /// and their threads were left to themselves.
+    ///
+    /// From inside a handler, which would wait for itself, it has a thread of its own do that, and returns `false` at once;
+    /// [`wait`](Self::wait) tells when it is done.
+    pub fn shutdown(&self, deadline: Duration) -> bool {
+        self.shutdown_spread(Duration::ZERO, deadline)
+    }
+
+    /// As [`shutdown`](Self::shutdown), but ends the sessions one after the other, evenly over `window`, so that their clients
+    /// do not all come to the next server at the same moment; `deadline` begins when the last one has been ended. Those whose
+    /// turn has not come are served as ever. No new session is taken from the beginning on. When everybody has gone by
+    /// themselves, or another thread calls [`shutdown`](Self::shutdown), the rest of the window is not waited for.
+    pub fn shutdown_spread(&self, window: Duration, deadline: Duration) -> bool {
+        let running = Arc::clone(&self.0);
+        if !guard::is_in_handler() {
+            return running.shutdown(window, deadline);
+        }
+        let stop = move || {
+            running.shutdown(window, deadline);
+        };
+        if let Err(error) = thread::Builder::new().name("shutdown".into()).spawn(stop) {
+            log::error!("no thread to shut the server down: {error}");
+        }
+        false
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.shutdown(Duration::ZERO);
+    }
+}

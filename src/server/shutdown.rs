@@ -1,0 +1,190 @@
+//! The stop of a server, in the one order that loses nothing: sessions, connections, worker threads, hub, drain thread.
+//!
+//! It owns the threads of a running server and how far a stop has come. It uses [`Core`], and must not run on a thread
+//! that the stop waits for: [`Server::shutdown`](crate::server::Server::shutdown) sees to that.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use crate::server::{core::Core, net::stream::Waker, recovery::journal::StoreStatus};
+use crate::{
+    proto::CloseReason,
+    sys::{
+        channel::{RecvTimeoutError, bounded},
+        sync::{Condvar, Mutex, atomic::Ordering::SeqCst},
+        thread::{self, JoinHandle},
+        time::Instant,
+    },
+};
+
+/// How long a thread with nothing to do needs to end.
+const MOMENT: Duration = Duration::from_millis(100);
+
+/// The same on a very busy machine, as long as every thread has ended in time so far.
+const LONG_MOMENT: Duration = Duration::from_secs(2);
+
+/// The least time that a store gets to commit the last changes.
+const STORE_MOMENT: Duration = Duration::from_secs(1);
+
+/// A running server, and its stop. When a handler stops the server, a thread of its own shares this with the handle.
+pub(super) struct Running {
+    pub(super) core: Arc<Core>,
+    pub(super) local_addr: Option<SocketAddr>,
+    waker: Arc<Waker>,
+    stage: Mutex<Stage>,
+    staged: Condvar,
+}
+
+/// How far a stop has come.
+enum Stage {
+    /// Empty while one thread stops the server.
+    Running(Option<Threads>),
+    Stopped {
+        all_gone: bool,
+    },
+}
+
+/// The threads of a server that run all the time. `None`: the start has failed before this one.
+#[derive(Default)]
+pub(super) struct Threads {
+    pub(super) accept: Option<JoinHandle<()>>,
+    pub(super) hub: Option<JoinHandle<bool>>,
+    pub(super) drain: Option<JoinHandle<()>>,
+    pub(super) lot: Option<JoinHandle<()>>,
+}
+
+impl Running {
+    pub(super) fn new(
+        core: Arc<Core>,
+        local_addr: Option<SocketAddr>,
+        waker: Arc<Waker>,
+        threads: Threads,
+    ) -> Self {
+        let stage = Mutex::new(Stage::Running(Some(threads)));
+        Self { core, local_addr, waker, stage, staged: Condvar::new() }
+    }
+
+    /// Waits until the server has been stopped. `false`: some thread was left behind.
+    pub(super) fn wait(&self) -> bool {
+        let mut stage = self.stage.lock();
+        loop {
+            if let Stage::Stopped { all_gone } = *stage {
+                return all_gone;
+            }
+            self.staged.wait(&mut stage);
+        }
+    }
+
+    /// See [`Server::shutdown_spread`](crate::server::Server::shutdown_spread).
+    pub(super) fn shutdown(&self, window: Duration, deadline: Duration) -> bool {
+        self.core.ending.store(true, SeqCst);
+        let deadline = self.end_sessions(window, deadline);
+        let threads = match &mut *self.stage.lock() {
+            Stage::Running(threads) => threads.take(),
+            Stage::Stopped { .. } => None,
+        };
+        if let Some(threads) = threads {
+            let grace = deadline.max(Duration::from_secs(1));
+            let all_gone = stop(&self.core, &self.waker, threads, crate::deadline::after(deadline), grace);
+            *self.stage.lock() = Stage::Stopped { all_gone };
+            self.staged.notify_all();
+        }
+        self.wait()
+    }
+
+    /// Ends the sessions. Gives what is left of the deadline, which begins with the last one.
+    ///
+    /// While a store blocks, the hub may take no commands. A thread of its own waits for it then: the hub's stop ends that.
+    fn end_sessions(&self, window: Duration, deadline: Duration) -> Duration {
+        if self.core.store_watch.status() == StoreStatus::Off {
+            end_all(&self.core, window);
+            return deadline;
+        }
+        let (done, ended) = bounded::<()>(0);
+        let core = Arc::clone(&self.core);
+        let end = move || {
+            end_all(&core, window);
+            drop(done);
+        };
+        if let Err(error) = thread::Builder::new().name("ending".into()).spawn(end) {
+            log::error!("no thread to end the sessions in good order: {error}");
+        }
+        let patience = window.saturating_add(deadline.max(STORE_MOMENT));
+        // Nothing is ever sent.
+        let in_time = ended.recv_deadline(crate::deadline::after(patience));
+        if in_time == Err(RecvTimeoutError::Timeout) { Duration::ZERO } else { deadline }
+    }
+}
+
+/// Stops all threads, and waits for them. `false`: some thread was left behind.
+///
+/// Connections have until `deadline` to end. Handlers that run then have `grace` more.
+pub(super) fn stop(core: &Core, waker: &Waker, threads: Threads, deadline: Instant, grace: Duration) -> bool {
+    core.sessions.wait_until_none(deadline);
+    core.closed.store(true, SeqCst);
+    waker.wake();
+    // The accept thread first: no connection must come after those that are waited for.
+    let mut all_gone = join(threads.accept).is_some();
+    core.connections.interrupt_waiting();
+    let in_time = core.connections.wait_until_none(deadline);
+    // A polling session has no connection between two requests. It may still be there when all connections are gone.
+    for session in core.sessions.all() {
+        session.cut();
+    }
+    if !in_time {
+        core.connections.shutdown_all();
+    }
+    let grace = crate::deadline::after(grace);
+    all_gone &= core.connections.wait_until_none(grace);
+    // The worker threads before the hub, because the last handlers may use it. What a handler asks of the hub later fails.
+    // Where some user code is known not to return, the other threads get only a moment more.
+    let at_least = |all_gone: bool| grace.max(Instant::now() + if all_gone { LONG_MOMENT } else { MOMENT });
+    all_gone &= core.workers.wait_until_idle(at_least(all_gone));
+    // No connection is parked any more, unless its last handler has not returned.
+    core.lot.stop();
+    // The store may need a moment for the last changes.
+    core.hub.stop(grace.max(Instant::now() + STORE_MOMENT));
+    core.drain.stop();
+    // These threads run no handlers, so they end.
+    all_gone &= join(threads.hub).unwrap_or(false);
+    for thread in [threads.drain, threads.lot] {
+        all_gone &= join(thread).is_some();
+    }
+    // The hub kept data of the application for lost clients. Worker threads drop it.
+    all_gone &= core.workers.wait_until_idle(at_least(all_gone));
+    core.workers.close();
+    all_gone &= core.workers.wait_until_none(at_least(all_gone));
+    for (callee, session) in core.workers.activities() {
+        let session = session.map_or_else(String::new, |session| format!("session {session}: "));
+        log::warn!("{session}{} has not returned; the server stops without it", core.describe(callee));
+    }
+    all_gone
+}
+
+/// What the thread gave. `None`: it was never started, or has panicked.
+fn join<T>(thread: Option<JoinHandle<T>>) -> Option<T> {
+    thread?.join().ok()
+}
+
+/// Ends the sessions, evenly over the window, behind all packets that were emitted before.
+fn end_all(core: &Core, window: Duration) {
+    if !window.is_zero() {
+        end_one_by_one(core, window.min(Duration::from_secs(24 * 3600)));
+    }
+    // Packets that other threads have emitted are sent first.
+    core.hub.fence();
+    for session in core.sessions.all() {
+        session.end(CloseReason::ServerShuttingDown);
+    }
+}
+
+fn end_one_by_one(core: &Core, window: Duration) {
+    let sessions = core.sessions.all();
+    let (begun, count) = (Instant::now(), sessions.len().max(1));
+    for (index, session) in sessions.into_iter().enumerate() {
+        if session.ended().is_some() {
+            continue;
+        }
+        core.sessions.wait_until_none(begun + window.mul_f64(index as f64 / count as f64));
+        session.end(CloseReason::ServerShuttingDown);
+    }
+}

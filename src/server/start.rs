@@ -1,0 +1,157 @@
+//! Starting a server: everything that can fail without a thread first, then the threads.
+//!
+//! A start that fails stops what it has started: no thread stays behind, and the store is closed. It uses every part of
+//! the server, and nothing but [`Builder`] uses it.
+
+use std::{io, sync::Arc, time::Duration};
+
+use crate::server::{
+    builder::Builder,
+    core::{Core, Endpoint},
+    dispatch::retries::Retried,
+    error::StartError,
+    hub::{self, HubHandle},
+    limits::admission::Admission,
+    limits::budget::Budget,
+    limits::refusals::Refusals,
+    namespace::Namespace,
+    net::connections::Connections,
+    net::descriptors,
+    net::idle::{self, Lot},
+    net::stream::Waker,
+    recovery::Recovery,
+    recovery::journal::{Durability, Journal, StoreStatus, StoreWatch},
+    recovery::store::{self, GuardedStore, Kept},
+    router::{self, Listener},
+    server::Server,
+    session::{self, Registry},
+    shutdown::{self, Running, Threads},
+    transport::drain::DrainHandle,
+    workers::Workers,
+};
+use crate::sys::{sync::atomic::AtomicBool, time::Instant};
+
+/// What the threads get beside [`Core`].
+struct Parts {
+    listener: Listener,
+    waker: Arc<Waker>,
+    inbox: hub::handle::Inbox,
+    /// The names of the namespaces.
+    names: Vec<Arc<str>>,
+    store: Option<OpenStore>,
+    /// What the store has kept.
+    kept: Kept,
+}
+
+/// A store that was opened, or one that could not be opened and is not required.
+struct OpenStore {
+    store: GuardedStore,
+    durability: Durability,
+    /// The generation that this start has begun. `None`: the store could not be opened.
+    life: Option<u32>,
+}
+
+impl Builder {
+    pub(super) fn start(self, listener: Listener) -> Result<Server, StartError> {
+        self.validate()?;
+        let Self { mut config, namespaces, engines, routes, store, store_required } = self;
+        if store.is_some() {
+            config.connection_state_recovery.get_or_insert_default();
+        }
+        // Every session needs randomness. Without it the start fails, instead of every handshake with 500.
+        session::new_id()
+            .map_err(|error| io::Error::other(format!("no randomness for session ids: {error}")))?;
+        descriptors::fit(&mut config);
+        let local_addr = match &listener {
+            Listener::Tcp(listener) => Some(listener.local_addr()?),
+            Listener::Unix { .. } => None,
+        };
+        let (waker, lot, drain) = (Arc::new(Waker::new()?), Arc::new(Lot::new()?), DrainHandle::new()?);
+        let store_watch = StoreWatch::new();
+        let (store, mut kept) = match store {
+            Some((store, durability)) => {
+                let (store, kept) = open(store, durability, store_required, &store_watch)?;
+                (Some(store), kept)
+            }
+            None => (None, Kept::default()),
+        };
+        let (hub, inbox) = HubHandle::new(&config);
+        let names: Vec<Arc<str>> =
+            namespaces.iter().map(|namespace| namespace.name.as_str().into()).collect();
+        let mut endpoints = vec![(config.path.clone(), Endpoint::SocketIo)];
+        endpoints.extend(engines.into_iter().map(|(path, handlers)| (path, Endpoint::Engine(handlers))));
+        let core = Arc::new(Core {
+            sessions: Registry::new(config.max_connections),
+            connections: Arc::new(Connections::new(config.tcp_connections())),
+            workers: Arc::new(Workers::new(config.stack_size)),
+            lot,
+            waiting: Arc::new(Budget::new(config.total_outbox_bytes())),
+            receiving: Arc::new(Budget::new(config.total_receive_bytes())),
+            admission: Arc::new(Admission::new(&config)),
+            refusals: Refusals::new(),
+            retried: Retried::new(&config, &names, std::mem::take(&mut kept.answers)),
+            store_watch,
+            born: Instant::now(),
+            ending: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            namespaces: Namespace::all(namespaces, &hub),
+            config,
+            hub,
+            drain,
+            endpoints,
+            routes,
+        });
+        let mut threads = Threads::default();
+        let parts = Parts { listener, waker: Arc::clone(&waker), inbox, names, store, kept };
+        if let Err(error) = start_threads(&core, parts, &mut threads) {
+            shutdown::stop(&core, &waker, threads, Instant::now(), Duration::ZERO);
+            return Err(error.into());
+        }
+        Ok(Server::new(Running::new(core, local_addr, waker, threads)))
+    }
+}
+
+/// Opens the store.
+fn open(
+    mut store: GuardedStore,
+    durability: Durability,
+    required: bool,
+    watch: &StoreWatch,
+) -> Result<(OpenStore, Kept), StartError> {
+    match store.open() {
+        Ok(kept) => {
+            let life = Some(kept.life);
+            Ok((OpenStore { store, durability, life }, kept))
+        }
+        Err(error) if required => Err(error.into()),
+        Err(error) => {
+            let error = store::text_of(error);
+            log::error!(
+                "{error}; the server starts without it, and what it keeps for clients is in memory only"
+            );
+            store.abandon();
+            watch.set(StoreStatus::Failed(error));
+            Ok((OpenStore { store, durability, life: None }, Kept::default()))
+        }
+    }
+}
+
+/// Starts the threads. On an error, `threads` are those that run.
+fn start_threads(core: &Arc<Core>, parts: Parts, threads: &mut Threads) -> io::Result<()> {
+    let Parts { listener, waker, inbox, names, store, kept } = parts;
+    threads.lot = Some(idle::start(core)?);
+    threads.drain = Some(core.drain.start()?);
+    let journal = match store {
+        Some(OpenStore { store, durability, life }) => {
+            let (watch, hub) = (core.store_watch.clone(), core.hub.signaller());
+            Some(Journal::new(store, life, durability, watch, hub, core.config.stack_size)?)
+        }
+        None => None,
+    };
+    let options = core.config.connection_state_recovery.as_ref();
+    let recovery = options.map(|options| Recovery::new(&core.config, options, names, kept, journal));
+    threads.hub = Some(hub::start(inbox, &core.hub, &core.config, core.namespaces.len(), recovery)?);
+    // Last: the first connection finds everything running.
+    threads.accept = Some(router::start(core, listener, waker)?);
+    Ok(())
+}
