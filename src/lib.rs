@@ -39,7 +39,6 @@
 
 pub mod chat;
 pub mod client;
-mod deadline;
 #[cfg(all(shuttle, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;

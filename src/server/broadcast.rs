@@ -13,7 +13,7 @@ use crate::server::{
 };
 use crate::{
     proto::socket::{Outgoing, OwnedArgs},
-    sys::channel::bounded,
+    sys::{channel::bounded, wait::deadline_in},
 };
 
 /// What one recipient answered, or why it did not.
@@ -93,7 +93,7 @@ impl Broadcast {
         let packet =
             Outgoing::event(self.namespace.name(), event, Some(id)).encode(&args).map_err(EmitError::from)?;
         self.namespace.0.hub.check_size(packet.bytes().len())?;
-        let deadline = crate::deadline::after(timeout);
+        let deadline = deadline_in(timeout);
         let sockets = self.sockets();
         let (answers, results) = bounded(sockets.len());
         for socket in sockets {

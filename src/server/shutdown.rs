@@ -13,6 +13,7 @@ use crate::{
         sync::{Condvar, Mutex, atomic::Ordering::SeqCst},
         thread::{self, JoinHandle},
         time::Instant,
+        wait::deadline_in,
     },
 };
 
@@ -84,7 +85,7 @@ impl Running {
         };
         if let Some(threads) = threads {
             let grace = deadline.max(Duration::from_secs(1));
-            let all_gone = stop(&self.core, &self.waker, threads, crate::deadline::after(deadline), grace);
+            let all_gone = stop(&self.core, &self.waker, threads, deadline_in(deadline), grace);
             *self.stage.lock() = Stage::Stopped { all_gone };
             self.staged.notify_all();
         }
@@ -110,7 +111,7 @@ impl Running {
         }
         let patience = window.saturating_add(deadline.max(STORE_MOMENT));
         // Nothing is ever sent.
-        let in_time = ended.recv_deadline(crate::deadline::after(patience));
+        let in_time = ended.recv_deadline(deadline_in(patience));
         if in_time == Err(RecvTimeoutError::Timeout) { Duration::ZERO } else { deadline }
     }
 }
@@ -133,7 +134,7 @@ pub(super) fn stop(core: &Core, waker: &Waker, threads: Threads, deadline: Insta
     if !in_time {
         core.connections.shutdown_all();
     }
-    let grace = crate::deadline::after(grace);
+    let grace = deadline_in(grace);
     all_gone &= core.connections.wait_until_none(grace);
     // The worker threads before the hub, because the last handlers may use it. What a handler asks of the hub later fails.
     // Where some user code is known not to return, the other threads get only a moment more.

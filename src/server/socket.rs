@@ -37,6 +37,7 @@ use crate::{
         sync::{Mutex, atomic::Ordering::AcqRel},
         thread_local,
         time::Instant,
+        wait::deadline_in,
     },
 };
 
@@ -181,7 +182,7 @@ impl Socket {
         let packet = self.encode_event(event, &args)?;
         let bytes = packet.bytes().len();
         self.0.namespace.0.hub.check_size(bytes)?;
-        self.session().wait_for_room(bytes, crate::deadline::after(timeout))?;
+        self.session().wait_for_room(bytes, deadline_in(timeout))?;
         if self.0.namespace.0.hub.recovers() {
             return self.emit_through_hub(packet, false);
         }
@@ -251,7 +252,7 @@ impl Socket {
         let id = self.0.namespace.next_ack_id();
         let waiting = Waiting::Callback {
             callback: Box::new(callback),
-            deadline: crate::deadline::after(timeout),
+            deadline: deadline_in(timeout),
             given_at: Location::caller(),
         };
         self.await_ack(id, waiting).map_err(|_| AckError::TooMany)?;

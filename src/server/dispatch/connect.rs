@@ -21,7 +21,7 @@ use crate::{
         CloseReason,
         socket::{Arg, Offset},
     },
-    sys::time::Instant,
+    sys::{time::Instant, wait::deadline_in},
 };
 
 /// The answer to a CONNECT. `pid` as the official server with connection state recovery; `offset` is ours: a client that knows
@@ -128,7 +128,7 @@ fn claim(
         None | Some("null") => None,
         Some(json) => Some(serde_json::from_str::<String>(json).ok()?.into()),
     };
-    let until = crate::deadline::after(session.core.config.close_timeout);
+    let until = deadline_in(session.core.config.close_timeout);
     loop {
         let question = |reply| Question::Claim(pid.clone(), offset.clone(), reply);
         match namespace.0.hub.ask(namespace.0.index, question)? {
