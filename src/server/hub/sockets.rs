@@ -107,19 +107,19 @@ impl Hub {
     ) {
         let before = self.held_back();
         let mut selected = self.select(namespace, to);
-        let mut strangers = Vec::new();
+        let mut non_recoverable = Vec::new();
         if let Some(recovery) = &mut self.recovery {
-            strangers = recovery.take_strangers(namespace, &mut selected);
+            non_recoverable = recovery.take_non_recoverable(namespace, &mut selected);
             // What is for one client that declined is nobody's to ask for later.
-            if to.only.is_none() || strangers.is_empty() {
+            if to.only.is_none() || non_recoverable.is_empty() {
                 recovery.stamp(namespace, to, &mut packet, volatile, &selected);
             }
         }
         // A volatile one carries the offset of the last packet that is kept, which may not be durable yet.
         let is_ahead = volatile && !selected.is_empty() && !self.held.is_idle();
         let mut waits = self.held_back() != before || order.is_behind() || is_ahead;
-        if !strangers.is_empty() {
-            waits |= self.share((packet.without_offset(), volatile), &strangers, 0, waits);
+        if !non_recoverable.is_empty() {
+            waits |= self.share((packet.without_offset(), volatile), &non_recoverable, 0, waits);
         }
         let large = large(&packet);
         waits |= self.share((packet, volatile), &selected, large, waits);
