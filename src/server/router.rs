@@ -15,7 +15,7 @@ use crate::server::{
     http::cors::{Cors, Target},
     http::response::Answer,
     http::{self, Connection, Head, Method, NextHead, Request, Response, header},
-    limits::admission::Seldom,
+    limits::log_throttle::LogThrottle,
     limits::refusals::RefusalReason,
     net::stream::{self, Peer, Stream, Waker},
     net::unix_socket::SocketFile,
@@ -104,7 +104,7 @@ pub(crate) fn start(core: &Arc<Core>, listener: Listener, waker: Arc<Waker>) -> 
 }
 
 fn accept_loop(core: &Arc<Core>, listener: &Listener, waker: &Waker) {
-    let mut complaint = Seldom::default();
+    let mut log_throttle = LogThrottle::default();
     let mut spare = Waker::new().ok();
     let prompt = listener.be_prompt();
     // Some may have come before, to a listener that the application brought.
@@ -123,7 +123,7 @@ fn accept_loop(core: &Arc<Core>, listener: &Listener, waker: &Waker) {
             Err(error) if is_of_the_connection(&error) => {}
             Err(error) => {
                 // Too many files, or no memory: tried again until it passes.
-                if complaint.now() {
+                if log_throttle.allows() {
                     log::error!("cannot accept connections for now: {error}");
                 }
                 if is_out_of_descriptors(&error) && turn_away(core, listener, &mut spare) {

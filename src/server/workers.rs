@@ -20,7 +20,7 @@ use std::{
 
 use crate::server::{
     guard::{self, Activity, Callee},
-    limits::admission::Seldom,
+    limits::log_throttle::LogThrottle,
     session::Session,
 };
 use crate::sys::{
@@ -84,7 +84,7 @@ struct State {
     serving: usize,
     /// A thread watches the queue.
     watched: bool,
-    complaint: Seldom,
+    log_throttle: LogThrottle,
 }
 
 impl Workers {
@@ -100,7 +100,7 @@ impl Workers {
             taken: 0,
             serving: 0,
             watched: false,
-            complaint: Seldom::default(),
+            log_throttle: LogThrottle::default(),
         };
         Self {
             state: Mutex::new(state),
@@ -194,7 +194,7 @@ impl Workers {
 
     /// The next thread that has nothing to do will work the queue off.
     fn complain(&self, error: &io::Error) {
-        if self.state.lock().complaint.now() {
+        if self.state.lock().log_throttle.allows() {
             log::error!("no thread for queued handlers for now: {error}");
         }
     }

@@ -6,7 +6,7 @@
 //! ```
 //! A client that is in already pays nothing for it: its further requests ask for no session.
 
-use std::{collections::HashMap, fmt, net::IpAddr, sync::Arc, time::Duration};
+use std::{collections::HashMap, fmt, net::IpAddr, sync::Arc};
 
 use crate::server::{
     config::Config,
@@ -21,22 +21,6 @@ pub(crate) type Exempt = Arc<dyn Fn(IpAddr) -> bool + Send + Sync>;
 
 /// TCP connections that an address may have beside two for each of its sessions: requests that open none.
 const SPARE_STREAMS: usize = 8;
-
-/// How long a complaint that may come a million times is not repeated.
-const SILENCE: Duration = Duration::from_secs(60);
-
-/// A complaint for the log that is worth its line once, and again when it has not been heard for a while.
-#[derive(Debug, Default)]
-pub(crate) struct Seldom(Option<Instant>);
-
-impl Seldom {
-    /// Whether to say it.
-    pub(crate) fn now(&mut self) -> bool {
-        let now = Instant::now();
-        let last = self.0.replace(now);
-        last.is_none_or(|last| now.saturating_duration_since(last) >= SILENCE)
-    }
-}
 
 /// Whom the limit counts as one: an IPv4 address, or the half of an IPv6 address that a network is given, because whoever has
 /// one of those has them all.
@@ -222,11 +206,5 @@ mod tests {
             let kept: Vec<_> = (0..3).map(|_| admission.session(exempt)).collect();
             assert!(kept.iter().all(Result::is_ok));
         }
-    }
-
-    #[test]
-    fn a_complaint_is_heard_once() {
-        let mut complaint = Seldom::default();
-        assert_eq!([complaint.now(), complaint.now(), complaint.now()], [true, false, false]);
     }
 }

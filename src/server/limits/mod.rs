@@ -2,6 +2,7 @@
 
 pub(crate) mod admission;
 pub(crate) mod budget;
+pub(crate) mod log_throttle;
 pub(crate) mod memory;
 pub(crate) mod rate;
 pub(crate) mod refusals;
