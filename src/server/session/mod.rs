@@ -355,18 +355,18 @@ impl Session {
     ///
     /// Where the peer can still be spoken to, what waits for it goes out first, then the close.
     pub(crate) fn end(self: &Arc<Self>, reason: CloseReason) {
-        self.end_with(reason, Parting::after(reason));
+        self.end_with(reason, CloseMode::for_reason(reason));
     }
 
-    /// As [`end`](Self::end), with a manner of its own.
-    pub(crate) fn end_with(self: &Arc<Self>, reason: CloseReason, parting: Parting) {
+    /// As [`end`](Self::end), in this mode.
+    pub(crate) fn end_with(self: &Arc<Self>, reason: CloseReason, mode: CloseMode) {
         if self.ended.set(reason).is_err() {
             return;
         }
         log::debug!("session {} ends: {reason}", self.name());
-        match parting {
-            Parting::Cut => self.cut(),
-            Parting::Close(code) => {
+        match mode {
+            CloseMode::Abort => self.cut(),
+            CloseMode::Close(code) => {
                 self.core.hub.ending(Arc::<Self>::clone(self), code);
             }
         }
@@ -411,23 +411,23 @@ impl Session {
     }
 }
 
-/// The manner of an ending.
+/// How a session is closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Parting {
-    /// The peer is gone, or does not read: drop what waits for it.
-    Cut,
-    /// Let out what waits, then close; on WebSocket with this code, if any.
+pub(crate) enum CloseMode {
+    /// The peer is gone or does not read: drop the pending packets.
+    Abort,
+    /// Send the pending packets, then close; on WebSocket with this code, if any.
     Close(Option<u16>),
 }
 
-impl Parting {
-    /// The usual one for this reason.
-    pub(crate) fn after(reason: CloseReason) -> Self {
+impl CloseMode {
+    /// The default mode for this reason.
+    pub(crate) fn for_reason(reason: CloseReason) -> Self {
         match reason {
             CloseReason::TransportError
             | CloseReason::TransportClose
             | CloseReason::PingTimeout
-            | CloseReason::SlowConsumer => Self::Cut,
+            | CloseReason::SlowConsumer => Self::Abort,
             _ => Self::Close(None),
         }
     }

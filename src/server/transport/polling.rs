@@ -17,7 +17,7 @@ use crate::server::{
     net::idle::Token,
     net::stream::{self, Waker},
     session::engine,
-    session::{Handshake, Parting, Session},
+    session::{CloseMode, Handshake, Session},
     transport::outbox::{Holder, Poll},
 };
 use crate::{
@@ -233,17 +233,17 @@ fn receive(session: &Arc<Session>, body: &[u8]) {
     // The official server lets a session whose payload is broken go at once, but takes leave of one whose Socket.IO is.
     let broken = |error: Error| {
         log::info!("session {}: {error}", session.name());
-        (CloseReason::ParseError, Parting::Cut)
+        (CloseReason::ParseError, CloseMode::Abort)
     };
     let verdict = match std::str::from_utf8(body) {
         Err(_) => Err(broken(Error::BadUtf8)),
         Ok(body) => payload::decode(body).try_for_each(|packet| {
             let packet = packet.map_err(broken)?;
-            turn.packet(session, packet).map_err(|reason| (reason, farewell(reason)))
+            turn.packet(session, packet).map_err(|reason| (reason, close_mode(reason)))
         }),
     };
-    if let Err((reason, parting)) = verdict {
-        session.end_with(reason, parting);
+    if let Err((reason, mode)) = verdict {
+        session.end_with(reason, mode);
     }
 }
 
@@ -257,8 +257,8 @@ pub(crate) fn answered(session: &Arc<Session>) {
 }
 
 /// A client that closes its session takes what waits for it home with its held GET.
-fn farewell(reason: CloseReason) -> Parting {
-    if reason == CloseReason::TransportClose { Parting::Close(None) } else { Parting::after(reason) }
+fn close_mode(reason: CloseReason) -> CloseMode {
+    if reason == CloseReason::TransportClose { CloseMode::Close(None) } else { CloseMode::for_reason(reason) }
 }
 
 /// The JSON answer to a request that is no session's.

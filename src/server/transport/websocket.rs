@@ -32,7 +32,7 @@ use crate::server::{
     net::stream::{Stream, WRITE_PATIENCE},
     router::{Next, Stage},
     session::engine,
-    session::{Parting, Session},
+    session::{CloseMode, Session},
     transport::frame_meter::Meter,
     transport::outbox::Packets,
 };
@@ -401,7 +401,7 @@ impl WebSocket {
             if let Err(fault) = handled {
                 // Ended in turn, so that the handlers hear of it on this thread.
                 let _turn = session.enter();
-                session.end_with(fault.reason, fault.parting);
+                session.end_with(fault.reason, fault.mode);
             }
         }
         self.linger();
@@ -556,20 +556,20 @@ pub(crate) fn codec_config(config: &Config) -> WebSocketConfig {
 /// Why the session ends, and how.
 struct Fault {
     reason: CloseReason,
-    parting: Parting,
+    mode: CloseMode,
 }
 
 impl Fault {
     fn polite(reason: CloseReason) -> Self {
-        Self { reason, parting: Parting::Close(None) }
+        Self { reason, mode: CloseMode::Close(None) }
     }
 
     fn abrupt(reason: CloseReason) -> Self {
-        Self { reason, parting: Parting::Cut }
+        Self { reason, mode: CloseMode::Abort }
     }
 
     fn coded(reason: CloseReason, code: CloseCode) -> Self {
-        Self { reason, parting: Parting::Close(Some(code.into())) }
+        Self { reason, mode: CloseMode::Close(Some(code.into())) }
     }
 }
 
