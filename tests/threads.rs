@@ -17,7 +17,7 @@ use support::{Client, Frame, Http, PATIENCE, Road, Ws, addr, eventually, next, s
 use tinysio::server::Server;
 
 /// The threads that a server has without any connection.
-const ALWAYS: [&str; 4] = ["accept", "drain", "hub", "lot"];
+const ALWAYS: [&str; 4] = ["accept", "drain", "hub", "idle"];
 
 /// The names of the threads that a server runs.
 fn threads() -> Vec<String> {

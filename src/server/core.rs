@@ -16,7 +16,7 @@ use crate::server::{
     limits::refusals::Refusals,
     namespace::Namespace,
     net::connections::Connections,
-    net::idle::Lot,
+    net::idle::IdleConnections,
     recovery::journal::StoreWatch,
     session::Registry,
     session::engine::EngineHandlers,
@@ -51,7 +51,7 @@ pub(crate) struct Core {
     pub(crate) sessions: Registry,
     pub(crate) connections: Arc<Connections>,
     pub(crate) workers: Arc<Workers>,
-    pub(crate) lot: Arc<Lot>,
+    pub(crate) idle: Arc<IdleConnections>,
     /// What waits for the clients.
     pub(crate) waiting: Arc<Budget>,
     /// What is being received from them.

@@ -55,6 +55,7 @@ mod limits;
 pub(crate) mod model;
 mod namespace;
 mod net;
+mod peer;
 mod recovery;
 mod router;
 #[expect(clippy::module_inception, reason = "it holds `Server`")]
@@ -76,7 +77,7 @@ pub use http::{Header, Method, Request, Response, StatusCode};
 pub use limits::rate::Rate;
 pub use limits::refusals::{RefusalCounts, RefusalReason};
 pub use namespace::{Namespace, NamespaceBuilder};
-pub use net::stream::Peer;
+pub use peer::Peer;
 pub use recovery::ConnectionStateRecovery;
 pub use recovery::journal::{Durability, StoreStatus, StoreWatch};
 #[cfg(feature = "store")]

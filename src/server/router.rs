@@ -17,8 +17,9 @@ use crate::server::{
     http::{self, Connection, Head, Method, NextHead, Request, Response, header},
     limits::log_throttle::LogThrottle,
     limits::refusals::RefusalReason,
-    net::stream::{self, Peer, Stream, Waker},
+    net::stream::{self, Stream, Waker},
     net::unix_socket::SocketFile,
+    peer::Peer,
     session::engine::{self, Refused},
     session::{Handshake, Session},
     transport::polling::{self, Served},
@@ -313,14 +314,14 @@ fn serve(core: &Arc<Core>, mut work: Work) {
 /// `Some`: there is something to do already.
 fn park(core: &Core, mut work: Work) -> Option<Work> {
     work.connection.rest();
-    let token = core.lot.reserve();
+    let token = core.idle.reserve();
     if let Stage::Poll(held) = &work.stage
         && !polling::park(&held.1, token)
     {
-        core.lot.give_back(token);
+        core.idle.give_back(token);
         return Some(work);
     }
-    core.lot.park(token, work)
+    core.idle.park(token, work)
 }
 
 /// Serves the next request.

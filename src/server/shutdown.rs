@@ -50,7 +50,7 @@ pub(super) struct Threads {
     pub(super) accept: Option<JoinHandle<()>>,
     pub(super) hub: Option<JoinHandle<bool>>,
     pub(super) drain: Option<JoinHandle<()>>,
-    pub(super) lot: Option<JoinHandle<()>>,
+    pub(super) idle: Option<JoinHandle<()>>,
 }
 
 impl Running {
@@ -141,13 +141,13 @@ pub(super) fn stop(core: &Core, waker: &Waker, threads: Threads, deadline: Insta
     let at_least = |all_gone: bool| grace.max(Instant::now() + if all_gone { LONG_MOMENT } else { MOMENT });
     all_gone &= core.workers.wait_until_idle(at_least(all_gone));
     // No connection is parked any more, unless its last handler has not returned.
-    core.lot.stop();
+    core.idle.stop();
     // The store may need a moment for the last changes.
     core.hub.stop(grace.max(Instant::now() + STORE_MOMENT));
     core.drain.stop();
     // These threads run no handlers, so they end.
     all_gone &= join(threads.hub).unwrap_or(false);
-    for thread in [threads.drain, threads.lot] {
+    for thread in [threads.drain, threads.idle] {
         all_gone &= join(thread).is_some();
     }
     // The hub kept data of the application for lost clients. Worker threads drop it.

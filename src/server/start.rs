@@ -17,7 +17,7 @@ use crate::server::{
     namespace::Namespace,
     net::connections::Connections,
     net::descriptors,
-    net::idle::{self, Lot},
+    net::idle::{self, IdleConnections},
     net::stream::Waker,
     recovery::Recovery,
     recovery::journal::{Durability, Journal, StoreStatus, StoreWatch},
@@ -66,7 +66,8 @@ impl Builder {
             Listener::Tcp(listener) => Some(listener.local_addr()?),
             Listener::Unix { .. } => None,
         };
-        let (waker, lot, drain) = (Arc::new(Waker::new()?), Arc::new(Lot::new()?), DrainHandle::new()?);
+        let (waker, idle, drain) =
+            (Arc::new(Waker::new()?), Arc::new(IdleConnections::new()?), DrainHandle::new()?);
         let store_watch = StoreWatch::new();
         let (store, mut kept) = match store {
             Some((store, durability)) => {
@@ -84,7 +85,7 @@ impl Builder {
             sessions: Registry::new(config.max_connections),
             connections: Arc::new(Connections::new(config.tcp_connections())),
             workers: Arc::new(Workers::new(config.stack_size)),
-            lot,
+            idle,
             waiting: Arc::new(Budget::new(config.total_outbox_bytes())),
             receiving: Arc::new(Budget::new(config.total_receive_bytes())),
             admission: Arc::new(Admission::new(&config)),
@@ -139,7 +140,7 @@ fn open(
 /// Starts the threads. On an error, `threads` are those that run.
 fn start_threads(core: &Arc<Core>, parts: Parts, threads: &mut Threads) -> io::Result<()> {
     let Parts { listener, waker, inbox, names, store, kept } = parts;
-    threads.lot = Some(idle::start(core)?);
+    threads.idle = Some(idle::start(core)?);
     threads.drain = Some(core.drain.start()?);
     let journal = match store {
         Some(OpenStore { store, durability, life }) => {

@@ -36,7 +36,7 @@ impl Stats {
             max_connections: core.config.max_connections,
             connections: core.connections.len(),
             max_tcp_connections: core.config.tcp_connections(),
-            parked: core.lot.len(),
+            parked: core.idle.len(),
             refused: core.refusals.counts(),
             store: core.store_watch.status(),
         }

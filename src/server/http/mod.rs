@@ -23,9 +23,10 @@ use crate::server::{
     http::chunked::ChunkError,
     http::response::Answer,
     limits::budget::Charge,
-    net::adaptive_wait::Rhythm,
+    net::adaptive_wait::AdaptiveWait,
     net::connections::Permit,
-    net::stream::{Peer, Stream, WRITE_PATIENCE},
+    net::stream::{Stream, WRITE_PATIENCE},
+    peer::Peer,
 };
 use crate::sys::time::Instant;
 
@@ -252,13 +253,20 @@ pub(crate) struct Connection {
     input: Vec<u8>,
     /// The last request allows another one, and its answer did not take that back.
     keep_alive: bool,
-    rhythm: Rhythm,
+    adaptive_wait: AdaptiveWait,
     pub(crate) permit: Permit,
 }
 
 impl Connection {
     pub(crate) fn new(stream: Arc<Stream>, peer: Peer, permit: Permit) -> Self {
-        Self { stream, peer, input: Vec::new(), keep_alive: true, rhythm: Rhythm::default(), permit }
+        Self {
+            stream,
+            peer,
+            input: Vec::new(),
+            keep_alive: true,
+            adaptive_wait: AdaptiveWait::default(),
+            permit,
+        }
     }
 
     pub(crate) fn keeps_alive(&self) -> bool {
@@ -283,7 +291,7 @@ impl Connection {
 
     /// Lets other threads run before this one waits for what they bring.
     pub(crate) fn pause(&mut self) {
-        self.rhythm.pause();
+        self.adaptive_wait.pause();
     }
 
     /// Reads the next request's head, whose first byte is due by `due`.
@@ -309,7 +317,7 @@ impl Connection {
                 return Err(HttpError::HeadTooLarge);
             }
             if !begun {
-                self.rhythm.pause();
+                self.adaptive_wait.pause();
             }
             let parks_at = silence.filter(|_| !begun).map(|silence| Instant::now() + silence);
             let parks_at = parks_at.filter(|&at| at < deadline);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::server::{
     error::EmitError,
     hub::{in_flight::Unfinished, membership::Membership},
-    net::stream::Peer,
+    peer::Peer,
     transport::outbox::{Packets, Pushed},
 };
 use crate::{

@@ -12,7 +12,7 @@ use crate::server::{
     config::Config,
     guard::{self, Callee},
     limits::rate::Bucket,
-    net::stream::Peer,
+    peer::Peer,
 };
 use crate::sys::{sync::Mutex, time::Instant};
 

@@ -2,7 +2,7 @@
 
 use std::{array, fmt, time::Duration};
 
-use crate::server::net::stream::Peer;
+use crate::server::peer::Peer;
 use crate::sys::{
     sync::{
         Mutex,

@@ -9,7 +9,7 @@
 //!                        └─ was not: block
 //! ```
 //! **When others compute.** To a thread of another program that computes, a yield gives away a whole slice, milliseconds. So
-//! each is timed, and when too many take longer than [`STOLEN`], no thread yields or waits awake for [`SHY`]; then one of them
+//! each is timed, and when too many take longer than [`PREEMPTED`], no thread yields or waits awake for [`NO_YIELD_TIME`]; then one of them
 //! tries again for all. Among our own threads, of which each works for microseconds, a yield takes some hundred microseconds
 //! under load.
 
@@ -33,35 +33,35 @@ const AWAKE: Duration = Duration::from_micros(50);
 const WARM: u8 = 4;
 
 /// A yield that took longer went to a thread that computes, or to one that should have been ours.
-const STOLEN: Duration = Duration::from_millis(1);
+const PREEMPTED: Duration = Duration::from_millis(1);
 
 /// So many good yields make up for a stolen one. A load of our own making, on both cores of a small machine, steals one in seven; a
 /// program that computes beside us, every other.
-const PRICE: u32 = 4;
+const PREEMPTION_WEIGHT: u32 = 4;
 
 /// What is borne before nobody yields: some rounds in which all our threads met with a thief at once.
-const BEARABLE: u32 = 1_024;
+const SCORE_MAX: u32 = 1_024;
 
 /// How long nobody yields then.
-const SHY: Duration = Duration::from_millis(500);
+const NO_YIELD_TIME: Duration = Duration::from_millis(500);
 
 /// What stolen yields have cost lately. Of the process, like the next one: it is a fact about the machine.
-static STOLEN_LATELY: AtomicU32 = AtomicU32::new(0);
+static PREEMPTION_SCORE: AtomicU32 = AtomicU32::new(0);
 
 /// The end of the time in which nobody yields, in microseconds since [`BEGINNING`]; 0: everybody may.
-static SHY_UNTIL: AtomicU64 = AtomicU64::new(0);
+static NO_YIELD_UNTIL: AtomicU64 = AtomicU64::new(0);
 
 static BEGINNING: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// What a connection remembers of its last wait.
 #[derive(Debug, Default)]
-pub(crate) struct Rhythm {
+pub(crate) struct AdaptiveWait {
     /// Waits so far, up to [`WARM`].
     waits: u8,
     quick: bool,
 }
 
-impl Rhythm {
+impl AdaptiveWait {
     /// As [`Stream::recv_into`] without a deadline.
     pub(crate) fn recv_into(&mut self, stream: &Stream, buffer: &mut Vec<u8>) -> io::Result<()> {
         if self.is_cold() {
@@ -114,29 +114,32 @@ fn micros(now: Instant) -> u64 {
 }
 
 fn may_yield(now: Instant) -> bool {
-    let until = SHY_UNTIL.load(Relaxed);
+    let until = NO_YIELD_UNTIL.load(Relaxed);
     if until == 0 {
         return true;
     }
     let now = micros(now);
     // Whoever moves the end on is the one who tries.
-    now >= until && SHY_UNTIL.compare_exchange(until, now + SHY.as_micros() as u64, Relaxed, Relaxed).is_ok()
+    now >= until
+        && NO_YIELD_UNTIL
+            .compare_exchange(until, now + NO_YIELD_TIME.as_micros() as u64, Relaxed, Relaxed)
+            .is_ok()
 }
 
 /// Keeps the account. The threads do so without a lock; that they may miss each other's entries does not matter.
 fn yielded(now: Instant, took: Duration) {
-    let lately = STOLEN_LATELY.load(Relaxed);
-    if took > STOLEN {
-        STOLEN_LATELY.store((lately + PRICE).min(BEARABLE), Relaxed);
-        if lately == BEARABLE {
-            SHY_UNTIL.store(micros(now) + SHY.as_micros() as u64, Relaxed);
+    let lately = PREEMPTION_SCORE.load(Relaxed);
+    if took > PREEMPTED {
+        PREEMPTION_SCORE.store((lately + PREEMPTION_WEIGHT).min(SCORE_MAX), Relaxed);
+        if lately == SCORE_MAX {
+            NO_YIELD_UNTIL.store(micros(now) + NO_YIELD_TIME.as_micros() as u64, Relaxed);
         }
         return;
     }
     if lately > 0 {
-        STOLEN_LATELY.store(lately - 1, Relaxed);
+        PREEMPTION_SCORE.store(lately - 1, Relaxed);
     }
-    if SHY_UNTIL.load(Relaxed) != 0 {
-        SHY_UNTIL.store(0, Relaxed);
+    if NO_YIELD_UNTIL.load(Relaxed) != 0 {
+        NO_YIELD_UNTIL.store(0, Relaxed);
     }
 }

@@ -56,7 +56,7 @@ impl Token {
 
 /// The lot, shared by those who park, those who call, and its thread.
 #[derive(Debug)]
-pub(crate) struct Lot {
+pub(crate) struct IdleConnections {
     epoll: OwnedFd,
     waker: Waker,
     /// Held for a look or a change; nothing else is locked or waited for under it.
@@ -67,8 +67,8 @@ pub(crate) struct Lot {
 struct Table {
     places: Vec<Place>,
     free: Vec<u32>,
-    /// Parked places that were called; a place is in here once at most.
-    called: Vec<Token>,
+    /// Parked places that were woken; a place is in here once at most.
+    woken: Vec<Token>,
     /// The thread wakes up then; no deadline is earlier.
     next_look: Option<Instant>,
     stopped: bool,
@@ -83,17 +83,17 @@ struct Place {
 #[derive(Debug)]
 enum State {
     Free,
-    /// Given to a connection that is about to park, perhaps called already.
+    /// Given to a connection that is about to park, perhaps woken already.
     Reserved {
-        called: bool,
+        woken: bool,
     },
     Parked {
         work: Work,
-        called: bool,
+        woken: bool,
     },
     /// The lot's thread looks at what has come.
     Visited {
-        called: bool,
+        woken: bool,
     },
 }
 
@@ -108,7 +108,7 @@ impl Table {
     }
 
     fn reserve(&mut self) -> Token {
-        let state = State::Reserved { called: false };
+        let state = State::Reserved { woken: false };
         if let Some(index) = self.free.pop() {
             let place = &mut self.places[index as usize];
             place.state = state;
@@ -129,7 +129,7 @@ impl Table {
     }
 }
 
-impl Lot {
+impl IdleConnections {
     pub(crate) fn new() -> io::Result<Self> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         let waker = Waker::new()?;
@@ -146,14 +146,14 @@ impl Lot {
         self.table.lock().free(token);
     }
 
-    /// Takes the connection in. `Some`: it was called meanwhile, or cannot be watched, and goes on with the thread that it has.
+    /// Takes the connection in. `Some`: it was woken meanwhile, or cannot be watched, and goes on with the thread that it has.
     pub(crate) fn park(&self, token: Token, work: Work) -> Option<Work> {
         let mut table = self.table.lock();
         let stopped = table.stopped;
         match table.state(token) {
-            Some(state @ State::Reserved { called: false }) if !stopped && self.watch(token, &work) => {
+            Some(state @ State::Reserved { woken: false }) if !stopped && self.watch(token, &work) => {
                 let deadline = work.deadline();
-                *state = State::Parked { work, called: false };
+                *state = State::Parked { work, woken: false };
                 // The thread, which may sleep for longer, must know.
                 if deadline.is_some_and(|at| table.next_look.is_none_or(|next| at < next)) {
                     table.next_look = deadline;
@@ -174,13 +174,13 @@ impl Lot {
     }
 
     /// Whoever has this place must go on. For a place that has been left, nothing.
-    pub(crate) fn call(&self, token: Token) {
+    pub(crate) fn wake(&self, token: Token) {
         let mut table = self.table.lock();
         match table.state(token) {
-            Some(State::Reserved { called } | State::Visited { called }) => *called = true,
-            Some(State::Parked { called: called @ false, .. }) => {
-                *called = true;
-                table.called.push(token);
+            Some(State::Reserved { woken } | State::Visited { woken }) => *woken = true,
+            Some(State::Parked { woken: woken @ false, .. }) => {
+                *woken = true;
+                table.woken.push(token);
                 self.waker.wake();
             }
             _ => {}
@@ -202,28 +202,28 @@ impl Lot {
 
 /// Starts the lot's thread.
 pub(crate) fn start(core: &Arc<Core>) -> io::Result<JoinHandle<()>> {
-    let attendant = Attendant { core: Arc::clone(core), lot: Arc::clone(&core.lot) };
-    thread::Builder::new().name("lot".into()).stack_size(128 << 10).spawn(move || attendant.run())
+    let poller = Poller { core: Arc::clone(core), idle: Arc::clone(&core.idle) };
+    thread::Builder::new().name("idle".into()).stack_size(128 << 10).spawn(move || poller.run())
 }
 
 /// What the lot's thread does.
-struct Attendant {
+struct Poller {
     core: Arc<Core>,
-    lot: Arc<Lot>,
+    idle: Arc<IdleConnections>,
 }
 
-impl Attendant {
+impl Poller {
     fn run(self) {
         let mut events = Vec::with_capacity(EVENTS_MAX);
         loop {
             self.wait(&mut events);
             for event in &events {
                 match event.data.u64() {
-                    WAKER => self.lot.waker.reset(),
+                    WAKER => self.idle.waker.reset(),
                     number => self.look(Token::from_number(number), event.flags),
                 }
             }
-            if self.attend(Instant::now()) {
+            if self.resume_due(Instant::now()) {
                 return;
             }
         }
@@ -231,11 +231,11 @@ impl Attendant {
 
     fn wait(&self, events: &mut Vec<epoll::Event>) {
         events.clear();
-        let timeout = self.lot.table.lock().next_look.map(|at| {
+        let timeout = self.idle.table.lock().next_look.map(|at| {
             let left = at.saturating_duration_since(Instant::now());
             Timespec { tv_sec: left.as_secs() as _, tv_nsec: left.subsec_nanos() as _ }
         });
-        match epoll::wait(&self.lot.epoll, spare_capacity(events), timeout.as_ref()) {
+        match epoll::wait(&self.idle.epoll, spare_capacity(events), timeout.as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => {
                 log::error!("the parking lot cannot wait: {error}");
@@ -247,11 +247,11 @@ impl Attendant {
     /// Something has come for a parked connection, or its peer is gone.
     fn look(&self, token: Token, flags: EventFlags) {
         let mut work = {
-            let mut table = self.lot.table.lock();
+            let mut table = self.idle.table.lock();
             let Some(state) = table.state(token) else { return };
-            match mem::replace(state, State::Visited { called: false }) {
-                State::Parked { work, called } => {
-                    *state = State::Visited { called };
+            match mem::replace(state, State::Visited { woken: false }) {
+                State::Parked { work, woken } => {
+                    *state = State::Visited { woken };
                     work
                 }
                 other => {
@@ -262,10 +262,10 @@ impl Attendant {
         };
         let quiet = flags == EventFlags::IN && work.visit();
         {
-            let mut table = self.lot.table.lock();
+            let mut table = self.idle.table.lock();
             match table.state(token) {
-                Some(state @ State::Visited { called: false }) if quiet => {
-                    *state = State::Parked { work, called: false };
+                Some(state @ State::Visited { woken: false }) if quiet => {
+                    *state = State::Parked { work, woken: false };
                     return;
                 }
                 _ => drop(table.free(token)),
@@ -274,11 +274,11 @@ impl Attendant {
         self.resume(work);
     }
 
-    /// Lets go on who was called, and whose deadline has passed. `true`: the lot is closed.
-    fn attend(&self, now: Instant) -> bool {
+    /// Lets go on who was woken, and whose deadline has passed. `true`: the lot is closed.
+    fn resume_due(&self, now: Instant) -> bool {
         let mut leaving = Vec::new();
         {
-            let mut table = self.lot.table.lock();
+            let mut table = self.idle.table.lock();
             if table.stopped {
                 let left = mem::replace(&mut *table, Table { stopped: true, ..Table::default() });
                 // What the parked hold may want the lot while it is dropped.
@@ -286,7 +286,7 @@ impl Attendant {
                 drop(left);
                 return true;
             }
-            leaving.append(&mut table.called);
+            leaving.append(&mut table.woken);
             if table.next_look.is_some_and(|at| at <= now) {
                 table.next_look = None;
                 for index in 0..table.places.len() {
@@ -303,7 +303,7 @@ impl Attendant {
             }
         }
         for token in leaving {
-            let state = self.lot.table.lock().free(token);
+            let state = self.idle.table.lock().free(token);
             if let State::Parked { work, .. } = state {
                 self.resume(work);
             }
@@ -313,7 +313,7 @@ impl Attendant {
 
     /// Gives the connection a thread again.
     fn resume(&self, work: Work) {
-        if let Err(error) = epoll::delete(&self.lot.epoll, work.stream()) {
+        if let Err(error) = epoll::delete(&self.idle.epoll, work.stream()) {
             // It would be reported again and again; without its stream it is not.
             log::error!("a parked connection cannot be taken out: {error}");
         }

@@ -1,9 +1,8 @@
 //! One accepted connection, TCP or Unix-domain: read by its own thread, written to by whoever emits.
 
 use std::{
-    fmt,
     io::{self, Read},
-    net::{Shutdown, SocketAddr},
+    net::Shutdown,
     sync::atomic::Ordering::Relaxed,
     time::Duration,
 };
@@ -16,24 +15,6 @@ use crate::sys::{
     time::Instant,
 };
 use crate::wide::AtomicU64;
-
-/// Who is at the other end of a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Peer {
-    /// A TCP address.
-    Tcp(SocketAddr),
-    /// A Unix-domain socket; its clients have no address.
-    Unix,
-}
-
-impl fmt::Display for Peer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(address) => address.fmt(f),
-            Self::Unix => f.write_str("unix"),
-        }
-    }
-}
 
 /// The two kinds of stream behind one set of verbs. Shared: every method takes `&self`.
 #[derive(Debug)]

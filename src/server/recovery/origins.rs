@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use crate::server::{limits::admission::Address, net::stream::Peer};
+use crate::server::{limits::admission::Address, peer::Peer};
 
 /// Whose record it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -6,7 +6,7 @@ use crate::server::{
     dispatch::Todo,
     error::EmitError,
     hub::{HubSession, Unfinished, membership::Membership},
-    net::stream::Peer,
+    peer::Peer,
     session::Session,
     transport::outbox::{Packets, Pushed},
 };

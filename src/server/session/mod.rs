@@ -28,7 +28,7 @@ use crate::server::{
     http::Head,
     hub::{self, Unfinished},
     limits::admission::Share,
-    net::stream::Peer,
+    peer::Peer,
     transport::outbox::{CLOSE_FRAME, Outbox, Packets, Pushed},
 };
 use crate::{

@@ -16,7 +16,7 @@ use bytes::Bytes;
 
 use crate::server::{
     limits::budget::Budget,
-    net::idle::{Lot, Token},
+    net::idle::{IdleConnections, Token},
     net::stream::{Stream, Waker},
 };
 use crate::{
@@ -149,7 +149,7 @@ pub(crate) enum Holder {
     /// A thread that waits.
     Thread(Arc<Waker>),
     /// A parked connection.
-    Parked(Arc<Lot>, Token),
+    Parked(Arc<IdleConnections>, Token),
     /// The GET is about to be parked, and looks again then.
     Nobody,
 }
@@ -158,7 +158,7 @@ impl Holder {
     fn wake(&self) {
         match self {
             Self::Thread(waker) => waker.wake(),
-            Self::Parked(lot, token) => lot.call(*token),
+            Self::Parked(idle, token) => idle.wake(*token),
             Self::Nobody => {}
         }
     }

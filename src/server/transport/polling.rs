@@ -94,7 +94,7 @@ pub(crate) fn resume(connection: &Connection, session: &Arc<Session>) -> io::Res
 
 /// The held GET is to be parked. `false`: there is something for it now.
 pub(crate) fn park(session: &Arc<Session>, token: Token) -> bool {
-    let holder = Holder::Parked(Arc::clone(&session.core.lot), token);
+    let holder = Holder::Parked(Arc::clone(&session.core.idle), token);
     session.outbox.park(holder)
 }
 

@@ -28,7 +28,7 @@ use tungstenite::{
 use crate::server::{
     config::Config,
     http::{Connection, Head},
-    net::adaptive_wait::Rhythm,
+    net::adaptive_wait::AdaptiveWait,
     net::stream::{Stream, WRITE_PATIENCE},
     router::{Next, Stage},
     session::engine,
@@ -219,7 +219,7 @@ struct Io {
     /// The session is on this stream: writes go through its outbox.
     bound: bool,
     reading: Reading,
-    rhythm: Rhythm,
+    adaptive_wait: AdaptiveWait,
     input: Input,
     /// The peer has ended the stream, or it is broken: there is nothing to read any more.
     over: bool,
@@ -274,7 +274,7 @@ impl Read for Io {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.input.is_spent() {
             let received = match self.reading {
-                Reading::Waits => self.rhythm.recv_into(&self.stream, self.input.room()),
+                Reading::Waits => self.adaptive_wait.recv_into(&self.stream, self.input.room()),
                 Reading::Until(deadline) => self.stream.recv_into(self.input.room(), Some(deadline)),
                 Reading::Looks => self.stream.recv_now(self.input.room()),
                 Reading::Stays => return Err(io::ErrorKind::WouldBlock.into()),
@@ -319,7 +319,7 @@ impl WebSocket {
             session: Arc::clone(session),
             bound: false,
             reading: Reading::Waits,
-            rhythm: Rhythm::default(),
+            adaptive_wait: AdaptiveWait::default(),
             // The first frames of a hasty client came with the request.
             input: Input { bytes: connection.take_input(), taken: 0 },
             over: false,
