@@ -1,11 +1,11 @@
-//! Why a session, or a socket in it, came to its end.
+//! Why a session, or a socket in it, ended.
 
 use std::fmt;
 
-/// The reason of an ending: one vocabulary for logs, handlers and the wire.
+/// The reason why a session or socket ended, for logs, handlers and the wire.
 ///
-/// The texts of [`as_str`](Self::as_str) are the official ones; the last four are ours, for endings that the official server
-/// does not have.
+/// The texts of [`as_str`](Self::as_str) are the official ones. The last four are ours, for ends that the
+/// official server does not have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum CloseReason {
@@ -13,7 +13,7 @@ pub enum CloseReason {
     TransportError,
     /// The peer closed the transport.
     TransportClose,
-    /// The session was closed from this side below Socket.IO: nobody connected to a namespace in time.
+    /// The session was closed on this side before Socket.IO: no namespace was joined in time.
     ForcedClose,
     /// No pong (server) or no ping (client) within the deadline.
     PingTimeout,
@@ -31,19 +31,18 @@ pub enum CloseReason {
     IoServerDisconnect,
     /// Client side: `disconnect` was called.
     IoClientDisconnect,
-    /// The peer does not read: its outbox passed its bound. Ours.
+    /// The peer does not read: its outbox exceeded its limit. Ours.
     SlowConsumer,
-    /// The peer sent more than the configured size in one message. Ours; the official server says
-    /// "transport error".
+    /// One message was larger than the configured size. Ours; the official server says "transport error".
     MessageTooBig,
-    /// What all clients send at the moment is too much, and this one wanted room for more. Ours.
+    /// The memory for receiving from all clients is used up, and this client needed more. Ours.
     Overloaded,
-    /// The peer broke its rate limit again and again. Ours.
+    /// The peer exceeded its rate limit too often. Ours.
     RateLimited,
 }
 
 impl CloseReason {
-    /// The text that the official implementations use, or ours where they have none.
+    /// The official text, or ours where there is none.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {

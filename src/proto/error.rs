@@ -1,7 +1,7 @@
-//! What a peer can do wrong: one variant a rule.
+//! The protocol errors of a peer: one variant for each rule.
 
-/// A rule of Engine.IO v4 or Socket.IO v5 that the peer broke. Every one of them closes the connection with
-/// [`CloseReason::ParseError`](super::CloseReason::ParseError), as the official server does; in a client, all but
+/// A rule of Engine.IO v4 or Socket.IO v5 that the peer broke. Each error closes the connection with
+/// [`CloseReason::ParseError`](super::CloseReason::ParseError), as in the official server; in a client, all but
 /// [`AckWithoutId`](Self::AckWithoutId).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
@@ -21,7 +21,7 @@ pub enum Error {
     /// EIO "Heartbeat": the server pings, the client answers.
     #[error("invalid heartbeat direction")]
     HeartbeatDirection,
-    /// EIO "HTTP long-polling": binary data is standard base64 with padding behind a `b`.
+    /// EIO "HTTP long-polling": binary data is a `b` and standard base64 with padding.
     #[error("invalid base64 in a binary packet")]
     BadBase64,
     /// A payload or a text message that is not UTF-8.
@@ -43,10 +43,10 @@ pub enum Error {
     /// More attachments than [`MAX_ATTACHMENTS`](super::limits::MAX_ATTACHMENTS), or than configured.
     #[error("too many attachments")]
     TooManyAttachments,
-    /// Text and attachments of one packet pass the configured size together.
+    /// Text and attachments of one packet exceed the configured size.
     #[error("binary packet too large")]
     PacketTooLarge,
-    /// A namespace's name longer than [`MAX_NAMESPACE`](super::limits::MAX_NAMESPACE).
+    /// A namespace name longer than [`MAX_NAMESPACE`](super::limits::MAX_NAMESPACE).
     #[error("namespace too long")]
     NamespaceTooLong,
     /// SIO "Packet encoding": a comma stands between the namespace and the JSON.
@@ -68,16 +68,16 @@ pub enum Error {
     /// SIO "Packet types": each type has its own form of data.
     #[error("invalid payload for the packet type")]
     InvalidPayload,
-    /// SIO "Event": the array begins with a name. A number is taken for one, as the official parser does.
+    /// SIO "Event": the array begins with a name. A number counts as a name, as in the official parser.
     #[error("event name is neither a string nor a number")]
     BadEventName,
-    /// SIO "Event": names that the protocol keeps for itself.
+    /// SIO "Event": a name that is reserved for the protocol.
     #[error("reserved event name")]
     ReservedEvent,
     /// A placeholder that names no attachment of its packet.
     #[error("illegal attachments")]
     IllegalAttachments,
-    /// Text while attachments of an earlier packet are due.
+    /// A text packet while attachments of an earlier packet are missing.
     #[error("got plaintext data when reconstructing a packet")]
     TextWhileReconstructing,
     /// An attachment that no packet announced.
@@ -86,7 +86,7 @@ pub enum Error {
     /// SIO "Connection": one CONNECT per namespace and session.
     #[error("already connected to this namespace")]
     AlreadyConnected,
-    /// SIO "Connection": packets are for namespaces that the session has joined.
+    /// SIO "Connection": a packet for a namespace that the session has not joined.
     #[error("not connected to this namespace")]
     NotConnected,
     /// A packet that only the other side may send.

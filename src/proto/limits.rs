@@ -1,4 +1,4 @@
-//! The protocols' numbers: official defaults and the bounds that keep memory finite.
+//! Constants of the protocols: official defaults, and limits that bound memory.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ pub const ENGINE_PROTOCOL: &str = "4";
 /// Default path of the Socket.IO endpoint, the official `path` option.
 pub const DEFAULT_PATH: &str = "/socket.io/";
 
-/// The namespace that is written as nothing.
+/// The default namespace, which is not written in a packet.
 pub const DEFAULT_NAMESPACE: &str = "/";
 
 /// Official `pingInterval`: how often the server pings.
@@ -26,18 +26,18 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(45);
 /// Official `maxHttpBufferSize`: bytes of one WebSocket message or one polling request body.
 pub const MAX_HTTP_BUFFER_SIZE: usize = 1_000_000;
 
-/// Attachments that one packet may announce; the official parser's `maxAttachments`. More are refused, and never
-/// sent, because the JavaScript parser closes the connection on an eleventh.
+/// Most attachments of one packet; the official parser's `maxAttachments`. A packet with more is refused, and
+/// never sent, because the JavaScript parser closes the connection.
 pub const MAX_ATTACHMENTS: usize = 10;
 
-/// Packets in one polling payload that we *send*. The Python implementation refuses a seventeenth and drops the
-/// connection; what we accept is bounded by the bytes instead.
+/// Most packets in one polling payload that is *sent*. The Python implementation refuses a 17th and drops the
+/// connection. Received payloads are limited by their bytes.
 pub const MAX_SENT_PACKETS: usize = 16;
 
-/// Bytes of a namespace's name. The official server has no limit.
+/// Most bytes of a namespace name. The official server has no limit.
 pub const MAX_NAMESPACE: usize = 256;
 
-/// Digits of an acknowledgement id: every `u64` has at most twenty.
+/// Most digits of an acknowledgement id: a `u64` has at most 20.
 pub const MAX_ACK_DIGITS: usize = 20;
 
 /// Default of `max_depth`: levels of arrays and objects in one argument of an event or an acknowledgement, or in the
@@ -45,12 +45,11 @@ pub const MAX_ACK_DIGITS: usize = 20;
 /// implementations have no limit.
 pub const MAX_JSON_DEPTH: usize = 2_000;
 
-/// Levels that a handler reads into a type, or sends on, from an argument of a packet with attachments; for more it
-/// gets an error, and the connection goes on. Half of what `serde_json` reads (127 levels, which is the limit without
-/// attachments), because looking for bytes on the way takes twice its stack.
+/// Levels that a handler can read into a type, or send on, from an argument of a packet with attachments; more
+/// is an error of that call, and the connection stays. This is half of the 127 levels that `serde_json` reads
+/// (the limit without attachments), because looking for bytes takes twice the stack.
 pub const MAX_READ_DEPTH: usize = 64;
 
-/// Event names that the protocol keeps for itself (SIO "Event"; the parser's `RESERVED_EVENTS`). `connection` is
-/// not one of them.
+/// Reserved event names (SIO "Event"; the parser's `RESERVED_EVENTS`). `connection` is not one of them.
 pub const RESERVED_EVENTS: [&str; 6] =
     ["connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"];

@@ -1,4 +1,4 @@
-//! The two protocols, pure: Engine.IO v4 and Socket.IO v5.
+//! The two protocols as pure functions: Engine.IO v4 and Socket.IO v5.
 //!
 //! ```text
 //!   WebSocket message ─┐                                   ┌─► Event, Ack, Connect …
@@ -8,10 +8,9 @@
 //!   Event, Ack, … ─► socket::Encoded ─► one WebSocket write, or packets of a polling payload
 //! ```
 //!
-//! Nothing here touches a socket, a thread, a channel or a clock: bytes and `Instant`s go in, values come out.
-//! The server and the client both stand on it, so each rule of the protocols lives once, beside the clause it
-//! obeys. "EIO" in comments is the Engine.IO protocol document, revision 4; "SIO" is the Socket.IO protocol
-//! document, revision 5.
+//! Owns: every rule of the two protocols, for server and client, beside the clause it follows. Uses no socket,
+//! thread, channel or clock: bytes and `Instant`s go in, values come out. "EIO" in comments is the Engine.IO
+//! protocol document, revision 4; "SIO" is the Socket.IO protocol document, revision 5.
 
 mod close;
 pub mod engine;

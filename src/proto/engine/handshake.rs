@@ -1,4 +1,4 @@
-//! The query of a request, the errors it can earn, and the open packet that answers a good one.
+//! The query of a request, its errors, and the open packet that answers it.
 
 use std::{fmt, time::Duration};
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::proto::limits;
 
-/// The two transports we speak. The official server's third, WebTransport, needs QUIC.
+/// The supported transports. The official server's third, WebTransport, needs QUIC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TransportKind {
@@ -33,7 +33,7 @@ impl fmt::Display for TransportKind {
     }
 }
 
-/// A request refused before it became, or reached, a session: the official server's table of errors.
+/// A request that was refused before it became, or reached, a session; the official server's error table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum HandshakeError {
     /// Code 0: `transport` missing, unknown, or not allowed here.
@@ -48,7 +48,7 @@ pub enum HandshakeError {
     /// Code 3: the request does not fit the session or the transport.
     #[error("Bad request")]
     BadRequest,
-    /// Code 4, status 403: refused by the allowed origins.
+    /// Code 4, status 403: the origin is not allowed.
     #[error("Forbidden")]
     Forbidden,
     /// Code 5: `EIO` is not 4.
@@ -83,8 +83,8 @@ impl HandshakeError {
     }
 }
 
-/// What the query of an Engine.IO request says. A parameter that is given twice with two values counts as
-/// unusable, as it does in the official server.
+/// The query of an Engine.IO request. A parameter with two different values is invalid, as in the official
+/// server.
 ///
 /// ```
 /// use tinysio::proto::engine::{Query, TransportKind};
@@ -178,7 +178,7 @@ impl<'a> Query<'a> {
     }
 }
 
-/// What is before and behind the first `at`. The library's own search is made for long texts.
+/// The text before and after the first `at`. Faster for short texts than the standard library's search.
 fn cut(text: &str, at: u8) -> (&str, Option<&str>) {
     match text.bytes().position(|byte| byte == at) {
         Some(place) => (&text[..place], Some(&text[place + 1..])),
@@ -190,13 +190,13 @@ fn cut(text: &str, at: u8) -> (&str, Option<&str>) {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Open {
-    /// Session id, secret: who knows it can speak for the session.
+    /// Session id, a secret: it is enough to act for the session.
     pub sid: String,
     /// Transports the client may upgrade to.
     pub upgrades: Vec<String>,
     /// Milliseconds between two pings.
     pub ping_interval: u64,
-    /// Milliseconds the peer waits beyond the interval.
+    /// Milliseconds that the peer waits after the interval.
     pub ping_timeout: u64,
     /// Bytes of the largest payload or message that this server takes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -213,7 +213,7 @@ impl Open {
         String::from_utf8(packet).unwrap_or_default()
     }
 
-    /// How long a client waits for the next ping before it takes the server for dead.
+    /// How long a client waits for the next ping before it considers the server lost.
     #[must_use]
     pub fn silence_allowed(&self) -> Duration {
         Duration::from_millis(self.ping_interval.saturating_add(self.ping_timeout))

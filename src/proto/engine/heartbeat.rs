@@ -1,4 +1,4 @@
-//! The server's heartbeat (EIO "Heartbeat"): who is silent for too long is gone.
+//! The server's heartbeat (EIO "Heartbeat"): a peer that is silent for too long is disconnected.
 //!
 //! ```text
 //!            ping_interval            ping_timeout
@@ -7,14 +7,15 @@
 //!      └──────── pong ───────┘  ├─ at the deadline, another packet was heard: one more ping_timeout, once
 //!                               └─ one of its events is being handled: another ping after ping_interval, and Waiting anew
 //! ```
-//! While the peer's event is handled, nothing is read from the peer. Its pongs wait unread, but it still expects pings.
-//! The client's side is one deadline, [`Open::silence_allowed`](super::Open::silence_allowed) after the last ping.
+//! While an event of the peer is handled, nothing is read from the peer. Its pongs wait unread, but it still
+//! expects pings. The client's side is one deadline, [`Open::silence_allowed`](super::Open::silence_allowed)
+//! after the last ping.
 
 use std::time::Duration;
 
 use crate::sys::time::Instant;
 
-/// What the owner of the clock has to do at a deadline.
+/// What the caller must do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Beat {
     /// Nothing before this instant.
@@ -26,7 +27,7 @@ pub enum Beat {
     Expired,
 }
 
-/// What was heard from the peer since the last question.
+/// What was received from the peer since the last call.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Heard {
     /// A pong arrived.
@@ -37,7 +38,7 @@ pub struct Heard {
     pub busy: bool,
 }
 
-/// The heartbeat of one session. It has no clock: [`check`](Self::check) is told the time.
+/// The heartbeat of one session. It has no clock: the caller passes the time.
 #[derive(Debug, Clone, Copy)]
 pub struct Heartbeat {
     interval: Duration,
@@ -51,14 +52,14 @@ enum State {
     Waiting { pinged: Instant, expires: Instant, grace: Grace },
 }
 
-/// Whether another packet than the pong puts the deadline off; it does so once a ping.
+/// Whether a packet other than the pong has extended the deadline, which happens once for each ping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Grace {
-    /// No packet was heard yet.
+    /// No packet arrived yet.
     None,
-    /// One was.
+    /// A packet arrived.
     Earned,
-    /// The deadline was put off.
+    /// The deadline was extended.
     Spent,
 }
 
@@ -69,13 +70,13 @@ impl Heartbeat {
         Self { interval, timeout, state: State::Resting { ping_at: now + interval } }
     }
 
-    /// To be called at the instant that the last call named (a call too early is answered with
-    /// [`Beat::Wait`]), with what was heard since the last call.
+    /// Call this at the instant that the last call returned, with what was received since then. A call too
+    /// early returns [`Beat::Wait`].
     ///
-    /// A peer that sends anything while its pong is due gets one more `ping_timeout`: it may be busy with a
-    /// large upload (engine.io 6.6.12). A peer whose event is being handled is not being read, so its pong cannot
-    /// be seen. It is pinged at every `ping_interval` all the same, because its own deadline counts from the last ping,
-    /// and it has another `ping_timeout` from each ping on.
+    /// A peer that sends any packet while its pong is due gets one more `ping_timeout`: it may be busy with a
+    /// large upload (engine.io 6.6.12). A peer whose event is being handled is not read, so its pong is not
+    /// seen. It is pinged at every `ping_interval`, because its own deadline counts from the last ping, and
+    /// gets another `ping_timeout` after each ping.
     pub fn check(&mut self, now: Instant, heard: Heard) -> Beat {
         match self.state {
             State::Resting { ping_at } if now < ping_at => Beat::Wait(ping_at),
@@ -85,7 +86,7 @@ impl Heartbeat {
                 Beat::Ping(self.next_look(now, now, expires))
             }
             State::Waiting { pinged, .. } if heard.pong => {
-                // Counted from the ping, not from the pong: the client's own deadline counts from pings.
+                // Counted from the ping, not from the pong, like the client's deadline.
                 let ping_at = pinged + self.interval;
                 self.state = State::Resting { ping_at };
                 self.check(now, Heard::default())
@@ -108,8 +109,8 @@ impl Heartbeat {
         }
     }
 
-    /// When to look for the pong: at the next ping's time, and once an interval when that has passed, because the
-    /// client's own deadline waits for no answer of its own.
+    /// When to check for the pong: at the time of the next ping, and after that once an interval, because the
+    /// client's deadline does not wait for its own pong.
     fn next_look(&self, now: Instant, pinged: Instant, expires: Instant) -> Instant {
         let next_ping = pinged + self.interval;
         let look = if next_ping > now { next_ping } else { now + self.interval };

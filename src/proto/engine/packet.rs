@@ -21,19 +21,19 @@ pub enum Packet<'a> {
     Open(&'a str),
     /// `1`: the session ends.
     Close,
-    /// `2`: the server asks whether the client lives; `2probe` opens an upgrade.
+    /// `2`: ping of the server; `2probe` begins an upgrade.
     Ping(&'a str),
     /// `3`: the answer to a ping, with the ping's data.
     Pong(&'a str),
     /// `4`, or a binary message: data for the layer above.
     Message(Data<'a>),
-    /// `5`: the client moves to this transport for good.
+    /// `5`: the client moves to this transport.
     Upgrade,
-    /// `6`: nothing; releases a held poll.
+    /// `6`: no content; answers an open GET.
     Noop,
 }
 
-/// What a message carries.
+/// The data of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Data<'a> {
     /// Text, UTF-8.
@@ -46,8 +46,8 @@ impl<'a> Packet<'a> {
     /// Decodes the text form: a type digit, then data.
     ///
     /// # Errors
-    /// [`Error::EmptyPacket`], [`Error::UnknownEngineType`], or [`Error::UnexpectedData`] where a type that has no
-    /// data is followed by some.
+    /// [`Error::EmptyPacket`], [`Error::UnknownEngineType`], or [`Error::UnexpectedData`] if data follows a
+    /// type that has none.
     pub fn decode(text: &'a str) -> Result<Self, Error> {
         let kind = *text.as_bytes().first().ok_or(Error::EmptyPacket)?;
         // The first byte is ASCII in every branch that uses `data`, so the slice cannot split a character.
@@ -64,7 +64,7 @@ impl<'a> Packet<'a> {
         }
     }
 
-    /// The text form, or `None` for a binary message: WebSocket carries it as it is, polling as base64
+    /// The text form, or `None` for a binary message: WebSocket carries its bytes, polling base64
     /// ([`payload`](super::payload)).
     #[must_use]
     pub fn text(&self) -> Option<String> {

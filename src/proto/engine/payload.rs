@@ -15,13 +15,14 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use super::{Data, Packet};
 use crate::proto::Error;
 
-/// What stands between two packets of a payload.
+/// The separator of packets in a payload.
 pub const SEPARATOR: char = '\u{1e}';
 
-/// The packets of a payload in order. Bounded by the payload itself: each costs at least its separator.
+/// The packets of a payload in order. Their number is limited by the size of the payload: each costs at least
+/// its separator.
 ///
 /// # Errors
-/// Each item on its own; after an error the rest of the payload should not be used.
+/// Each item has its own result; after an error do not use the rest of the payload.
 pub fn decode(payload: &str) -> impl Iterator<Item = Result<Packet<'_>, Error>> {
     payload.split(SEPARATOR).map(|packet| match packet.strip_prefix('b') {
         Some(base64) => {
@@ -46,7 +47,7 @@ impl Builder {
         Self::default()
     }
 
-    /// Appends a packet that is text already, type digit included.
+    /// Appends a packet given as text, type digit included.
     pub fn push_text(&mut self, packet: &str) {
         self.separate();
         self.body.push_str(packet);

@@ -6,24 +6,24 @@
 //!     (its polls end)
 //!     5       ─────────────►   the session moves here                    Probed → done
 //! ```
-//! Anything else closes this WebSocket only; the polling session lives on.
+//! Any other packet closes this WebSocket only; the polling session continues.
 
 use super::Packet;
 use crate::proto::Error;
 
-/// What the server does after a packet on a WebSocket that wants to take a session over.
+/// What the server does after a packet on a WebSocket that upgrades a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProbeStep {
-    /// Answer `3probe`, and answer the session's held poll with a noop at once.
+    /// Answer `3probe`, and answer the session's open GET with a noop at once.
     AnswerProbe,
     /// Move the session to this WebSocket.
     TakeOver,
 }
 
-/// Where an upgrading WebSocket stands.
+/// The state of an upgrading WebSocket.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum UpgradeProbe {
-    /// Nothing came yet.
+    /// No packet yet.
     #[default]
     Fresh,
     /// `2probe` was answered.
@@ -34,8 +34,8 @@ impl UpgradeProbe {
     /// Takes the next packet.
     ///
     /// # Errors
-    /// [`Error::ProbeExpected`] or [`Error::UpgradeExpected`]. The official server takes `5` without a probe; no
-    /// client sends it, so we do not.
+    /// [`Error::ProbeExpected`] or [`Error::UpgradeExpected`]. The official server accepts `5` without a probe,
+    /// but no client sends it.
     pub fn step(&mut self, packet: &Packet<'_>) -> Result<ProbeStep, Error> {
         match (*self, packet) {
             (Self::Fresh, Packet::Ping("probe")) => {

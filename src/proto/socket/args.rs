@@ -1,4 +1,5 @@
-//! The arguments of an event or an acknowledgement: raw JSON and attachments until somebody asks for a type.
+//! The arguments of an event or an acknowledgement: raw JSON and attachments, parsed when a handler asks for a
+//! type.
 
 use std::{borrow::Cow, fmt, marker::PhantomData};
 
@@ -19,8 +20,8 @@ use super::{
 
 /// The arguments of one packet, borrowed from it.
 ///
-/// Serialised, they are arguments again: `socket.emit("echo", event.args())` sends on what came, binary included,
-/// without understanding it.
+/// They serialise as arguments: `socket.emit("echo", event.args())` forwards them without parsing, binary
+/// included.
 #[derive(Debug, Clone, Default)]
 pub struct Args<'a> {
     values: RawList<'a>,
@@ -32,19 +33,19 @@ impl<'a> Args<'a> {
         Self { values, attachments }
     }
 
-    /// How many there are.
+    /// Number of arguments.
     #[must_use]
     pub fn len(&self) -> usize {
         self.values.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are no arguments.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.values.len() == 0
     }
 
-    /// The argument at `index`, raw. `None` when fewer came.
+    /// The argument at `index`, raw. `None` if there are fewer.
     #[must_use]
     pub fn raw(&self, index: usize) -> Option<Arg<'a>> {
         self.values.get(index).map(|json| Arg { json, attachments: self.attachments })
@@ -61,21 +62,21 @@ impl<'a> Args<'a> {
         if last.starts_with('"') { placeholder::unquote(last).ok() } else { None }
     }
 
-    /// Takes the last argument off. What it was in the packet stays: attachments keep their numbers.
+    /// Removes the last argument. Attachments keep their numbers.
     pub(crate) fn pop(&mut self) -> Option<Arg<'a>> {
         self.values.pop().map(|json| Arg { json, attachments: self.attachments })
     }
 
-    /// The argument at `index` as a `T`; a missing one is read as `null`, as JavaScript would see it. Attachments
-    /// become bytes wherever `T` asks for bytes: [`bytes::Bytes`], `Vec<u8>`, `[u8; N]`, or `&[u8]` through
-    /// `serde_bytes`, which copies nothing.
+    /// The argument at `index` as a `T`; a missing one is read as `null`, as in JavaScript. Where `T` asks for
+    /// bytes ([`bytes::Bytes`], `Vec<u8>`, `[u8; N]`, or without a copy `&[u8]` through `serde_bytes`),
+    /// attachments become bytes.
     ///
-    /// Not inside of a type with `#[serde(untagged)]`, `#[serde(tag = "…")]` or `#[serde(flatten)]`: serde reads their
-    /// values ahead, before it knows that bytes are wanted, and the result is an error. Give such a type's bytes an
-    /// argument of their own, use an enum that is tagged from outside (serde's default), or read the parts with
+    /// Attachments inside types with `#[serde(untagged)]`, `#[serde(tag = "…")]` or `#[serde(flatten)]` are an
+    /// error, because serde reads their values before it knows that bytes are wanted. Give the bytes an
+    /// argument of their own, use an externally tagged enum (serde's default), or read the parts with
     /// [`Arg::member`].
     ///
-    /// A string with half of a surrogate pair (`"\ud83d"`) is no `String`: see [`Arg::to_string_lossy`].
+    /// A string with half of a surrogate pair (`"\ud83d"`) cannot be a `String`: see [`Arg::to_string_lossy`].
     ///
     /// # Errors
     /// When the argument is no `T`.
@@ -83,22 +84,22 @@ impl<'a> Args<'a> {
         self.raw(index).map_or_else(|| serde_json::from_str("null"), |arg| arg.parse())
     }
 
-    /// All arguments at once as a tuple: `let (room, text): (String, String) = args.parse()?`. Surplus ones
-    /// are ignored, missing ones are read as `null`.
+    /// All arguments as a tuple: `let (room, text): (String, String) = args.parse()?`. Additional ones are
+    /// ignored, missing ones are read as `null`.
     ///
     /// # Errors
-    /// When an argument is not of its type.
+    /// If an argument has another type.
     pub fn parse<T: Deserialize<'a>>(&self) -> Result<T, serde_json::Error> {
         T::deserialize(de::ArgsDeserializer { args: self })
     }
 
-    /// The attachments of the packet, in order; empty for a packet without binary.
+    /// The attachments of the packet, in order.
     #[must_use]
     pub fn attachments(&self) -> &'a [Bytes] {
         self.attachments
     }
 
-    /// A copy that outlives the packet.
+    /// An owned copy.
     #[must_use]
     pub fn to_owned(&self) -> OwnedArgs {
         OwnedArgs {
@@ -120,8 +121,8 @@ impl Serialize for Args<'_> {
 
 /// One argument: its JSON, and the attachments that its placeholders stand for.
 ///
-/// It can be serialised as a part of something larger, which is how a server hands a value on that it has no type
-/// for: `socket.emit("said", (name, event.args().raw(0)))`.
+/// It can be serialised as a part of another value, so a server can forward it without a type:
+/// `socket.emit("said", (name, event.args().raw(0)))`.
 #[derive(Debug, Clone, Copy)]
 pub struct Arg<'a> {
     json: &'a RawValue,
@@ -135,7 +136,7 @@ impl<'a> Arg<'a> {
         Self { json, attachments: &[] }
     }
 
-    /// The JSON as it came. Binary values are placeholders in it.
+    /// The JSON as received. Binary values are placeholders in it.
     #[must_use]
     pub fn json(&self) -> &'a str {
         self.json.get()
@@ -159,8 +160,8 @@ impl<'a> Arg<'a> {
         de::from_raw(seed, self.json, self.attachments)
     }
 
-    /// A member of an object, raw; the last of that name, as everywhere in JSON. `None`: there is none, or this is
-    /// no object.
+    /// A member of an object, raw. If the name occurs more than once, the last one counts. `None`: no such
+    /// member, or not an object.
     ///
     /// ```
     /// use tinysio::proto::socket::{Body, Packet};
@@ -177,9 +178,9 @@ impl<'a> Arg<'a> {
         member.ok().flatten().map(|json| Self { json, attachments: self.attachments })
     }
 
-    /// The string that it is, with U+FFFD for each half of a surrogate pair that lacks the other, as a JavaScript
-    /// program shows it. `None`: it is no string. A Rust `String` cannot hold such a half, so [`parse`](Self::parse) as
-    /// a `String` is an error for it, and the JSON ([`json`](Self::json)) has it as it came.
+    /// The string, with U+FFFD for each unpaired half of a surrogate pair, as a JavaScript program shows it.
+    /// `None`: not a string. A Rust `String` cannot hold such a half: [`parse`](Self::parse) as a `String`
+    /// fails, and [`json`](Self::json) has it as received.
     ///
     /// ```
     /// use tinysio::proto::socket::{Body, Packet};
@@ -205,7 +206,7 @@ impl<'a> Arg<'a> {
         self.json() == "null"
     }
 
-    /// Whether a binary value is, or may be, inside.
+    /// Whether it contains, or may contain, a binary value.
     #[must_use]
     pub fn has_binary(&self) -> bool {
         !self.attachments.is_empty()
@@ -217,14 +218,14 @@ impl Serialize for Arg<'_> {
         if self.attachments.is_empty() {
             self.json.serialize(serializer)
         } else {
-            // Placeholders must be numbered anew for the packet they go out with.
+            // Placeholders must be renumbered for the new packet.
             placeholder::transcode(self.json, self.attachments, serializer)
         }
     }
 }
 
-/// What a JSON string says, with U+FFFD for each half of a surrogate pair. `serde_json` reads strings into bytes too,
-/// and writes such a half then in three bytes, as UTF-8 would if it had it (WTF-8).
+/// The content of a JSON string, with U+FFFD for each half of a surrogate pair. `serde_json` also reads strings
+/// into bytes, and then writes such a half as three bytes (WTF-8).
 fn without_halves(json: &str) -> Option<String> {
     let wtf8 = serde_json::from_str::<WtfBytes>(json).ok()?.0;
     let mut text = String::with_capacity(wtf8.len());
@@ -263,7 +264,7 @@ impl<'de> Deserialize<'de> for WtfBytes {
     }
 }
 
-/// Finds the last member of that name in an object.
+/// Finds the last member with that name in an object.
 struct MemberNamed<'k>(&'k str);
 
 impl<'de> DeserializeSeed<'de> for MemberNamed<'_> {
@@ -280,7 +281,7 @@ impl<'de> Visitor<'de> for MemberNamed<'_> {
     }
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut found = None;
-        // Raw, because a name may be no string of ours: half an emoji.
+        // Raw, because a name may hold half of a surrogate pair.
         while let Some(name) = map.next_key::<&RawValue>()? {
             if placeholder::unquote(name.get()).is_ok_and(|name| name == self.0) {
                 found = Some(map.next_value()?);
@@ -292,10 +293,9 @@ impl<'de> Visitor<'de> for MemberNamed<'_> {
     }
 }
 
-/// Arguments that outlive their packet: what an acknowledgement brings back, or a list whose length is known only when
-/// the program runs.
+/// Owned arguments: the content of an acknowledgement, or a list whose length is known only at run time.
 ///
-/// Emitted, they spread as a tuple does:
+/// When emitted, they spread like a tuple:
 ///
 /// ```
 /// use tinysio::proto::socket::{Outgoing, OwnedArgs};
@@ -320,10 +320,10 @@ impl OwnedArgs {
         Args::new(self.values.iter().map(|json| &**json).collect(), &self.attachments)
     }
 
-    /// Appends one argument. Bytes in it become attachments; a [`RawValue`] stays as it is written.
+    /// Appends one argument. Bytes in it become attachments; a [`RawValue`] is kept as it is.
     ///
     /// # Errors
-    /// [`EncodeError::Json`], [`EncodeError::TooManyAttachments`]; nothing was appended then.
+    /// [`EncodeError::Json`], [`EncodeError::TooManyAttachments`]; then nothing is appended.
     pub fn push<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), EncodeError> {
         let (mut json, mut attachments) = (Vec::new(), Attachments::after(self.attachments.len()));
         ser::value(value, &mut json, &mut attachments)?;

@@ -1,14 +1,14 @@
-//! Binary packets: a header, then as many binary messages as it announces (SIO "Binary event").
+//! Binary packets: a header, then the announced number of binary messages (SIO "Binary event").
 
 use bytes::Bytes;
 
 use super::{Packet, packet::Header};
 use crate::proto::{Error, limits};
 
-/// Puts binary packets together, one session's, one direction's.
+/// Assembles the binary packets of one session in one direction.
 ///
-/// Bounded: one packet at a time, at most `max_attachments` of them, and at most `max_bytes` for text and
-/// attachments together. What is still due after a while is the owner's deadline to set.
+/// Limits: one packet at a time, at most `max_attachments`, and at most `max_bytes` of text and attachments.
+/// The owner sets the deadline for missing attachments.
 #[derive(Debug)]
 pub struct Assembler {
     max_attachments: usize,
@@ -17,17 +17,17 @@ pub struct Assembler {
     pending: Option<Pending>,
 }
 
-/// A binary packet whose attachments are due.
+/// A binary packet with missing attachments.
 #[derive(Debug)]
 struct Pending {
     packet: Complete,
-    /// Attachments to come; never zero.
+    /// Number of missing attachments; never zero.
     missing: usize,
-    /// Bytes that they may have.
+    /// Bytes that they may have together.
     room: usize,
 }
 
-/// A binary packet whose attachments are all here.
+/// A binary packet with all attachments.
 #[derive(Debug)]
 pub struct Complete {
     text: String,
@@ -38,16 +38,17 @@ impl Complete {
     /// The packet, decoded.
     ///
     /// # Errors
-    /// As [`Packet::decode`], but for the depth, which was checked before the attachments came.
+    /// As [`Packet::decode`], except for the depth, which was checked before the attachments came.
     pub fn packet(&self) -> Result<Packet<'_>, Error> {
         Header::read(&self.text, usize::MAX)?.packet(&self.attachments)
     }
 }
 
 impl Assembler {
-    /// `max_attachments` a packet (the official default is [`MAX_ATTACHMENTS`](crate::proto::limits::MAX_ATTACHMENTS),
-    /// which is also the most that is taken), `max_bytes` a packet. The depth is at most
-    /// [`MAX_JSON_DEPTH`](crate::proto::limits::MAX_JSON_DEPTH), see [`with_max_depth`](Self::with_max_depth).
+    /// `max_attachments` for each packet: the official default
+    /// [`MAX_ATTACHMENTS`](crate::proto::limits::MAX_ATTACHMENTS) is also the maximum. `max_bytes` for each
+    /// packet. The depth is at most [`MAX_JSON_DEPTH`](crate::proto::limits::MAX_JSON_DEPTH), see
+    /// [`with_max_depth`](Self::with_max_depth).
     #[must_use]
     pub fn new(max_attachments: usize, max_bytes: usize) -> Self {
         Self { max_attachments, max_bytes, max_depth: limits::MAX_JSON_DEPTH, pending: None }
@@ -61,10 +62,11 @@ impl Assembler {
         self
     }
 
-    /// Takes the text of an Engine.IO message. `None`: it was the header of a binary packet, which is kept.
+    /// Takes the text of an Engine.IO message. `None`: it was the header of a binary packet, which waits for
+    /// its attachments.
     ///
     /// # Errors
-    /// The rule that was broken; what was kept is dropped, and the connection is of no use afterwards.
+    /// The broken rule. The waiting packet is dropped, and the connection cannot be used any more.
     pub fn text<'a>(&mut self, text: &'a str) -> Result<Option<Packet<'a>>, Error> {
         if self.pending.take().is_some() {
             return Err(Error::TextWhileReconstructing);
@@ -99,7 +101,7 @@ impl Assembler {
         Ok(None)
     }
 
-    /// Whether attachments are due.
+    /// Whether attachments are missing.
     #[must_use]
     pub fn is_waiting(&self) -> bool {
         self.pending.is_some()

@@ -1,8 +1,9 @@
-//! Reading typed values out of raw arguments: wherever the type asks for bytes, a placeholder gives its attachment.
+//! Reads typed values from raw arguments: where the type asks for bytes, a placeholder is replaced by its
+//! attachment.
 //!
-//! A thin layer over `serde_json`'s deserialiser that looks at objects where bytes are wanted. Types that read ahead
-//! without knowing what they want (`serde_json::Value`, and what serde buffers: `untagged`, internally tagged,
-//! `flatten`) see the placeholder as the object it is; [`Args::attachments`] has the bytes for them.
+//! A thin layer over `serde_json`'s deserialiser that checks objects where bytes are wanted. Types that read
+//! without a target type (`serde_json::Value`, and types that serde buffers: `untagged`, internally tagged,
+//! `flatten`) get the placeholder as an object; [`Args::attachments`] has the bytes.
 
 use std::fmt;
 
@@ -66,7 +67,7 @@ impl<'de> Deserializer<'de> for ArgsDeserializer<'_, 'de> {
     }
 }
 
-/// The arguments one after the other, then `null` up to the wanted length.
+/// The arguments in order, then `null` up to the wanted length.
 struct ArgsAccess<'r, 'a> {
     args: &'r Args<'a>,
     next: usize,
@@ -86,22 +87,22 @@ impl<'a> SeqAccess<'a> for ArgsAccess<'_, 'a> {
     }
 }
 
-/// The layer: `D` is `serde_json`'s deserialiser, a visitor, a seed or an access, and everything nested in it is
-/// wrapped the same way.
+/// The layer: `D` is `serde_json`'s deserialiser, a visitor, a seed or an access; all nested ones are wrapped
+/// too.
 struct Binary<'a, D> {
     inner: D,
     attachments: &'a [Bytes],
     want: Want,
 }
 
-/// What a visitor makes of an object.
+/// How a visitor treats an object.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Want {
     /// Nothing special.
     Value,
-    /// It must be a placeholder, and becomes bytes.
+    /// Must be a placeholder; becomes bytes.
     Bytes,
-    /// It must be a placeholder, and becomes a sequence of bytes: all that `Vec<u8>` knows of.
+    /// Must be a placeholder; becomes a sequence of bytes, which is what `Vec<u8>` asks for.
     Seq,
 }
 
@@ -147,7 +148,7 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Binary<'de, D> {
         deserialize_identifier() deserialize_ignored_any()
     }
 
-    // Strings and arrays stay what they are; only an object is looked at.
+    // Strings and arrays are not changed; only objects are checked.
     fn deserialize_bytes<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
         let visitor = self.wanting(Want::Bytes, visitor);
         self.inner.deserialize_any(visitor)

@@ -1,8 +1,8 @@
-//! Packets on their way out: encoded once, shared by everybody who gets them.
+//! Outgoing packets: encoded once, shared by all recipients.
 //!
-//! The encoded form is the server's WebSocket form, frame headers included: server frames are not masked
-//! (RFC 6455 5.1), so one buffer serves every recipient with one write. Polling and the client's masked frames are
-//! read back out of it, frame by frame ([`Frames`]).
+//! The encoded form is the server's WebSocket form with frame headers: server frames are not masked (RFC 6455
+//! 5.1), so one buffer serves every recipient with one write. Polling, and the client, which masks frames, read
+//! it back frame by frame ([`Frames`]).
 
 use std::ops::Range;
 
@@ -15,7 +15,7 @@ use super::{
 };
 use crate::proto::limits;
 
-/// WebSocket frames of one or more packets, immutable and cheap to clone.
+/// WebSocket frames of one or more packets; immutable, cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Encoded(Bytes);
 
@@ -44,11 +44,12 @@ impl Encoded {
         &self.0
     }
 
-    /// Writes the offset into the packet that was encoded with room for it: the string at the end of its text, whether that is
-    /// an event's last argument or the last member of a CONNECT's object. Copies the packet if somebody else has it too.
+    /// Writes the offset into a packet that was encoded with room for it: into the string at the end of its
+    /// text, which is an event's last argument or the last member of a CONNECT's object. Copies the packet if
+    /// it is shared.
     pub fn set_offset(&mut self, offset: Offset) {
         let Some(first) = self.frames().next() else { return };
-        // The quote and the bracket behind it.
+        // The quote and the bracket after it.
         let Some(end) = first.size.checked_sub(2) else { return };
         let Some(start) = end.checked_sub(Offset::LEN) else { return };
         let mut bytes =
@@ -57,12 +58,12 @@ impl Encoded {
         self.0 = bytes.freeze();
     }
 
-    /// The event that was encoded with room for an offset as if it had been encoded without. A copy.
+    /// A copy of an event that was encoded with room for an offset, without that room.
     #[must_use]
     pub fn without_offset(&self) -> Self {
         let mut frames = self.frames();
         let text = frames.next().and_then(|frame| frame.text()).unwrap_or_default();
-        // A comma, quotes, and the bracket that is written anew.
+        // The comma, the quotes, and the bracket, which is written again.
         let end = text.len().checked_sub(Offset::LEN + 4);
         let Some(event) = end.and_then(|end| text.get(..end)) else { return self.clone() };
         let mut buffer = Vec::with_capacity(self.0.len());
@@ -71,23 +72,24 @@ impl Encoded {
         Self(buffer.into())
     }
 
-    /// What was sent or kept as bytes before.
+    /// Restores a packet from bytes that were sent or kept.
     #[must_use]
     pub fn from_bytes(bytes: Bytes) -> Self {
         Self(bytes)
     }
 
-    /// The frames, for whoever needs another form.
+    /// The frames, for other forms.
     #[must_use]
     pub fn frames(&self) -> Frames<'_> {
         Frames::new(&self.0)
     }
 
-    /// This event of `namespace`, which was encoded with the acknowledgement id `old`, with `new` in its place.
+    /// This event of `namespace`, encoded with the acknowledgement id `old`, with the id `new` instead.
     pub(crate) fn renumbered(&self, namespace: &str, old: u64, new: u64) -> Self {
         let mut frames = self.frames();
         let text = frames.next().and_then(|header| header.text()).unwrap_or_default();
-        // Ahead of the namespace there are only digits and a dash, and in the default one, which is not written, no bracket.
+        // Before the namespace there are only digits and a dash, and the default namespace, which is not
+        // written, has no bracket.
         let name = text.find(namespace).filter(|_| namespace != limits::DEFAULT_NAMESPACE);
         let name_end = name.map_or(0, |at| at + namespace.len());
         let Some((prefix, json)) = text[name_end..].split_once('[') else { return self.clone() };
@@ -99,7 +101,7 @@ impl Encoded {
     }
 }
 
-/// A Socket.IO packet to be encoded: everything but its data.
+/// A Socket.IO packet to encode: everything except its data.
 ///
 /// ```
 /// use tinysio::proto::socket::Outgoing;
@@ -155,8 +157,8 @@ impl<'a> Outgoing<'a> {
         Self { kind: Kind::Disconnect, namespace, id: None, offset: false }
     }
 
-    /// For an event: with room for its [`Offset`] as one more last argument, which is not known before the packet is sent
-    /// ([`Encoded::set_offset`]).
+    /// For an event: with room for its [`Offset`] as one more last argument, which is written when the packet
+    /// is sent ([`Encoded::set_offset`]).
     #[must_use]
     pub const fn with_offset(mut self) -> Self {
         self.offset = true;
@@ -165,12 +167,12 @@ impl<'a> Outgoing<'a> {
 
     /// Encodes the packet with `data`: for events and acks the arguments, for the other types the payload.
     ///
-    /// A tuple gives one argument an element, `()` gives none, and [`Args`](super::Args) and
-    /// [`OwnedArgs`](super::OwnedArgs) give what they hold, also behind references and smart pointers. Everything else
-    /// is one argument: a `Vec`, an array, a slice, `Value::Null`, an `Option`, a struct.
+    /// A tuple is a list of arguments, `()` an empty one; [`Args`](super::Args) and
+    /// [`OwnedArgs`](super::OwnedArgs) are lists too, also behind references and smart pointers. Every other
+    /// value is one argument: a `Vec`, an array, a slice, `Value::Null`, an `Option`, a struct.
     ///
-    /// What serialises as bytes becomes an attachment: [`Bytes`], `serde_bytes`. A `Vec<u8>` does not; to serde it
-    /// is a list of numbers.
+    /// A value that serialises as bytes ([`Bytes`], `serde_bytes`) becomes an attachment. A `Vec<u8>` does not:
+    /// for serde it is a list of numbers.
     ///
     /// # Errors
     /// [`EncodeError`].
@@ -180,8 +182,8 @@ impl<'a> Outgoing<'a> {
         Ok(Encoded(Bytes::from(buffer).slice(range)))
     }
 
-    /// As [`encode`](Self::encode), into a buffer that is used again and again; the frames are the returned range of
-    /// it. What the buffer held is lost.
+    /// As [`encode`](Self::encode), into a reused buffer, whose old content is lost. The returned range has the
+    /// frames.
     ///
     /// # Errors
     /// [`EncodeError`].
@@ -190,8 +192,8 @@ impl<'a> Outgoing<'a> {
         data: &T,
         buffer: &mut Vec<u8>,
     ) -> Result<Range<usize>, EncodeError> {
-        // What comes before the JSON depends on what is in the JSON, so room is left for it and it is written
-        // backwards when its length is known.
+        // The prefix depends on the JSON, so room is left for it, and it is written backwards when its length
+        // is known.
         let room = MAX_FRAME_HEADER + MAX_PREFIX + self.namespace.len();
         buffer.clear();
         buffer.resize(room, 0);
@@ -218,7 +220,7 @@ impl<'a> Outgoing<'a> {
         Ok(frame..buffer.len())
     }
 
-    /// Writes `4<type>[<n>-][<namespace>,][<id>]` to the end of `room` and says where it begins.
+    /// Writes `4<type>[<n>-][<namespace>,][<id>]` to the end of `room` and returns where it begins.
     fn write_prefix(&self, room: &mut [u8], attachments: usize) -> usize {
         let mut start = room.len();
         let mut put = |bytes: &[u8]| {
@@ -265,7 +267,7 @@ fn payload<T: Serialize + ?Sized>(data: &T, first: &[u8], buffer: &mut Vec<u8>) 
 /// `4`, the type, the count with its dash, the comma, the id.
 const MAX_PREFIX: usize = 2 + (limits::MAX_ACK_DIGITS + 1) + 1 + limits::MAX_ACK_DIGITS;
 
-/// Writes `number` to the end of `digits` and gives what was written.
+/// Writes `number` to the end of `digits` and returns the written part.
 fn decimal(mut number: u64, digits: &mut [u8; limits::MAX_ACK_DIGITS]) -> &[u8] {
     let mut start = digits.len();
     loop {
@@ -282,18 +284,18 @@ fn decimal(mut number: u64, digits: &mut [u8; limits::MAX_ACK_DIGITS]) -> &[u8] 
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EncodeError {
-    /// An event's name is one of [`RESERVED_EVENTS`](crate::proto::limits::RESERVED_EVENTS): every receiver would
+    /// An event's name is one of [`RESERVED_EVENTS`](crate::proto::limits::RESERVED_EVENTS): a receiver would
     /// close the connection.
     #[error("reserved event name")]
     ReservedEvent,
     /// CONNECT carries an object or nothing, CONNECT_ERROR also a string, DISCONNECT nothing.
     #[error("invalid payload for the packet type")]
     InvalidPayload,
-    /// The data cannot be JSON: a map whose keys are no strings, or an error of its own.
+    /// The data cannot be JSON: a map with keys that are not strings, or an error of its `Serialize`.
     #[error("not serialisable as JSON: {0}")]
     Json(#[from] serde_json::Error),
-    /// More binary values than [`MAX_ATTACHMENTS`](crate::proto::limits::MAX_ATTACHMENTS), which the official
-    /// clients refuse.
+    /// More binary values than [`MAX_ATTACHMENTS`](crate::proto::limits::MAX_ATTACHMENTS); the official clients
+    /// refuse more.
     #[error("{0} binary values in one packet, at most 10 are possible")]
     TooManyAttachments(usize),
 }
@@ -305,7 +307,7 @@ pub enum Opcode {
     Text,
     /// A binary message.
     Binary,
-    /// A control frame: part of the WebSocket, of no meaning on polling.
+    /// A control frame of the WebSocket; not used on polling.
     Control,
 }
 
@@ -356,7 +358,7 @@ pub(super) fn push_frame(buffer: &mut Vec<u8>, opcode: Opcode, data: &[u8]) {
 /// One frame of an [`Encoded`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Frame<'a> {
-    /// What it carries.
+    /// The kind of the frame.
     pub opcode: Opcode,
     /// The payload.
     pub data: &'a [u8],
@@ -372,15 +374,15 @@ impl<'a> Frame<'a> {
     }
 }
 
-/// The frames in bytes that this module wrote, in order. Ends at the first byte that begins no whole, final,
-/// unmasked frame.
+/// The frames in bytes that this module wrote, in order. Ends at the first byte that does not begin a whole,
+/// final, unmasked frame.
 #[derive(Debug, Clone)]
 pub struct Frames<'a> {
     rest: &'a [u8],
 }
 
 impl<'a> Frames<'a> {
-    /// Reads `bytes`, which begin at a frame's start.
+    /// Reads `bytes`, which begin at the start of a frame.
     #[must_use]
     pub fn new(bytes: &'a [u8]) -> Self {
         Self { rest: bytes }

@@ -1,6 +1,6 @@
-//! A list of raw values, four of them without an allocation.
+//! A list of raw values; up to four need no allocation.
 //!
-//! Not `SmallVec`, which is invariant: arguments must be usable where a shorter life is asked for.
+//! Not `SmallVec`, which is invariant: arguments must be usable with a shorter lifetime.
 
 use serde_json::value::RawValue;
 

@@ -1,32 +1,32 @@
-//! Offsets: where in everything that a server has sent a client stands (the official connection state recovery).
+//! Offsets: the last event that a client has received (the official connection state recovery).
 
 use std::fmt;
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
-/// A place in the order of the events that a server has sent: of a later event it is larger. On the wire it is the last
-/// argument of every event that wants no acknowledgement: 11 characters that mean nothing to a client.
+/// A place in the order of all events of a server; a later event has a larger offset. On the wire it is the
+/// last argument of each event without an acknowledgement: 11 characters without meaning for a client.
 ///
-/// A server that outlives its process begins a new *life* with each start, so that no offset is ever used twice, whatever
-/// a crash has made it forget.
+/// A server with a store begins a new *generation* at each start, so no offset is used twice, even if a crash
+/// lost the last ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Offset(u64);
 
-/// Bits of an offset that count within a life: enough for 10,000 events a second in fifty years. The others count a million
-/// lives.
+/// Bits of an offset that count within a generation: enough for 10,000 events a second over fifty years. The
+/// other bits count a million generations.
 const COUNTER_BITS: u32 = 44;
 
 impl Offset {
     /// Characters on the wire.
     pub const LEN: usize = 11;
 
-    /// Before everything.
+    /// Before all events.
     pub const ZERO: Self = Self(0);
 
     /// What [`Outgoing::with_offset`](super::Outgoing::with_offset) writes until the offset is known.
     pub(super) const PLACEHOLDER: &str = "AAAAAAAAAAA";
 
-    /// Before the first event of a life. Lives beyond 1,048,575 begin again at 0.
+    /// Before the first event of a generation. After 1,048,575 generations the number starts again at 0.
     #[must_use]
     pub const fn of_life(life: u32) -> Self {
         Self((life as u64) << COUNTER_BITS)
@@ -38,31 +38,32 @@ impl Offset {
         Self(number)
     }
 
-    /// Its number: what is kept on disk.
+    /// Its number, which the store keeps.
     #[must_use]
     pub const fn number(self) -> u64 {
         self.0
     }
 
-    /// The one behind this.
+    /// The next offset.
     #[must_use]
     pub const fn next(self) -> Self {
         Self(self.0 + 1)
     }
 
-    /// Whether both are of one life.
+    /// Whether both belong to one generation.
     #[must_use]
     pub const fn is_of_life_of(self, other: Self) -> bool {
         self.0 >> COUNTER_BITS == other.0 >> COUNTER_BITS
     }
 
-    /// Whether it is from before the first event of its life: who has it, has nothing of that life.
+    /// Whether it is before the first event of its generation: its owner has received nothing of that
+    /// generation.
     #[must_use]
     pub const fn begins_a_life(self) -> bool {
         self.0 & ((1 << COUNTER_BITS) - 1) == 0
     }
 
-    /// Reads what a client sent back. `None`: no offset of ours.
+    /// Parses the text that a client sent back. `None`: not an offset.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let mut bytes = [0; 8];
@@ -74,7 +75,7 @@ impl Offset {
     #[must_use]
     pub fn text(self) -> [u8; Self::LEN] {
         let mut text = [b'A'; Self::LEN];
-        // Eight bytes are eleven characters, always.
+        // Eight bytes are always eleven characters.
         let _ = URL_SAFE_NO_PAD.encode_slice(self.0.to_be_bytes(), &mut text);
         text
     }

@@ -30,22 +30,23 @@ use crate::proto::{Error, limits};
 pub struct Packet<'a> {
     /// The namespace, `/` when the packet names none.
     pub namespace: &'a str,
-    /// What the packet says.
+    /// The content.
     pub body: Body<'a>,
 }
 
-/// What a packet says; binary events and acks look like plain ones here, with their attachments in [`Args`].
+/// The content of a packet. Binary events and acknowledgements look like plain ones; [`Args`] has their
+/// attachments.
 #[derive(Debug, Clone)]
 pub enum Body<'a> {
-    /// `0`: from the client, the wish to join the namespace, with an auth payload; from the server, the consent,
+    /// `0`: from the client, a request to join the namespace with an auth payload; from the server, the answer
     /// with the socket's id.
     Connect(Option<&'a RawValue>),
     /// `1`: the sender leaves the namespace.
     Disconnect,
     /// `2` or `5`.
     Event {
-        /// The event's name. A number stands for its digits, as in JavaScript; a text that UTF-8 cannot hold, because
-        /// half of a surrogate pair is missing, for what stands between its quotes, escapes included.
+        /// The event's name. A number counts as its digits, as in JavaScript. A text that UTF-8 cannot hold
+        /// (half of a surrogate pair) counts as the text between its quotes, with escapes.
         name: Cow<'a, str>,
         /// The rest of the array.
         args: Args<'a>,
@@ -56,7 +57,7 @@ pub enum Body<'a> {
     Ack {
         /// The id of the event.
         id: u64,
-        /// What the answer carries.
+        /// The content of the answer.
         args: Args<'a>,
     },
     /// `4`: the server refuses the namespace; a string or an object.
@@ -64,12 +65,12 @@ pub enum Body<'a> {
 }
 
 impl<'a> Packet<'a> {
-    /// Decodes the text of a packet, whose attachments, if it announces any, have all arrived.
+    /// Decodes the text of a packet after all its attachments have arrived.
     ///
     /// # Errors
-    /// The rule that the text breaks; [`Error::IllegalAttachments`] when the announced count is not
-    /// `attachments.len()` or a placeholder names none of them; [`Error::TooDeep`] beyond
-    /// [`MAX_JSON_DEPTH`](limits::MAX_JSON_DEPTH) (an [`Assembler`](super::Assembler) can have another limit).
+    /// The broken rule; [`Error::IllegalAttachments`] if the announced count is not `attachments.len()` or a
+    /// placeholder names none of them; [`Error::TooDeep`] beyond [`MAX_JSON_DEPTH`](limits::MAX_JSON_DEPTH) (an
+    /// [`Assembler`](super::Assembler) can have another limit).
     pub fn decode(text: &'a str, attachments: &'a [Bytes]) -> Result<Self, Error> {
         let header = Header::read(text, limits::MAX_JSON_DEPTH)?;
         if header.attachments != attachments.len() {
@@ -90,8 +91,8 @@ pub(super) struct Header<'a> {
 }
 
 impl<'a> Header<'a> {
-    /// Reads up to the JSON, and checks the depth of the JSON. Strict where the official parser is lax by accident: ids
-    /// and counts are digits and nothing else, an empty text is no packet.
+    /// Reads up to the JSON and checks the depth of the JSON. Stricter than the official parser: ids and counts
+    /// are digits only, and an empty text is not a packet.
     pub(super) fn read(text: &'a str, max_depth: usize) -> Result<Self, Error> {
         let kind = *text.as_bytes().first().ok_or(Error::UnknownType)?;
         if !(b'0'..=b'6').contains(&kind) {
@@ -101,7 +102,7 @@ impl<'a> Header<'a> {
         let (attachments, rest) = if kind >= b'5' { read_attachments(rest)? } else { (0, rest) };
         let (namespace, rest) = read_namespace(rest)?;
         let (id, data) = read_id(rest)?;
-        // The array around the arguments is no level of theirs.
+        // The array around the arguments is not a level.
         let around = usize::from(data.starts_with('['));
         if placeholder::is_deeper(data, max_depth.saturating_add(around)) {
             return Err(Error::TooDeep);
@@ -131,7 +132,7 @@ impl<'a> Header<'a> {
         }
     }
 
-    /// CONNECT_ERROR carries a string or an object; the official parser takes its absence for an empty one.
+    /// CONNECT_ERROR has a string or an object; no data counts as an empty object, as in the official parser.
     fn connect_error_data(&self) -> Result<&'a RawValue, Error> {
         payload(if self.data.is_empty() { "{}" } else { self.data }, &['{', '"'])
     }
@@ -152,7 +153,7 @@ impl<'a> Header<'a> {
 
     fn ack(&self, attachments: &'a [Bytes]) -> Result<Body<'a>, Error> {
         let Some(id) = self.id else {
-            // What is ignored must be a packet all the same.
+            // An ignored packet must be valid all the same.
             if !self.data.is_empty() {
                 payload::<RawArray<'a>>(self.data, &['['])?;
             }
@@ -179,7 +180,7 @@ fn read_attachments(text: &str) -> Result<(usize, &str), Error> {
     if digits.is_empty() || digits.starts_with('0') {
         return Err(Error::BadAttachmentCount);
     }
-    // A number too large for the type is also too large for the limit.
+    // A number too large for the type is also above the limit.
     let count = digits.parse().unwrap_or(usize::MAX);
     if count > limits::MAX_ATTACHMENTS { Err(Error::TooManyAttachments) } else { Ok((count, rest)) }
 }
@@ -189,7 +190,7 @@ fn read_namespace(text: &str) -> Result<(&str, &str), Error> {
     if !text.starts_with('/') {
         return Ok((limits::DEFAULT_NAMESPACE, text));
     }
-    // Looked for within the bound only: a megabyte of name must not cost a megabyte of search.
+    // Searched within the limit only: a name of a megabyte must not cost a search of a megabyte.
     let window = &text.as_bytes()[..text.len().min(limits::MAX_NAMESPACE + 1)];
     let (name, rest) = match window.iter().position(|&byte| byte == b',') {
         Some(comma) => (&text[..comma], &text[comma + 1..]),
@@ -199,13 +200,13 @@ fn read_namespace(text: &str) -> Result<(&str, &str), Error> {
     if name.contains(JSON_BEGINS) { Err(Error::BadNamespace) } else { Ok((name, rest)) }
 }
 
-/// What begins the JSON of a packet is in no name: with it, JSON behind a forgotten comma would become a part of the
-/// name.
+/// Characters that begin the JSON of a packet are not allowed in a name: otherwise JSON without its comma would
+/// become part of the name.
 const JSON_BEGINS: [char; 3] = ['{', '[', '"'];
 
 /// Whether a namespace may have this name: it begins with `/`, has at most
-/// [`MAX_NAMESPACE`](limits::MAX_NAMESPACE) bytes, and no `,`, `?`, `{`, `[` or `"`. Every such name can be connected
-/// to. A packet's name may also have a `?`: no namespace is called so, and whoever asks for it is told.
+/// [`MAX_NAMESPACE`](limits::MAX_NAMESPACE) bytes, and no `,`, `?`, `{`, `[` or `"`. A client can connect to
+/// every such name. A received name may also have a `?`; there is no such namespace, so the CONNECT is refused.
 ///
 /// ```
 /// use tinysio::proto::socket::is_namespace;
@@ -236,8 +237,7 @@ fn digits(text: &str) -> usize {
     text.bytes().take_while(u8::is_ascii_digit).count()
 }
 
-/// One JSON value, whose first character tells its type, and nothing behind it. It begins at once: the grammar has
-/// no space before it.
+/// One JSON value, whose first character shows its type, with nothing after it and no space before it.
 fn payload<'a, T: Deserialize<'a>>(json: &'a str, first: &[char]) -> Result<T, Error> {
     if json.starts_with(first) {
         return serde_json::from_str(json).map_err(|_| Error::BadJson);

@@ -1,8 +1,8 @@
-//! Placeholders: the objects in a packet's JSON that stand for its attachments (SIO "Binary event").
+//! Placeholders: the objects in a packet's JSON that represent its attachments (SIO "Binary event").
 //!
-//! `{"_placeholder":true,"num":k}` is one, whatever else the object has; with a `_placeholder` that is not exactly
-//! `true` it is plain data. JSON that `serde_json` has accepted is scanned here byte by byte: once, without
-//! recursion, and without an opinion about what the values mean.
+//! `{"_placeholder":true,"num":k}` is one, with or without other members; if `_placeholder` is not exactly
+//! `true`, it is plain data. JSON that `serde_json` has accepted is scanned here byte by byte, once, without
+//! recursion and without interpreting other values.
 
 use std::borrow::Cow;
 
@@ -13,35 +13,35 @@ use smallvec::SmallVec;
 
 use crate::proto::{Error, limits};
 
-/// Checks every placeholder in `value`: `num` is an integer and names one of `count` attachments. The same number
-/// twice and a number that nobody names are allowed, as in the official parser.
+/// Checks every placeholder in `value`: `num` is an integer and names one of `count` attachments. Repeated and
+/// unused numbers are allowed, as in the official parser.
 pub(super) fn check(value: &RawValue, count: usize) -> Result<(), Error> {
     let illegal = |node: &Node| node.attachment.is_some_and(|num| num >= count);
     if find(value.get()).iter().any(illegal) { Err(Error::IllegalAttachments) } else { Ok(()) }
 }
 
-/// An array, object or placeholder in a JSON text, and where it stands.
+/// An array, object or placeholder in a JSON text, and its position.
 #[derive(Debug)]
 struct Node {
     start: usize,
     end: usize,
-    /// The attachment that a placeholder stands for, `usize::MAX` when its number is none. `None`: an array or an
-    /// object with placeholders inside.
+    /// The attachment of a placeholder, `usize::MAX` if its number is invalid. `None`: an array or object that
+    /// contains placeholders.
     attachment: Option<usize>,
 }
 
-/// The number in a placeholder that is written as every encoder writes it.
+/// The number of a placeholder in the form that every encoder writes.
 fn usual(json: &str) -> Option<usize> {
     json.strip_prefix(r#"{"_placeholder":true,"num":"#)?.strip_suffix('}')?.parse().ok()
 }
 
-/// The placeholders in `json` and what they are nested in, outermost first.
+/// The placeholders in `json` and the arrays and objects around them, outermost first.
 fn find(json: &str) -> Nodes {
     if let Some(num) = usual(json) {
         return Nodes::from_iter([Node { start: 0, end: json.len(), attachment: Some(num) }]);
     }
     let mut scan = Scan { json, found: Nodes::new(), open: SmallVec::new() };
-    // The key could be written with escapes, so only its absence along with theirs is proof.
+    // The key may be written with escapes, so both must be absent.
     if !json.contains("_placeholder") && !json.contains('\\') {
         return scan.found;
     }
@@ -63,7 +63,7 @@ fn find(json: &str) -> Nodes {
     scan.found
 }
 
-/// What is said of an argument that recursion must not follow to its end.
+/// The error for an argument that is too deep for recursion.
 pub(super) const TOO_DEEP: &str =
     "an argument of a packet with bytes has more than 64 levels of arrays and objects";
 
@@ -78,10 +78,10 @@ fn levels(nodes: &[Node]) -> usize {
     most
 }
 
-/// Whether `json` has more than `max` levels of arrays and objects. Text that is no JSON gets an answer too.
+/// Whether `json` has more than `max` levels of arrays and objects. Invalid JSON gets an answer too.
 pub(super) fn is_deeper(json: &str, max: usize) -> bool {
-    // Every level has two brackets, so most texts are too short. To count brackets, wherever they stand, is far cheaper
-    // than to follow the JSON, and says enough of a long text.
+    // Each level has two brackets, so most texts are too short. Counting all brackets is far cheaper than
+    // following the JSON, and decides for most long texts.
     if json.len() / 2 <= max || json.bytes().filter(|byte| matches!(byte, b'[' | b'{')).count() <= max {
         return false;
     }
@@ -101,7 +101,7 @@ pub(super) fn is_deeper(json: &str, max: usize) -> bool {
     false
 }
 
-/// Most packets have few attachments, not deep inside: they are looked for without an allocation.
+/// Most packets have few attachments at a small depth, which need no allocation.
 type Nodes = SmallVec<[Node; 4]>;
 
 struct Scan<'a> {
@@ -110,7 +110,7 @@ struct Scan<'a> {
     open: SmallVec<[Open; 4]>,
 }
 
-/// An array or object whose end has not come yet.
+/// An array or object whose end was not reached yet.
 struct Open {
     node: usize,
     key: Key,
@@ -132,7 +132,7 @@ impl Scan<'_> {
         self.found.push(Node { start, end: start, attachment: None });
     }
 
-    /// Behind a key, at its colon.
+    /// After a key, at its colon.
     fn key(&mut self, string: &str, colon: usize) {
         let Some(object) = self.open.last_mut() else { return };
         object.value = colon + 1;
@@ -143,7 +143,7 @@ impl Scan<'_> {
         };
     }
 
-    /// Behind a value. Of two equal keys the later counts, as in JavaScript.
+    /// After a value. Of two equal keys the later one counts, as in JavaScript.
     fn value(&mut self, end: usize) {
         let Some(object) = self.open.last_mut() else { return };
         let text = || self.json[object.value..end].trim();
@@ -154,7 +154,7 @@ impl Scan<'_> {
         }
     }
 
-    /// Keeps the array or object if it is, or has, a placeholder; what a placeholder has inside is of no interest.
+    /// Keeps the array or object if it is, or contains, a placeholder; the content of a placeholder is ignored.
     fn close(&mut self, at: usize) {
         self.value(at);
         let Some(Open { node, marked, num, .. }) = self.open.pop() else { return };
@@ -168,7 +168,7 @@ impl Scan<'_> {
     }
 }
 
-/// The index behind the string that begins at `start`.
+/// The index after the string that begins at `start`.
 fn string_end(json: &str, start: usize) -> usize {
     let mut at = start + 1;
     loop {
@@ -181,7 +181,7 @@ fn string_end(json: &str, start: usize) -> usize {
     }
 }
 
-/// What a JSON string says: borrowed, unless it has escapes.
+/// The content of a JSON string: borrowed, unless it has escapes.
 pub(super) fn unquote(string: &str) -> Result<Cow<'_, str>, serde_json::Error> {
     match string.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
         Some(inner) if !inner.contains('\\') => Ok(Cow::Borrowed(inner)),
@@ -189,8 +189,7 @@ pub(super) fn unquote(string: &str) -> Result<Cow<'_, str>, serde_json::Error> {
     }
 }
 
-/// Writes `value` on, its placeholders as bytes, so that they are numbered anew. Everything around them stays as it
-/// was written.
+/// Writes `value` with its placeholders as bytes, so that they are renumbered. The rest is written as it is.
 pub(super) fn transcode<S: Serializer>(
     value: &RawValue,
     attachments: &[Bytes],
@@ -206,11 +205,11 @@ pub(super) fn transcode<S: Serializer>(
     Part::Node { json: value.get(), nodes: &nodes, attachments }.serialize(serializer)
 }
 
-/// A part of an argument on its way out.
+/// A part of an outgoing argument.
 enum Part<'a> {
     /// No placeholder inside.
     Plain(&'a RawValue),
-    /// The first of the nodes, which is never missing; the others are inside of it.
+    /// The first node, which always exists; the others are inside it.
     Node { json: &'a str, nodes: &'a [Node], attachments: &'a [Bytes] },
 }
 
@@ -242,8 +241,8 @@ impl Serialize for Part<'_> {
     }
 }
 
-/// Reads what is directly inside an array or object, from left to right. A child with placeholders is stepped over,
-/// not read, because its end is known: every byte is read once, however deep it is nested.
+/// Reads the direct content of an array or object from left to right. Children with placeholders are skipped,
+/// because their end is known: every byte is read once at any depth.
 struct Children<'a> {
     json: &'a str,
     at: usize,
@@ -252,7 +251,7 @@ struct Children<'a> {
 }
 
 impl<'a> Children<'a> {
-    /// Goes to the next key or value; false when there is one.
+    /// Moves to the next key or value; false if there is one.
     fn at_end(&mut self) -> bool {
         let rest = self.json[self.at..].trim_start_matches([' ', '\t', '\r', '\n', ',', ':']);
         self.at = self.json.len() - rest.len();

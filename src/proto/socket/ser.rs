@@ -1,4 +1,4 @@
-//! Writing typed values as arguments: wherever a value gives bytes, an attachment takes its place.
+//! Writes typed values as arguments: where a value gives bytes, an attachment takes their place.
 
 use std::{any, fmt, io};
 
@@ -12,7 +12,7 @@ use serde_json::{Error, ser::Formatter};
 use super::encoded::{self, EncodeError, Frames, Opcode};
 use crate::proto::limits;
 
-/// The attachments of a packet that is being written, as WebSocket frames that will follow its text.
+/// The attachments of a packet that is being written, as WebSocket frames to follow its text.
 #[derive(Debug, Default)]
 pub(super) struct Attachments {
     pub(super) frames: Vec<u8>,
@@ -20,12 +20,12 @@ pub(super) struct Attachments {
 }
 
 impl Attachments {
-    /// Those that follow the first `count` of their packet, which are written already.
+    /// Attachments after the first `count` of their packet, which are already written.
     pub(super) fn after(count: usize) -> Self {
         Self { frames: Vec::new(), count }
     }
 
-    /// All, or an error when a packet cannot have so many.
+    /// All attachments, or an error if they are too many.
     pub(super) fn finish(self) -> Result<Self, EncodeError> {
         if self.count > limits::MAX_ATTACHMENTS {
             return Err(EncodeError::TooManyAttachments(self.count));
@@ -49,8 +49,8 @@ impl Formatter for BinaryFormatter<'_> {
     fn write_byte_array<W: ?Sized + io::Write>(&mut self, writer: &mut W, value: &[u8]) -> io::Result<()> {
         let num = self.attachments.count;
         self.attachments.count += 1;
-        // More are refused at the end. They are not copied until then: a few kilobytes of placeholders that all name one
-        // large attachment would take all memory.
+        // More are refused at the end, and not copied until then: a few kilobytes of placeholders for one large
+        // attachment would take all memory.
         if num < limits::MAX_ATTACHMENTS {
             encoded::push_frame(&mut self.attachments.frames, Opcode::Binary, value);
         }
@@ -69,16 +69,17 @@ pub(super) fn value<T: Serialize + ?Sized>(
     value.serialize(&mut serde_json::Serializer::with_formatter(json, BinaryFormatter { attachments }))
 }
 
-/// The name under which [`Args`](super::Args) and [`OwnedArgs`](super::OwnedArgs) serialise, so that they spread as a
-/// tuple does. Every other serialiser writes an array.
+/// The name under which [`Args`](super::Args) and [`OwnedArgs`](super::OwnedArgs) serialise, so that they
+/// spread like a tuple. Other serialisers write an array.
 pub(super) const ARGUMENTS: &str = "$tinysio::Arguments";
 
 /// Whether `T` is a tuple or `()`, or a reference or a smart pointer to one.
 ///
-/// serde cannot say: an array `[T; N]` serialises as a tuple does, and a type's own `Serialize` may do so too. The
-/// name of the type can. The standard library does not guarantee its format, so `tests::only_tuples_are_tuples` and
-/// `tests/proto/args.rs` check it with many types; what no longer reads as a tuple would be sent as one argument. The
-/// compiler knows the answer when it compiles `T`: after optimisation nothing of this is left.
+/// serde cannot tell: an array `[T; N]` serialises like a tuple, and a type's own `Serialize` may do so too.
+/// The name of the type can tell. The standard library does not guarantee its format, so
+/// `tests::only_tuples_are_tuples` and `tests/proto/args.rs` check many types; a tuple that is not recognised
+/// would be sent as one argument. The compiler evaluates this when it compiles `T`; it costs nothing at run
+/// time.
 fn is_tuple<T: ?Sized>() -> bool {
     const POINTERS: [&str; 7] = [
         "&mut ",
@@ -96,8 +97,8 @@ fn is_tuple<T: ?Sized>() -> bool {
     name.starts_with('(')
 }
 
-/// Writes `["name",…arguments]`, or `[…arguments]` without a name: a tuple gives one argument an element, `()`
-/// gives none, everything else is one argument. `last` follows as one more argument.
+/// Writes `["name",…arguments]`, or `[…arguments]` without a name: a tuple is a list of arguments, `()` an
+/// empty one, every other value is one argument. `last` is appended as one more argument.
 pub(super) fn array<T: Serialize + ?Sized>(
     name: Option<&str>,
     value: &T,
@@ -122,11 +123,11 @@ pub(super) fn array<T: Serialize + ?Sized>(
     SerializeSeq::end(list)
 }
 
-/// Writes the elements of a tuple, or of [`ARGUMENTS`], into `list`, and refuses everything else with
-/// [`Probe::OneArgument`] before anything is written.
+/// Writes the elements of a tuple, or of [`ARGUMENTS`], into `list`, and refuses other values with
+/// [`Probe::OneArgument`] before writing.
 struct Spread<'l, L> {
     list: &'l mut L,
-    /// Asked when the value says that it is a tuple: whether its type is one.
+    /// Called if the value serialises as a tuple: whether its type is one.
     is_tuple: fn() -> bool,
 }
 
