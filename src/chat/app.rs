@@ -1,4 +1,4 @@
-//! The chat on a server: who is let in, what connecting and disconnecting mean, and the stop.
+//! The chat on a server: admission, connect, disconnect, shutdown.
 
 use std::{
     borrow::Cow,
@@ -33,17 +33,17 @@ use crate::{
     },
 };
 
-/// How the chat is run.
+/// Options of the chat.
 #[derive(Clone)]
 pub struct Options {
     /// What clients may send and join.
     pub limits: Limits,
-    /// Events that each may send. Default 50 a second, 200 at once. [`Chat::install`] makes it the server's
-    /// [`event_rate`](crate::server::Config::event_rate).
+    /// Events that one client may send. Default 50 a second, bursts of 200. [`Chat::install`] sets it as the
+    /// server's [`event_rate`](crate::server::Config::event_rate).
     pub rate: Rate,
-    /// What a client's auth payload must hold as `token`. Default: everybody is let in.
+    /// The `token` that the auth payload of a client must have. Default: every client is admitted.
     pub auth_token: Option<String>,
-    /// Proxies whose `X-Forwarded-For` is believed, in the log. Default none.
+    /// Proxies whose `X-Forwarded-For` is used in the log. Default none.
     pub trusted_proxies: Vec<Network>,
     /// Serves `echo`, `ask`, `kick` and the namespace `/custom`, for tests and tools. Default no.
     pub test_events: bool,
@@ -78,7 +78,7 @@ impl fmt::Debug for Options {
 pub struct Chat(Arc<App>);
 
 impl Chat {
-    /// A chat with nobody in it; its uptime begins now.
+    /// A chat without clients; its uptime begins now.
     #[must_use]
     pub fn new(options: Options) -> Self {
         Self(Arc::new(App {
@@ -91,7 +91,7 @@ impl Chat {
         }))
     }
 
-    /// Adds the namespace `/` and the route `/health` to a server that is being set up, and sets its event rate.
+    /// Adds the namespace `/` and the route `/health` to a server builder, and sets its event rate.
     pub fn install(&self, builder: Builder) -> Builder {
         let app = &self.0;
         let mut builder =
@@ -103,13 +103,13 @@ impl Chat {
         builder.route("/health", move |request| app.health_response(request))
     }
 
-    /// What has been counted.
+    /// The counters.
     #[must_use]
     pub fn counters(&self) -> &Counters {
         &self.0.counters
     }
 
-    /// Rooms with somebody in them.
+    /// Number of rooms with members.
     #[must_use]
     pub fn rooms(&self) -> usize {
         self.0.members.rooms()
@@ -121,32 +121,32 @@ impl Chat {
         self.0.uptime()
     }
 
-    /// Has `/health` tell how the server is: whether its store works, and whether it is full.
+    /// Makes `/health` report the state of this server: whether its store works, and whether it is full.
     pub fn watch(&self, server: &Server) {
-        // One server a chat: a second one would tell of the first.
+        // One server for each chat: a second one would report the state of the first.
         let _ = self.0.watch.set(server.stats_watch());
     }
 
-    /// The figures of the server that is [watched](Self::watch), while it is there.
+    /// The statistics of the [watched](Self::watch) server, while it exists.
     #[must_use]
     pub fn stats(&self) -> Option<Stats> {
         self.0.stats()
     }
 
-    /// What `/health` says.
+    /// The content of `/health`.
     #[must_use]
     pub fn health(&self) -> payload::Health<'static> {
         self.0.health()
     }
 
-    /// What `/health` answers, for other listeners: status, content type and body.
+    /// The answer of `/health`, for other listeners: status, content type and body.
     #[must_use]
     pub fn health_answer(&self) -> (u16, &'static str, String) {
         self.0.health_answer()
     }
 
-    /// Tells every client that the server shuts down; `/health` says so too from now on, and nobody is told any more
-    /// who disconnects. [`Server::shutdown`] by the same thread comes behind it.
+    /// Notifies every client that the server shuts down. From now on `/health` reports it too, and disconnects
+    /// are no longer announced. Call [`Server::shutdown`] after it on the same thread.
     pub fn announce_shutdown(&self, server: &Server) {
         self.0.stopping.store(true, Release);
         let notification = ServerNotification {
@@ -156,12 +156,12 @@ impl Chat {
         };
         self.0.counters.events_out.add_one();
         if let Err(error) = server.emit(events::SERVER_NOTIFICATION, &notification) {
-            log::debug!("nobody was told of the shutdown: {error}");
+            log::debug!("the shutdown could not be announced: {error}");
         }
     }
 }
 
-/// What all handlers share.
+/// State that all handlers share.
 #[derive(Debug)]
 pub(super) struct App {
     pub(super) options: Options,
@@ -172,31 +172,31 @@ pub(super) struct App {
     watch: OnceLock<StatsWatch>,
 }
 
-/// What is kept with each socket.
+/// The data of each socket.
 #[derive(Debug)]
 pub(super) struct Client {
     pub(super) address: String,
-    /// Taken by this client's own handlers, which run one at a time, so nobody ever waits for it.
+    /// Locked by this client's own handlers, which run one at a time, so there is no contention.
     pub(super) state: Mutex<ClientState>,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct ClientState {
-    /// Names as the clients know them.
+    /// Names as clients know them.
     pub(super) rooms: BTreeSet<String>,
     /// `message` events accepted.
     pub(super) messages: u64,
-    /// What the ids of its messages count from.
+    /// The first number of its message ids.
     pub(super) ids_from: u64,
 }
 
-/// The library's name of a room. The prefix keeps it apart from socket ids, which the library takes for rooms too, so
-/// that a room called after somebody's id reads nothing of theirs.
+/// The library's name of a room. The prefix separates it from socket ids, which are rooms too: a room named
+/// like a socket id does not receive that socket's events.
 pub(super) fn address_of(room: &str) -> String {
     format!("room:{room}")
 }
 
-/// The name of a room as the clients know it.
+/// The name of a room as clients know it.
 fn name_of(address: &str) -> Option<String> {
     address.strip_prefix("room:").map(str::to_owned)
 }
@@ -280,7 +280,7 @@ impl App {
         }
     }
 
-    /// Where a client begins: with nothing, or where it was when it was lost.
+    /// The initial state of a client: empty, or the state before its connection was lost.
     fn state(&self, socket: &Socket) -> ClientState {
         if !socket.recovered() {
             return ClientState::default();
@@ -288,7 +288,7 @@ impl App {
         let rooms = socket.rooms().iter().filter_map(|room| name_of(room)).collect();
         match socket.data::<Client>() {
             Some(before) => ClientState { rooms, ..*before.state.lock() },
-            // The server has started anew, and how many messages there were is gone; their ids must not come again.
+            // The server was restarted and the number of messages is lost; message ids must not repeat.
             None => ClientState { rooms, messages: 0, ids_from: payload::now() as u64 },
         }
     }
@@ -315,7 +315,7 @@ impl App {
     }
 
     fn disconnected(&self, socket: &Socket, reason: CloseReason) {
-        // Without data the socket never got as far as being counted.
+        // A socket without data was never counted.
         let Some(client) = socket.data::<Client>() else { return };
         self.counters.disconnects.add_one();
         let rooms = mem::take(&mut client.state.lock().rooms);
@@ -343,13 +343,13 @@ impl App {
         let _ = self.tell(socket, socket.broadcast(), events::CLIENT_NOTIFICATION, &notification);
     }
 
-    /// A client that was lost is in its room again.
+    /// Restores the room of a recovered client.
     fn rejoined(&self, socket: &Socket, room: &str) -> Result<(), EncodeError> {
         let room_members = self.members.join(room);
         self.tell_joined(socket, room, room_members, payload::now())
     }
 
-    /// Tells the others in the room that a socket has come.
+    /// Notifies the other members that a socket joined the room.
     pub(super) fn tell_joined(
         &self,
         socket: &Socket,
@@ -362,7 +362,7 @@ impl App {
         self.tell(socket, socket.to(&address_of(room)), events::USER_JOINED_ROOM, &notification)
     }
 
-    /// Tells those who are still in the room that a socket is not.
+    /// Notifies the remaining members that a socket left the room.
     pub(super) fn tell_left(&self, socket: &Socket, room: &str, remaining_members: usize) {
         if remaining_members == 0 || self.is_stopping() {
             return;
@@ -378,10 +378,11 @@ impl App {
         let _ = self.tell(socket, socket.to(&address_of(room)), events::USER_LEFT_ROOM, &notification);
     }
 
-    /// Emits to the client itself. That it is gone is no error: what it sent before is done all the same.
+    /// Emits to the client itself. It is not an error if the client is gone: its earlier events are processed
+    /// all the same.
     ///
     /// # Errors
-    /// [`EncodeError`]: the payload cannot be sent to anybody.
+    /// [`EncodeError`]: the payload cannot be encoded.
     pub(super) fn reply<T: Serialize>(
         &self,
         socket: &Socket,
@@ -392,10 +393,10 @@ impl App {
         unless_gone(socket, socket.emit(event, payload))
     }
 
-    /// Emits to whoever `recipients` are.
+    /// Emits to the `recipients`.
     ///
     /// # Errors
-    /// [`EncodeError`]: the payload cannot be sent to anybody.
+    /// [`EncodeError`]: the payload cannot be encoded.
     pub(super) fn tell<T: Serialize>(
         &self,
         socket: &Socket,
@@ -440,7 +441,7 @@ fn unless_gone(socket: &Socket, emitted: Result<(), EmitError>) -> Result<(), En
     }
 }
 
-/// Compares in a time that does not tell how much of the secret was guessed. Its length may be learnt.
+/// Compares in constant time. The length is not hidden.
 fn is_same_secret(wanted: &str, given: &str) -> bool {
     if wanted.len() != given.len() {
         return false;

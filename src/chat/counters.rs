@@ -1,4 +1,4 @@
-//! What the chat counts, for the log's line of counters and for `/metrics`.
+//! Counters of the chat, for the log and `/metrics`.
 
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -6,7 +6,7 @@ use crate::wide::AtomicU64;
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
-        /// Counts since the start. Read at one moment, they may be an event apart from each other.
+        /// Counts since the start. The values may differ by an event, because they are not read together.
         #[derive(Debug, Default)]
         pub struct Counters {
             $(pub(super) $name: Counter,)*
@@ -29,27 +29,28 @@ counters! {
     connects,
     /// Clients that have disconnected.
     disconnects,
-    /// Clients turned away for a missing or wrong token.
+    /// Clients refused for a missing or wrong token.
     unauthorized,
-    /// Events that have come from clients, unknown ones too.
+    /// Events from clients, unknown ones included.
     events_in,
-    /// Events emitted, an emit to many counting once.
+    /// Events emitted; an emit to several clients counts once.
     events_out,
     /// `message` events accepted.
     messages,
     /// `room_message` events accepted.
     room_messages,
-    /// Events refused with an `error`, whatever for.
+    /// Events refused with an `error`.
     refusals,
-    /// Events among them that came too fast.
+    /// Refused events that exceeded the rate.
     rate_limited,
 }
 
 impl Counters {
-    /// Clients connected at this moment.
+    /// Clients connected now.
     #[must_use]
     pub fn clients(&self) -> u64 {
-        // The disconnects first: the other way round a client that comes and goes in between would count below zero.
+        // Disconnects are read first: otherwise a client that connects and disconnects in between would make
+        // the count negative.
         let gone = self.disconnects.get();
         self.connects.get().saturating_sub(gone)
     }

@@ -1,6 +1,6 @@
-//! The names of the events.
+//! Event names.
 
-/// Client → server: text or any other value for everybody. Server → client: the welcome.
+/// Client → server: any value for all clients. Server → client: the welcome.
 pub const MESSAGE: &str = "message";
 /// Client → server: any JSON, answered with [`CUSTOM_RESPONSE`].
 pub const CUSTOM_EVENT: &str = "custom_event";
@@ -8,14 +8,14 @@ pub const CUSTOM_EVENT: &str = "custom_event";
 pub const JOIN_ROOM: &str = "join_room";
 /// Client → server: leave a room.
 pub const LEAVE_ROOM: &str = "leave_room";
-/// Client → server: a message for a room that one is in.
+/// Client → server: a message to a joined room.
 pub const ROOM_MESSAGE: &str = "room_message";
-/// Client → server: the figures, please.
+/// Client → server: request of the status.
 pub const GET_SERVER_STATUS: &str = "get_server_status";
 
 /// Server → client: a [`MESSAGE`] was accepted.
 pub const MESSAGE_RECEIVED: &str = "message_received";
-/// Server → client: somebody else's [`MESSAGE`].
+/// Server → client: the [`MESSAGE`] of another client.
 pub const BROADCAST_MESSAGE: &str = "broadcast_message";
 /// Server → client: the answer to [`CUSTOM_EVENT`].
 pub const CUSTOM_RESPONSE: &str = "custom_response";
@@ -23,17 +23,17 @@ pub const CUSTOM_RESPONSE: &str = "custom_response";
 pub const ROOM_JOINED: &str = "room_joined";
 /// Server → client: the answer to [`LEAVE_ROOM`].
 pub const ROOM_LEFT: &str = "room_left";
-/// Server → client: somebody entered a room that one is in.
+/// Server → client: another client joined a room of the recipient.
 pub const USER_JOINED_ROOM: &str = "user_joined_room";
-/// Server → client: somebody left a room that one is in, whichever way.
+/// Server → client: another client left a room of the recipient, or disconnected.
 pub const USER_LEFT_ROOM: &str = "user_left_room";
-/// Server → client: a [`ROOM_MESSAGE`], also to who sent it.
+/// Server → client: a [`ROOM_MESSAGE`], also to its sender.
 pub const ROOM_BROADCAST: &str = "room_broadcast";
 /// Server → client: the answer to [`GET_SERVER_STATUS`].
 pub const SERVER_STATUS: &str = "server_status";
 /// Server → client: an event was refused.
 pub const ERROR: &str = "error";
-/// Server → client: somebody connected or disconnected.
+/// Server → client: another client connected or disconnected.
 pub const CLIENT_NOTIFICATION: &str = "client_notification";
-/// Server → client: the server has something to say about itself.
+/// Server → client: a notification about the server.
 pub const SERVER_NOTIFICATION: &str = "server_notification";

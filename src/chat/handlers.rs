@@ -1,4 +1,4 @@
-//! The six events of the chat: each checked, done, answered, acknowledged.
+//! The six events of the chat: check, process, answer, acknowledge.
 
 use std::{fmt, sync::Arc};
 
@@ -22,19 +22,19 @@ use crate::{
 /// Characters of a message that the log shows at `debug`.
 const LOGGED: usize = 100;
 
-/// One event of one client, being answered.
+/// One event of one client during its processing.
 struct Turn<'a> {
     app: &'a App,
     socket: &'a Socket,
     client: &'a Client,
-    /// The first argument; the rest mean nothing.
+    /// The first argument; others are ignored.
     data: Option<Arg<'a>>,
 }
 
-/// Why an event has no proper answer.
+/// Why an event has no regular answer.
 enum Trouble {
     Refused(Refusal),
-    /// Its answer cannot be sent to anybody.
+    /// Its answer cannot be encoded.
     Unsendable(EncodeError),
 }
 
@@ -52,7 +52,7 @@ impl From<EncodeError> for Trouble {
 
 type Handler = fn(&Turn<'_>) -> Result<(), Trouble>;
 
-/// Each event with its handler, and with what has failed when its answer cannot be sent.
+/// Each event with its handler, and the text for a failed answer.
 const HANDLERS: [(&str, Handler, &str); 6] = [
     (events::MESSAGE, message, "process message"),
     (events::CUSTOM_EVENT, custom_event, "process custom event"),
@@ -70,10 +70,10 @@ pub(super) fn install(app: &Arc<App>, ns: &mut NamespaceBuilder) {
     let too_fast = Arc::clone(app);
     ns.on_rate_limited(move |socket, event| too_fast.too_fast(socket, &event));
     let app = Arc::clone(app);
-    // Counted, and not acknowledged, as by the official servers: its sender must not take it for handled.
+    // Counted but not acknowledged, as by the official server: the sender must not believe that it was handled.
     ns.on_unhandled(move |socket, event| {
         app.admit(socket, &event);
-        log::debug!(client = socket.id(); "nobody handles the event {:?}", event.name());
+        log::debug!(client = socket.id(); "no handler for the event {:?}", event.name());
     });
 }
 
@@ -101,7 +101,7 @@ impl App {
         event.ack(())
     }
 
-    /// Counts an event, and finds its client, or answers with an `error`.
+    /// Counts an event and finds its client, or answers with an `error`.
     pub(super) fn admit(&self, socket: &Socket, event: &Event<'_>) -> Option<Arc<Client>> {
         self.counters.events_in.add_one();
         let client = socket.data::<Client>();
@@ -111,7 +111,7 @@ impl App {
         client
     }
 
-    /// An event that the server has taken for one too fast.
+    /// An event that exceeded the rate.
     fn too_fast(&self, socket: &Socket, event: &Event<'_>) -> Result<(), EmitError> {
         self.counters.events_in.add_one();
         self.counters.rate_limited.add_one();
@@ -120,7 +120,7 @@ impl App {
     }
 }
 
-/// What an `error` quotes.
+/// The data that an `error` quotes.
 fn original_data<'a>(refusal: &Refusal, data: Option<Arg<'a>>) -> Option<&'a str> {
     let quoted = match refusal.quote() {
         Quote::Never => None,
@@ -130,7 +130,7 @@ fn original_data<'a>(refusal: &Refusal, data: Option<Arg<'a>>) -> Option<&'a str
     quoted.map(|data| first_characters(data.json(), payload::ORIGINAL_DATA_MAX))
 }
 
-/// Logs that somebody said something, and what only at `debug`: logs are kept, and read by others than it was said to.
+/// Logs the event, and its content only at `debug`: logs are kept and read by third parties.
 fn log_text(socket: &Socket, what: &dyn fmt::Display, data: Arg<'_>) {
     log::info!(client = socket.id(); "{what}, {} bytes", data.json().len());
     log::debug!(client = socket.id(); "{what}: {}", Excerpt(data.json(), LOGGED));
@@ -204,7 +204,7 @@ fn join_room(turn: &Turn<'_>) -> Result<(), Trouble> {
     Ok(app.tell_joined(socket, &room, room_members, timestamp)?)
 }
 
-/// Notes that the client is in the room. `false`: it was already.
+/// Records that the client is in the room. `false`: it already was.
 fn enter(turn: &Turn<'_>, room: &str) -> Result<bool, Refusal> {
     let limit = turn.app.options.limits.rooms;
     let mut state = turn.client.state.lock();

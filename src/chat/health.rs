@@ -48,7 +48,7 @@ impl App {
     }
 }
 
-/// What makes a server that serves a degraded one.
+/// The problems that make a working server degraded.
 fn problems(stats: &Stats) -> Vec<Cow<'static, str>> {
     let mut problems = Vec::new();
     if let StoreStatus::Failed(why) = &stats.store {

@@ -2,15 +2,15 @@
 
 use crate::server::Rate;
 
-/// Sizes and numbers that the server keeps its clients to, and that the client programs check before they send.
+/// Limits that the server enforces, and that the client programs check before sending.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Characters of a message or a room message: a string's own, otherwise those of its JSON text. Bytes of binary
-    /// values count as characters. Default 10,000.
+    /// Characters of a message or room message: of a string, or else of the JSON text. Bytes of binary values
+    /// count as characters. Default 10,000.
     pub message: usize,
     /// Bytes of a custom event's JSON. Default 50,000.
     pub custom_event: usize,
-    /// Characters of a room's name, after trimming. Default 100.
+    /// Characters of a room name, after trimming. Default 100.
     pub room_name: usize,
     /// Rooms that one client may be in. Default 100.
     pub rooms: usize,
@@ -27,11 +27,11 @@ impl Default for Limits {
     }
 }
 
-/// How many events one client may send, unless the server is told otherwise.
+/// Default rate of the events of one client.
 pub const RATE: Rate = Rate { per_second: 50, burst: 200 };
 
-/// Clients at one time, unless the server is told otherwise.
+/// Default maximum number of clients.
 pub const CONNECTIONS: usize = 1_000;
 
-/// Bytes of one WebSocket message or polling body, unless the server is told otherwise.
+/// Default maximum of bytes in one WebSocket message or polling body.
 pub const PAYLOAD: usize = 1_000_000;

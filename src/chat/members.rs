@@ -1,21 +1,21 @@
-//! How many are in each room.
+//! The number of members of each room.
 //!
-//! The library's hub knows too, but asking it costs a hop to its thread and back, and every room message carries the
-//! number.
+//! The library's hub knows it too, but a query costs a round trip to its thread, and each room message carries
+//! the number.
 
 use std::collections::HashMap;
 
 use parking_lot::Mutex;
 
-/// Members by room. A room exists as long as somebody is in it.
+/// Members by room. A room exists while it has members.
 #[derive(Debug, Default)]
 pub(super) struct Members {
-    /// Guards the counts alone, and for the time of one look-up.
+    /// Guards only the counts, during one look-up.
     counts: Mutex<HashMap<String, usize>>,
 }
 
 impl Members {
-    /// One more. Gives the number with it.
+    /// Adds a member and returns the new number.
     pub(super) fn join(&self, room: &str) -> usize {
         let mut counts = self.counts.lock();
         if let Some(count) = counts.get_mut(room) {
@@ -26,7 +26,7 @@ impl Members {
         1
     }
 
-    /// One less. Gives the number without it.
+    /// Removes a member and returns the new number.
     pub(super) fn leave(&self, room: &str) -> usize {
         let mut counts = self.counts.lock();
         let Some(count) = counts.get_mut(room) else { return 0 };
@@ -42,7 +42,7 @@ impl Members {
         self.counts.lock().get(room).copied().unwrap_or(0)
     }
 
-    /// Rooms with somebody in them.
+    /// Number of rooms with members.
     pub(super) fn rooms(&self) -> usize {
         self.counts.lock().len()
     }

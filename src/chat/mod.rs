@@ -1,9 +1,12 @@
 //! The chat: the application that the `server` program serves and the client programs speak.
 //!
+//! Owns the events, their payloads, limits and checks. Uses `server` for the server's side; the client's side (`sending`)
+//! is pure. It never reads flags and never prints: that is `src/bin`.
+//!
 //! ```text
-//!   events, payload, limits ◄── what both sides must agree on
+//!   events, payload, limits ◄── shared by both sides
 //!      ▲                  ▲
-//!   refusal, rules     sending      what the server refuses, and with which words; what a client does not even send
+//!   refusal, rules     sending      checks of the server and their texts; checks of a client before it sends
 //!      ▲
 //!   app ─► handlers, health, test_events      installed on a `server::Builder`
 //! ```
@@ -13,7 +16,7 @@
 //!
 //! let chat = Chat::new(Options::default());
 //! let server = chat.install(Server::builder()).listen("127.0.0.1:5000")?;
-//! // `/health` tells how this server is.
+//! // `/health` reports the state of this server.
 //! chat.watch(&server);
 //! server.wait();
 //! # Ok::<(), tinysio::server::StartError>(())

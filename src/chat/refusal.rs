@@ -1,8 +1,8 @@
-//! Why the server refuses an event: one variant and one text a rule.
+//! Why the server refuses an event: one variant and one text for each rule.
 
 use std::fmt;
 
-/// What the `error` event tells the offender.
+/// The reason in the `error` event.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refusal {
@@ -12,19 +12,19 @@ pub enum Refusal {
     /// Faster than [`Options::rate`](super::Options::rate) allows.
     #[error("Rate limit exceeded")]
     RateLimited,
-    /// A message of `null`, or a room message that is no string, object or list.
+    /// A message of `null`, or a room message that is not a string, object or list.
     #[error("Invalid message format")]
     InvalidMessage,
-    /// A message of more characters than the limit, which is given.
+    /// A message with more characters than the limit, which is the value.
     #[error("Message too long (max {})", Thousands(*.0))]
     MessageTooLong(usize),
     /// A custom event of `null`.
     #[error("Invalid custom event data")]
     InvalidCustomEvent,
-    /// A custom event of this many bytes.
+    /// A custom event with this number of bytes.
     #[error("Custom event data too large: {0} bytes")]
     CustomEventTooLarge(usize),
-    /// A custom event with binary values, which are no JSON.
+    /// A custom event with binary values, which JSON cannot hold.
     #[error("Custom event data not serializable")]
     CustomEventNotSerializable,
     /// A join without a room.
@@ -36,10 +36,10 @@ pub enum Refusal {
     /// A room message that lacks one of its fields.
     #[error("Invalid room message - 'room' and 'message' fields required")]
     RoomMessageIncomplete,
-    /// A join of something that is no string.
+    /// A join of a value that is not a string.
     #[error("Room name must be a string")]
     RoomNotString,
-    /// A name of more characters than the limit, which is given.
+    /// A name with more characters than the limit, which is the value.
     #[error("Room name too long (max {0} characters)")]
     RoomNameTooLong(usize),
     /// A join of a blank name.
@@ -48,19 +48,19 @@ pub enum Refusal {
     /// A name with one of `< > " ' &` or a control character.
     #[error("Room name contains invalid characters")]
     RoomNameForbidden,
-    /// A leave of, or message to, a room whose name is blank or no string.
+    /// A leave of, or message to, a room whose name is blank or not a string.
     #[error("Invalid room name")]
     InvalidRoom,
-    /// As many rooms as the limit, which is given, are joined already.
+    /// The client is in the maximum number of rooms, which is the value.
     #[error("Too many rooms (max {0})")]
     TooManyRooms(usize),
-    /// A room message of more characters than the limit, which is given.
+    /// A room message with more characters than the limit, which is the value.
     #[error("Room message too long (max {})", Thousands(*.0))]
     RoomMessageTooLong(usize),
     /// A message to a room that the sender is not in, whether it exists or not.
     #[error("You are not in room '{0}'. Join the room first.")]
     NotInRoom(String),
-    /// The event was fine, but its answer could not be sent.
+    /// The event was valid, but its answer could not be sent.
     #[error("Failed to {0}")]
     Failed(&'static str),
     /// The welcome could not be sent.
@@ -68,7 +68,7 @@ pub enum Refusal {
     Connection,
 }
 
-/// Whether an `error` quotes what it is about.
+/// Whether an `error` quotes the data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Quote {
     Never,
@@ -87,10 +87,10 @@ impl Refusal {
     }
 }
 
-/// What [`Refusal::Failed`] says about `get_server_status`, whose argument means nothing and is not quoted.
+/// The text of [`Refusal::Failed`] for `get_server_status`, whose argument is ignored and not quoted.
 pub(super) const GET_STATUS: &str = "get server status";
 
-/// A limit as people say it: 10KB for 10,000.
+/// A readable limit: 10KB for 10,000.
 struct Thousands(usize);
 
 impl fmt::Display for Thousands {

@@ -1,6 +1,6 @@
-//! What the server accepts: one function an event, its checks in the order of their texts in the contract.
+//! The rules of the server: one function for each event, with the checks in the order of their texts.
 //!
-//! Values stay raw. What passes is sent on as it came, so nothing here parses more than a room's name.
+//! Values stay raw and are forwarded as received, so only room names are parsed.
 
 use crate::proto::socket::Arg;
 
@@ -8,7 +8,7 @@ use super::{Limits, Refusal, text};
 
 type Checked<T> = Result<T, Refusal>;
 
-/// A message: anything but `null`, within the limit.
+/// A message: any value but `null`, within the limit.
 pub(super) fn message<'a>(data: Option<Arg<'a>>, limits: &Limits) -> Checked<Arg<'a>> {
     let message = present(data).ok_or(Refusal::InvalidMessage)?;
     check_length(message, limits, Refusal::MessageTooLong)?;
@@ -41,7 +41,7 @@ pub(super) fn leave(data: Option<Arg<'_>>, limits: &Limits) -> Checked<String> {
     existing(room, limits)
 }
 
-/// A room and a message for it. Whether the sender is in the room is not known here.
+/// A room and a message for it. Membership is checked elsewhere.
 pub(super) fn room_message<'a>(data: Option<Arg<'a>>, limits: &Limits) -> Checked<(String, Arg<'a>)> {
     let fields = member(data, "room").zip(member(data, "message"));
     let (room, message) = fields.ok_or(Refusal::RoomMessageIncomplete)?;
@@ -53,16 +53,16 @@ pub(super) fn room_message<'a>(data: Option<Arg<'a>>, limits: &Limits) -> Checke
     Ok((room, message))
 }
 
-/// Why a text is no room's name.
+/// Why a text is not a room name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum RoomNameError {
     /// Nothing is left after trimming.
     #[error("blank")]
     Empty,
-    /// More characters than the limit, which is given.
+    /// More characters than the limit, which is the value.
     #[error("longer than {0} characters")]
     TooLong(usize),
-    /// One of `< > " ' &` or a control character is in it.
+    /// It contains one of `< > " ' &` or a control character.
     #[error("contains a forbidden character")]
     Forbidden,
 }
@@ -97,7 +97,7 @@ fn named(name: &str, limits: &Limits) -> Checked<String> {
     Ok(room_name(name, limits)?.to_owned())
 }
 
-/// As [`named`], for a room that one should be in already: there a blank name is as wrong as none.
+/// As [`named`], for a room that the client should be in: a blank name is an error like a missing one.
 fn existing(room: Arg<'_>, limits: &Limits) -> Checked<String> {
     let room = string(room).ok_or(Refusal::InvalidRoom)??;
     named(&room, limits).map_err(|refusal| match refusal {
@@ -106,7 +106,7 @@ fn existing(room: Arg<'_>, limits: &Limits) -> Checked<String> {
     })
 }
 
-/// A missing argument is as good as `null`.
+/// A missing argument counts as `null`.
 fn present(data: Option<Arg<'_>>) -> Option<Arg<'_>> {
     data.filter(|data| !data.is_null())
 }
@@ -115,18 +115,19 @@ fn member<'a>(data: Option<Arg<'a>>, key: &str) -> Option<Arg<'a>> {
     data?.member(key)
 }
 
-/// The text of a JSON string; refused when it is no Unicode, like half a surrogate pair. `None`: no string.
+/// The text of a JSON string; refused if it is not Unicode, like half of a surrogate pair. `None`: not a
+/// string.
 fn string(value: Arg<'_>) -> Option<Checked<String>> {
     value.json().starts_with('"').then(|| value.parse().map_err(|_| Refusal::RoomNameForbidden))
 }
 
-/// Whether the value itself is bytes, not an object that has some inside.
+/// Whether the value itself is bytes, not an object that contains bytes.
 fn is_binary(value: Arg<'_>) -> bool {
     value.has_binary() && value.json().starts_with('{') && value.parse::<bytes::Bytes>().is_ok()
 }
 
 fn check_length(value: Arg<'_>, limits: &Limits, too_long: fn(usize) -> Refusal) -> Checked<()> {
-    // What cannot be encoded fails when it is sent on, and says so then.
+    // A value that cannot be encoded fails when it is forwarded.
     let binary = text::binary_bytes(value).ok().flatten().unwrap_or(0);
     if text::characters(value.json()) + binary > limits.message {
         return Err(too_long(limits.message));

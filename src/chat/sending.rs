@@ -1,30 +1,30 @@
-//! What a client does not even send, and what it says instead.
+//! Checks of a client before it sends, and their error texts.
 //!
-//! Stricter than the server in places, as the original client is: it sends no empty message, although the server takes
-//! one, and measures messages in bytes.
+//! Stricter than the server in places, like the original client: empty messages are not sent, although the
+//! server accepts them, and messages are measured in bytes.
 
 use serde::Serialize;
 use serde_json::Value;
 
 use super::{Limits, RoomNameError, room_name};
 
-/// Why nothing was sent.
+/// Why the data was not sent.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Unsendable {
-    /// There is no connection; the caller knows.
+    /// There is no connection; reported by the caller.
     #[error("Not connected to server")]
     NotConnected,
-    /// A message that is blank or, in Python's sense, false.
+    /// A message that is blank, or false in Python.
     #[error("Cannot send empty message")]
     EmptyMessage,
     /// The same for a room.
     #[error("Cannot send empty message to room")]
     EmptyRoomMessage,
-    /// A message of this many bytes of UTF-8, at most `max`.
+    /// A message with this number of bytes in UTF-8, at most `max`.
     #[error("Message too large: {size} characters (max: ~{}KB)", .max / 1_000)]
     MessageTooLarge {
-        /// What was measured.
+        /// The measured size.
         size: usize,
         /// The limit.
         max: usize,
@@ -32,19 +32,19 @@ pub enum Unsendable {
     /// A custom event of `null`.
     #[error("Cannot send None as custom event data")]
     NoCustomEvent,
-    /// A custom event of more bytes of JSON than the limit, which is given.
+    /// A custom event with more bytes of JSON than the limit, which is the value.
     #[error("Custom event data too large (max: {}KB)", .0 / 1_000)]
     CustomEventTooLarge(usize),
     /// A custom event that cannot be JSON.
     #[error("Custom event data is not JSON serializable: {0}")]
     CustomEventNotJson(#[from] serde_json::Error),
-    /// A room's name that is no string.
+    /// A room name that is not a string.
     #[error("Room name must be a string")]
     RoomNotString,
     /// A blank name.
     #[error("Room name cannot be empty")]
     RoomNameEmpty,
-    /// A name of more characters than the limit, which is given.
+    /// A name with more characters than the limit, which is the value.
     #[error("Room name too long (max: {0} characters)")]
     RoomNameTooLong(usize),
     /// A name with one of `< > " ' &` or a control character.
@@ -62,7 +62,7 @@ impl From<RoomNameError> for Unsendable {
     }
 }
 
-/// Checks what `send_message` is given.
+/// Checks a message.
 ///
 /// # Errors
 /// [`Unsendable`].
@@ -73,7 +73,7 @@ pub fn message(message: &Value, limits: &Limits) -> Result<(), Unsendable> {
     check_size(message, limits)
 }
 
-/// Checks what `send_custom_event` is given, and gives its JSON.
+/// Checks the data of a custom event and returns its JSON.
 ///
 /// # Errors
 /// [`Unsendable`].
@@ -88,7 +88,7 @@ pub fn custom_event<T: Serialize + ?Sized>(data: &T, limits: &Limits) -> Result<
     Ok(json)
 }
 
-/// Checks what `join_room` and `leave_room` are given, and gives the name trimmed.
+/// Checks a room name and returns it trimmed.
 ///
 /// # Errors
 /// [`Unsendable`].
@@ -97,7 +97,7 @@ pub fn room<'a>(name: &'a Value, limits: &Limits) -> Result<&'a str, Unsendable>
     Ok(room_name(name, limits)?)
 }
 
-/// Checks what `send_room_message` is given, and gives the room's name trimmed.
+/// Checks a room message and returns the trimmed room name.
 ///
 /// # Errors
 /// [`Unsendable`].
@@ -110,7 +110,7 @@ pub fn room_message<'a>(name: &'a Value, message: &Value, limits: &Limits) -> Re
     Ok(name)
 }
 
-/// Blank, or what Python calls false.
+/// Blank, or false in Python.
 fn is_empty(message: &Value) -> bool {
     match message {
         Value::Null => true,

@@ -1,4 +1,4 @@
-//! Events that only tests and tools want (`--test-events`): `echo`, `ask`, `kick`, and the namespace `/custom`.
+//! Events for tests and tools (`--test-events`): `echo`, `ask`, `kick`, and the namespace `/custom`.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,7 +10,7 @@ use crate::{
     server::{AckError, EmitError, Event, NamespaceBuilder, Socket},
 };
 
-/// The namespace that says what the CONNECT carried.
+/// The namespace that returns the payload of the CONNECT.
 pub(super) const NAMESPACE: &str = "/custom";
 
 /// How long `ask` waits for an answer.
@@ -40,7 +40,7 @@ fn echo(socket: &Socket, event: Event<'_>) -> Result<(), EmitError> {
     if event.wants_ack() { event.ack(event.args()) } else { socket.emit("echo_back", event.args()) }
 }
 
-/// Asks the asker; the answer comes back as `answered`, and the acknowledgement behind it.
+/// Sends the question to its sender; the answer arrives as `answered`, followed by the acknowledgement.
 fn ask(socket: &Socket, event: Event<'_>) -> Result<(), EmitError> {
     let ack = event.take_ack();
     let answered = move |socket: &Socket, answer: Result<OwnedArgs, AckError>| {

@@ -1,10 +1,10 @@
-//! What the rules and the log want to know about raw JSON, without parsing it.
+//! Properties of raw JSON for the rules and the log, without parsing it.
 
 use std::fmt;
 
 use crate::proto::socket::{Arg, EncodeError, Outgoing};
 
-/// Characters of a value: a string's own, otherwise those of its JSON text.
+/// Characters of a value: of a string, or else of its JSON text.
 pub(super) fn characters(json: &str) -> usize {
     match json.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
         Some(inside) => characters_of_string(inside),
@@ -12,14 +12,14 @@ pub(super) fn characters(json: &str) -> usize {
     }
 }
 
-/// Counts the characters that the inside of a JSON string stands for.
+/// Counts the characters of the content of a JSON string.
 fn characters_of_string(inside: &str) -> usize {
     let mut count = 0;
     let mut rest = inside;
     while let Some(at) = rest.find('\\') {
         count += rest[..at].chars().count() + 1;
         rest = &rest[at..];
-        // A pair of surrogates is one character; so is, like in Python, one that lacks the other.
+        // A surrogate pair is one character; so is an unpaired half, as in Python.
         let is_pair = surrogate(rest, 0xd800) && rest.get(6..).is_some_and(|low| surrogate(low, 0xdc00));
         let length = if is_pair {
             12
@@ -40,7 +40,7 @@ fn surrogate(text: &str, half: u16) -> bool {
         .is_some_and(|unit| unit & 0xfc00 == half)
 }
 
-/// Whether Python would call the value false: null, false, zero, empty.
+/// Whether the value is false in Python: null, false, zero, empty.
 pub(super) fn is_falsy(json: &str) -> bool {
     match json.as_bytes().first() {
         Some(b'[' | b'{') => json[1..json.len() - 1].trim_ascii().is_empty(),
@@ -49,10 +49,10 @@ pub(super) fn is_falsy(json: &str) -> bool {
     }
 }
 
-/// Bytes of the binary values inside. `None`: there are none. Costs nothing for a packet without attachments.
+/// Bytes of the binary values in it. `None`: there are none. Costs nothing for a packet without attachments.
 ///
 /// # Errors
-/// When it could not be sent on either.
+/// If the value cannot be forwarded either.
 pub(super) fn binary_bytes(arg: Arg<'_>) -> Result<Option<usize>, EncodeError> {
     if !arg.has_binary() {
         return Ok(None);
