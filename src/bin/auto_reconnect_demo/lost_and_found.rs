@@ -23,23 +23,23 @@ use crate::clients::{
     stage::Stage,
 };
 
-/// After how many failed attempts the server is started.
+/// Number of failed attempts before the server is started.
 const FAILURES: u32 = 3;
 
 /// The first delay between two manual attempts; it doubles up to [`DELAY_MAX`].
 const DELAY: Duration = Duration::from_secs(1);
 const DELAY_MAX: Duration = Duration::from_secs(8);
 
-/// How long the killed server stays away: long enough for an attempt in vain.
+/// How long the killed server stays away: long enough for one failed attempt.
 const AWAY: Duration = Duration::from_secs(3);
 
-/// How long somebody may take to stop and start an external server.
+/// How long the user may take to stop and start an external server.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Messages after each connection.
+/// Messages sent after each connection.
 const MESSAGES: u32 = 3;
 
-/// Shows it. The exit code says whether the connection came back.
+/// Runs the demonstration. The exit code says whether the connection came back.
 pub(crate) fn run(flags: &Flags, stage: &Stage) -> Result<ExitCode, Failure> {
     let url = format!("http://localhost:{}", flags.port);
     let manual = Arc::new(AtomicBool::new(true));
@@ -47,7 +47,7 @@ pub(crate) fn run(flags: &Flags, stage: &Stage) -> Result<ExitCode, Failure> {
     let session = Session::new(builder, &url, Some(flags.attempts), &stage.stop, show(stage, manual.clone()))
         .map_err(|error| Failure::Usage(error.to_string()))?;
     let play = Play { flags, stage, session: &session };
-    // The server outlives the session, so that the end is no loss.
+    // The server is dropped after the session, so that the end is not a connection loss.
     let outcome = play.find().and_then(|host| {
         manual.store(false, Relaxed);
         play.lose_and_return(host)
@@ -65,7 +65,7 @@ pub(crate) fn run(flags: &Flags, stage: &Stage) -> Result<ExitCode, Failure> {
     })
 }
 
-/// While the attempts are made by hand, nothing is said about automatic ones.
+/// Automatic attempts are not reported during the manual ones.
 fn show(stage: &Stage, manual: Arc<AtomicBool>) -> Show {
     let all = stage.show();
     Box::new(move |notice| {
@@ -83,7 +83,7 @@ struct Play<'a> {
 }
 
 impl Play<'_> {
-    /// Attempts by hand until there is a connection. Gives the server, unless it is somebody else's.
+    /// Manual attempts until there is a connection. Returns the server, unless it is external.
     fn find(&self) -> Result<Option<Host>, String> {
         let (stage, attempts) = (self.stage, self.flags.attempts);
         let mut host = None;
@@ -98,7 +98,7 @@ impl Play<'_> {
                     stage.good(format!("Connected with attempt {attempt}"));
                     return Ok(host);
                 }
-                // The automatic attempts are for later.
+                // Automatic attempts come later.
                 Err(_) => self.session.client().disconnect(),
             }
             if attempt == FAILURES.min(attempts - 1) && !self.flags.external {
@@ -115,7 +115,7 @@ impl Play<'_> {
         Host::restart(port, false, &self.stage.stop).map_err(|error| error.to_string())
     }
 
-    /// Twice as long after every attempt.
+    /// Doubled after each attempt.
     fn wait_for_next(&self, attempt: u32) -> Result<(), String> {
         if attempt == self.flags.attempts {
             return Ok(());

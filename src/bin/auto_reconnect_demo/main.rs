@@ -1,4 +1,4 @@
-//! The `auto_reconnect_demo` program: a connection that is found, lost and found again.
+//! The `auto_reconnect_demo` program: a connection that is made, lost and restored.
 
 #[allow(dead_code, reason = "each program uses its part of it")]
 #[path = "../clients/mod.rs"]
@@ -17,13 +17,13 @@ use clients::{
     stop::Stop,
 };
 
-/// Shows how a client gets its connection back.
+/// Shows how a client restores its connection.
 ///
-/// By default it begins where nobody listens: it tries again and again with growing delays, starts a server there, talks
-/// to it, kills it, starts it again, and goes on talking once the connection has come back by itself. With `working` it
-/// looks for a server that is up, and talks to that.
+/// By default there is no server at first: it tries again and again with growing delays, starts a server, talks
+/// to it, kills it, starts it again, and continues when the connection has come back by itself. With `working`
+/// it looks for a running server and talks to that.
 ///
-/// Exit codes: 0 the connection worked, or came back; 1 it did not; 2 called wrongly.
+/// Exit codes: 0 the connection worked, or came back; 1 it did not; 2 wrong usage.
 #[derive(Debug, Parser)]
 #[command(name = "auto_reconnect_demo", version, max_term_width = 100)]
 pub(crate) struct Flags {
@@ -34,7 +34,7 @@ pub(crate) struct Flags {
     #[arg(long, value_name = "PORT", value_delimiter = ',', default_value = "5000,5002,5001")]
     pub(crate) ports: Vec<u16>,
 
-    /// Where the other demonstration plays
+    /// The port of the other demonstration
     #[arg(long, value_name = "PORT", default_value_t = 5555)]
     pub(crate) port: u16,
 
@@ -42,7 +42,7 @@ pub(crate) struct Flags {
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) attempts: u32,
 
-    /// Wait for servers that somebody else starts and stops, instead of starting one
+    /// Wait for servers that you start and stop yourself, instead of starting one
     #[arg(long)]
     pub(crate) external: bool,
 
@@ -56,7 +56,7 @@ pub(crate) struct Flags {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Mode {
-    /// Find a server that is up, and talk to it
+    /// Find a running server and talk to it
     Working,
 }
 

@@ -1,14 +1,14 @@
-//! `working`: a server that is up.
+//! `working`: a running server.
 
 use std::{process::ExitCode, time::Duration};
 
 use super::Flags;
 use crate::clients::{common::exit::Failure, session::Session, stage::Stage};
 
-/// How long a port may take to show that a server is there.
+/// How long a port may take to answer.
 const PROBE: Duration = Duration::from_secs(2);
 
-/// Messages that are sent.
+/// Number of messages.
 const MESSAGES: u32 = 5;
 
 /// Finds a server and talks to it.

@@ -1,8 +1,8 @@
-//! The commands of the interactive client: from a typed line to what is meant.
+//! The commands of the interactive client: parses a typed line.
 
 use crate::clients::json::Json;
 
-/// Every command with its arguments and what it does, in the order of the help.
+/// All commands with their arguments and descriptions, in the order of the help.
 pub(crate) const COMMANDS: [(&str, &str, &str); 10] = [
     ("msg", "<message>", "send a message to everybody"),
     ("custom", "<json>", "send a custom event"),
@@ -16,7 +16,7 @@ pub(crate) const COMMANDS: [(&str, &str, &str); 10] = [
     ("quit", "", "leave; also exit, Ctrl-C or Ctrl-D"),
 ];
 
-/// What was typed.
+/// A parsed line.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Command {
     Message(String),
@@ -31,25 +31,25 @@ pub(crate) enum Command {
     Quit,
 }
 
-/// Why a line means nothing.
+/// Why a line is not a command.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Misunderstood {
-    /// A blank line, about which nothing is said.
+    /// A blank line, which is ignored.
     #[error("")]
     Blank,
     /// Arguments are missing.
     #[error("Usage: {0} {1}")]
     Usage(&'static str, &'static str),
-    /// The argument of `custom` is no JSON.
+    /// The argument of `custom` is not JSON.
     #[error("Invalid JSON: {0}")]
     Json(String),
-    /// There is no such command.
+    /// Unknown command.
     #[error("Unknown command: '{0}'")]
     Unknown(String),
 }
 
 impl Command {
-    /// The first word in any case, the rest as it was typed.
+    /// The first word in any case, the rest as typed.
     pub(crate) fn parse(line: &str) -> Result<Self, Misunderstood> {
         let line = line.trim();
         let (word, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
@@ -85,7 +85,7 @@ fn usage(command: &'static str) -> Misunderstood {
     Misunderstood::Usage(command, of.map_or("", |(_, arguments, _)| arguments))
 }
 
-/// The argument, which must be there.
+/// The argument, which is required.
 fn some<'a>(command: &'static str, rest: &'a str) -> Result<&'a str, Misunderstood> {
     if rest.is_empty() { Err(usage(command)) } else { Ok(rest) }
 }
@@ -99,7 +99,7 @@ fn whole_room(command: &'static str, rest: &str) -> Result<String, Misunderstood
     }
 }
 
-/// The first word, or what stands in quotes, and the rest.
+/// The first word, or the text in quotes, and the rest.
 fn first_room(text: &str) -> Option<(&str, &str)> {
     for quote in ['"', '\''] {
         if let Some(inside) = text.strip_prefix(quote) {

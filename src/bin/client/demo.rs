@@ -1,4 +1,4 @@
-//! `client demo`: what the chat can do, in six steps.
+//! `client demo`: the features of the chat, in six steps.
 
 use std::{process::ExitCode, time::Duration};
 
@@ -14,13 +14,13 @@ use crate::clients::{
     stop::Stop,
 };
 
-/// Between the connection and the first step.
+/// Pause between the connection and the first step.
 const BEFORE: Duration = Duration::from_secs(1);
 
-/// After each step.
+/// Pause after each step.
 const BETWEEN: Duration = Duration::from_millis(1_500);
 
-/// Shows it.
+/// Runs the demonstration.
 pub(crate) fn run(flags: &Flags) -> Result<ExitCode, Failure> {
     let stage = stage(flags)?;
     let session = session(flags, &flags.url, &stage)?;
@@ -51,7 +51,7 @@ pub(crate) fn run(flags: &Flags) -> Result<ExitCode, Failure> {
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Standard output as the flags want it.
+/// Standard output, configured by the flags.
 pub(crate) fn stage(flags: &Flags) -> Result<Stage, Failure> {
     Ok(Stage {
         palette: Palette::of_stdout(flags.connection.color),
@@ -61,7 +61,7 @@ pub(crate) fn stage(flags: &Flags) -> Result<Stage, Failure> {
     })
 }
 
-/// A session that shows everything.
+/// A session that prints everything.
 pub(crate) fn session(flags: &Flags, url: &str, stage: &Stage) -> Result<Session, Failure> {
     let builder = flags.builder(url)?;
     let its = stage.clone();
@@ -91,7 +91,7 @@ fn steps() -> [(&'static str, Tone, Request); 6] {
     ]
 }
 
-/// This moment as ISO 8601 has it, in UTC.
+/// The current time in ISO 8601, UTC.
 fn now() -> Value {
     humantime::format_rfc3339_millis(std::time::SystemTime::now()).to_string().into()
 }

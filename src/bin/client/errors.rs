@@ -1,4 +1,4 @@
-//! `client errors`: everything that the server must refuse, and then more than it is used to.
+//! `client errors`: sends everything that the server must refuse, then puts it under load.
 
 use std::{
     fmt,
@@ -27,16 +27,16 @@ use crate::clients::{
 
 const LIMITS: Limits = Limits::DEFAULT;
 
-/// Something that the server must refuse.
+/// Input that the server must refuse.
 struct Invalid {
     event: &'static str,
     data: Data,
     refusal: Refusal,
-    /// Whether the answer quotes it.
+    /// Whether the answer quotes the input.
     quoted: bool,
 }
 
-/// What is sent.
+/// The input.
 enum Data {
     /// No argument.
     Nothing,
@@ -44,7 +44,7 @@ enum Data {
     Binary,
 }
 
-/// Checks the answers, then the load.
+/// Checks the answers, then runs the load.
 pub(crate) fn run(flags: &Flags, errors: &Errors) -> Result<ExitCode, Failure> {
     let stage = stage(flags)?;
     let session = quiet_session(flags, &stage)?;
@@ -76,14 +76,14 @@ pub(crate) fn run(flags: &Flags, errors: &Errors) -> Result<ExitCode, Failure> {
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// A session that shows nothing.
+/// A session that prints nothing.
 fn quiet_session(flags: &Flags, stage: &Stage) -> Result<Session, Failure> {
     let builder = flags.builder(&flags.url)?;
     Session::new(builder, &flags.url, flags.max_attempts(), &stage.stop, Box::new(|_| ()))
         .map_err(|error| Failure::Usage(error.to_string()))
 }
 
-/// Sends it, and looks at the answer.
+/// Sends the input and checks the answer.
 fn check(session: &Session, invalid: &Invalid, timeout: Duration) -> Result<(), String> {
     let mark = session.mark();
     let sent = match &invalid.data {
@@ -114,12 +114,12 @@ fn check(session: &Session, invalid: &Invalid, timeout: Duration) -> Result<(), 
     }
 }
 
-/// Whether an event of this name comes also when nothing was sent.
+/// Whether an event with this name can come without a request.
 fn comes_unasked(event: &str) -> bool {
     [events::MESSAGE, events::BROADCAST_MESSAGE, events::CLIENT_NOTIFICATION].contains(&event)
 }
 
-/// The error table of the chat, as far as it can be provoked from outside.
+/// The error table of the chat, as far as a client can provoke the errors.
 fn invalid_inputs() -> Vec<Invalid> {
     let mut all = messages_and_custom_events();
     all.extend(rooms());
@@ -251,7 +251,7 @@ fn stress(flags: &Flags, errors: &Errors, stage: &Stage) -> Result<bool, Failure
     Ok(confirmed == u64::from(clients) * u64::from(messages) && failed == 0)
 }
 
-/// Sends within the chat's limits: a burst, then so many a second.
+/// Sends within the chat's limits: a burst, then a constant rate.
 fn send_all(session: &Session, messages: u32, timeout: Duration, stage: &Stage) {
     let mut pace = crate::clients::pace::Pace::new(limits::RATE);
     for number in 1..=messages {

@@ -1,4 +1,4 @@
-//! What the `client` program is told.
+//! The flags of the `client` program.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -12,21 +12,21 @@ use crate::clients::{
 
 /// A Socket.IO client for people and for scripts.
 ///
-/// Without a command it is interactive: it speaks to the chat of the `server` program, and prints what comes. With
-/// standard input from a pipe, each line of it is a command, and the exit code tells whether all of them were done.
-/// `help` tells the commands.
+/// Without a command it is interactive: it uses the chat of the `server` program and prints all events. If
+/// standard input is a pipe, each line is a command, and the exit code says whether all of them were done.
+/// `help` lists the commands.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "client", version, max_term_width = 100, subcommand_precedence_over_arg = true,
           subcommand_help_heading = "Commands for scripts", after_help = AFTER_HELP)]
 pub(crate) struct Flags {
-    /// Where the server is: http://, https://, ws://, wss:// or unix:///path; a path in it is the namespace
+    /// Address of the server: http://, https://, ws://, wss:// or unix:///path; a path in it is the namespace
     #[arg(value_name = "URL", default_value = DEFAULT_URL, value_parser = parse_url, env = "TINYSIO_URL")]
     pub(crate) url: String,
 
     #[command(flatten)]
     pub(crate) connection: Connection,
 
-    /// Reconnections before it gives up; 0 for no end. Default 5; `listen` goes on for ever
+    /// Reconnections before it gives up; 0 for no limit. Default 5; `listen` has no limit
     #[arg(long, global = true, value_name = "N", help_heading = "Connection")]
     max_attempts: Option<u32>,
 
@@ -53,13 +53,13 @@ Examples:
 
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum Command {
-    /// Emit one event, and leave once it is delivered
+    /// Emit one event, and end when it is delivered
     Emit(Emit),
-    /// Print the events that come, one a line, over as many connections as it takes
+    /// Print each event on one line, over any number of connections
     Listen(Listen),
-    /// Ask the server how it is (GET /health). Ends with 0 while it serves, healthy or degraded
+    /// Ask the server for its health (GET /health). Ends with 0 if it is healthy or degraded
     Health,
-    /// Show what the chat can do, in six steps
+    /// Show the features of the chat, in six steps
     Demo,
     /// Check connecting, sending and reconnecting against a running server, with timings
     Validate,
@@ -87,13 +87,13 @@ pub(crate) struct Emit {
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Listen {
-    /// Only events of these names
+    /// Only events with these names
     #[arg(value_name = "EVENT")]
     pub(crate) events: Vec<String>,
     /// Print each as a JSON object: {"event": NAME, "args": [...]}; bytes as {"base64": TEXT}
     #[arg(long)]
     pub(crate) json: bool,
-    /// Leave after so many
+    /// End after this number of events
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) count: Option<u64>,
     /// Join this room first, and again after a loss
@@ -103,16 +103,16 @@ pub(crate) struct Listen {
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Errors {
-    /// Clients of the stress run
+    /// Clients of the stress test
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub(crate) clients: u32,
-    /// Messages of each of them
+    /// Messages of each client
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) messages: u32,
 }
 
 impl Flags {
-    /// A client of the server at `url`, set up as the flags want it.
+    /// A client of the server at `url`, configured by the flags.
     pub(crate) fn builder(&self, url: &str) -> Result<Builder, Failure> {
         let paced = |seconds: f64| Duration::from_secs_f64(seconds / self.speed);
         let builder = self.connection.builder(url)?;
@@ -120,7 +120,7 @@ impl Flags {
         Ok(builder.reconnection_delay(paced(1.0)).reconnection_delay_max(paced(5.0)))
     }
 
-    /// Reconnections before it gives up; `None`: it never does.
+    /// Reconnections before it gives up; `None`: no limit.
     pub(crate) fn max_attempts(&self) -> Option<u32> {
         let default = if matches!(self.command, Some(Command::Listen(_))) { 0 } else { 5 };
         Some(self.max_attempts.unwrap_or(default)).filter(|&attempts| attempts > 0)

@@ -1,4 +1,4 @@
-//! The interactive client: a prompt, and what comes above it.
+//! The interactive client: a prompt, and the output above it.
 
 use std::{
     io::{self, BufRead, IsTerminal},
@@ -26,16 +26,16 @@ use crate::clients::{
     stop::Stop,
 };
 
-/// How long what was sent may take to be confirmed when somebody leaves.
+/// How long confirmations are awaited at the end.
 const LEAVE_TIME: Duration = Duration::from_secs(2);
 
-/// How long the server's welcome may take to come before the first prompt.
+/// How long the server's welcome is awaited before the first prompt.
 const WELCOME_TIME: Duration = Duration::from_millis(300);
 
-/// Lines of piped input that are read ahead. Full: the pipe waits.
+/// Lines of piped input that are read ahead. When the queue is full, the pipe waits.
 const READ_AHEAD: usize = 16;
 
-/// Talks to the chat until the user leaves.
+/// Runs until the user leaves.
 pub(crate) fn run(flags: &Flags) -> Result<ExitCode, Failure> {
     let palette = Palette::of_stdout(flags.connection.color);
     let screen = Screen::new(palette);
@@ -56,13 +56,13 @@ pub(crate) fn run(flags: &Flags) -> Result<ExitCode, Failure> {
     Ok(typed(&talk))
 }
 
-/// What somebody typed wrongly was seen and typed again.
+/// A user sees a mistyped line and types it again.
 fn typed(talk: &Talk) -> ExitCode {
     if talk.session.was_ever_connected() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// A script sees nothing but this: the codes of the forms for scripts. To be asked before the session ends, because then
-/// nothing is outstanding any more.
+/// The exit code for a script, with the codes of `emit` and `listen`. Call it before the session ends, because
+/// then nothing is outstanding any more.
 fn piped(talk: &Talk) -> ExitCode {
     let (session, tally) = (&talk.session, talk.session.tally());
     if !session.was_ever_connected() {
@@ -116,8 +116,8 @@ fn converse(talk: &mut Talk, mut terminal: Terminal, stop: &Stop) {
     leave(&talk.session);
 }
 
-/// Commands from a pipe or a file. Everything is delivered and confirmed before the end, over as many reconnections as
-/// it takes.
+/// Commands from a pipe or a file. Everything is delivered and confirmed before the end, over any number of
+/// reconnections.
 fn read_pipe(talk: &mut Talk, flags: &Flags, stop: &Stop) -> Result<ExitCode, Failure> {
     if !talk.session.first_connect() {
         if !stop.is_set() {
@@ -148,7 +148,7 @@ fn read_pipe(talk: &mut Talk, flags: &Flags, stop: &Stop) -> Result<ExitCode, Fa
     Ok(code)
 }
 
-/// Disconnects, and says what is lost by it.
+/// Disconnects, and reports what was not delivered.
 fn leave(session: &Session) {
     let lost = session.outstanding();
     if lost > 0 {
@@ -158,11 +158,11 @@ fn leave(session: &Session) {
     session.leave();
 }
 
-/// The lines of standard input; `None` at its end, and when somebody wants to stop.
+/// The lines of standard input; `None` at its end, and when the program should stop.
 fn read_lines(stop: &Stop) -> io::Result<Receiver<Option<String>>> {
     let (sender, lines) = bounded(READ_AHEAD);
     let wake = sender.clone();
-    // A full queue needs no waking: its reader looks for itself.
+    // A full queue needs no wake-up: its reader checks by itself.
     stop.on_set(move || drop(wake.try_send(None)));
     thread::Builder::new().name("stdin".into()).spawn(move || {
         for line in io::stdin().lock().lines() {

@@ -1,4 +1,4 @@
-//! The `client` program: the chat at a prompt, and Socket.IO for scripts.
+//! The `client` program: an interactive chat client, and Socket.IO for scripts.
 
 #[allow(dead_code, reason = "each program uses its part of it")]
 #[path = "../clients/mod.rs"]

@@ -1,13 +1,13 @@
-//! The terminal: one line being edited, and everything else above it.
+//! The terminal: one line in the editor, and all output above it.
 //!
 //! ```text
 //!            print, nobody edits ─────────────────────────────► standard output
 //!            print, somebody edits ──► queue ──► printer thread ──► rustyline, above the prompt
 //!   the prompt must change, somebody edits ──► SIGINT to ourselves ──► the edit begins anew with the text so far
 //! ```
-//! rustyline draws a prompt that it was given at the start of an edit, and knows no way to exchange it. So when the
-//! connection comes or goes, the edit is interrupted, wiped away, and begun again with the new prompt, the text and the
-//! cursor where they were. Locks: `handing` before `inner`, `typed` alone.
+//! rustyline cannot change the prompt during an edit. When the connection comes or goes, the edit is therefore
+//! interrupted, erased, and restarted with the new prompt, the same text and cursor. Lock order: `handing`
+//! before `inner`; `typed` alone.
 
 use std::{
     borrow::Cow,
@@ -33,20 +33,20 @@ use unicode_width::UnicodeWidthStr;
 use super::command::COMMANDS;
 use crate::clients::{common::colour::Palette, common::exit::Failure, stop::Stop};
 
-/// Lines that may wait for the printer thread. Full: who prints waits, so that a flood of messages is read as fast as
-/// the terminal takes it, and the network pushes back on the server.
+/// Lines that may wait for the printer thread. When the queue is full, the printing thread waits, so messages
+/// are read as fast as the terminal shows them.
 const MAX_QUEUE: usize = 1_000;
 
-/// How often a signal is repeated that met a moment in which no edit could take it.
+/// How often a signal is repeated that came while no edit could take it.
 const REPEAT: Duration = Duration::from_millis(20);
 
-/// How long handing a line to rustyline can take, unless its own queue is full.
+/// How long giving a line to rustyline takes at most, unless its own queue is full.
 const HANDING_TIME: Duration = Duration::from_millis(50);
 
-/// A line that leaves the screen as it is: up to the line that was just printed, and down again.
+/// A line without visible effect: up to the printed line, and down again.
 const NOTHING: &str = "\x1b[A\n";
 
-/// What a line of input is.
+/// A result of reading a line.
 #[derive(Debug)]
 pub(crate) enum Input {
     Line(String),
@@ -54,15 +54,15 @@ pub(crate) enum Input {
     End,
 }
 
-/// The terminal's output, shared by everybody who prints.
+/// The terminal's output, shared by all threads that print.
 pub(crate) struct Screen {
     palette: Palette,
     inner: Mutex<Inner>,
     changed: Condvar,
-    /// Held while a line is handed to rustyline. Outside of an edit that prints at once, which must not happen between
-    /// an edit's interruption and its wiping.
+    /// Held while a line is given to rustyline. Outside of an edit rustyline prints at once, which must not
+    /// happen between the interruption and the erasing of an edit.
     handing: Mutex<()>,
-    /// The line being edited and the cursor in it, as of the last key.
+    /// The edited line and the cursor, as of the last key.
     typed: Mutex<(String, usize)>,
 }
 
@@ -70,12 +70,12 @@ pub(crate) struct Screen {
 struct Inner {
     editing: bool,
     connected: bool,
-    /// The prompt on the screen says something else than `connected`.
+    /// The prompt on the screen differs from `connected`.
     stale: bool,
-    /// The program is to end.
+    /// The program should end.
     stopping: bool,
     queue: VecDeque<String>,
-    /// Handed to rustyline, and perhaps not taken yet.
+    /// Given to rustyline, and perhaps not printed yet.
     in_flight: Option<String>,
 }
 
@@ -90,7 +90,7 @@ impl Screen {
         })
     }
 
-    /// Prints a line, above the one being edited if there is one.
+    /// Prints a line, above the edited one if there is one.
     pub(crate) fn print(&self, line: String) {
         let mut inner = self.inner.lock();
         while inner.editing && inner.queue.len() >= MAX_QUEUE {
@@ -104,10 +104,10 @@ impl Screen {
         }
     }
 
-    /// The connection has come or gone: the prompt follows.
+    /// Updates the prompt after a connect or disconnect.
     pub(crate) fn set_connected(&self, connected: bool) {
-        // The printer thread may hold it because rustyline's own queue is full. Then it prints nothing outside of an
-        // edit either, and need not be waited for.
+        // The printer thread may hold the lock because rustyline's queue is full. Then it prints nothing
+        // outside of an edit, and there is no need to wait for it.
         let _handing = self.handing.try_lock_for(HANDING_TIME);
         let mut inner = self.inner.lock();
         let changed = inner.connected != connected;
@@ -119,7 +119,7 @@ impl Screen {
         }
     }
 
-    /// Ends an edit when `stop` says so, and repeats our own signals that came between two edits.
+    /// Ends an edit when `stop` is set, and repeats signals that came between two edits.
     pub(crate) fn heed_signals(self: &Arc<Self>, stop: &Stop) -> Result<(), Failure> {
         let (screen, wish) = (self.clone(), stop.clone());
         crate::clients::common::signals::handle(move || {
@@ -148,7 +148,7 @@ impl Screen {
         }
     }
 
-    /// The printer thread: hands to rustyline what waits, as long as it lasts.
+    /// The printer thread: gives the waiting lines to rustyline, until the end.
     fn hand_over(&self, mut printer: impl ExternalPrinter) {
         loop {
             let mut inner = self.inner.lock();
@@ -165,7 +165,7 @@ impl Screen {
             self.changed.notify_all();
             inner.in_flight = Some(batch.clone());
             drop(inner);
-            // The second returns once rustyline has taken the first, because its queue has room for one.
+            // The second call returns when rustyline has taken the first line, because its queue holds one.
             if printer.print(batch).and_then(|()| printer.print(NOTHING.into())).is_err() {
                 return;
             }
@@ -174,7 +174,7 @@ impl Screen {
         }
     }
 
-    /// No edit follows: prints what rustyline was handed in the last moment and has not taken.
+    /// No edit follows: prints the lines that rustyline has not taken.
     pub(crate) fn finish(&self) {
         let mut inner = self.inner.lock();
         let deadline = Instant::now() + HANDING_TIME;
@@ -196,7 +196,7 @@ impl Inner {
         self.editing && !self.stale && !self.queue.is_empty()
     }
 
-    /// Nobody may be reading; then nothing more can be done about it.
+    /// Output may be closed; that cannot be repaired.
     fn write_out(&mut self) {
         let mut out = io::stdout().lock();
         for line in self.queue.drain(..) {
@@ -206,7 +206,7 @@ impl Inner {
     }
 }
 
-/// The signal that rustyline ends an edit for.
+/// The signal that ends an edit of rustyline.
 fn interrupt_ourselves() {
     // A process may always signal itself.
     let _ = kill_process(getpid(), Signal::INT);
@@ -219,7 +219,7 @@ pub(crate) struct Terminal {
 }
 
 impl Terminal {
-    /// `None`: this terminal is too simple for editing, or there is none.
+    /// `None`: there is no terminal, or it cannot edit.
     pub(crate) fn new(screen: &Arc<Screen>) -> Option<Self> {
         let config = Config::builder().color_mode(ColorMode::Forced).auto_add_history(false).build();
         let history = MemHistory::with_config(&config);
@@ -250,12 +250,12 @@ impl Terminal {
         }
     }
 
-    /// Nothing more is read.
+    /// Stops reading.
     pub(crate) fn finish(self) {
         self.screen.finish();
     }
 
-    /// The prompt to edit with. `None`: the program is to end.
+    /// The prompt for the next edit. `None`: the program should end.
     fn begin_edit(&self, typed: &(String, usize)) -> Option<(&'static str, String)> {
         self.screen.typed.lock().clone_from(typed);
         let mut inner = self.screen.inner.lock();
@@ -267,7 +267,7 @@ impl Terminal {
         Some(self.screen.prompt(inner.connected))
     }
 
-    /// Wipes away an edit that was interrupted for the sake of its prompt, and gives what was typed.
+    /// Erases an edit that was interrupted for a new prompt, and returns its text.
     fn end_edit(&mut self, prompt: &str, interrupted: bool) -> Option<(String, usize)> {
         let columns = self.editor.dimensions().map_or(80, |(columns, _)| usize::from(columns.max(1)));
         let mut inner = self.screen.inner.lock();
@@ -284,7 +284,7 @@ impl Terminal {
     }
 }
 
-/// Listens to the editor: what is typed so far; and completes the names of commands.
+/// Receives changes of the text from the editor, and completes command names.
 struct Typed(Arc<Screen>);
 
 impl Typed {
@@ -302,7 +302,7 @@ impl Validator for Typed {}
 impl Hinter for Typed {
     type Hint = String;
 
-    /// Called whenever the text has changed.
+    /// Called when the text has changed.
     fn hint(&self, line: &str, cursor: usize, _: &Context<'_>) -> Option<String> {
         self.note(line, cursor);
         None

@@ -1,4 +1,4 @@
-//! The forms for scripts: `emit`, `listen`, `health`.
+//! The commands for scripts: `emit`, `listen`, `health`.
 
 use std::{
     io::{self, Read, Write},
@@ -29,16 +29,16 @@ use crate::clients::{
     stop::Stop,
 };
 
-/// The program was called wrongly.
+/// Wrong usage.
 pub(crate) const WRONG: u8 = 2;
 
-/// The server said no.
+/// The server refused.
 pub(crate) const REFUSED: u8 = 3;
 
-/// The server said nothing.
+/// The server did not answer.
 pub(crate) const NO_ANSWER: u8 = 4;
 
-/// What `room_message` takes.
+/// The argument of `room_message`.
 #[derive(Debug, Serialize)]
 struct RoomMessage<'a> {
     room: &'a str,
@@ -64,14 +64,14 @@ impl Emit {
         Ok(arguments)
     }
 
-    /// Whether `json` is the message of a `room_message`, which lacks the room.
+    /// Whether `json` is the message of a `room_message` without the room.
     fn is_only_a_message(&self, json: &RawValue) -> bool {
         let names_a_room = || Arg::of(json).member("room").is_some();
         self.event == events::ROOM_MESSAGE && self.args.len() == 1 && !names_a_room()
     }
 }
 
-/// JSON exactly as it was typed, or a plain text that does not look like it.
+/// JSON exactly as typed, or a plain text that does not look like JSON.
 fn argument(text: &str) -> Result<Box<RawValue>, Failure> {
     match RawValue::from_string(text.to_owned()) {
         Ok(json) => Ok(json),
@@ -106,7 +106,7 @@ pub(crate) fn emit(flags: &Flags, emit: &Emit) -> Result<ExitCode, Failure> {
     });
     let (leaving, left) = bounded(1);
     socket.on_disconnect(move |_, _| {
-        // There is room for the one that counts.
+        // The channel has room for the first result, which counts.
         let _ = leaving.try_send(());
     });
     match emit_on(&client, &socket, flags, emit, &arguments) {
@@ -115,7 +115,7 @@ pub(crate) fn emit(flags: &Flags, emit: &Emit) -> Result<ExitCode, Failure> {
             shown.map_err(|error| Failure::Failed(format!("the answer cannot be shown: {error}")))?;
         }
     }
-    // Handlers run in order: with this one, that of a refusal which came before has run too.
+    // Handlers run in order: the handler of an earlier refusal has run too.
     let _ = left.recv_timeout(flags.connection.timeout);
     let refusal = refusal.lock().take();
     Ok(match refusal {
@@ -127,7 +127,7 @@ pub(crate) fn emit(flags: &Flags, emit: &Emit) -> Result<ExitCode, Failure> {
     })
 }
 
-/// Emits, and shows the answer; the inner result says whether it can be shown.
+/// Emits and prints the answer; the inner result says whether it could be printed.
 fn emit_on(
     client: &Client,
     socket: &Socket,
@@ -144,7 +144,7 @@ fn emit_on(
     if emit.ack {
         let answer = ask(socket, &emit.event, arguments, timeout)?;
         shown = json_line(&answer).map(|line| {
-            // Nobody may be reading.
+            // Output may be closed.
             let _ = write_line(&line);
         });
     } else if socket.emit(&emit.event, arguments)? != Delivery::Sent {
@@ -154,18 +154,19 @@ fn emit_on(
     Ok(shown)
 }
 
-/// Emits, and waits for the answer on the handlers' thread: the handlers of every event that came before it have run by then.
+/// Emits and waits for the answer on the thread of the handlers, so the handlers of all earlier events have
+/// run.
 fn ask(socket: &Socket, event: &str, args: impl Serialize, timeout: Duration) -> Result<OwnedArgs, Error> {
     let (tell, told) = bounded(1);
     socket.emit_with_callback(event, args, timeout, move |_, answer| {
-        // The one answer has room.
+        // The channel has room for the only answer.
         let _ = tell.try_send(answer);
     })?;
-    // The callback is called in any case.
+    // The callback is always called.
     told.recv().unwrap_or(Err(Error::Closed))
 }
 
-/// Says on standard error why something failed, and gives its exit code.
+/// Prints on standard error why it failed, and returns the exit code.
 fn explain(error: &Error) -> ExitCode {
     complain(&error.to_string());
     match error {
@@ -186,7 +187,7 @@ fn build(builder: Builder) -> Result<Client, Failure> {
     builder.build().map_err(|error| Failure::Usage(error.to_string()))
 }
 
-/// Prints what comes.
+/// Prints the events.
 pub(crate) fn listen(flags: &Flags, listen: &Listen) -> Result<ExitCode, Failure> {
     let builder = flags.builder(&flags.url)?;
     let client = build(builder.reconnection_attempts(flags.max_attempts()))?;
@@ -210,23 +211,23 @@ pub(crate) fn listen(flags: &Flags, listen: &Listen) -> Result<ExitCode, Failure
     })
 }
 
-/// Why listening is over.
+/// Why listening has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
-    /// As many events as were wanted, or nobody wants more.
+    /// The wanted number of events was printed, or the output was closed.
     Satisfied,
-    /// There is no connection any more.
+    /// The connection is lost.
     Lost,
-    /// The server does not let us in.
+    /// The server refused the connection.
     Refused,
 }
 
-/// Only the first reason counts.
+/// The first reason counts.
 fn tell(end: &Sender<End>, reason: End) {
     let _ = end.try_send(reason);
 }
 
-/// Everything that ends the listening says so on a channel.
+/// Sends every reason to end on a channel.
 fn ends(client: &Client, socket: &Socket) -> Result<(Sender<End>, Receiver<End>), Failure> {
     let (end, ended) = bounded(1);
     let its = end.clone();
@@ -295,12 +296,12 @@ fn in_words(event: &Event<'_>) -> serde_json::Result<String> {
     Ok(words)
 }
 
-/// JSON on one line. What came as JSON stays as it came, up to line breaks between values; bytes are written as
-/// `{"base64": …}`. An error: bytes under more levels than can be written.
+/// JSON on one line, as received except for line breaks between values; bytes are written as `{"base64": …}`.
+/// Error: bytes below more levels than can be written.
 fn json_line(value: &impl Serialize) -> serde_json::Result<String> {
     let mut json = Vec::new();
     value.serialize(&mut serde_json::Serializer::with_formatter(&mut json, Base64))?;
-    // A string has no line break inside, so only the space between values is changed.
+    // A string contains no line break, so only space between values changes.
     Ok(String::from_utf8_lossy(&json).replace(['\n', '\r'], " "))
 }
 
@@ -322,7 +323,7 @@ pub(crate) fn health(flags: &Flags) -> Result<ExitCode, Failure> {
         Err(error) => return Ok(explain(&error)),
     };
     let body = String::from_utf8_lossy(&answer.body);
-    // Nobody may be reading.
+    // Output may be closed.
     let _ = write_line(&Visible(body.trim_end()).to_string());
     let Ok(health) = serde_json::from_slice::<Health<'_>>(&answer.body) else {
         let status = answer.status;
@@ -360,7 +361,7 @@ mod tests {
         assert!(argument(r#""open"#).is_err());
     }
 
-    /// What is JSON goes out as it was typed, also where no number and no map of ours could hold it.
+    /// JSON is sent as typed, also where our numbers or maps could not hold it.
     #[rstest]
     #[case::digits("12345678901234567890123")]
     #[case::zeros("1.10")]

@@ -1,4 +1,4 @@
-//! What the commands do, whether they are typed or piped.
+//! Executes the commands, typed or piped.
 
 use tinysio::client::ConnectionState;
 
@@ -15,13 +15,13 @@ use crate::clients::{
     stop::Stop,
 };
 
-/// A conversation with the chat.
+/// A session with the chat.
 #[derive(Debug)]
 pub(crate) struct Talk {
     pub(crate) session: Session,
     url: String,
     history: Vec<String>,
-    /// A line meant nothing, or what it said may not be sent.
+    /// A line was not a command, or could not be sent.
     is_mistaken: bool,
 }
 
@@ -33,7 +33,7 @@ impl Talk {
         Ok(Self { session, url: flags.url.clone(), history: Vec::new(), is_mistaken: false })
     }
 
-    /// What to look at when the first attempts have failed.
+    /// Hints after the first attempts have failed.
     pub(crate) fn hint(&self) {
         let hint = |text: &str| self.session.say(&Line::warning(text).marked(Mark::None));
         self.session.say(&Line::bad(format!("Could not connect to {}", self.url)));
@@ -45,12 +45,12 @@ impl Talk {
         }
     }
 
-    /// Whether a line was called wrongly.
+    /// Whether there was wrong usage.
     pub(crate) fn is_mistaken(&self) -> bool {
         self.is_mistaken
     }
 
-    /// Does what a line says. `false`: it was the last one.
+    /// Executes a line. `false`: it was the last one.
     pub(crate) fn execute(&mut self, line: &str) -> bool {
         let command = Command::parse(line);
         if command != Err(Misunderstood::Blank) {
@@ -81,7 +81,7 @@ impl Talk {
 
     fn send(&mut self, request: &Request) {
         self.is_mistaken |= request.ready().is_err();
-        // It has been said whether it was sent.
+        // The session has reported whether it was sent.
         let _ = self.session.send(request);
     }
 
@@ -142,7 +142,7 @@ impl Talk {
     }
 }
 
-/// What is said after a notice, beyond its own lines.
+/// Additional output after a notice.
 pub(crate) fn advice(notice: &Notice<'_>) -> Option<Line> {
     match notice {
         Notice::GaveUp { .. } => Some(Line::info("Type 'reconnect' to try again")),

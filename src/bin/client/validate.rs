@@ -1,4 +1,4 @@
-//! `client validate`: does this server, and the way to it, do what a client needs? With timings.
+//! `client validate`: checks that this server and the network to it do what a client needs, with timings.
 
 use std::{
     cell::RefCell,
@@ -20,12 +20,12 @@ use crate::clients::{
     verdict::{Outcome, Verdicts},
 };
 
-/// Messages whose round trips are measured: fewer than the chat lets through at once.
+/// Messages whose round trips are measured: fewer than the chat allows at once.
 const MESSAGES: usize = 20;
 
 const ROOM: &str = "validation";
 
-/// Checks it.
+/// Runs the checks.
 pub(crate) fn run(flags: &Flags) -> Result<ExitCode, Failure> {
     let stage = stage(flags)?;
     let relay = Relay::to(&flags.url).transpose();
@@ -89,7 +89,7 @@ impl Check<'_> {
         Ok("joined, and a message came back".to_owned())
     }
 
-    /// Loses the connection; sends meanwhile; gets it back.
+    /// Loses the connection, sends meanwhile, and gets it back.
     fn lose_and_return(&self, relay: &RefCell<Relay>) -> Outcome {
         relay.borrow_mut().cut();
         if !self.session.wait_disconnected(self.timeout) {
@@ -107,7 +107,7 @@ impl Check<'_> {
             return Err("not connected again".to_owned());
         }
         let back = lost.elapsed();
-        // Its room must have been joined again before it.
+        // Its room must be joined again before it.
         self.session.answer(&queued, mark, self.timeout)?;
         let attempt = milliseconds(self.session.client().stats().connect_time);
         Ok(format!(

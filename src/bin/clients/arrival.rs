@@ -1,4 +1,4 @@
-//! What comes from the server, in words.
+//! Received events as text.
 
 use std::time::Instant;
 
@@ -10,13 +10,13 @@ use super::{
     line::{Line, Mark, Tone},
 };
 
-/// An event as the programs keep it.
+/// A received event as the programs keep it.
 #[derive(Debug, Clone)]
 pub(crate) struct Arrival {
     pub(crate) event: String,
-    /// The first argument, which is the only one that the chat uses.
+    /// The first argument, the only one that the chat uses.
     pub(crate) value: Json,
-    /// How many came.
+    /// Number of arguments.
     pub(crate) args: usize,
     pub(crate) at: Instant,
 }
@@ -31,7 +31,7 @@ impl Arrival {
         }
     }
 
-    /// A member of the payload; `null` if there is none.
+    /// A member of the payload; `null` if missing.
     pub(crate) fn field(&self, name: &str) -> Json {
         self.value.member(name)
     }
@@ -41,12 +41,12 @@ impl Arrival {
         self.field(name).get::<String>().as_deref() == Some(text)
     }
 
-    /// A member of the payload as people read it.
+    /// A member of the payload in readable form.
     pub(crate) fn text(&self, name: &str) -> String {
         self.field(name).words()
     }
 
-    /// What is printed for it.
+    /// The lines to print.
     pub(crate) fn lines(&self) -> Vec<Line> {
         let event = self.event.as_str();
         match event {
@@ -82,7 +82,7 @@ impl Arrival {
         }
     }
 
-    /// The welcome, or whatever else a server says.
+    /// The welcome, or another message of a server.
     fn greeting(&self) -> String {
         if self.field("data").is_null() {
             return self.value.words();
@@ -223,7 +223,8 @@ mod tests {
         assert_eq!((lines[0].text.as_str(), lines[0].tone), (words, tone));
     }
 
-    /// What JavaScript can say and Rust's strings and numbers cannot hold is shown as it came, beside what can be read.
+    /// Values that JavaScript can send but Rust's strings and numbers cannot hold are printed as received,
+    /// beside a readable form.
     #[rstest]
     #[case::half_an_emoji(r#""\ud83d""#)]
     #[case::digits("12345678901234567890123")]

@@ -1,4 +1,4 @@
-//! Figures and tables.
+//! Measurements and tables.
 
 use std::{fmt, time::Duration};
 
@@ -6,7 +6,7 @@ use std::{fmt, time::Duration};
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Times(Vec<Duration>);
 
-/// How many times are kept: enough for a percentile, without a bound that somebody could meet in practice.
+/// Number of kept times: enough for a percentile, and above any practical number.
 const MAX_TIMES: usize = 100_000;
 
 impl Times {
@@ -20,7 +20,7 @@ impl Times {
         other.0.iter().for_each(|time| self.push(*time));
     }
 
-    /// The time below which so many percent of all are. `None`: none was measured.
+    /// The percentile. `None`: nothing was measured.
     pub(crate) fn percentile(&self, percent: usize) -> Option<Duration> {
         let mut sorted = self.0.clone();
         sorted.sort_unstable();
@@ -29,7 +29,7 @@ impl Times {
     }
 }
 
-/// A time in milliseconds as people read it.
+/// A time in milliseconds in readable form.
 pub(crate) fn milliseconds(time: Option<Duration>) -> String {
     match time {
         Some(time) => format!("{:.1} ms", time.as_secs_f64() * 1_000.0),
@@ -37,11 +37,12 @@ pub(crate) fn milliseconds(time: Option<Duration>) -> String {
     }
 }
 
-/// Rows under a header, each column as wide as it must be. Figures are on the right, what is in the first column is not.
+/// Rows under a header; columns are as wide as necessary. Numbers are right-aligned, the first column is
+/// left-aligned.
 #[derive(Debug, Clone)]
 pub(crate) struct Table {
     rows: Vec<Vec<String>>,
-    /// Columns of text.
+    /// Left-aligned columns.
     left: Vec<usize>,
 }
 
@@ -50,7 +51,7 @@ impl Table {
         Self { rows: vec![header.iter().map(|&cell| cell.to_owned()).collect()], left: vec![0] }
     }
 
-    /// One more column that holds text.
+    /// Left-aligns one more column.
     pub(crate) fn left(mut self, column: usize) -> Self {
         self.left.push(column);
         self

@@ -1,4 +1,4 @@
-//! The flags that the client programs have in common.
+//! The common flags of the client programs.
 
 use std::{fs, path::PathBuf, time::Duration};
 
@@ -8,14 +8,14 @@ use tinysio::client::{Builder, Client, TransportKind};
 
 use super::common::{colour::When, exit::Failure};
 
-/// Where the chat is when nobody says so.
+/// The default address of the chat.
 pub(crate) const DEFAULT_URL: &str = "http://localhost:5000";
 
-/// How to connect, and how to print.
+/// Flags for the connection and the output.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Connection")]
 pub(crate) struct Connection {
-    /// How to talk to the server
+    /// Transport to use
     #[arg(long, global = true, value_enum, default_value_t)]
     transport: Transport,
 
@@ -38,7 +38,7 @@ pub(crate) struct Connection {
     #[arg(long, global = true, value_name = "FILE")]
     ca: Option<PathBuf>,
 
-    /// How long a connection, or an answer, may take
+    /// How long a connection or an answer may take
     #[arg(long, global = true, value_name = "TIME", default_value = "10s",
           value_parser = humantime::parse_duration)]
     pub(crate) timeout: Duration,
@@ -48,7 +48,7 @@ pub(crate) struct Connection {
     pub(crate) color: When,
 }
 
-/// Polling, WebSocket, or the first and then the second.
+/// The `--transport` values.
 #[derive(Debug, Clone, Copy, Default, ValueEnum)]
 enum Transport {
     /// Polling first, then an upgrade to WebSocket
@@ -61,7 +61,7 @@ enum Transport {
 }
 
 impl Connection {
-    /// A client of the server at `url` that is set up as far as these flags go.
+    /// A client of the server at `url`, configured by these flags.
     pub(crate) fn builder(&self, url: &str) -> Result<Builder, Failure> {
         let transports: &[_] = match self.transport {
             Transport::Both => &[TransportKind::Polling, TransportKind::Websocket],
@@ -78,21 +78,21 @@ impl Connection {
         Ok(builder)
     }
 
-    /// Without the line's end that editors put behind it.
+    /// Removes the line end that editors append.
     fn token(&self) -> Result<Option<String>, Failure> {
         let Some(path) = &self.auth_token_file else { return Ok(self.auth_token.clone()) };
         let token = String::from_utf8(read(path)?)
-            .map_err(|_| Failure::Usage(format!("the token in {} is no text", path.display())))?;
+            .map_err(|_| Failure::Usage(format!("the token in {} is not text", path.display())))?;
         Ok(Some(token.trim_end_matches(['\r', '\n']).to_owned()))
     }
 }
 
-/// Reads a file that was named on the command line.
+/// Reads a file given on the command line.
 pub(crate) fn read(path: &PathBuf) -> Result<Vec<u8>, Failure> {
     fs::read(path).map_err(|error| Failure::Usage(format!("cannot read {}: {error}", path.display())))
 }
 
-/// A URL as people write it: without a scheme it is HTTP.
+/// Accepts a URL without a scheme as HTTP.
 pub(crate) fn parse_url(text: &str) -> Result<String, String> {
     if text.contains("://") || text.starts_with("unix:") {
         return Ok(text.to_owned());

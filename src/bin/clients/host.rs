@@ -1,4 +1,4 @@
-//! A server of one's own, to be lost and found again.
+//! A server in this process, which can be lost and started again.
 
 use std::{
     io,
@@ -13,7 +13,7 @@ use tinysio::{
 
 use super::stop::Stop;
 
-/// How long a port is waited for that the system does not give yet.
+/// How long to wait for a port that the system has not released yet.
 const BIND_TIME: Duration = Duration::from_secs(5);
 
 /// The chat on a port of this machine, until it is dropped or [killed](Self::kill).
@@ -30,7 +30,7 @@ impl Host {
         Ok(Self { server })
     }
 
-    /// As [`start`](Self::start), on a port that was in use a moment ago.
+    /// As [`start`](Self::start), on a port that was in use shortly before.
     pub(crate) fn restart(port: u16, test_events: bool, stop: &Stop) -> Result<Self, StartError> {
         let deadline = Instant::now() + BIND_TIME;
         loop {
@@ -44,14 +44,14 @@ impl Host {
         }
     }
 
-    /// Ends it at once, with all connections, as a crash would: nobody is told.
+    /// Ends it at once with all connections, like a crash: no notification.
     pub(crate) fn kill(self) {
         drop(self.server);
     }
 }
 
-/// A port where nobody listens, and that the system gives to nobody's outgoing connection either, which port 0 would be:
-/// while the server is away, such a connection could keep it from coming back.
+/// A port without a listener that the system does not give to outgoing connections either. With port 0, such a
+/// connection could block the port while the server is away.
 pub(crate) fn free_port() -> io::Result<u16> {
     let first = 20_000 + (std::process::id() % 10_000) as u16;
     let mut tried = (first..=u16::MAX).map(|port| TcpListener::bind(("127.0.0.1", port)).map(|_| port));

@@ -1,4 +1,4 @@
-//! JSON exactly as it was typed or as it came.
+//! JSON exactly as typed or received.
 
 use std::str::FromStr;
 
@@ -8,12 +8,12 @@ use tinysio::{RawValue, proto::socket::Arg};
 
 use super::line::text;
 
-/// A JSON value, kept as its text: no digit, no key and no half of an emoji is lost.
+/// A JSON value kept as text, so digits, keys and unpaired surrogates are not lost.
 #[derive(Debug, Clone)]
 pub(crate) struct Json(String);
 
 impl Json {
-    /// An argument as it came. Binary values stay the placeholders that they are on the wire.
+    /// An argument as received. Binary values stay placeholders.
     pub(crate) fn of(arg: Arg<'_>) -> Self {
         Self(arg.json().to_owned())
     }
@@ -27,24 +27,24 @@ impl Json {
         self.0 == "null"
     }
 
-    /// A member of the object that this is; `null` if there is none.
+    /// A member of the object; `null` if missing.
     pub(crate) fn member(&self, name: &str) -> Self {
         let object = serde_json::from_str::<&RawValue>(&self.0).ok();
         object.and_then(|object| Arg::of(object).member(name)).map_or_else(|| Value::Null.into(), Self::of)
     }
 
-    /// Its elements, if it is a list.
+    /// The elements of a list.
     pub(crate) fn elements(&self) -> Vec<Self> {
         let list: Vec<&RawValue> = serde_json::from_str(&self.0).unwrap_or_default();
         list.into_iter().map(|element| Self::of(Arg::of(element))).collect()
     }
 
-    /// The value as a `T`; `None` when it is no `T`.
+    /// The value as a `T`; `None` if it is not a `T`.
     pub(crate) fn get<'a, T: serde::Deserialize<'a>>(&'a self) -> Option<T> {
         serde_json::from_str(&self.0).ok()
     }
 
-    /// As people read it.
+    /// The readable form.
     pub(crate) fn words(&self) -> String {
         text(&self.0)
     }
@@ -63,7 +63,7 @@ impl FromStr for Json {
     }
 }
 
-/// Equal texts, or equal values: a server may write a value in another way.
+/// Equal texts or equal values: a server may write a value differently.
 impl PartialEq for Json {
     fn eq(&self, other: &Self) -> bool {
         let value = |json: &Self| json.get::<Value>();

@@ -1,44 +1,44 @@
-//! A line of output: its words, its meaning, and how the meaning looks.
+//! A line of output: text, meaning, and the colour for the meaning.
 
 use super::common::{colour::Palette, visible::Visible};
 
-/// What a line means; its colour follows.
+/// The meaning of a line; it determines the colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Tone {
-    /// Something went well: green.
+    /// Success: green.
     Good,
-    /// Something went wrong: red.
+    /// Failure: red.
     Bad,
-    /// Something to be aware of: yellow.
+    /// Warning: yellow.
     Warning,
-    /// For information: cyan.
+    /// Information: cyan.
     Info,
-    /// The server speaks: blue.
+    /// From the server: blue.
     Server,
-    /// Other people speak: magenta.
+    /// From other clients: magenta.
     People,
-    /// Neither.
+    /// None: no colour.
     Plain,
 }
 
-/// The sign before a line of the `client` program.
+/// The mark before a line of the `client` program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mark {
-    /// We did something.
+    /// Sent or done by us.
     Out,
-    /// Something came.
+    /// Received.
     In,
-    /// It is confirmed.
+    /// Confirmed.
     Done,
-    /// It failed.
+    /// Failed.
     Failed,
-    /// It is so.
+    /// State.
     Note,
     /// A continuation or a heading.
     None,
 }
 
-/// A line of output, without colours yet.
+/// A line of output without colours.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Line {
     pub(crate) mark: Mark,
@@ -71,12 +71,12 @@ impl Line {
         Self::new(Mark::None, Tone::Plain, text)
     }
 
-    /// The same with another sign.
+    /// The same line with another mark.
     pub(crate) fn marked(self, mark: Mark) -> Self {
         Self { mark, ..self }
     }
 
-    /// Only the words, in colour.
+    /// The text in colour, without the mark.
     pub(crate) fn words(&self, palette: Palette) -> String {
         let text = &self.text;
         match self.tone {
@@ -90,7 +90,7 @@ impl Line {
         }
     }
 
-    /// The words behind their sign.
+    /// The mark and the text.
     pub(crate) fn signed(&self, palette: Palette) -> String {
         let sign = match self.mark {
             Mark::Out => "→ ",
@@ -104,8 +104,8 @@ impl Line {
     }
 }
 
-/// A JSON value as people read it: a text without its quotes, anything else, and a text that is none (half an emoji),
-/// as the JSON that it came as; nothing that plays with the terminal.
+/// A readable JSON value: a text without its quotes; other values, and texts with unpaired surrogates, as the
+/// received JSON. Characters that affect the terminal are escaped.
 pub(crate) fn text(json: &str) -> String {
     let decoded = if json.starts_with('"') { serde_json::from_str::<String>(json).ok() } else { None };
     Visible(decoded.as_deref().unwrap_or(json)).to_string()

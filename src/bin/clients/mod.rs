@@ -1,11 +1,11 @@
-//! What the client programs share: connecting, sending, waiting for answers, and the words for all of it.
+//! Shared by the client programs: connecting, sending, waiting for answers, and the output for all of it.
 //!
 //! ```text
 //!   flags ─► session ─► the library's client
 //!              │  ▲
-//!              │  └── request      what can be sent, when it is refused, what answers it
+//!              │  └── request      requests, their checks, their answers
 //!              ▼
-//!           notice, arrival ─► line      what happened, in words and colours
+//!           notice, arrival ─► line      output text and colours
 //! ```
 
 pub(crate) mod arrival;

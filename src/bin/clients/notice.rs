@@ -1,4 +1,4 @@
-//! What happens to a session, in words.
+//! Changes of a session as text.
 
 use std::time::Duration;
 
@@ -10,33 +10,33 @@ use super::{
     line::{Line, Mark},
 };
 
-/// Something that the user of a program may want to see.
+/// A change that a program may print.
 #[derive(Debug)]
 pub(crate) enum Notice<'a> {
-    /// The server let us in.
+    /// Connected.
     Connected { url: &'a str, again: bool },
-    /// It, or the network, or we ended it.
+    /// Disconnected by the server, the network or us.
     Disconnected(CloseReason),
     /// An attempt failed.
     ConnectError(&'a Error),
-    /// One of the first attempts begins.
+    /// One of the first attempts starts.
     Connecting { attempt: u32, of: u32 },
-    /// One of the first attempts comes after this time.
+    /// One of the first attempts starts after this time.
     ConnectingIn(Duration),
-    /// The next reconnection is attempt number so many, after this time.
+    /// The next reconnection has this attempt number and starts after this time.
     Scheduled { attempt: u32, of: Option<u32>, delay: Duration },
-    /// A reconnection begins.
+    /// A reconnection starts.
     Attempt { attempt: u32, of: Option<u32> },
-    /// The reconnections are used up.
+    /// The maximum of reconnections is reached.
     GaveUp { attempts: Option<u32> },
-    /// An event came.
+    /// An event was received.
     Arrived(&'a Arrival),
-    /// Something was sent, refused, or is to be said for another reason.
+    /// Other output: sent, refused, …
     Said(&'a Line),
 }
 
 impl Notice<'_> {
-    /// What is printed for it.
+    /// The lines to print.
     pub(crate) fn lines(&self) -> Vec<Line> {
         vec![match self {
             Self::Connected { url, again: false } => Line::good(format!("Connected to server {url}")),
@@ -70,7 +70,7 @@ impl Notice<'_> {
     }
 }
 
-/// `2/5`, or `2` when there is no end.
+/// `2/5`, or `2` without a maximum.
 struct Counted(u32, Option<u32>);
 
 impl std::fmt::Display for Counted {

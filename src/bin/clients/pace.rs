@@ -1,4 +1,4 @@
-//! Sending no faster than the chat allows.
+//! Limits sending to the rate of the chat.
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +6,7 @@ use tinysio::chat::Rate;
 
 use super::stop::Stop;
 
-/// Keeps what is sent under the rate that the chat allows its clients.
+/// Keeps sending below the rate that the chat allows.
 #[derive(Debug)]
 pub(crate) struct Pace {
     rate: Rate,
@@ -19,7 +19,8 @@ impl Pace {
         Self { rate, begun: Instant::now(), sent: 0 }
     }
 
-    /// Waits until one more may be sent. A tenth below the limits, because the server's clock is not ours.
+    /// Waits until one more event may be sent. The rate is a tenth below the limit, because the clocks of
+    /// client and server differ.
     pub(crate) fn wait(&mut self, stop: &Stop) {
         self.sent += 1;
         let late = self.sent.saturating_sub(self.rate.burst / 10 * 9);

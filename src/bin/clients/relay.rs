@@ -1,4 +1,4 @@
-//! A relay before somebody else's server, so that the way to it can be lost and found again without touching the server.
+//! A relay to an external server, so that its connections can be lost and restored without touching the server.
 
 use std::{
     io,
@@ -13,10 +13,10 @@ use std::{
 
 use parking_lot::Mutex;
 
-/// How often the relay looks whether it is to end.
+/// How often the relay checks whether it should end.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// Hands on every connection to a port of this machine, until it is [cut](Self::cut) or dropped.
+/// Forwards all connections of a local port, until it is [cut](Self::cut) or dropped.
 #[derive(Debug)]
 pub(crate) struct Relay {
     target: String,
@@ -32,7 +32,7 @@ struct Open {
 }
 
 impl Relay {
-    /// A relay to the server at `url`. `None`: it is not plain TCP.
+    /// A relay to the server at `url`. `None`: the URL is not plain TCP.
     pub(crate) fn to(url: &str) -> Option<io::Result<Self>> {
         let (scheme, rest) = url.split_once("://")?;
         let authority = rest.split(['/', '?']).next()?;
@@ -45,7 +45,7 @@ impl Relay {
         Some(relay.mend().map(|()| relay))
     }
 
-    /// Where the relay is: `url` with its host and port exchanged.
+    /// The URL of the relay: `url` with another host and port.
     pub(crate) fn url(&self, url: &str) -> String {
         let (scheme, rest) = url.split_once("://").unwrap_or(("http", url));
         let path = rest.find(['/', '?']).map_or("", |at| &rest[at..]);
@@ -75,7 +75,7 @@ impl Relay {
         Ok(())
     }
 
-    /// Ends all connections and listens no more.
+    /// Closes all connections and the listener.
     pub(crate) fn cut(&mut self) {
         let Some(open) = self.open.take() else { return };
         open.ending.store(true, Relaxed);
@@ -92,7 +92,7 @@ impl Drop for Relay {
     }
 }
 
-/// Connects two streams with each other. When the server is not there, the near one is closed.
+/// Connects two streams. If the server is not reachable, the client's stream is closed.
 fn join(near: TcpStream, target: &str, streams: &Mutex<Vec<TcpStream>>) -> io::Result<()> {
     near.set_nonblocking(false)?;
     let far = TcpStream::connect(target)?;

@@ -1,4 +1,4 @@
-//! What the programs send to the chat: when it is refused here already, what is said about it, and what answers it.
+//! Requests to the chat: their checks, their output and their answers.
 
 use serde_json::{Value, json};
 use tinysio::chat::{
@@ -14,13 +14,13 @@ use super::{
 
 const LIMITS: Limits = Limits::DEFAULT;
 
-/// Characters of a message that are repeated when it is sent.
+/// Characters of a message in the output.
 const MESSAGE_EXCERPT: usize = 100;
 
-/// Characters of a custom event that are repeated.
+/// Characters of a custom event in the output.
 const CUSTOM_EXCERPT: usize = 200;
 
-/// Something to be sent.
+/// A request.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Request {
     Message(Value),
@@ -31,13 +31,13 @@ pub(crate) enum Request {
     Status,
 }
 
-/// A request that may be sent.
+/// A checked request.
 #[derive(Debug)]
 pub(crate) struct Ready {
     pub(crate) event: &'static str,
     /// `None`: without an argument.
     pub(crate) payload: Option<Json>,
-    /// What is said once it is sent.
+    /// The output when it is sent.
     pub(crate) sent: Line,
 }
 
@@ -58,7 +58,7 @@ impl Request {
         Self::RoomMessage(room.into(), text.into())
     }
 
-    /// Checks it.
+    /// Checks the request.
     pub(crate) fn ready(&self) -> Result<Ready, Unsendable> {
         Ok(match self {
             Self::Message(message) => {
@@ -97,7 +97,7 @@ impl Request {
         })
     }
 
-    /// What failed, when it fails.
+    /// The output when it fails.
     pub(crate) fn failure(&self) -> &'static str {
         match self {
             Self::Message(_) => "Failed to send message",
@@ -109,7 +109,7 @@ impl Request {
         }
     }
 
-    /// Whether this is the server's answer to it. `me`: our own id.
+    /// Whether this is the server's answer to the request. `me`: our own id.
     pub(crate) fn is_answered_by(&self, arrival: &Arrival, me: &str) -> bool {
         let event = arrival.event.as_str();
         let is_room = |room: &Value| room.as_str().is_some_and(|room| arrival.says("room", room.trim()));

@@ -1,12 +1,12 @@
-//! A connection to the chat, with everything that the programs keep about it.
+//! A connection to the chat, and the state that the programs keep for it.
 //!
 //! ```text
 //!   send ──► request.ready ──► emit ──► show(Said)          the program's thread
 //!   events thread: arrival ──► log, rooms, tally ──► show   the library's thread
 //!                  ack     ──► one outstanding less
 //! ```
-//! Rooms survive a loss: at that moment their joins are emitted once more, so that they wait in the library's offline
-//! buffer before everything that is sent until the connection is back.
+//! Rooms survive a connection loss: their joins are emitted again at that moment, so they are first in the
+//! library's offline buffer.
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -30,20 +30,19 @@ use super::{
     stop::Stop,
 };
 
-/// Arrivals that are kept; older ones are forgotten.
+/// Number of kept arrivals; older ones are dropped.
 const MAX_LOG: usize = 1_000;
 
-/// How long the answer to something sent is waited for: as long as anybody will run a program, because what is sent
-/// offline may wait for hours.
+/// How long an answer is awaited: longer than any program runs, because events sent offline may wait for hours.
 const ACK_TIME: Duration = Duration::from_secs(7 * 24 * 3_600);
 
-/// How often a wait looks at the library's state, not all of whose changes are told.
+/// How often a wait checks the library's state, because not all changes are reported.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Attempts of the first connection before the hints.
+/// Attempts of the first connection before hints are printed.
 const FIRST_ATTEMPTS: u32 = 3;
 
-/// Who is told what happens. Called on the library's thread and on the program's.
+/// Receives notices. Called on the library's thread and on the program's.
 pub(crate) type Show = Box<dyn Fn(&Notice<'_>) + Send + Sync>;
 
 /// A connection to the chat. Dropping it disconnects.
@@ -57,61 +56,61 @@ pub(crate) struct Session {
 
 struct Shared {
     url: String,
-    /// Reconnections before it gives up; `None`: it never does.
+    /// Reconnections before it gives up; `None`: no limit.
     max_attempts: Option<u32>,
     show: Show,
     state: Mutex<State>,
     changed: Condvar,
-    /// Held from an emit until it has been said, so that the answer is not printed before the question.
+    /// Held from an emit until its output, so that the answer is not printed before it.
     order: Mutex<()>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// What came, numbered from 0 on.
+    /// Arrivals, numbered from 0.
     log: VecDeque<Arrival>,
     arrived: u64,
     rooms: BTreeSet<String>,
     current_room: Option<String>,
-    /// Sent, and not yet acknowledged.
+    /// Number of sent and unacknowledged events.
     outstanding: usize,
-    /// Attempts that failed since [`Session::first_connect`] began.
+    /// Failed attempts since [`Session::first_connect`] began.
     failures: u32,
-    /// It has not been connected yet: the first attempts are counted as such.
+    /// Not connected yet: the first attempts are counted separately.
     first: bool,
-    /// The connection stands, and that has been said.
+    /// Connected, and reported as such.
     up: bool,
-    /// The next loss has to put the rooms' joins before everything else.
+    /// The next loss must queue the rooms' joins before other events.
     rejoins: bool,
     connected_before: bool,
-    /// We are about to disconnect for good: no room is joined again.
+    /// A final disconnect has begun: no room is joined again.
     leaving: bool,
     tally: Tally,
 }
 
-/// What is counted about a session.
+/// Counters of a session.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Tally {
     pub(crate) sent: u64,
     pub(crate) received: u64,
     /// `message_received` events.
     pub(crate) confirmed: u64,
-    /// Sent, and acknowledged by the server.
+    /// Sent and acknowledged.
     pub(crate) acknowledged: u64,
-    /// Sent, and the connection ended before the acknowledgement.
+    /// Sent, but the connection ended before the acknowledgement.
     pub(crate) unconfirmed: u64,
-    /// `error` events: what the server refused.
+    /// `error` events of the server.
     pub(crate) refused: u64,
     pub(crate) errors: u64,
     pub(crate) last_error: Option<String>,
-    /// Every error, once.
+    /// Each error text once.
     pub(crate) distinct_errors: BTreeSet<String>,
-    /// From each emit to its acknowledgement.
+    /// Time from each emit to its acknowledgement.
     pub(crate) round_trips: Times,
 }
 
 impl Session {
-    /// A session that is not connected yet.
+    /// A new session, not connected.
     pub(crate) fn new(
         builder: Builder,
         url: &str,
@@ -153,7 +152,7 @@ impl Session {
         self.socket.is_connected()
     }
 
-    /// Whether nothing is connected, and nothing is tried any more.
+    /// Whether it is disconnected and makes no attempts any more.
     pub(crate) fn is_at_rest(&self) -> bool {
         self.client.status().state == ConnectionState::Disconnected
     }
@@ -178,7 +177,7 @@ impl Session {
         self.shared.max_attempts
     }
 
-    /// Says something among the rest.
+    /// Prints a line in order with the other output.
     pub(crate) fn say(&self, line: &Line) {
         let _order = self.shared.order.lock();
         (self.shared.show)(&Notice::Said(line));
@@ -207,7 +206,8 @@ impl Session {
         });
     }
 
-    /// Connects, with three attempts before it returns `false`; those that the backoff has left go on by themselves.
+    /// Connects. Returns `false` after three failed attempts; the remaining attempts of the backoff continue in
+    /// the background.
     pub(crate) fn first_connect(&self) -> bool {
         self.shared.change(|state| (state.first, state.failures) = (true, 0));
         self.shared.show(&Notice::Connecting { attempt: 1, of: FIRST_ATTEMPTS });
@@ -223,7 +223,7 @@ impl Session {
         self.is_connected()
     }
 
-    /// Sends, and says so; or says why not.
+    /// Sends and prints it, or prints why not.
     pub(crate) fn send(&self, request: &Request) -> bool {
         let ready = match request.ready() {
             Ok(ready) => ready,
@@ -267,7 +267,7 @@ impl Session {
         delivery
     }
 
-    /// Sends and waits for the server's answer, or for its refusal.
+    /// Sends and waits for the server's answer or refusal.
     pub(crate) fn confirm(&self, request: &Request, timeout: Duration) -> Result<Arrival, String> {
         let from = self.mark();
         if !self.send(request) {
@@ -276,7 +276,7 @@ impl Session {
         self.answer(request, from, timeout)
     }
 
-    /// Sends messages 1 to `count` and waits until each is confirmed.
+    /// Sends messages 1 to `count`, and waits until each is confirmed.
     pub(crate) fn confirm_messages(&self, text: &str, count: u32, timeout: Duration) -> Result<(), String> {
         for number in 1..=count {
             self.confirm(&Request::message(&format!("{text} {number}")), timeout)?;
@@ -284,7 +284,7 @@ impl Session {
         Ok(())
     }
 
-    /// Waits for the answer to what was sent after `from`.
+    /// Waits for the answer to a request sent after `from`.
     pub(crate) fn answer(&self, request: &Request, from: u64, timeout: Duration) -> Result<Arrival, String> {
         let found = self.expect(from, timeout, |arrival| {
             let me = self.socket.id().unwrap_or_default();
@@ -298,7 +298,7 @@ impl Session {
         }
     }
 
-    /// What arrives from here on has this number or a higher one.
+    /// Later arrivals have at least this number.
     pub(crate) fn mark(&self) -> u64 {
         self.shared.state.lock().arrived
     }
@@ -319,24 +319,24 @@ impl Session {
         })
     }
 
-    /// Waits until the connection stands. `false`: it does not, in this time or at all.
+    /// Waits until connected. `false`: not within this time, or no more attempts.
     pub(crate) fn wait_connected(&self, timeout: Duration) -> bool {
         self.wait(timeout, true, &mut |state| (state.up || self.is_at_rest()).then_some(()));
         self.is_connected()
     }
 
-    /// Waits until the connection is gone.
+    /// Waits until disconnected.
     pub(crate) fn wait_disconnected(&self, timeout: Duration) -> bool {
         self.wait(timeout, true, &mut |state| (!state.up).then_some(())).is_some()
     }
 
-    /// Waits until nothing is tried any more.
+    /// Waits until no attempts are made any more.
     pub(crate) fn wait_at_rest(&self, timeout: Duration) -> bool {
         self.wait(timeout, true, &mut |_| self.is_at_rest().then_some(())).is_some()
     }
 
-    /// Waits until everything sent has been acknowledged, or can not be any more, also when somebody wants to stop.
-    /// Gives how many are left.
+    /// Waits until each sent event is acknowledged or cannot be any more, or the program should stop. Returns
+    /// the number of unacknowledged events.
     pub(crate) fn settle(&self, timeout: Duration) -> usize {
         let over = |state: &State| (state.outstanding == 0 || self.is_at_rest()).then_some(());
         self.wait(timeout, false, &mut { over });
@@ -347,24 +347,24 @@ impl Session {
         self.shared.state.lock().outstanding
     }
 
-    /// Waits until at most so many are unacknowledged.
+    /// Waits until at most this number is unacknowledged.
     pub(crate) fn wait_outstanding(&self, at_most: usize, timeout: Duration) {
         self.wait(timeout, true, &mut |state| (state.outstanding <= at_most).then_some(()));
     }
 
-    /// Disconnects for good, with everything sent delivered before.
+    /// Disconnects finally, after all sent events are delivered.
     pub(crate) fn leave(&self) {
         self.shared.change(|state| state.leaving = true);
         let was_connected = self.is_connected();
         self.client.disconnect();
         if was_connected {
-            // Only for its line of output; the events thread may be behind.
+            // Only to print it; the events thread may be behind.
             let _ = self.client.wait_timeout(Duration::from_millis(500));
             self.wait(Duration::from_millis(500), false, &mut |state| (!state.leaving).then_some(()));
         }
     }
 
-    /// Looks at the state whenever it changes, and every now and then because of the library's.
+    /// Checks the state at each change, and periodically for changes of the library.
     fn wait<T>(
         &self,
         timeout: Duration,
@@ -411,7 +411,7 @@ impl Shared {
         self.change(|state| (state.up, state.leaving) = (false, false));
     }
 
-    /// Once for every loss: puts the joins of all rooms before what is sent from then on. `order` is held.
+    /// Once for each loss: queues the joins of all rooms before later events. `order` is held.
     fn rejoin(&self, socket: &Socket) {
         let rooms = self.change(|state| match std::mem::take(&mut state.rejoins) && !state.leaving {
             true => state.rooms.clone(),
@@ -436,7 +436,7 @@ impl Shared {
         let first_failures = self.change(|state| state.first.then_some(state.failures));
         match first_failures {
             Some(failures) if failures < FIRST_ATTEMPTS => self.show(&Notice::ConnectingIn(delay)),
-            // Now it is the program's turn to say something.
+            // Now the program may print.
             Some(FIRST_ATTEMPTS) => {}
             _ => self.show(&Notice::Scheduled { attempt, of: self.max_attempts, delay }),
         }

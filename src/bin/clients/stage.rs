@@ -1,4 +1,4 @@
-//! Where a demonstration plays: what it says, and how fast it goes.
+//! Output and speed of a demonstration.
 
 use std::{
     io::{self, Write},
@@ -12,14 +12,14 @@ use super::{
     stop::Stop,
 };
 
-/// Standard output, the wish to stop, and the pace.
+/// Standard output, the stop request, and the speed.
 #[derive(Debug, Clone)]
 pub(crate) struct Stage {
     pub(crate) palette: Palette,
     pub(crate) stop: Stop,
-    /// By how much all pauses are shortened.
+    /// Factor by which pauses are shortened.
     pub(crate) speed: f64,
-    /// Nothing is said: the output is for machines.
+    /// No text output: the output is for machines.
     pub(crate) quiet: bool,
 }
 
@@ -28,7 +28,7 @@ impl Stage {
         self.write(&line.words(self.palette));
     }
 
-    /// With the sign that the `client` program puts before its lines.
+    /// With the marks of the `client` program.
     pub(crate) fn say_signed(&self, line: &Line) {
         self.write(&line.signed(self.palette));
     }
@@ -60,19 +60,19 @@ impl Stage {
         self.write(&text.into());
     }
 
-    /// Writes a line. When nobody reads any more, there is no use in going on.
+    /// Writes a line. Ends the program if the output is closed.
     pub(crate) fn write(&self, line: &str) {
         if !self.quiet && write_line(line).is_err() {
             self.stop.set();
         }
     }
 
-    /// Waits, unless somebody wants to stop. `false`: somebody does.
+    /// Waits, unless the program should stop. `false`: it should.
     pub(crate) fn pause(&self, time: Duration) -> bool {
         self.stop.pause(self.scaled(time))
     }
 
-    /// What shows all that happens to a session.
+    /// Prints all notices of a session.
     pub(crate) fn show(&self) -> Show {
         let stage = self.clone();
         Box::new(move |notice| notice.lines().iter().for_each(|line| stage.say(line)))
@@ -83,7 +83,7 @@ impl Stage {
     }
 }
 
-/// Writes a line at once, in one piece.
+/// Writes a line in one call.
 pub(crate) fn write_line(line: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(format!("{line}\n").as_bytes())?;

@@ -1,4 +1,4 @@
-//! The wish to stop: Ctrl-C, SIGTERM, SIGHUP, or a reader of our output that has gone.
+//! Requests to stop: Ctrl-C, SIGTERM, SIGHUP, or closed output.
 
 use std::{
     fmt,
@@ -10,10 +10,10 @@ use parking_lot::{Condvar, Mutex};
 
 use super::common::{exit::Failure, signals};
 
-/// A signal so soon after the first is the same one: it went to us and to our process group.
+/// A signal so soon after the first is the same one: it was sent to us and to our process group.
 const ECHO: Duration = Duration::from_millis(500);
 
-/// Whether somebody wants the program to stop. Cheap to clone.
+/// Whether the program should stop. Cheap to clone.
 #[derive(Clone, Default)]
 pub(crate) struct Stop(Arc<Inner>);
 
@@ -21,12 +21,12 @@ pub(crate) struct Stop(Arc<Inner>);
 struct Inner {
     set: Mutex<bool>,
     changed: Condvar,
-    /// Who wants to be woken for it.
+    /// Callbacks to wake waiting threads.
     hooks: Mutex<Vec<Box<dyn Fn() + Send>>>,
 }
 
 impl Stop {
-    /// Takes the first signal as the wish to stop in good order, and a later one as the order to end at once.
+    /// The first signal requests a stop in good order, a later one ends the program at once.
     pub(crate) fn on_signals() -> Result<Self, Failure> {
         let stop = Self::default();
         let wish = stop.clone();
@@ -52,7 +52,7 @@ impl Stop {
         *self.0.set.lock()
     }
 
-    /// Has `hook` called when the wish comes, or at once when it has come already.
+    /// Calls `hook` at the stop request, or at once if there was one.
     pub(crate) fn on_set(&self, hook: impl Fn() + Send + 'static) {
         let set = self.0.set.lock();
         if *set {
@@ -63,7 +63,7 @@ impl Stop {
         }
     }
 
-    /// Waits so long, or until the wish comes. `false`: it came.
+    /// Waits for this time or until the stop request. `false`: stop requested.
     pub(crate) fn pause(&self, time: Duration) -> bool {
         let until = Instant::now() + time;
         let mut set = self.0.set.lock();

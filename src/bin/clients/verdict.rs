@@ -1,4 +1,4 @@
-//! Checks with a verdict each, and the table of them.
+//! Checks with their results, and the table of results.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use super::{
     stage::Stage,
 };
 
-/// How a check ended. The text says what was seen.
+/// The result of a check. The text says what was observed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Passed(String),
@@ -16,15 +16,15 @@ pub(crate) enum Verdict {
     Skipped(String),
 }
 
-/// What a check gives: what was seen, or why it failed.
+/// The return value of a check: the observation, or why it failed.
 pub(crate) type Outcome = Result<String, String>;
 
-/// The checks so far.
+/// The results so far.
 #[derive(Debug, Default)]
 pub(crate) struct Verdicts(Vec<(String, Verdict, Duration)>);
 
 impl Verdicts {
-    /// Makes a check and says how it ended.
+    /// Runs a check and prints its result.
     pub(crate) fn check(&mut self, stage: &Stage, name: &str, check: impl FnOnce() -> Outcome) {
         stage.heading(name);
         if stage.stop.is_set() {
@@ -44,14 +44,14 @@ impl Verdicts {
         self.0.push((name.to_owned(), verdict, begun.elapsed()));
     }
 
-    /// Notes a check that cannot be made here.
+    /// Records a check that cannot run here.
     pub(crate) fn skip(&mut self, stage: &Stage, name: &str, why: &str) {
         stage.heading(name);
         stage.warning(format!("SKIPPED: {why}"));
         self.0.push((name.to_owned(), Verdict::Skipped(why.to_owned()), Duration::ZERO));
     }
 
-    /// Whether something was checked and nothing failed. What was interrupted has not passed.
+    /// Whether there were checks and none failed. Interrupted checks have not passed.
     pub(crate) fn all_passed(&self, stage: &Stage) -> bool {
         let passed = |verdict: &Verdict| matches!(verdict, Verdict::Passed(_));
         let failed = |verdict: &Verdict| matches!(verdict, Verdict::Failed(_));

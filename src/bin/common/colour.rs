@@ -1,4 +1,4 @@
-//! Colours, where somebody can see them. The one place that knows `ansi_term`.
+//! Colours on terminals. The only file that uses `ansi_term`.
 
 use std::{
     fmt,
@@ -8,15 +8,15 @@ use std::{
 use ansi_term::Colour;
 use clap::ValueEnum;
 
-/// When a program colours what it prints.
+/// When output is coloured.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum When {
     /// On a terminal, and unless `NO_COLOR` is set.
     #[default]
     Auto,
-    /// Also in files and pipes.
+    /// Always, also in files and pipes.
     Always,
-    /// Not at all.
+    /// Never.
     Never,
 }
 
@@ -27,7 +27,7 @@ pub(crate) struct Palette {
 }
 
 impl Palette {
-    /// For standard error: on a terminal, and unless `NO_COLOR` is set to anything (<https://no-color.org>).
+    /// For standard error: on a terminal, unless `NO_COLOR` is set to any value (<https://no-color.org>).
     pub(crate) fn of_stderr() -> Self {
         Self { on: io::stderr().is_terminal() && !is_unwanted() }
     }

@@ -1,4 +1,4 @@
-//! How a program ends when it cannot do its work: a sentence that says what to do, and an exit code.
+//! How a program ends with an error: a sentence that says what to do, and an exit code.
 
 use std::{
     fmt,
@@ -6,19 +6,19 @@ use std::{
     process::ExitCode,
 };
 
-/// The end of a program.
+/// An error that ends a program.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// It was called rightly and failed: exit code 1.
+    /// Failure: exit code 1.
     Failed(String),
-    /// It was called wrongly: exit code 2, as for a bad flag.
+    /// Wrong usage: exit code 2, as for a bad flag.
     Usage(String),
 }
 
 impl Failure {
-    /// Says why on standard error, and gives the code to end with.
+    /// Prints the error on standard error and returns the exit code.
     pub(crate) fn report(self) -> ExitCode {
-        // Nobody may be reading.
+        // Output may be closed.
         let _ = writeln!(io::stderr(), "{self}");
         self.code()
     }
@@ -31,19 +31,19 @@ impl Failure {
     }
 }
 
-/// The system has no thread for `what`.
+/// The error that no thread could be started for `what`.
 pub(crate) fn no_thread(what: &str, error: &io::Error) -> Failure {
     Failure::Failed(format!("cannot start a thread for {what}: {}", Explained(error)))
 }
 
-/// An error of the system, with what is behind it where its own words mislead.
+/// A system error, with an explanation where its text misleads.
 pub(crate) struct Explained<'a>(pub(crate) &'a io::Error);
 
 impl fmt::Display for Explained<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)?;
         match self.0.kind() {
-            // The C library falls back to clone only when clone3 is answered with ENOSYS.
+            // The C library falls back to clone only if clone3 returns ENOSYS.
             io::ErrorKind::PermissionDenied => f.write_str(
                 "; a sandbox that answers the system call clone3 with EPERM instead of ENOSYS does this (Docker before \
                  20.10.10, old libseccomp)",

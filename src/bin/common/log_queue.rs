@@ -1,7 +1,8 @@
-//! The queue between those who log and the thread that writes the log, so that a log which nobody reads delays nobody.
+//! The queue between logging threads and the thread that writes the log, so that a log that is not read delays
+//! nothing.
 //!
 //! ```text
-//!   log::info!(…) ─► push: copied, or counted as dropped when the queue is full ─► thread "log" ─► standard error
+//!   log::info!(…) ─► push: copied, or counted if the queue is full ─► thread "log" ─► standard error
 //! ```
 
 use std::{
@@ -13,18 +14,18 @@ use std::{
 use parking_lot::{Condvar, Mutex};
 use rustix::event::{PollFd, PollFlags, poll};
 
-/// Bytes of lines that wait at most; the lines that are being written may be as many again.
+/// Maximum bytes of waiting lines; as many again may be in writing.
 pub(crate) const QUEUE_BYTES: usize = 256 << 10;
 
-/// Makes the line that says how many lines are missing.
+/// Formats the line with the number of missing lines.
 type Report = dyn Fn(u64) -> Vec<u8> + Send + Sync;
 
-/// Lines that wait for the thread that writes them.
+/// Lines that wait for the writing thread.
 pub(crate) struct Queue {
     state: Mutex<State>,
-    /// There is something to write.
+    /// Signals new lines.
     filled: Condvar,
-    /// Everything has been written.
+    /// Signals that everything has been written.
     written: Condvar,
     report: Box<Report>,
 }
@@ -33,13 +34,13 @@ pub(crate) struct Queue {
 struct State {
     /// Whole lines.
     lines: Vec<u8>,
-    /// Lines that are missing behind these.
+    /// Number of lines missing after these.
     dropped: u64,
     is_writing: bool,
 }
 
 impl Queue {
-    /// `report` makes the line that says how many lines are missing.
+    /// `report` formats the line with the number of missing lines.
     pub(crate) fn new(report: impl Fn(u64) -> Vec<u8> + Send + Sync + 'static) -> Self {
         Self {
             state: Mutex::default(),
@@ -49,8 +50,8 @@ impl Queue {
         }
     }
 
-    /// Adds a line. Never waits for a reader: a line that does not fit is counted instead, and so is each one behind it
-    /// until the writing thread has taken the queue, so that the count stands where the lines are missing.
+    /// Adds a line. Never waits: a line that does not fit is counted, and so are the following ones until the
+    /// writing thread has taken the queue, so the count is written where the lines are missing.
     pub(crate) fn push(&self, line: &[u8]) {
         let mut state = self.state.lock();
         if state.lines.is_empty() {
@@ -65,7 +66,7 @@ impl Queue {
         self.filled.notify_one();
     }
 
-    /// Waits until everything has been written, at most so long. `false`: nobody read it in time.
+    /// Waits until everything is written, at most this long. `false`: it was not read in time.
     pub(crate) fn flush(&self, within: Duration) -> bool {
         let deadline = Instant::now() + within;
         let mut state = self.state.lock();
@@ -77,7 +78,7 @@ impl Queue {
         true
     }
 
-    /// Writes what is pushed, for ever. What cannot be written at all is counted as dropped.
+    /// Writes pushed lines, without end. Lines that cannot be written count as dropped.
     pub(crate) fn write_to(&self, mut out: impl Write) -> ! {
         let mut batch = Vec::new();
         loop {
@@ -110,7 +111,7 @@ impl Queue {
     }
 }
 
-/// Writes all lines. `Err`: so many of them were not written whole.
+/// Writes all lines. `Err`: this number of lines was not written completely.
 fn write_lines(out: &mut impl Write, lines: &[u8]) -> Result<(), u64> {
     let mut rest = lines;
     while !rest.is_empty() {
@@ -123,8 +124,8 @@ fn write_lines(out: &mut impl Write, lines: &[u8]) -> Result<(), u64> {
     Ok(())
 }
 
-/// Standard error without the lock of [`io::stderr`]: the writing thread would hold it while nobody reads, and whatever
-/// else prints would wait for it.
+/// Standard error without the lock of [`io::stderr`]: the writing thread would hold it while the log is not
+/// read, and other output would wait for it.
 pub(crate) struct Stderr;
 
 impl Write for Stderr {
@@ -132,7 +133,7 @@ impl Write for Stderr {
         let stderr = io::stderr();
         loop {
             match rustix::io::write(&stderr, bytes) {
-                // Somebody has set the pipe to non-blocking mode.
+                // The pipe may have been set to non-blocking mode.
                 Err(rustix::io::Errno::AGAIN) => {
                     poll(&mut [PollFd::new(&stderr, PollFlags::OUT)], None)?;
                 }

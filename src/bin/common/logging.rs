@@ -4,10 +4,10 @@
 //!   2026-01-31T12:00:00.123Z INFO  chat::app [Zm9vYmFy…] connected from 127.0.0.1:40000
 //!   {"timestamp":"2026-01-31T12:00:00.123Z","level":"INFO","module":"chat::app","client":"Zm9vYmFy…","message":"…"}
 //! ```
-//! Much of what is logged comes from clients. So that none of them can forge a line or play with the terminal, every
-//! character that is not plainly visible is written as an escape.
+//! Log lines contain text of clients. Characters that are not plainly visible are escaped, so a client cannot
+//! forge a line or control the terminal.
 //!
-//! A thread of its own writes them ([`Queue`]): a log that nobody reads must not hold up a server.
+//! A separate thread writes them ([`Queue`]): a log that is not read must not block a server.
 
 use std::{
     backtrace::{Backtrace, BacktraceStatus},
@@ -31,10 +31,10 @@ use super::{
     visible::Visible,
 };
 
-/// How long the end of a program waits for those who read its log.
+/// How long the end of a program waits until its log is read.
 const FLUSH_TIME: Duration = Duration::from_millis(500);
 
-/// The log of this process, once it is started.
+/// The log of this process after its start.
 static LOG: OnceLock<Log> = OnceLock::new();
 
 struct Log {
@@ -42,19 +42,19 @@ struct Log {
     format: Format,
 }
 
-/// What a line looks like.
+/// The format of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
-    /// For people, in colours on a terminal.
+    /// Text, in colours on a terminal.
     Text,
-    /// One JSON object a line.
+    /// One JSON object for each line.
     Json,
 }
 
-/// Logs from here on what is at least as important as `level`, and panics.
+/// From now on logs records of at least `level`, and panics.
 ///
 /// # Errors
-/// [`Failure`]: there is no thread to write the log.
+/// [`Failure`]: the writing thread could not be started.
 pub(crate) fn start(level: LevelFilter, format: Format) -> Result<(), Failure> {
     let palette = Palette::of_stderr();
     let queue = Arc::new(Queue::new(move |dropped| {
@@ -71,9 +71,9 @@ pub(crate) fn start(level: LevelFilter, format: Format) -> Result<(), Failure> {
         .format(move |out, record| Line::new(record, SystemTime::now()).write(out, format, palette))
         .target(Target::Pipe(Box::new(Pushed(Arc::clone(&queue)))))
         .build();
-    // Fails only when there is a logger already, and then that one logs.
+    // Fails only if a logger is installed already; that one logs then.
     let _ = log::set_boxed_logger(Box::new(logger)).map(|()| log::set_max_level(level));
-    // The standard hook would wait for a reader of standard error.
+    // The standard hook would wait for standard error to be read.
     panic::set_hook(Box::new(log_panic));
     let _ = LOG.set(Log { queue, format });
     Ok(())
@@ -92,7 +92,7 @@ fn log_panic(panic: &panic::PanicHookInfo<'_>) {
     }
 }
 
-/// What the program tells its user beside the log, whatever the level: as it is, or one record for each line.
+/// Output for the user beside the log, at any level: as text, or one record for each line.
 pub(crate) fn told(level: Level, text: &str) -> Vec<u8> {
     match LOG.get().map_or(Format::Text, |log| log.format) {
         Format::Text => format!("{text}\n").into_bytes(),
@@ -104,7 +104,7 @@ pub(crate) fn told(level: Level, text: &str) -> Vec<u8> {
     }
 }
 
-/// Ends with what a program came to: says why it failed, and waits a moment until the log is written.
+/// Ends the program with its result: prints the error, and waits briefly until the log is written.
 pub(crate) fn end(result: Result<(), Failure>) -> ExitCode {
     let Some(log) = LOG.get() else { return result.map_or_else(Failure::report, |()| ExitCode::SUCCESS) };
     let code = result.map_or_else(
@@ -118,7 +118,7 @@ pub(crate) fn end(result: Result<(), Failure>) -> ExitCode {
     code
 }
 
-/// Ends the process from any thread, with what is logged by then written if somebody reads it soon.
+/// Ends the process from any thread, after the log is written if it is read soon.
 pub(crate) fn exit(code: i32) -> ! {
     if let Some(log) = LOG.get() {
         log.queue.flush(FLUSH_TIME);
@@ -126,7 +126,7 @@ pub(crate) fn exit(code: i32) -> ! {
     process::exit(code)
 }
 
-/// Where [`env_logger`] writes each line, in one call.
+/// The target of [`env_logger`]: each line in one call.
 struct Pushed(Arc<Queue>);
 
 impl Write for Pushed {
@@ -140,7 +140,7 @@ impl Write for Pushed {
     }
 }
 
-/// A record, as both formats want it.
+/// A record for both formats.
 #[derive(Debug, Serialize)]
 struct Line<'a> {
     timestamp: String,
@@ -164,7 +164,7 @@ impl<'a> Line<'a> {
         }
     }
 
-    /// A line that is no record of [`log`].
+    /// A line that is not a record of [`log`].
     fn plain(level: Level, module: &'a str, message: &str) -> Self {
         Self {
             timestamp: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),

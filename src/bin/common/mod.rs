@@ -1,4 +1,4 @@
-//! What the programs have in common.
+//! Shared by all programs: log, signals, exit codes, colours.
 
 pub(crate) mod colour;
 pub(crate) mod exit;

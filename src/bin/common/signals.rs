@@ -1,4 +1,4 @@
-//! The signals that ask a program to end: SIGINT, SIGTERM and SIGHUP.
+//! The signals that end a program: SIGINT, SIGTERM and SIGHUP.
 
 use std::{
     fs,
@@ -15,11 +15,11 @@ use signal_hook::{
 
 use super::exit::{Failure, no_thread};
 
-/// Has `handler` called, on a thread and one call at a time, for each SIGINT and SIGTERM, and for each SIGHUP unless
-/// the program was started with SIGHUP ignored: `nohup` does that for a program that is to outlive its terminal.
+/// Calls `handler` on a thread, one call at a time, for each SIGINT and SIGTERM, and for each SIGHUP unless the
+/// program was started with SIGHUP ignored, as by `nohup`.
 ///
-/// SIGINT is `ctrlc`'s. Its feature `termination` would take the other two as well, also a SIGHUP that is ignored; they
-/// are `signal-hook`'s.
+/// `ctrlc` handles SIGINT. Its feature `termination` would handle an ignored SIGHUP too, so `signal-hook`
+/// handles SIGTERM and SIGHUP.
 pub(crate) fn handle(handler: impl FnMut() + Send + 'static) -> Result<(), Failure> {
     let handler = Arc::new(Mutex::new(handler));
     let interrupted = Arc::clone(&handler);
@@ -40,10 +40,10 @@ pub(crate) fn handle(handler: impl FnMut() + Send + 'static) -> Result<(), Failu
         .map_err(|error| no_thread("signals", &error))
 }
 
-/// Why `ctrlc` does not work. Its own text does not say it.
+/// The reason why `ctrlc` failed, which its own text does not contain.
 fn not_installed(error: ctrlc::Error) -> Failure {
     match error {
-        // A thread fails with an error of the system; what else fails is wrapped.
+        // Starting a thread fails with a system error; other failures are wrapped.
         ctrlc::Error::System(error) if error.raw_os_error().is_some() => no_thread("signals", &error),
         ctrlc::Error::System(error) => no_handlers(&error),
         error => no_handlers(&io::Error::other(error)),
@@ -54,7 +54,7 @@ fn no_handlers(error: &io::Error) -> Failure {
     Failure::Failed(format!("cannot install the handlers of signals: {error}"))
 }
 
-/// A pipe with a byte for each signal.
+/// A pipe that gets a byte for each signal.
 fn register(wanted: &[i32]) -> io::Result<PipeReader> {
     let (reader, writer) = io::pipe()?;
     for &signal in wanted {
@@ -63,8 +63,7 @@ fn register(wanted: &[i32]) -> io::Result<PipeReader> {
     Ok(reader)
 }
 
-/// Whether this process was started with the signal ignored. Without `/proc` nobody can tell, and it counts as not
-/// ignored.
+/// Whether this process was started with the signal ignored. Without `/proc` it counts as not ignored.
 fn is_ignored(signal: i32) -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     is_in_mask(&status, signal)

@@ -1,8 +1,8 @@
-//! Other people's texts, made harmless for a terminal.
+//! Makes text from others safe for a terminal.
 
 use std::fmt;
 
-/// A text with an escape for every character that is not plainly visible.
+/// A text with escapes for all characters that are not plainly visible.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Visible<'a>(pub(crate) &'a str);
 
@@ -21,7 +21,7 @@ impl fmt::Display for Visible<'_> {
     }
 }
 
-/// Control characters, and those of Unicode that break lines or turn the direction of writing.
+/// Control characters, and Unicode characters that break lines or change the direction of writing.
 fn is_invisible(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')

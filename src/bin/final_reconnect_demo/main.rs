@@ -1,4 +1,4 @@
-//! The `final_reconnect_demo` program: every way to lose a connection, with a verdict on how it came back.
+//! The `final_reconnect_demo` program: all ways to lose a connection, and the result of each.
 
 #[allow(dead_code, reason = "each program uses its part of it")]
 #[path = "../clients/mod.rs"]
@@ -18,13 +18,14 @@ use clients::{
     stop::Stop,
 };
 
-/// Plays every scenario of losing and regaining a connection, and says which of them went as they should.
+/// Runs all scenarios of losing and restoring a connection, and prints which ones passed.
 ///
-/// By default it starts, kills and restarts servers of its own. With a URL it loses and regains the way to that server,
-/// which must speak the chat of the `server` program. With `success` it only shows a server that is up: a message, a
-/// disconnection, a manual reconnection, a message; on this machine's port 5000, or at the URL after it.
+/// By default it starts, kills and restarts its own servers. With a URL it interrupts the connection to that
+/// server, which must be the chat of the `server` program. With `success` it only uses a running server: a
+/// message, a disconnection, a manual reconnection, a message; on port 5000 of this machine, or at the URL
+/// after it.
 ///
-/// Exit codes: 0 all passed; 1 not all; 2 called wrongly.
+/// Exit codes: 0 all passed; 1 not all; 2 wrong usage.
 #[derive(Debug, Parser)]
 #[command(name = "final_reconnect_demo", version, max_term_width = 100)]
 pub(crate) struct Flags {

@@ -1,4 +1,4 @@
-//! The scenarios. Each begins with its server down, or up, as it needs it, and with a client of its own.
+//! The scenarios. Each starts with its server down or up, as needed, and with its own client.
 
 use std::{
     cell::RefCell,
@@ -18,7 +18,7 @@ use crate::clients::{
     verdict::{Outcome, Verdicts},
 };
 
-/// Reconnections before a client gives up, unless the scenario is about that.
+/// Reconnections before a client gives up, in scenarios about something else.
 const ATTEMPTS: u32 = 10;
 
 /// The first delay between two attempts.
@@ -27,12 +27,12 @@ const DELAY: Duration = Duration::from_millis(500);
 /// How long a lost server stays away.
 const AWAY: Duration = Duration::from_millis(1_500);
 
-/// How long a disconnected client is watched for attempts that it must not make.
+/// How long a disconnected client is watched for wrong attempts.
 const WATCH: Duration = Duration::from_secs(2);
 
 const ROOM: &str = "reconnect_room";
 
-/// Plays all of them.
+/// Runs all scenarios.
 pub(crate) fn run(flags: &Flags, url: Option<&str>, stage: &Stage) -> Result<Verdicts, Failure> {
     let world = match url {
         Some(url) => World::relayed(url)?,
@@ -73,14 +73,14 @@ impl Play<'_> {
             .map_err(|error| error.to_string())
     }
 
-    /// A client that is connected.
+    /// A connected client.
     fn connected(&self, attempts: u32) -> Result<Session, String> {
         self.world.borrow_mut().up()?;
         let session = self.session(attempts)?;
         if session.first_connect() { Ok(session) } else { Err("no connection to begin with".to_owned()) }
     }
 
-    /// Takes the server away, until the client has noticed.
+    /// Stops the server and waits until the client has noticed.
     fn lose(&self, session: &Session) -> Result<(), String> {
         self.stage.warning("The server goes away");
         self.world.borrow_mut().down();
@@ -91,7 +91,7 @@ impl Play<'_> {
         }
     }
 
-    /// Brings the server back, until the client has. Gives how long that took.
+    /// Starts the server again and waits until the client has reconnected. Returns the time.
     fn regain(&self, session: &Session) -> Result<Duration, String> {
         self.stage.pause(AWAY);
         self.stage.warning("The server comes back");
@@ -144,7 +144,7 @@ impl Play<'_> {
         Ok(format!("stayed away until told; back in {}", milliseconds(Some(took))))
     }
 
-    /// Watches that no attempt is made.
+    /// Checks that no attempt is made.
     fn stays_away(&self, session: &Session) -> Result<(), String> {
         if !session.wait_disconnected(self.timeout()) || !session.wait_at_rest(self.timeout()) {
             return Err("the connection did not end".to_owned());

@@ -1,4 +1,4 @@
-//! `success`: a server that is up.
+//! `success`: a running server.
 
 use super::{Flags, world::World};
 use crate::clients::{
@@ -11,7 +11,8 @@ use crate::clients::{
     verdict::{Outcome, Verdicts},
 };
 
-/// Talks, disconnects, reconnects, talks. When no URL is given and nobody is where a server usually is, we start one.
+/// Sends, disconnects, reconnects, sends. Without a URL, and if no server is on the default port, it starts
+/// one.
 pub(crate) fn run(flags: &Flags, url: Option<&str>, stage: &Stage) -> Result<Verdicts, Failure> {
     let mut world = World::own(&stage.stop)?;
     let url = match url {

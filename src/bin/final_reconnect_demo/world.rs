@@ -1,4 +1,4 @@
-//! A server that can be lost: our own, or the way to somebody else's.
+//! A server that can be lost: our own, or the connection to an external one.
 
 use crate::clients::{
     common::exit::Failure,
@@ -7,23 +7,23 @@ use crate::clients::{
     stop::Stop,
 };
 
-/// Where the scenarios play.
+/// The server of the scenarios.
 #[derive(Debug)]
 pub(crate) enum World {
-    /// A server of ours on this port, when it is up.
+    /// Our own server on this port, if it is up.
     Own { port: u16, host: Option<Host>, stop: Stop },
     /// A relay to the server at this URL.
     Relayed { relay: Relay, url: String },
 }
 
 impl World {
-    /// A server of our own, not up yet.
+    /// Our own server, not started yet.
     pub(crate) fn own(stop: &Stop) -> Result<Self, Failure> {
         let port = free_port().map_err(|error| Failure::Failed(format!("no free port: {error}")))?;
         Ok(Self::Own { port, host: None, stop: stop.clone() })
     }
 
-    /// The way to the server at `url`, not open yet.
+    /// The relay to the server at `url`, not open yet.
     pub(crate) fn relayed(url: &str) -> Result<Self, Failure> {
         let relay = Relay::to(url).ok_or_else(|| {
             Failure::Usage(format!(
@@ -35,7 +35,7 @@ impl World {
         Ok(Self::Relayed { relay, url: url.to_owned() })
     }
 
-    /// Where clients find it.
+    /// The URL for clients.
     pub(crate) fn url(&self) -> String {
         match self {
             Self::Own { port, .. } => format!("http://127.0.0.1:{port}"),
@@ -43,12 +43,12 @@ impl World {
         }
     }
 
-    /// Whether the server does what it is told, like throwing a client out.
+    /// Whether the server accepts commands like `kick`.
     pub(crate) fn is_own(&self) -> bool {
         matches!(self, Self::Own { .. })
     }
 
-    /// Starts it. Does nothing when it is up.
+    /// Starts it, unless it is up.
     pub(crate) fn up(&mut self) -> Result<(), String> {
         match self {
             Self::Own { host: Some(_), .. } => Ok(()),

@@ -1,4 +1,4 @@
-//! Who takes part: one session each, connected one after the other.
+//! The clients: one session each, connected one after the other.
 
 use std::time::{Duration, Instant};
 
@@ -15,10 +15,10 @@ use crate::clients::{
     stage::Stage,
 };
 
-/// The first ones have names, the others numbers.
+/// The first clients have names, the others numbers.
 const NAMES: [&str; 3] = ["Alice", "Bob", "Charlie"];
 
-/// Between two attempts to connect.
+/// Pause between two attempts to connect.
 const DELAY: Duration = Duration::from_secs(1);
 
 /// Reconnections before a client gives up.
@@ -29,17 +29,17 @@ const ATTEMPTS: u32 = 5;
 pub(crate) struct Actor {
     pub(crate) name: String,
     pub(crate) session: Session,
-    /// When the first and the last message were sent.
+    /// Time of the first and the last sent message.
     pub(crate) active: Mutex<Option<(Instant, Instant)>>,
 }
 
 impl Actor {
-    /// Whether it was ever let in.
+    /// Whether it was ever connected.
     pub(crate) fn is_present(&self) -> bool {
         self.session.was_ever_connected()
     }
 
-    /// Sends, unless it was never connected.
+    /// Sends, if it was ever connected.
     pub(crate) fn send(&self, request: &Request) -> bool {
         if !self.is_present() {
             return false;
@@ -51,7 +51,7 @@ impl Actor {
     }
 }
 
-/// Connects them one by one. Those that fail are named, and stay away.
+/// Connects the clients one by one. Failed ones are reported and left out.
 pub(crate) fn connect_all(flags: &Flags, stage: &Stage) -> Result<Vec<Actor>, Failure> {
     stage.info(format!("Connecting {} clients to {}", flags.clients, flags.url));
     let mut cast = Vec::new();
@@ -83,7 +83,7 @@ fn session(flags: &Flags, stage: &Stage, name: &str) -> Result<Session, Failure>
         .map_err(|error| Failure::Usage(error.to_string()))
 }
 
-/// Shows what concerns the conversation, behind the name.
+/// Prints the events of the conversation after the client's name.
 fn show(stage: Stage, name: String) -> Show {
     const SHOWN: [&str; 6] = [
         events::MESSAGE,
@@ -96,7 +96,7 @@ fn show(stage: Stage, name: String) -> Show {
     Box::new(move |notice| {
         let lines = match notice {
             Notice::Arrived(arrival) if !SHOWN.contains(&arrival.event.as_str()) => return,
-            // Whether one is in it already makes no difference here.
+            // It makes no difference whether the client is already in it.
             Notice::Arrived(arrival) if arrival.event == events::ROOM_JOINED => {
                 vec![Line::good(format!("Joined room: {}", arrival.text("room")))]
             }
@@ -108,7 +108,7 @@ fn show(stage: Stage, name: String) -> Show {
     })
 }
 
-/// Takes leave of everybody.
+/// Disconnects all clients.
 pub(crate) fn disconnect_all(cast: &[Actor], stage: &Stage) {
     stage.info("\nDisconnecting all clients...");
     cast.iter().for_each(|actor| actor.session.leave());

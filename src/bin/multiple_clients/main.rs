@@ -1,4 +1,4 @@
-//! The `multiple_clients` program: several people in one chat, each a client of its own, with figures at the end.
+//! The `multiple_clients` program: several clients in one chat, with statistics at the end.
 
 mod cast;
 #[allow(dead_code, reason = "each program uses its part of it")]
@@ -18,26 +18,26 @@ use clients::{
     stop::Stop,
 };
 
-/// Several clients talk to each other through the chat, in three scenes; then a table tells what each of them sent, got
-/// and measured. Clients that cannot connect are named, and the others go on.
+/// Several clients send messages in three scenes; then a table shows what each of them sent, received and
+/// measured. Clients that cannot connect are reported, and the others continue.
 ///
-/// Exit codes: 0 done, 1 nobody connected, 2 called wrongly. Ctrl-C ends it after the step that is under way.
+/// Exit codes: 0 done, 1 no client connected, 2 wrong usage. Ctrl-C ends it after the current step.
 #[derive(Debug, Parser)]
 #[command(name = "multiple_clients", version, max_term_width = 100)]
 pub(crate) struct Flags {
-    /// Where the server is
+    /// Address of the server
     #[arg(value_name = "URL", default_value = DEFAULT_URL, value_parser = parse_url, env = "TINYSIO_URL")]
     pub(crate) url: String,
 
-    /// How many clients
+    /// Number of clients
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub(crate) clients: u32,
 
-    /// How often the three scenes are played
+    /// Repetitions of the three scenes
     #[arg(long, value_name = "K", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) rounds: u32,
 
-    /// Print nothing but the figures, as JSON
+    /// Print only the statistics, as JSON
     #[arg(long)]
     pub(crate) json: bool,
 

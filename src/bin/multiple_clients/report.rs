@@ -1,4 +1,4 @@
-//! The figures at the end.
+//! The statistics at the end.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::clients::{
     stage::{Stage, write_line},
 };
 
-/// What was seen of all clients.
+/// The statistics of all clients.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     url: String,
@@ -25,7 +25,7 @@ struct Scene {
     good: bool,
 }
 
-/// One client. Times in milliseconds; `None` where nothing was measured.
+/// One client. Times in milliseconds; `None`: not measured.
 #[derive(Debug, Serialize)]
 struct Row {
     name: String,
@@ -39,12 +39,12 @@ struct Row {
     round_trip_p99_ms: Option<f64>,
     messages_per_second: Option<f64>,
     error_count: u64,
-    /// Each once.
+    /// Each text once.
     errors: Vec<String>,
 }
 
 impl Report {
-    /// What there is to see while they are still connected.
+    /// The statistics while the clients are still connected.
     pub(crate) fn of(cast: &[Actor], url: &str, scenes: &[Played]) -> Self {
         let scene = |played: &Played| Scene { title: played.title, good: played.good };
         Self {
@@ -54,11 +54,11 @@ impl Report {
         }
     }
 
-    /// As a table, or as JSON when the stage is quiet.
+    /// Prints a table, or JSON if the output is for machines.
     pub(crate) fn print(&self, stage: &Stage) -> Result<(), Failure> {
         if stage.quiet {
             let json = serde_json::to_string(self).map_err(|error| Failure::Failed(error.to_string()))?;
-            // Nobody may be reading.
+            // Output may be closed.
             let _ = write_line(&json);
             return Ok(());
         }

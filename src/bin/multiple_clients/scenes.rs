@@ -5,26 +5,26 @@ use std::time::Duration;
 use super::cast::Actor;
 use crate::clients::{line::Line, request::Request, stage::Stage};
 
-/// After each message.
+/// Pause after each message.
 const AFTER_MESSAGE: Duration = Duration::from_millis(1_200);
 
-/// After the members of a room have joined it.
+/// Pause after the members of a room have joined.
 const AFTER_JOINS: Duration = Duration::from_secs(1);
 
-/// After each join of the last scene.
+/// Pause after each join of the last scene.
 const AFTER_JOIN: Duration = Duration::from_millis(800);
 
 const FRIENDS: &str = "friends";
 const WORK: &str = "work";
 
-/// How a scene went.
+/// The result of a scene.
 #[derive(Debug, Clone)]
 pub(crate) struct Played {
     pub(crate) title: &'static str,
     pub(crate) good: bool,
 }
 
-/// What somebody does, and how long everybody waits then.
+/// An action of a client, and the pause after it.
 #[derive(Debug)]
 struct Step<'a> {
     actor: &'a Actor,
@@ -32,10 +32,10 @@ struct Step<'a> {
     pause: Duration,
 }
 
-/// A scene's title, and what is done in it.
+/// The title of a scene, and its actions.
 type Scene = (&'static str, fn(&[Actor]) -> Vec<Step<'_>>);
 
-/// Plays one after the other. What goes wrong in one does not end it.
+/// Runs the scenes one after the other. An error in a scene does not end it.
 pub(crate) fn play_all(cast: &[Actor], stage: &Stage, timeout: Duration) -> Vec<Played> {
     let scenes: [Scene; 3] = [
         ("Demo 1: Basic messaging", messaging),
@@ -75,7 +75,7 @@ fn play(cast: &[Actor], steps: Vec<Step<'_>>, stage: &Stage, timeout: Duration) 
     good && errors() == before
 }
 
-/// One line each; those without a line of their own introduce themselves.
+/// One line for each client; clients without a line introduce themselves.
 fn say<'a>(
     cast: &'a [Actor],
     lines: [&str; 3],
@@ -98,7 +98,7 @@ fn messaging(cast: &[Actor]) -> Vec<Step<'_>> {
     say(cast, ["Hello everyone!", "Hi Alice! How are you?", "Hey there! Nice to meet you all!"], |_| None)
 }
 
-/// The first two are friends, the others work.
+/// The first two clients share one room, the others another one.
 fn two_rooms(cast: &[Actor]) -> Vec<Step<'_>> {
     let room = |number| if number < 2 { FRIENDS } else { WORK };
     let last_friend = cast.len().min(2) - 1;

@@ -1,4 +1,4 @@
-//! What the `server` program is told: flags, environment variables, and what they mean.
+//! Flags and environment variables of the `server` program, and the options that they set.
 
 #![allow(rustdoc::bare_urls, reason = "the comments on the flags are the text of --help")]
 
@@ -17,16 +17,17 @@ use crate::common::{exit::Failure, logging::Format};
 
 /// A Socket.IO v4 chat server.
 ///
-/// Any Socket.IO client may connect: it is greeted, sends messages to everybody or to rooms, and is told who comes and
-/// goes. Each flag can also be given by the environment variable named beside it.
+/// Any Socket.IO client may connect. It gets a welcome, sends messages to all clients or to rooms, and is
+/// notified when others connect or disconnect. Each flag can also be given by the environment variable beside
+/// it.
 #[derive(Debug, Parser)]
 #[command(name = "server", version, max_term_width = 100, args_override_self = true)]
 pub(crate) struct Flags {
-    /// Address to listen on. The default is reachable from the network; 127.0.0.1 is for this machine only
+    /// Address to listen on. The default is reachable from the network; 127.0.0.1 only from this machine
     #[arg(long, env = "TINYSIO_HOST", default_value = "0.0.0.0", value_name = "ADDRESS")]
     pub(crate) host: String,
 
-    /// Port to listen on; 0 takes a free one and prints it
+    /// Port to listen on; 0 selects a free one and prints it
     #[arg(long, short, env = "TINYSIO_PORT", default_value_t = 5000)]
     pub(crate) port: u16,
 
@@ -34,81 +35,81 @@ pub(crate) struct Flags {
     #[arg(long, env = "TINYSIO_UNIX", value_name = "PATH")]
     pub(crate) unix: Option<PathBuf>,
 
-    /// Who may connect to that socket: its file's mode in octal, like 660. A client, or a proxy in front, needs the
-    /// right to write. Without it, what the umask leaves
+    /// Mode of the socket's file in octal, like 660. Clients, or a proxy in front, need the right to write.
+    /// Default: as the umask says
     #[arg(long, env = "TINYSIO_UNIX_MODE", value_name = "MODE", requires = "unix", value_parser = mode)]
     unix_mode: Option<u32>,
 
-    /// Serve /health and /metrics for the operator on an address of their own, like 127.0.0.1:9090
+    /// Serve /health and /metrics on a separate address, like 127.0.0.1:9090
     #[arg(long, env = "TINYSIO_OPERATOR", value_name = "HOST:PORT")]
     pub(crate) operator: Option<SocketAddr>,
 
-    /// Clients at one time; the next is answered 503
+    /// Maximum number of clients; further ones get 503
     #[arg(long, env = "TINYSIO_MAX_CONNECTIONS", value_name = "N", default_value_t = limits::CONNECTIONS as u32,
           value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) max_connections: u32,
 
-    /// Clients from one address, or from one IPv6 /64; 0 for no limit. Trusted proxies and this machine do not count.
-    /// Clients behind one office router, or behind a proxy that --trust-proxy does not name, share an address
+    /// Maximum number of clients from one address or IPv6 /64; 0 for no limit. Trusted proxies and this machine
+    /// do not count. Clients behind one router, or behind a proxy that is not in --trust-proxy, share an
+    /// address
     #[arg(long, env = "TINYSIO_MAX_CONNECTIONS_PER_IP", value_name = "N", default_value_t = 0)]
     max_connections_per_ip: usize,
 
-    /// Clients a second that may come in the long run; who comes too soon is told when to try again (503 with
-    /// Retry-After). 0 for no limit
+    /// New clients per second, on average; further ones get 503 with Retry-After. 0 for no limit
     #[arg(long, env = "TINYSIO_ACCEPT_RATE", value_name = "N", default_value_t = 0)]
     accept_rate: u32,
 
-    /// Clients that may come at once after a quiet time
+    /// New clients at once after a quiet time
     #[arg(long, env = "TINYSIO_ACCEPT_BURST", value_name = "N", default_value_t = 100,
           value_parser = clap::value_parser!(u32).range(1..))]
     accept_burst: u32,
 
-    /// Events a second that one client may send in the long run; 0 for no limit
+    /// Events per second from one client, on average; 0 for no limit
     #[arg(long, env = "TINYSIO_RATE_LIMIT", value_name = "N", default_value_t = limits::RATE.per_second)]
     rate_limit: u32,
 
-    /// Events that one client may send at once after a rest
+    /// Events at once from one client after a quiet time
     #[arg(long, env = "TINYSIO_RATE_BURST", value_name = "N", default_value_t = limits::RATE.burst,
           value_parser = clap::value_parser!(u32).range(1..))]
     rate_burst: u32,
 
-    /// Bytes of messages a second that one client may send in the long run; 0 for no limit
+    /// Bytes of messages per second from one client, on average; 0 for no limit
     #[arg(long, env = "TINYSIO_BYTE_RATE", value_name = "BYTES", default_value_t = 0)]
     byte_rate: u32,
 
-    /// Bytes of messages that one client may send at once after a rest
+    /// Bytes of messages at once from one client after a quiet time
     #[arg(long, env = "TINYSIO_BYTE_BURST", value_name = "BYTES", default_value_t = 4_000_000,
           value_parser = clap::value_parser!(u32).range(1..))]
     byte_burst: u32,
 
-    /// Characters of a message or room message
+    /// Maximum characters of a message or room message
     #[arg(long, env = "TINYSIO_MAX_MESSAGE", value_name = "N", default_value_t = Limits::DEFAULT.message)]
     max_message: usize,
 
-    /// Bytes of a custom event's JSON
+    /// Maximum bytes of a custom event's JSON
     #[arg(long, env = "TINYSIO_MAX_CUSTOM_EVENT", value_name = "N",
           default_value_t = Limits::DEFAULT.custom_event)]
     max_custom_event: usize,
 
-    /// Rooms that one client may be in
+    /// Maximum rooms of one client
     #[arg(long, env = "TINYSIO_MAX_ROOMS", value_name = "N", default_value_t = Limits::DEFAULT.rooms)]
     max_rooms: usize,
 
-    /// Characters of a room's name
+    /// Maximum characters of a room name
     #[arg(long, env = "TINYSIO_MAX_ROOM_NAME", value_name = "N", default_value_t = Limits::DEFAULT.room_name)]
     max_room_name: usize,
 
-    /// Bytes of one WebSocket message or polling request
+    /// Maximum bytes of one WebSocket message or polling request
     #[arg(long, env = "TINYSIO_MAX_PAYLOAD", value_name = "BYTES", default_value_t = limits::PAYLOAD as u32,
           value_parser = clap::value_parser!(u32).range(64..=100_000_000))]
     max_payload: u32,
 
-    /// How often clients are pinged, like 25s or 500ms
+    /// Time between two pings, like 25s or 500ms
     #[arg(long, env = "TINYSIO_PING_INTERVAL", value_name = "TIME", default_value = "25s",
           value_parser = humantime::parse_duration)]
     ping_interval: Duration,
 
-    /// How long a client may take to answer a ping
+    /// Time that a client has to answer a ping
     #[arg(long, env = "TINYSIO_PING_TIMEOUT", value_name = "TIME", default_value = "20s",
           value_parser = humantime::parse_duration)]
     ping_timeout: Duration,
@@ -118,13 +119,13 @@ pub(crate) struct Flags {
           value_delimiter = ',')]
     cors: Vec<String>,
 
-    /// Let those pages connect with the user's cookies (withCredentials: true), as a login or a load balancer in front
-    /// may need. Beside --cors * it lets every page
+    /// Allow those pages to send the user's cookies (withCredentials: true), for a login or a load balancer.
+    /// With --cors * this allows every page
     #[arg(long, env = "TINYSIO_CORS_CREDENTIALS")]
     cors_credentials: bool,
 
-    /// Let in only clients that connect with auth {"token": TOKEN}. Other users of this machine can read it in the
-    /// list of processes: prefer the file
+    /// Admit only clients that connect with auth {"token": TOKEN}. Other users of this machine can read it in
+    /// the list of processes: prefer the file
     #[arg(
         long,
         env = "TINYSIO_AUTH_TOKEN",
@@ -138,54 +139,55 @@ pub(crate) struct Flags {
     #[arg(long, env = "TINYSIO_AUTH_TOKEN_FILE", value_name = "FILE")]
     auth_token_file: Option<PathBuf>,
 
-    /// Proxies whose X-Forwarded-For is believed in the log, like 127.0.0.1 or 10.0.0.0/8
+    /// Proxies whose X-Forwarded-For is used in the log, like 127.0.0.1 or 10.0.0.0/8
     #[arg(long, env = "TINYSIO_TRUST_PROXY", value_name = "ADDRESS", num_args = 1.., value_delimiter = ',')]
     trust_proxy: Vec<Network>,
 
-    /// How long a client that has lost its connection may be away and find again its id, its rooms, and what it has
-    /// missed (connection state recovery); 0s for not at all. Each event then has one more argument, its offset
+    /// Time after a connection loss in which a client can recover its id, its rooms and missed events
+    /// (connection state recovery); 0s for off. Each event then has one more argument, its offset
     #[arg(long, env = "TINYSIO_RECOVERY", value_name = "TIME", default_value = "0s",
           value_parser = humantime::parse_duration)]
     recovery: Duration,
 
-    /// Bytes of memory for what clients may miss
+    /// Bytes of memory for missed events
     #[arg(long, env = "TINYSIO_RECOVERY_BYTES", value_name = "BYTES", default_value_t = 8 << 20,
           value_parser = clap::value_parser!(u32).range(1..))]
     recovery_bytes: u32,
 
-    /// Keep all that in this file too, so that it outlives the program and the power; --recovery is then 2m unless
-    /// given
+    /// Keep sessions and events in this file too, so that clients recover after a crash or a power cut; default
+    /// of --recovery is then 2m
     #[cfg(feature = "store")]
     #[arg(long, env = "TINYSIO_STORE", value_name = "FILE")]
     store: Option<PathBuf>,
 
-    /// Serve also when the file cannot be opened, with everything in memory until it can be; /health says "degraded"
-    /// then. Otherwise the server does not start
+    /// Start also if the file cannot be opened, and keep everything in memory until it can; /health says
+    /// "degraded" then. Otherwise the server does not start
     #[cfg(feature = "store")]
     #[arg(long, env = "TINYSIO_STORE_OPTIONAL", requires = "store")]
     store_optional: bool,
 
-    /// How often the file is written: a crash loses so much. 0s: before anybody gets anything, so that it loses nothing
+    /// Time between two writes of the file; a crash loses the events of that time. 0s: write before each event
+    /// is sent, so a crash loses nothing
     #[cfg(feature = "store")]
     #[arg(long, env = "TINYSIO_STORE_EVERY", value_name = "TIME", default_value = "0s",
           value_parser = humantime::parse_duration)]
     store_every: Duration,
 
-    /// How long a shutdown takes to disconnect the clients, evenly one after the other, so that they do not all come to
-    /// the next server at once. A second signal ends the program at any time
+    /// Time over which a shutdown disconnects the clients evenly, so that they do not all connect to the next
+    /// server at once. A second signal ends the program at any time
     #[arg(long, env = "TINYSIO_DRAIN", value_name = "TIME", default_value = "0s",
           value_parser = humantime::parse_duration)]
     pub(crate) drain: Duration,
 
-    /// What to log: off, error, warn, info, debug or trace
+    /// Log level: off, error, warn, info, debug or trace
     #[arg(long, env = "TINYSIO_LOG_LEVEL", value_name = "LEVEL", default_value = "info")]
     pub(crate) log_level: LevelFilter,
 
-    /// How to log
+    /// Log format
     #[arg(long, env = "TINYSIO_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
     pub(crate) log_format: Format,
 
-    /// How often a line of counters is logged
+    /// Time between two log lines with counters
     #[arg(long, env = "TINYSIO_COUNTERS_INTERVAL", value_name = "TIME", default_value = "60s",
           value_parser = humantime::parse_duration)]
     pub(crate) counters_interval: Duration,
@@ -202,7 +204,7 @@ fn mode(text: &str) -> Result<u32, String> {
 }
 
 impl Flags {
-    /// How the chat is to be run.
+    /// The options of the chat.
     pub(crate) fn options(&self) -> Result<Options, Failure> {
         Ok(Options {
             limits: Limits {
@@ -218,13 +220,13 @@ impl Flags {
         })
     }
 
-    /// A server that is set up as far as the flags go.
+    /// A server builder with the options of the flags.
     pub(crate) fn builder(&self) -> Builder {
         let mut builder = Server::builder();
         if self.max_connections_per_ip > 0 {
             let proxies = self.trust_proxy.clone();
             builder = builder.max_connections_per_ip(self.max_connections_per_ip).exempt_from_ip_limit(
-                // Whoever is on this machine has other means.
+                // Local users have other means.
                 move |ip| ip.to_canonical().is_loopback() || proxies.iter().any(|proxy| proxy.contains(ip)),
             );
         }
@@ -273,7 +275,7 @@ impl Flags {
         }
     }
 
-    /// Without the line's end that editors put behind it.
+    /// Removes the line end that editors append.
     fn token(&self) -> Result<Option<String>, Failure> {
         let (token, origin) = match &self.auth_token_file {
             None => (self.auth_token.clone(), "--auth-token".to_owned()),

@@ -29,14 +29,14 @@ use common::{
 use flags::Flags;
 use operator::Operator;
 
-/// How long the clients have to take what waits for them. The library may use it twice: handlers that still run are
-/// waited for as long again.
+/// How long clients may take to fetch pending packets. The library may use it twice: running handlers are
+/// awaited for the same time again.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_millis(1_500);
 
-/// When the program ends, whatever still holds it up, after the clients have been disconnected.
+/// When the program ends in any case, after the clients have been disconnected.
 const LAST_DEADLINE: Duration = Duration::from_secs(4);
 
-/// The longest time that clients are disconnected over.
+/// Maximum time over which clients are disconnected.
 const DRAIN_MAX: Duration = Duration::from_secs(24 * 3600);
 
 fn main() -> ExitCode {
@@ -44,7 +44,8 @@ fn main() -> ExitCode {
     logging::end(logging::start(flags.log_level, flags.log_format).and_then(|()| run(&flags)))
 }
 
-/// A client takes a descriptor, on polling up to three; the usual soft limit is 1,024, the hard one far higher.
+/// A client needs one descriptor, on polling up to three; the usual soft limit is 1,024, the hard limit far
+/// higher.
 fn raise_descriptor_limit(wanted: u64) {
     let mut limit = getrlimit(Resource::Nofile);
     let enough = limit.maximum.map_or(wanted, |maximum| maximum.min(wanted));
@@ -77,7 +78,7 @@ fn run(flags: &Flags) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The first signal arrives on the channel; the second ends the program at once.
+/// The first signal is sent on the channel; the second ends the program at once.
 fn signals() -> Result<Receiver<()>, Failure> {
     let (sender, receiver) = bounded(1);
     let mut asked = false;
@@ -115,11 +116,11 @@ fn authority(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
-/// Says on standard output where everything is.
+/// Prints the addresses on standard output.
 fn announce(flags: &Flags, server: &Server, operator: Option<String>) {
     let (address, health) = match (&flags.unix, server.local_addr()) {
         (None, Some(bound)) => {
-            // "All interfaces" is no address to go to.
+            // "All interfaces" is not an address for a client.
             let host = if bound.ip().is_unspecified() { "localhost" } else { &flags.host };
             let health = format!("http://{}/health", authority(host, bound.port()));
             (format!("http://{}", authority(&flags.host, bound.port())), health)
@@ -135,11 +136,11 @@ fn announce(flags: &Flags, server: &Server, operator: Option<String>) {
     }
     lines += "Press Ctrl+C to stop the server";
     let mut out = io::stdout();
-    // Nobody may be reading.
+    // Output may be closed.
     let _ = out.write_all(&logging::told(Level::Info, &lines)).and_then(|()| out.flush());
 }
 
-/// Logs the counters every so often until the signal comes.
+/// Logs the counters periodically until the signal comes.
 fn wait_for_signal(flags: &Flags, chat: &Chat, signals: &Receiver<()>) {
     let interval = flags.counters_interval.max(Duration::from_millis(10));
     while signals.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
@@ -161,16 +162,16 @@ fn wait_for_signal(flags: &Flags, chat: &Chat, signals: &Receiver<()>) {
     }
 }
 
-/// Tells the clients, disconnects them over a while, lets out what waits for them, and closes everything.
+/// Notifies the clients, disconnects them over a time, sends pending packets, and closes everything.
 fn shut_down(chat: &Chat, server: &Server, drain: Duration) {
     let drain = drain.min(DRAIN_MAX);
-    // A handler that hangs, or a log that nobody reads, must not keep the program.
+    // A hanging handler or a log that is not read must not keep the program running.
     let watchdog = thread::Builder::new().name("watchdog".into()).spawn(move || {
         thread::sleep(drain + LAST_DEADLINE);
         logging::exit(0);
     });
     if let Err(error) = watchdog {
-        log::warn!("nobody watches that this ends in time: {error}");
+        log::warn!("cannot start the thread that limits the shutdown time: {error}");
     }
     log::info!("shutting down, {} clients", chat.counters().clients());
     chat.announce_shutdown(server);

@@ -1,6 +1,6 @@
-//! The operator's listener: `/health` and `/metrics` on an address of their own, off unless asked for.
+//! The operator's listener: `/health` and `/metrics` on a separate address, off by default.
 //!
-//! `tiny_http::Server` bounds neither heads nor connections, so it belongs where only the operator can reach it.
+//! `tiny_http::Server` limits neither heads nor connections, so only the operator should be able to reach it.
 
 use std::{
     fmt::Write,
@@ -54,7 +54,7 @@ impl Drop for Operator {
     fn drop(&mut self) {
         self.server.0.unblock();
         if let Some(thread) = self.thread.take() {
-            // A panic there has been reported by itself.
+            // A panic there has already been logged.
             let _ = thread.join();
         }
     }
@@ -64,7 +64,7 @@ fn serve(server: &tiny_http::Server, chat: &Chat) {
     for request in server.incoming_requests() {
         let response = answer(request.method(), request.url(), chat);
         if let Err(error) = request.respond(response) {
-            log::debug!("the operator left before the answer: {error}");
+            log::debug!("the operator disconnected before the answer: {error}");
         }
     }
 }
@@ -92,7 +92,7 @@ fn with_header(response: Response, name: &str, value: &str) -> Response {
 /// The type of Prometheus' text format.
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Prometheus' text format. Two dozen figures need no crate: `prometheus-client` would bring a second
+/// Prometheus' text format. Two dozen values need no crate: `prometheus-client` would bring a second
 /// `parking_lot`, a derive macro and 9,000 lines.
 fn metrics(chat: &Chat) -> String {
     let counters = chat.counters();
@@ -105,38 +105,37 @@ fn metrics(chat: &Chat) -> String {
         );
     };
     put("gauge", "clients", "Clients connected.", counters.clients() as f64);
-    put("gauge", "rooms", "Rooms with somebody in them.", chat.rooms() as f64);
+    put("gauge", "rooms", "Rooms with members.", chat.rooms() as f64);
     put("gauge", "uptime_seconds", "Seconds since the start.", chat.uptime());
     for (name, help, value) in [
         ("connects_total", "Clients that have connected.", counters.connects()),
         ("disconnects_total", "Clients that have disconnected.", counters.disconnects()),
         ("unauthorized_total", "Clients refused for a missing or wrong token.", counters.unauthorized()),
         ("events_received_total", "Events from clients.", counters.events_in()),
-        ("events_emitted_total", "Events emitted; one to many counts once.", counters.events_out()),
+        (
+            "events_emitted_total",
+            "Events emitted; an event to several clients counts once.",
+            counters.events_out(),
+        ),
         ("messages_total", "Messages accepted.", counters.messages()),
         ("room_messages_total", "Room messages accepted.", counters.room_messages()),
         ("refusals_total", "Events refused.", counters.refusals()),
-        ("rate_limited_total", "Events refused because they came too fast.", counters.rate_limited()),
+        ("rate_limited_total", "Events refused because of the rate limit.", counters.rate_limited()),
     ] {
         put("counter", name, help, value as f64);
     }
     let Some(stats) = chat.stats() else { return text };
     for (name, help, value) in [
         ("sessions", "Engine.IO sessions, with and without a client in the chat.", stats.sessions),
-        ("sessions_max", "Sessions that there may be.", stats.max_connections),
+        ("sessions_max", "Maximum number of sessions.", stats.max_connections),
         ("connections", "Connections, with and without a session.", stats.connections),
-        ("connections_max", "Connections that there may be.", stats.max_tcp_connections),
+        ("connections_max", "Maximum number of connections.", stats.max_tcp_connections),
     ] {
         put("gauge", name, help, value as f64);
     }
     if stats.store != StoreStatus::Off {
         let works = matches!(stats.store, StoreStatus::Working);
-        put(
-            "gauge",
-            "store_up",
-            "1 while the store keeps what it is given, 0 when it has failed.",
-            works.into(),
-        );
+        put("gauge", "store_up", "1 while the store works, 0 when it has failed.", works.into());
     }
     text += "# HELP tinysio_refused_total Connections and handshakes refused, by reason.\n\
              # TYPE tinysio_refused_total counter\n";
