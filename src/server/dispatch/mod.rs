@@ -7,7 +7,6 @@
 //!                                                             └─ DISCONNECT ─► on_disconnecting ─► on_disconnect
 //! ```
 
-pub(crate) mod acks;
 pub(crate) mod connect;
 pub(crate) mod retries;
 

@@ -1,0 +1,343 @@
+//! A socket: one client in one namespace.
+//!
+//! It owns the data of the application, the auth payload and the acknowledgements that it waits for. What the hub knows of it
+//! is a [`Membership`]. It sends through its session, or through the hub; it must not be dropped on the hub's thread.
+
+mod acks;
+mod emit;
+mod event;
+
+use std::{
+    any::Any,
+    fmt,
+    sync::{Arc, Weak},
+};
+
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+use smallvec::smallvec;
+
+use crate::server::{
+    broadcast::Broadcast,
+    dispatch::Todo,
+    guard::{self, Callee},
+    hub::membership::{Identity, Membership},
+    hub::{self, Question, Selection},
+    namespace::Namespace,
+    recovery::Resume,
+    session::{Handshake, Session},
+};
+use crate::{
+    proto::{
+        CloseReason,
+        engine::TransportKind,
+        socket::{Encoded, Outgoing},
+    },
+    sys::sync::{Mutex, atomic::Ordering::AcqRel},
+};
+
+use acks::Acks;
+pub(crate) use emit::SCRATCH_MAX;
+pub use event::{Ack, Event};
+
+/// A connected client in one namespace: the official `Socket`. Cheap to clone; every method may be called from any
+/// thread and from inside any handler.
+#[derive(Clone)]
+pub struct Socket(Arc<Inner>);
+
+pub(crate) struct Inner {
+    membership: Arc<Membership>,
+    session: Arc<Session>,
+    namespace: Namespace,
+    auth: Option<Box<RawValue>>,
+    acks: Mutex<Acks>,
+    /// Joined before it was connected.
+    early_rooms: Mutex<Option<Vec<Arc<str>>>>,
+    data: Mutex<Option<Arc<dyn Any + Send + Sync>>>,
+}
+
+impl Socket {
+    pub(crate) fn new(
+        id: Arc<str>,
+        namespace: Namespace,
+        session: &Arc<Session>,
+        auth: Option<&RawValue>,
+        identity: Identity,
+    ) -> Self {
+        Self(Arc::new_cyclic(|inner: &Weak<Inner>| Inner {
+            membership: Arc::new(Membership::new(
+                id,
+                namespace.0.index,
+                Arc::<Session>::clone(session),
+                identity,
+                Weak::<Inner>::clone(inner),
+            )),
+            session: Arc::clone(session),
+            namespace,
+            auth: auth.map(ToOwned::to_owned),
+            acks: Mutex::default(),
+            early_rooms: Mutex::new(Some(Vec::new())),
+            data: Mutex::default(),
+        }))
+    }
+
+    /// The socket of this membership. `None`: it was dropped. Not for the hub's thread, which must not be the last to hold it.
+    pub(crate) fn of(membership: &Membership) -> Option<Self> {
+        membership.socket_state()?.downcast().ok().map(Self)
+    }
+
+    /// Its id, which other clients may know; the Engine.IO session's id is another one, and secret.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        self.0.membership.id()
+    }
+
+    /// The namespace it is in: the official `socket.nsp`. [`Namespace::of`] leads to the others.
+    #[must_use]
+    pub fn namespace(&self) -> &Namespace {
+        &self.0.namespace
+    }
+
+    /// What the first request of the session said.
+    #[must_use]
+    pub fn handshake(&self) -> &Handshake {
+        &self.session().handshake
+    }
+
+    /// The auth payload of the CONNECT, an object, as raw JSON. `None` when the client sent none.
+    #[must_use]
+    pub fn auth(&self) -> Option<&RawValue> {
+        self.0.auth.as_deref()
+    }
+
+    /// The auth payload as a `T`; a missing one is read as `{}`.
+    ///
+    /// # Errors
+    /// When it is no `T`.
+    pub fn auth_as<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
+        serde_json::from_str(self.auth().map_or("{}", RawValue::get))
+    }
+
+    /// The transport that its session is on now.
+    #[must_use]
+    pub fn transport(&self) -> TransportKind {
+        self.session().transport()
+    }
+
+    /// Whether it can be sent to.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.0.membership.is_connected()
+    }
+
+    /// Official `socket.recovered`: whether this client has taken up the connection that it lost, with id, rooms and data, and what
+    /// it missed follows. Always false without [`connection_state_recovery`](crate::server::Config::connection_state_recovery).
+    #[must_use]
+    pub fn recovered(&self) -> bool {
+        self.0.membership.recovered()
+    }
+
+    /// Official `socket.join`. In effect for every emit that this thread makes afterwards; in a middleware, as soon as
+    /// the socket is connected.
+    pub fn join(&self, room: &str) {
+        let mut early = self.0.early_rooms.lock();
+        match &mut *early {
+            Some(rooms) if rooms.iter().any(|early| **early == *room) => {}
+            Some(rooms) => rooms.push(room.into()),
+            None => {
+                drop(early);
+                self.0.namespace.0.hub.join(self.membership(), smallvec![room.into()]);
+            }
+        }
+    }
+
+    /// Enters the namespace, and the rooms that were joined before. From now on the hub knows its rooms.
+    pub(crate) fn enter(&self, consent: Encoded, resume: Option<Box<Resume>>) {
+        // Under one lock, so that what another thread joins or leaves, as soon as it finds the socket, comes behind.
+        let mut early = self.0.early_rooms.lock();
+        let hub = &self.0.namespace.0.hub;
+        hub.enter(self.membership(), consent, resume);
+        let rooms = early.take().unwrap_or_default();
+        if !rooms.is_empty() {
+            hub.join(self.membership(), rooms.into());
+        }
+    }
+
+    /// Official `socket.leave`. Leaving the room of its own id, which [`Namespace::to`] takes, has no effect.
+    pub fn leave(&self, room: &str) {
+        let mut early = self.0.early_rooms.lock();
+        if let Some(rooms) = &mut *early {
+            return rooms.retain(|early| **early != *room);
+        }
+        drop(early);
+        self.0.namespace.0.hub.leave(self.membership(), room.into());
+    }
+
+    /// Official `socket.rooms`, without the socket's own id, which is no room here although
+    /// [`to`](Namespace::to) takes it. In no particular order.
+    #[must_use]
+    pub fn rooms(&self) -> Vec<Arc<str>> {
+        if let Some(early) = &*self.0.early_rooms.lock() {
+            return early.clone();
+        }
+        let index = self.namespace_index();
+        let question = |reply| Question::RoomsOf(self.membership(), reply);
+        self.0.namespace.0.hub.ask(index, question).unwrap_or_default()
+    }
+
+    /// Official `socket.broadcast`: everybody in the namespace but this socket.
+    pub fn broadcast(&self) -> Broadcast {
+        self.0.namespace.broadcast(Selection { skip: Some(self.shared_id()), ..Selection::default() })
+    }
+
+    /// Official `socket.to(room)`: whoever is in the room but this socket.
+    pub fn to(&self, room: &str) -> Broadcast {
+        self.broadcast().to(room)
+    }
+
+    /// Official `socket.disconnect(close)`: removes it from the namespace; with `true` removes its client from all
+    /// namespaces and closes the connection, behind everything that was sent before, and behind the handler of this client that
+    /// runs at the moment. The official client does not reconnect by itself afterwards.
+    pub fn disconnect(&self, close: bool) {
+        // Another thread tells its handlers, and takes it out of the namespace.
+        let _ = self.0.namespace.0.hub.send_batch();
+        if close {
+            self.hang_up(CloseReason::ServerNamespaceDisconnect, CloseReason::ForcedServerClose);
+        } else {
+            self.leave_namespace(CloseReason::ServerNamespaceDisconnect);
+        }
+    }
+
+    /// Removes its client from all namespaces and closes the connection. The reasons: this socket's, and the session's.
+    pub(crate) fn hang_up(&self, reason: CloseReason, of_session: CloseReason) {
+        self.leave_namespace(reason);
+        self.session().leave_todo(Todo::HangUp(hub::unfinished(), of_session));
+    }
+
+    /// Official `socket.data`: keeps `data` with the socket, in place of what was kept.
+    ///
+    /// A client that is recovered finds it again; after a restart of the server too, if there is a store and
+    /// [`keep_data`](crate::server::NamespaceBuilder::keep_data) was called for `T`.
+    pub fn set_data<T: Any + Send + Sync>(&self, data: T) {
+        self.set_any_data(Some(Arc::new(data)));
+        if !self.0.membership.is_new() {
+            self.keep_data();
+        }
+    }
+
+    /// Has the store keep what is kept with the socket, if it is of the type that the namespace keeps.
+    pub(crate) fn keep_data(&self) {
+        let (Some(codec), Some(data)) = (&self.0.namespace.0.handlers.data, self.any_data()) else { return };
+        let encoded = guard::call_for_socket(
+            self,
+            Callee::KEEP_DATA,
+            format_args!("the Serialize of its data"),
+            || (codec.encode)(&*data),
+        );
+        self.0.namespace.0.hub.keep_data(self.membership(), encoded.flatten());
+    }
+
+    pub(crate) fn set_any_data(&self, data: Option<Arc<dyn Any + Send + Sync>>) {
+        // Dropped without the lock: `Drop` is user code.
+        let _before = std::mem::replace(&mut *self.0.data.lock(), data);
+    }
+
+    pub(crate) fn any_data(&self) -> Option<Arc<dyn Any + Send + Sync>> {
+        self.0.data.lock().clone()
+    }
+
+    /// What [`set_data`](Self::set_data) kept, if it is a `T`.
+    #[must_use]
+    pub fn data<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
+        self.0.data.lock().clone()?.downcast().ok()
+    }
+
+    pub(crate) fn shared_id(&self) -> Arc<str> {
+        self.0.membership.shared_id()
+    }
+
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    pub(crate) fn namespace_index(&self) -> usize {
+        self.0.membership.namespace_index()
+    }
+
+    pub(crate) fn pid(&self) -> Option<&Arc<str>> {
+        self.0.membership.pid()
+    }
+
+    pub(crate) fn rid(&self) -> Option<&Arc<str>> {
+        self.0.membership.rid()
+    }
+
+    /// What the hub keeps of it.
+    pub(crate) fn membership(&self) -> Arc<Membership> {
+        Arc::clone(&self.0.membership)
+    }
+
+    pub(crate) fn session(&self) -> &Arc<Session> {
+        &self.0.session
+    }
+
+    /// The middlewares let it pass.
+    pub(crate) fn set_connected(&self) {
+        self.0.membership.set_connected();
+        self.0.namespace.0.connected.fetch_add(1, AcqRel);
+    }
+
+    /// `false`: it was not connected, so there is nothing to tell anybody.
+    pub(crate) fn set_disconnected(&self, reason: CloseReason) -> bool {
+        let was = self.0.membership.set_disconnected(reason);
+        if was {
+            self.0.namespace.0.connected.fetch_sub(1, AcqRel);
+        }
+        was
+    }
+
+    /// Removes the socket from its namespace; the handlers follow in their turn.
+    fn leave_namespace(&self, reason: CloseReason) {
+        if self.set_disconnected(reason) {
+            // Before the packet: when its client joins again at once, this socket must not be there any more.
+            self.session().leave_todo(Todo::Left(self.clone(), reason));
+            self.send_disconnect();
+        }
+    }
+
+    /// Says good-bye to the client in this namespace. `false`: it is not there, so there is nothing to tell anybody.
+    pub(crate) fn say_goodbye(&self, reason: CloseReason) -> bool {
+        let was = self.set_disconnected(reason);
+        if was {
+            self.send_disconnect();
+        }
+        was
+    }
+
+    fn send_disconnect(&self) {
+        // `()` always encodes; a failed send means that the session has ended by itself.
+        if let Ok(packet) = Outgoing::disconnect(self.0.namespace.name()).encode(&()) {
+            let _ = self.session().send_ordered(packet);
+        }
+    }
+}
+
+impl fmt::Debug for Socket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Socket")
+            .field("id", &self.id())
+            .field("namespace", &self.0.namespace.name())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // Whoever drops the last handle of a socket must not suffer from what the application has left in it.
+        let (data, acks) = (self.data.lock().take(), std::mem::take(&mut *self.acks.lock()));
+        if let Some(data) = data {
+            guard::drop_value(data);
+        }
+        guard::drop_value(acks);
+    }
+}
