@@ -1,7 +1,10 @@
 //! Calls of user code: handlers, checks, callbacks, and `Drop` of the application's values.
 //!
-//! A panic in user code costs the call in which it happened and nothing else. It is caught here and logged with what was
-//! called; where it happened, the panic hook has said. Only worker threads and the application's own threads call user code.
+//! This module is the only one that calls user code, and only on worker threads and on threads of the application. A panic in
+//! user code costs the call in which it happened and nothing else: it is caught here, and logged with the name of what was
+//! called. The panic hook has logged the place.
+//!
+//! It uses no other module of the server.
 
 use std::{
     cell::{Cell, RefCell},
@@ -10,7 +13,6 @@ use std::{
     sync::Arc,
 };
 
-use crate::server::{session::Session, socket::Socket};
 use crate::{
     outcome::catch,
     sys::{
@@ -74,14 +76,27 @@ impl Activity {
     }
 }
 
+/// For whom a handler runs: a session, or one of its sockets.
+pub(crate) trait Owner {
+    /// What the log calls it.
+    fn log_name(&self) -> String;
+
+    /// The name of the session, as a number.
+    fn session_tag(&self) -> u64;
+
+    /// Where the session is in memory: tells sessions apart for as long as they exist.
+    fn session_address(&self) -> usize;
+}
+
 /// Notes what this thread runs, until it is dropped.
 struct Note {
     outer: Option<(usize, u64)>,
 }
 
 impl Note {
-    fn new(callee: Callee, session: Option<&Session>) -> Self {
-        Self { outer: Self::set((callee.0, session.map_or(0, Session::tag))) }
+    /// `session`: its tag; 0: none.
+    fn new(callee: Callee, session: u64) -> Self {
+        Self { outer: Self::set((callee.0, session)) }
     }
 
     /// What was noted before.
@@ -113,47 +128,43 @@ pub(crate) fn set_activity(activity: Option<Arc<Activity>>) {
 thread_local! {
     /// `None`: no worker thread. Without a destructor, so that it is there when a thread's last values are dropped.
     static ACTIVITY: RefCell<Option<ManuallyDrop<Arc<Activity>>>> = const { RefCell::new(None) };
-    /// The session whose handler runs on this thread.
-    static SESSION: Cell<*const Session> = const { Cell::new(std::ptr::null()) };
+    /// The address of the session whose handler runs on this thread; 0: none.
+    static SESSION: Cell<usize> = const { Cell::new(0) };
     /// User code that belongs to no session runs on this thread.
     static APPLICATION: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether this thread is inside a handler of the session.
-pub(crate) fn is_in_handler_of(session: &Arc<Session>) -> bool {
-    std::ptr::eq(SESSION.get(), Arc::as_ptr(session))
+/// Whether this thread is inside a handler of the same session.
+pub(crate) fn is_in_handler_of(owner: &impl Owner) -> bool {
+    SESSION.get() == owner.session_address()
 }
 
 /// Whether this thread is inside any user code that the server has called.
 pub(crate) fn is_in_handler() -> bool {
-    !SESSION.get().is_null() || APPLICATION.get()
+    SESSION.get() != 0 || APPLICATION.get()
 }
 
 /// Calls user code that belongs to no session: a route, a check of requests. `None`: it panicked.
 pub(crate) fn call<T>(callee: Callee, what: fmt::Arguments<'_>, code: impl FnOnce() -> T) -> Option<T> {
-    let _note = Note::new(callee, None);
+    let _note = Note::new(callee, 0);
     let outer = APPLICATION.replace(true);
     let called = catch(code);
     APPLICATION.set(outer);
     called.map_err(|panic| log::error!("{what} panicked: {panic}")).ok()
 }
 
-/// Calls a handler of a socket. `None`: it panicked.
-pub(crate) fn call_for_socket<T>(
-    socket: &Socket,
+/// Calls a handler of a session or of a socket. `None`: it panicked.
+pub(crate) fn call_for<T>(
+    owner: &impl Owner,
     callee: Callee,
     what: fmt::Arguments<'_>,
     code: impl FnOnce() -> T,
 ) -> Option<T> {
-    let session = socket.session();
-    within(session, callee, code).map_err(|panic| log_panic(session, Some(socket), what, &panic)).ok()
-}
-
-/// Calls a handler of a bare Engine.IO session.
-pub(crate) fn call_for_session(session: &Arc<Session>, what: fmt::Arguments<'_>, code: impl FnOnce()) {
-    if let Err(panic) = within(session, Callee::ENGINE, code) {
-        log_panic(session, None, what, &panic);
-    }
+    let _note = Note::new(callee, owner.session_tag());
+    let outer = SESSION.replace(owner.session_address());
+    let called = catch(code);
+    SESSION.set(outer);
+    called.map_err(|panic| log_panic(owner, what, &panic)).ok()
 }
 
 /// Drops a value of the application.
@@ -161,23 +172,7 @@ pub(crate) fn drop_value(value: impl Sized) {
     call(Callee::DROP, format_args!("the Drop of a value of the application"), || drop(value));
 }
 
-fn within<T>(session: &Arc<Session>, callee: Callee, code: impl FnOnce() -> T) -> Result<T, String> {
-    let _note = Note::new(callee, Some(session));
-    let outer = SESSION.replace(Arc::as_ptr(session));
-    let called = catch(code);
-    SESSION.set(outer);
-    called
-}
-
 #[cold]
-fn log_panic(session: &Session, socket: Option<&Socket>, what: fmt::Arguments<'_>, panic: &str) {
-    let session = session.name();
-    match socket {
-        Some(socket) => log::error!(
-            "socket {} of namespace {:?} (session {session}): {what} panicked: {panic}",
-            socket.id(),
-            socket.namespace().name()
-        ),
-        None => log::error!("session {session}: {what} panicked: {panic}"),
-    }
+fn log_panic(owner: &impl Owner, what: fmt::Arguments<'_>, panic: &str) {
+    log::error!("{}: {what} panicked: {panic}", owner.log_name());
 }

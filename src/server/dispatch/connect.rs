@@ -91,12 +91,9 @@ pub(crate) fn begin(
     let data = resume.data.as_ref().and_then(|data| data.downcast_ref::<HubData>()?.get());
     let kept = || {
         let (codec, kept) = (namespace.0.handlers.data.as_ref()?, resume.kept.as_deref()?);
-        guard::call_for_socket(
-            &socket,
-            Callee::KEEP_DATA,
-            format_args!("the Deserialize of its data"),
-            || (codec.decode)(kept),
-        )?
+        guard::call_for(&socket, Callee::KEEP_DATA, format_args!("the Deserialize of its data"), || {
+            (codec.decode)(kept)
+        })?
     };
     socket.set_any_data(data.or_else(kept));
     Ok((socket, Some(resume)))

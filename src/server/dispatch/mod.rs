@@ -341,7 +341,7 @@ impl Inbound {
         socket.keep_data();
         let handlers = &namespace.0.handlers.connect;
         for handler in handlers {
-            guard::call_for_socket(&socket, Callee::of(handlers), format_args!("on_connect"), || {
+            guard::call_for(&socket, Callee::of(handlers), format_args!("on_connect"), || {
                 handler(&socket);
             });
         }
@@ -407,10 +407,8 @@ fn disconnect_if_too_fast(session: &Arc<Session>, verdict: Verdict) {
 fn admit(socket: &Socket) -> Result<(), ConnectError> {
     let middlewares = &socket.namespace().0.handlers.middlewares;
     for check in middlewares {
-        guard::call_for_socket(socket, Callee::of(middlewares), format_args!("a middleware"), || {
-            check(socket)
-        })
-        .unwrap_or_else(|| Err(ConnectError::new("Internal server error")))?;
+        guard::call_for(socket, Callee::of(middlewares), format_args!("a middleware"), || check(socket))
+            .unwrap_or_else(|| Err(ConnectError::new("Internal server error")))?;
     }
     Ok(())
 }
@@ -436,7 +434,7 @@ fn handle(socket: &Socket, event: &Event<'_>) {
     let handlers = &socket.namespace().0.handlers;
     for any in &handlers.any {
         let what = format_args!("on_any (event {:?})", event.name());
-        guard::call_for_socket(socket, Callee::of(&handlers.any), what, || any(socket, event));
+        guard::call_for(socket, Callee::of(&handlers.any), what, || any(socket, event));
     }
     call("the handler", handlers.events.get(event.name()).unwrap_or(&handlers.unhandled), socket, event);
 }
@@ -445,7 +443,7 @@ fn handle(socket: &Socket, event: &Event<'_>) {
 fn call(what: &str, handlers: &[EventHandler], socket: &Socket, event: &Event<'_>) {
     for handler in handlers {
         let what = format_args!("{what} of event {:?}", event.name());
-        guard::call_for_socket(socket, Callee::of(handlers), what, || handler(socket, event.again()));
+        guard::call_for(socket, Callee::of(handlers), what, || handler(socket, event.again()));
     }
 }
 
@@ -484,7 +482,7 @@ fn leave(socket: &Socket, reason: CloseReason) {
     let handlers = &socket.namespace().0.handlers;
     socket.fail_acks();
     for handler in &handlers.disconnecting {
-        guard::call_for_socket(
+        guard::call_for(
             socket,
             Callee::of(&handlers.disconnecting),
             format_args!("on_disconnecting"),
@@ -496,12 +494,9 @@ fn leave(socket: &Socket, reason: CloseReason) {
     let lost = data.is_some();
     hub.send(Command::Exit { socket: socket.membership(), lost: data });
     for handler in &handlers.disconnect {
-        guard::call_for_socket(
-            socket,
-            Callee::of(&handlers.disconnect),
-            format_args!("on_disconnect"),
-            || handler(socket, reason),
-        );
+        guard::call_for(socket, Callee::of(&handlers.disconnect), format_args!("on_disconnect"), || {
+            handler(socket, reason)
+        });
     }
     if lost {
         hub.send(Command::Left(socket.membership()));

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::server::{
     core::{Core, Endpoint},
     error::EmitError,
-    guard,
+    guard::{self, Callee},
     hub::Command,
     limits::refusals::RefusalReason,
     session::{self, Handshake, Session},
@@ -167,7 +167,7 @@ impl EngineHandlers {
     ) {
         if let Some(handler) = handler {
             let handle = EngineSession(Arc::clone(session));
-            guard::call_for_session(session, format_args!("{doing}"), || call(handler, &handle));
+            guard::call_for(&**session, Callee::ENGINE, format_args!("{doing}"), || call(handler, &handle));
         }
     }
 }

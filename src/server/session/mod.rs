@@ -25,6 +25,7 @@ use crate::server::{
     core::Core,
     dispatch::{Inbound, Todo},
     error::EmitError,
+    guard::Owner,
     http::Head,
     hub::{self, Unfinished},
     limits::admission::Share,
@@ -198,11 +199,6 @@ impl Session {
     /// What the log calls it: enough of its id to tell it from others, and too little to speak for it.
     pub(crate) fn name(&self) -> &str {
         &self.id[..NAME_LENGTH]
-    }
-
-    /// Its name as a number.
-    pub(crate) fn tag(&self) -> u64 {
-        self.tag
     }
 
     /// The transport it is on.
@@ -430,6 +426,20 @@ impl CloseMode {
             | CloseReason::SlowConsumer => Self::Abort,
             _ => Self::Close(None),
         }
+    }
+}
+
+impl Owner for Session {
+    fn log_name(&self) -> String {
+        format!("session {}", self.name())
+    }
+
+    fn session_tag(&self) -> u64 {
+        self.tag
+    }
+
+    fn session_address(&self) -> usize {
+        std::ptr::from_ref(self).addr()
     }
 }
 

@@ -104,7 +104,7 @@ impl Socket {
         args: impl Serialize,
         timeout: Duration,
     ) -> Result<OwnedArgs, AckError> {
-        if guard::is_in_handler_of(self.session()) {
+        if guard::is_in_handler_of(self) {
             return Err(AckError::WouldDeadlock);
         }
         let (answer, wait) = bounded(1);
@@ -230,7 +230,7 @@ impl Socket {
             Waiting::Thread(answer) => drop(answer.send(result)),
             Waiting::Callback { callback, given_at, .. } => {
                 let what = format_args!("the acknowledgement callback given at {given_at}");
-                guard::call_for_socket(self, Callee::ACKNOWLEDGEMENT, what, || callback(self, result));
+                guard::call_for(self, Callee::ACKNOWLEDGEMENT, what, || callback(self, result));
             }
         }
     }

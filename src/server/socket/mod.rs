@@ -20,7 +20,7 @@ use smallvec::smallvec;
 use crate::server::{
     broadcast::Broadcast,
     dispatch::Todo,
-    guard::{self, Callee},
+    guard::{self, Callee, Owner},
     hub::membership::{Identity, Membership},
     hub::{self, Question, Selection},
     namespace::Namespace,
@@ -228,12 +228,10 @@ impl Socket {
     /// Has the store keep what is kept with the socket, if it is of the type that the namespace keeps.
     pub(crate) fn keep_data(&self) {
         let (Some(codec), Some(data)) = (&self.0.namespace.0.handlers.data, self.any_data()) else { return };
-        let encoded = guard::call_for_socket(
-            self,
-            Callee::KEEP_DATA,
-            format_args!("the Serialize of its data"),
-            || (codec.encode)(&*data),
-        );
+        let encoded =
+            guard::call_for(self, Callee::KEEP_DATA, format_args!("the Serialize of its data"), || {
+                (codec.encode)(&*data)
+            });
         self.0.namespace.0.hub.keep_data(self.membership(), encoded.flatten());
     }
 
@@ -328,6 +326,21 @@ impl fmt::Debug for Socket {
             .field("id", &self.id())
             .field("namespace", &self.0.namespace.name())
             .finish_non_exhaustive()
+    }
+}
+
+impl Owner for Socket {
+    fn log_name(&self) -> String {
+        let (id, namespace) = (self.id(), self.0.namespace.name());
+        format!("socket {id} of namespace {namespace:?} (session {})", self.session().name())
+    }
+
+    fn session_tag(&self) -> u64 {
+        self.session().session_tag()
+    }
+
+    fn session_address(&self) -> usize {
+        self.session().session_address()
     }
 }
 
