@@ -22,14 +22,13 @@ use crate::server::{
     dispatch::retries::Turn,
     error::ConnectError,
     guard::{self, Callee},
-    hub::membership::Membership,
-    hub::{Command, Unfinished},
+    hub::Command,
     limits::budget::Charge,
     limits::rate::{Kind, Pace, Verdict},
     namespace::EventHandler,
     recovery::{RetainedData, is_recoverable},
-    session::Session,
     session::engine::Message,
+    session::{Dispatch, Session, Task},
     socket::{Event, Socket},
     workers::HubData,
 };
@@ -65,20 +64,6 @@ pub(crate) struct Inbound {
     charge: Charge,
 }
 
-/// What comes up beside the packets and is done in turn with them.
-#[derive(Debug)]
-pub(crate) enum Todo {
-    /// The session has ended: tell the handlers, then the hub.
-    End(CloseReason),
-    /// The server has removed a socket: tell its handlers.
-    Left(Socket, CloseReason),
-    /// The server hangs up, in good order: as `disconnect` of all sockets, then the end, for this reason. With what the hub has
-    /// not finished for the thread that wants it.
-    HangUp(Option<Unfinished>, CloseReason),
-    /// Some acknowledgement is overdue.
-    AckTimeout(Arc<Membership>),
-}
-
 impl Inbound {
     pub(crate) fn new(core: &Core) -> Self {
         let config = &core.config;
@@ -94,59 +79,6 @@ impl Inbound {
             pending: 0,
             charge: Charge::new(&core.receiving),
         }
-    }
-
-    /// Takes one packet of the session.
-    ///
-    /// # Errors
-    /// Why the session must end.
-    pub(crate) fn packet(&mut self, session: &Arc<Session>, packet: Packet<'_>) -> Result<(), CloseReason> {
-        if session.ended().is_some() || self.too_fast {
-            // What follows a close in the same payload or read is nobody's any more.
-            return Ok(());
-        }
-        session.heard_packet();
-        match packet {
-            Packet::Message(data) => self.kept_message(session, data),
-            Packet::Pong(data) => {
-                // The answer to a ping is free: a client that has a debt must not be disconnected for being alive.
-                if !(session.heard_pong() && data.is_empty()) {
-                    self.charge(session, data.len());
-                }
-                Ok(())
-            }
-            // EIO "Heartbeat": only the server asks.
-            Packet::Ping(_) => {
-                log::info!("session {}: {}", session.name(), Error::HeartbeatDirection);
-                Err(CloseReason::TransportError)
-            }
-            // A WebSocket says it with a close frame; there the official server ignores the packet.
-            Packet::Close if session.transport() == TransportKind::Polling => {
-                Err(CloseReason::TransportClose)
-            }
-            // Of no meaning from a client; the official server ignores them too.
-            Packet::Open(data) => {
-                self.charge(session, data.len());
-                Ok(())
-            }
-            Packet::Close | Packet::Upgrade | Packet::Noop => {
-                self.charge(session, 0);
-                Ok(())
-            }
-        }
-    }
-
-    /// Bytes have come that are charged with the next packet.
-    pub(crate) fn owe(&mut self, bytes: usize) {
-        if self.pace.is_some() {
-            self.uncharged += bytes;
-        }
-    }
-
-    /// A packet that is nothing but its bytes, and its type.
-    pub(crate) fn charge(&mut self, session: &Arc<Session>, bytes: usize) {
-        self.owe(bytes + 1);
-        disconnect_if_too_fast(session, self.pace(Kind::Other));
     }
 
     /// A message, accounted for as long as it is a part of an incomplete packet.
@@ -346,16 +278,72 @@ impl Inbound {
             });
         }
     }
+}
 
-    /// Does what was left at the gate.
-    pub(crate) fn work_off(&mut self, session: &Arc<Session>, todo: Todo) {
-        match todo {
-            Todo::AckTimeout(socket) => {
+impl Dispatch for Inbound {
+    fn opened(&mut self, session: &Arc<Session>) {
+        if let Endpoint::Engine(handlers) = session.core.endpoint(session.endpoint) {
+            session.settled.store(true, Release);
+            handlers.opened(session);
+        }
+    }
+
+    fn packet(&mut self, session: &Arc<Session>, packet: Packet<'_>) -> Result<(), CloseReason> {
+        if session.ended().is_some() || self.too_fast {
+            // What follows a close in the same payload or read is nobody's any more.
+            return Ok(());
+        }
+        session.heard_packet();
+        match packet {
+            Packet::Message(data) => self.kept_message(session, data),
+            Packet::Pong(data) => {
+                // The answer to a ping is free: a client that has a debt must not be disconnected for being alive.
+                if !(session.heard_pong() && data.is_empty()) {
+                    self.charge(session, data.len());
+                }
+                Ok(())
+            }
+            // EIO "Heartbeat": only the server asks.
+            Packet::Ping(_) => {
+                log::info!("session {}: {}", session.name(), Error::HeartbeatDirection);
+                Err(CloseReason::TransportError)
+            }
+            // A WebSocket says it with a close frame; there the official server ignores the packet.
+            Packet::Close if session.transport() == TransportKind::Polling => {
+                Err(CloseReason::TransportClose)
+            }
+            // Of no meaning from a client; the official server ignores them too.
+            Packet::Open(data) => {
+                self.charge(session, data.len());
+                Ok(())
+            }
+            Packet::Close | Packet::Upgrade | Packet::Noop => {
+                self.charge(session, 0);
+                Ok(())
+            }
+        }
+    }
+
+    fn owe(&mut self, bytes: usize) {
+        if self.pace.is_some() {
+            self.uncharged += bytes;
+        }
+    }
+
+    fn charge(&mut self, session: &Arc<Session>, bytes: usize) {
+        self.owe(bytes + 1);
+        disconnect_if_too_fast(session, self.pace(Kind::Other));
+    }
+
+    fn perform(&mut self, session: &Arc<Session>, task: Task) {
+        match task {
+            Task::AckExpired(socket) => {
                 if let Some(socket) = Socket::of(&socket) {
                     socket.fail_overdue_acks();
                 }
             }
-            Todo::Left(socket, reason) => {
+            Task::SocketRemoved(state, reason) => {
+                let Some(socket) = Socket::of_state(state) else { return };
                 self.sockets.retain(|other| !other.is_same(&socket));
                 let index = socket.namespace_index();
                 if !self.removed_from.contains(&index) {
@@ -363,7 +351,7 @@ impl Inbound {
                 }
                 leave(&socket, reason);
             }
-            Todo::HangUp(unfinished, reason) => {
+            Task::Disconnect(unfinished, reason) => {
                 if unfinished.is_some_and(|unfinished| unfinished.is_of_another()) {
                     session.core.hub.fence();
                 }
@@ -378,7 +366,7 @@ impl Inbound {
                 }
                 session.end(reason);
             }
-            Todo::End(reason) => {
+            Task::SessionEnded(reason) => {
                 for socket in std::mem::take(&mut self.sockets) {
                     if socket.set_disconnected(reason) {
                         leave(&socket, reason);
@@ -399,7 +387,7 @@ impl Inbound {
 /// Ends the session of a client that was told too often to be slower.
 fn disconnect_if_too_fast(session: &Arc<Session>, verdict: Verdict) {
     if verdict == Verdict::Disconnect {
-        session.leave_todo(Todo::HangUp(None, CloseReason::RateLimited));
+        session.add_task(Task::Disconnect(None, CloseReason::RateLimited));
     }
 }
 
@@ -495,7 +483,7 @@ fn leave(socket: &Socket, reason: CloseReason) {
     hub.send(Command::Exit { socket: socket.membership(), lost: data });
     for handler in &handlers.disconnect {
         guard::call_for(socket, Callee::of(&handlers.disconnect), format_args!("on_disconnect"), || {
-            handler(socket, reason)
+            handler(socket, reason);
         });
     }
     if lost {

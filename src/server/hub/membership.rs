@@ -37,6 +37,9 @@ const DISCONNECTED: u8 = 2;
 /// Disconnected, and may come back: what is emitted to it is kept.
 const LOST: u8 = 3;
 
+/// What the socket itself keeps. Layers below the sockets only pass it on.
+pub(crate) type SocketState = dyn Any + Send + Sync;
+
 pub(crate) struct Membership {
     id: Arc<str>,
     /// The index of its namespace.
@@ -45,7 +48,7 @@ pub(crate) struct Membership {
     identity: Identity,
     state: AtomicU8,
     /// The socket's own state, which the hub cannot look into.
-    socket: Weak<dyn Any + Send + Sync>,
+    socket: Weak<SocketState>,
 }
 
 impl Membership {
@@ -54,7 +57,7 @@ impl Membership {
         namespace: usize,
         session: Arc<dyn HubSession>,
         identity: Identity,
-        socket: Weak<dyn Any + Send + Sync>,
+        socket: Weak<SocketState>,
     ) -> Self {
         Self { id, namespace, session, identity, state: AtomicU8::new(NEW), socket }
     }
@@ -97,7 +100,7 @@ impl Membership {
     }
 
     /// The socket's own state. `None`: it was dropped. Not for the hub's thread, which must not be the last to hold it.
-    pub(crate) fn socket_state(&self) -> Option<Arc<dyn Any + Send + Sync>> {
+    pub(crate) fn socket_state(&self) -> Option<Arc<SocketState>> {
         self.socket.upgrade()
     }
 

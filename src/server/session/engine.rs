@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use crate::server::{
     core::{Core, Endpoint},
+    dispatch::Inbound,
     error::EmitError,
     guard::{self, Callee},
     hub::Command,
@@ -19,7 +20,7 @@ use crate::{
         engine::{Open, TransportKind},
         socket::Encoded,
     },
-    sys::{sync::atomic::Ordering::Release, time::Instant},
+    sys::time::Instant,
 };
 
 /// Seconds after which a place may have become free.
@@ -46,8 +47,8 @@ pub(crate) fn open(core: &Arc<Core>, endpoint: usize, handshake: Handshake) -> R
     core.admission
         .take_turn()
         .map_err(|retry_after| Refused::Busy { reason: RefusalReason::AcceptRate, retry_after })?;
-    let slot = core.sessions.seat().ok_or(busy(RefusalReason::MaxConnections))?;
-    let session = Session::new(core, id, slot, endpoint, handshake, share);
+    let slot = core.sessions.take_slot().ok_or(busy(RefusalReason::MaxConnections))?;
+    let session = Session::new(core, id, slot, endpoint, handshake, share, Box::new(Inbound::new(core)));
     core.sessions.insert(&session);
     core.hub.send(Command::Open(Arc::<Session>::clone(&session), Instant::now()));
     Ok(session)
@@ -56,11 +57,7 @@ pub(crate) fn open(core: &Arc<Core>, endpoint: usize, handshake: Handshake) -> R
 /// The session's open packet is on its way: the layer above may speak.
 pub(crate) fn opened(session: &Arc<Session>) {
     let core = Arc::clone(&session.core);
-    if let Endpoint::Engine(handlers) = core.endpoint(session.endpoint) {
-        let _turn = session.enter();
-        session.settled.store(true, Release);
-        handlers.opened(session);
-    }
+    session.enter().opened(session);
     // A stop that counted the sessions before this one was there must not wait for it.
     if core.is_ending() {
         session.end(CloseReason::ServerShuttingDown);
@@ -146,7 +143,7 @@ impl EngineHandlers {
         self
     }
 
-    fn opened(&self, session: &Arc<Session>) {
+    pub(crate) fn opened(&self, session: &Arc<Session>) {
         self.call(session, "on_open", self.open.as_ref(), |handler, session| handler(session));
     }
 

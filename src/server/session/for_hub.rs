@@ -3,11 +3,10 @@
 use std::sync::Arc;
 
 use crate::server::{
-    dispatch::Todo,
     error::EmitError,
     hub::{HubSession, Unfinished, membership::Membership},
     peer::Peer,
-    session::Session,
+    session::{Session, Task},
     transport::outbox::{Packets, Pushed},
 };
 use crate::{
@@ -90,6 +89,6 @@ impl HubSession for Session {
     }
 
     fn ack_expired(self: Arc<Self>, socket: Arc<Membership>) {
-        self.leave_todo(Todo::AckTimeout(socket));
+        self.add_task(Task::AckExpired(socket));
     }
 }

@@ -3,33 +3,25 @@
 //! ```text
 //!   Polling ──probe, 5──► WebSocket        any ──end(reason)──► ended ──a worker──► handlers told, hub told
 //! ```
-//! Handlers of one session run one at a time, in order, whichever thread they run on: a thread that wants to dispatch
-//! takes the [`Inbound`] state out of the gate and puts it back afterwards, and no lock is held in between. What comes
-//! up meanwhile (an ending, an overdue acknowledgement) is left at the gate as a [`Todo`], and the thread that puts the
-//! state back works it off.
+//! It owns the outbox, the signs of life for the heartbeat, and the state that handles its packets (see [`turn`]). Threads of its
+//! connections, the hub, the drain thread and every socket share it. It knows nothing of sockets and namespaces.
 
 pub(crate) mod engine;
 mod for_hub;
+mod handshake;
+mod registry;
+mod turn;
 
-use std::{
-    collections::HashMap,
-    fmt,
-    ops::{Deref, DerefMut},
-    sync::Arc,
-    time::SystemTime,
-};
+use std::{fmt, sync::Arc};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
 use crate::server::{
     core::Core,
-    dispatch::{Inbound, Todo},
     error::EmitError,
     guard::Owner,
-    http::Head,
     hub::{self, Unfinished},
     limits::admission::Share,
-    peer::Peer,
     transport::outbox::{CLOSE_FRAME, Outbox, Packets, Pushed},
 };
 use crate::{
@@ -51,6 +43,11 @@ use crate::{
     },
 };
 
+pub use handshake::Handshake;
+pub(crate) use registry::Registry;
+use turn::Gate;
+pub(crate) use turn::{Dispatch, Task};
+
 /// A new session or socket id: 20 characters of base64url, 120 bits from the operating system, as the official
 /// server's are long.
 pub(crate) fn new_id() -> Result<String, getrandom::Error> {
@@ -62,56 +59,12 @@ pub(crate) fn new_id() -> Result<String, getrandom::Error> {
 /// Characters of its id that the log calls a session by.
 const NAME_LENGTH: usize = 6;
 
-/// What the first request of a session said: the official `socket.handshake`.
-#[derive(Debug)]
-pub struct Handshake {
-    head: Head,
-    peer: Peer,
-    time: SystemTime,
-}
-
-impl Handshake {
-    pub(crate) fn new(head: Head, peer: Peer) -> Self {
-        Self { head, peer, time: SystemTime::now() }
-    }
-
-    /// The value of a header, by its name in any case. The first one, if it came several times; `None` also for bytes that
-    /// are no UTF-8.
-    #[must_use]
-    pub fn header(&self, name: &str) -> Option<&str> {
-        self.head.header(name)
-    }
-
-    /// The values of a header that may come several times, like `X-Forwarded-For`, in their order.
-    pub fn header_values<'h>(&'h self, name: &'h str) -> impl Iterator<Item = &'h str> {
-        self.head.header_values(name)
-    }
-
-    /// The query of the first request, undecoded, without `?`.
-    #[must_use]
-    pub fn query(&self) -> &str {
-        self.head.query()
-    }
-
-    /// Who connected. Behind a proxy, that is the proxy.
-    #[must_use]
-    pub fn peer(&self) -> Peer {
-        self.peer
-    }
-
-    /// When.
-    #[must_use]
-    pub fn time(&self) -> SystemTime {
-        self.time
-    }
-}
-
 /// One session. Shared by its connections' threads, the hub, the drain thread and every handle to its sockets.
 pub(crate) struct Session {
     pub(crate) id: String,
     /// The bytes of its name.
     tag: u64,
-    /// Its seat in the hub's tables.
+    /// Its slot in the hub's tables.
     pub(crate) slot: u32,
     pub(crate) core: Arc<Core>,
     /// Which of the endpoints it was opened at.
@@ -144,23 +97,6 @@ const PONG: u8 = 1;
 const PACKET: u8 = 2;
 const BUSY: u8 = 4;
 
-#[derive(Default)]
-struct Gate {
-    /// `None` while a thread dispatches.
-    inbound: Option<Box<Inbound>>,
-    todo: Vec<Todo>,
-    /// The session is in the worker threads' queue.
-    queued: bool,
-    /// The hub has forgotten it.
-    gone: bool,
-    /// Requests find it no more, and nothing waits for it.
-    cut: bool,
-    /// Its seat is another's.
-    vacated: bool,
-    /// What is given back to its address with the seat.
-    share: Option<Share>,
-}
-
 impl Session {
     pub(crate) fn new(
         core: &Arc<Core>,
@@ -169,6 +105,7 @@ impl Session {
         endpoint: usize,
         handshake: Handshake,
         share: Option<Share>,
+        dispatch: Box<dyn Dispatch>,
     ) -> Arc<Self> {
         let config = &core.config;
         let mut name = [0; 8];
@@ -190,7 +127,7 @@ impl Session {
             signs: AtomicU8::new(0),
             next_look: AtomicU64::new(u64::MAX),
             unfinished: Unfinished::default(),
-            gate: Mutex::new(Gate { inbound: Some(Box::new(Inbound::new(core))), share, ..Gate::default() }),
+            gate: Mutex::new(Gate::new(dispatch, share)),
             gate_free: Condvar::new(),
             ended: OnceLock::new(),
         })
@@ -302,51 +239,6 @@ impl Session {
         Heard { pong: signs & PONG != 0, packet: signs & PACKET != 0, busy: signs & BUSY != 0 }
     }
 
-    /// Waits for its turn to dispatch. What was left at the gate before is done when this returns: a packet may answer to
-    /// it already.
-    pub(crate) fn enter(self: &Arc<Self>) -> Turn<'_> {
-        let mut gate = self.gate.lock();
-        loop {
-            if let Some(mut turn) = self.take_turn(&mut gate) {
-                let todo = std::mem::take(&mut gate.todo);
-                drop(gate);
-                turn.work_off(todo);
-                return turn;
-            }
-            self.gate_free.wait(&mut gate);
-        }
-    }
-
-    fn take_turn(self: &Arc<Self>, gate: &mut Gate) -> Option<Turn<'_>> {
-        let inbound = gate.inbound.take()?;
-        self.signs.fetch_or(BUSY, Relaxed);
-        let outer = self.unfinished.clone().make_current();
-        Some(Turn { session: self, inbound: Some(inbound), outer: Some(outer) })
-    }
-
-    /// A worker thread has taken the session out of the queue: it does what was left at the gate.
-    pub(crate) fn serve_queued(self: &Arc<Self>) {
-        self.leave_seat(|gate| gate.queued = false);
-        let mut gate = self.gate.lock();
-        // Whoever has the turn does what is to be done.
-        let Some(turn) = self.take_turn(&mut gate) else { return };
-        drop(gate);
-        drop(turn);
-    }
-
-    /// Leaves something for the thread that dispatches next, or dispatches now; if none does, a worker thread will.
-    pub(crate) fn leave_todo(self: &Arc<Self>, todo: Todo) {
-        let mut gate = self.gate.lock();
-        if gate.vacated {
-            return;
-        }
-        gate.todo.push(todo);
-        if gate.inbound.is_some() && !std::mem::replace(&mut gate.queued, true) {
-            drop(gate);
-            self.core.workers.queue(Arc::clone(self));
-        }
-    }
-
     /// The one way a session ends. The first reason counts.
     ///
     /// Where the peer can still be spoken to, what waits for it goes out first, then the close.
@@ -366,7 +258,7 @@ impl Session {
                 self.core.hub.ending(Arc::<Self>::clone(self), code);
             }
         }
-        self.leave_todo(Todo::End(reason));
+        self.add_task(Task::SessionEnded(reason));
     }
 
     /// Ends at once what was ending in peace, and what cannot.
@@ -375,25 +267,12 @@ impl Session {
         // for it.
         self.outbox.abort();
         self.core.sessions.forget(&self.id);
-        self.leave_seat(|gate| gate.cut = true);
+        self.release(|gate| gate.is_aborted = true);
     }
 
     /// The hub has forgotten it.
     pub(crate) fn gone(&self) {
-        self.leave_seat(|gate| gate.gone = true);
-    }
-
-    /// A session keeps its seat while its last packets may still be fetched, and while it is in a queue: so there are
-    /// never more of them, anywhere, than there are seats.
-    fn leave_seat(&self, step: impl FnOnce(&mut Gate)) {
-        let mut gate = self.gate.lock();
-        step(&mut gate);
-        if gate.gone && gate.cut && !gate.queued && !std::mem::replace(&mut gate.vacated, true) {
-            let share = gate.share.take();
-            drop(gate);
-            drop(share);
-            self.core.sessions.vacate(self.slot);
-        }
+        self.release(|gate| gate.is_removed = true);
     }
 
     /// Closes behind what waits: with a close frame, or with a packet for the next GET.
@@ -446,131 +325,5 @@ impl Owner for Session {
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Session").field("name", &self.name()).finish_non_exhaustive()
-    }
-}
-
-/// The right to dispatch for a session; given back on drop, after what came up meanwhile has been done.
-pub(crate) struct Turn<'s> {
-    session: &'s Arc<Session>,
-    inbound: Option<Box<Inbound>>,
-    /// In whose name this thread sends otherwise.
-    outer: Option<Unfinished>,
-}
-
-impl Turn<'_> {
-    fn work_off(&mut self, todo: Vec<Todo>) {
-        for todo in todo {
-            self.inbound.as_mut().expect("only drop takes it").work_off(self.session, todo);
-        }
-    }
-}
-
-impl Deref for Turn<'_> {
-    type Target = Inbound;
-    fn deref(&self) -> &Inbound {
-        self.inbound.as_deref().expect("only drop takes it")
-    }
-}
-
-impl DerefMut for Turn<'_> {
-    fn deref_mut(&mut self) -> &mut Inbound {
-        self.inbound.as_deref_mut().expect("only drop takes it")
-    }
-}
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        loop {
-            let mut gate = self.session.gate.lock();
-            if gate.todo.is_empty() {
-                gate.inbound = self.inbound.take();
-                self.outer.take().map(Unfinished::make_current);
-                self.session.signs.fetch_and(!BUSY, Relaxed);
-                drop(gate);
-                self.session.gate_free.notify_one();
-                return;
-            }
-            let todo = std::mem::take(&mut gate.todo);
-            drop(gate);
-            self.work_off(todo);
-        }
-    }
-}
-
-/// Every session by its id, and the seats that are free.
-#[derive(Debug)]
-pub(crate) struct Registry {
-    table: Mutex<Table>,
-    fewer: Condvar,
-    max: usize,
-}
-
-#[derive(Debug, Default)]
-struct Table {
-    sessions: HashMap<String, Arc<Session>>,
-    free: Vec<u32>,
-    seats: u32,
-    /// Sessions that hold a seat.
-    seated: usize,
-}
-
-impl Registry {
-    pub(crate) fn new(max: usize) -> Self {
-        Self { table: Mutex::default(), fewer: Condvar::new(), max }
-    }
-
-    pub(crate) fn get(&self, id: &str) -> Option<Arc<Session>> {
-        self.table.lock().sessions.get(id).cloned()
-    }
-
-    /// A seat for a new session. `None`: the server is full.
-    pub(crate) fn seat(&self) -> Option<u32> {
-        let mut table = self.table.lock();
-        if table.seated >= self.max {
-            return None;
-        }
-        table.seated += 1;
-        table.free.pop().or_else(|| {
-            table.seats += 1;
-            Some(table.seats - 1)
-        })
-    }
-
-    pub(crate) fn insert(&self, session: &Arc<Session>) {
-        self.table.lock().sessions.insert(session.id.clone(), Arc::clone(session));
-    }
-
-    /// From now on the id is unknown to requests.
-    pub(crate) fn forget(&self, id: &str) {
-        self.table.lock().sessions.remove(id);
-        self.fewer.notify_all();
-    }
-
-    /// Waits until requests find no session any more, or until the deadline.
-    pub(crate) fn wait_until_none(&self, deadline: Instant) {
-        let mut table = self.table.lock();
-        while !table.sessions.is_empty() && !self.fewer.wait_until(&mut table, deadline).timed_out() {}
-    }
-
-    /// Nothing is left of the session that sat here.
-    pub(crate) fn vacate(&self, seat: u32) {
-        let mut table = self.table.lock();
-        table.seated -= 1;
-        table.free.push(seat);
-    }
-
-    pub(crate) fn all(&self) -> Vec<Arc<Session>> {
-        self.table.lock().sessions.values().cloned().collect()
-    }
-
-    /// The session for which most waits.
-    pub(crate) fn largest_backlog(&self) -> Option<Arc<Session>> {
-        let table = self.table.lock();
-        let most = table.sessions.values().max_by_key(|session| session.outbox.charged());
-        most.filter(|session| session.outbox.charged() > 0).cloned()
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.table.lock().seated
     }
 }

@@ -19,13 +19,12 @@ use smallvec::smallvec;
 
 use crate::server::{
     broadcast::Broadcast,
-    dispatch::Todo,
     guard::{self, Callee, Owner},
-    hub::membership::{Identity, Membership},
+    hub::membership::{Identity, Membership, SocketState},
     hub::{self, Question, Selection},
     namespace::Namespace,
     recovery::Resume,
-    session::{Handshake, Session},
+    session::{Handshake, Session, Task},
 };
 use crate::{
     proto::{
@@ -83,7 +82,11 @@ impl Socket {
 
     /// The socket of this membership. `None`: it was dropped. Not for the hub's thread, which must not be the last to hold it.
     pub(crate) fn of(membership: &Membership) -> Option<Self> {
-        membership.socket_state()?.downcast().ok().map(Self)
+        Self::of_state(membership.socket_state()?)
+    }
+
+    pub(crate) fn of_state(state: Arc<SocketState>) -> Option<Self> {
+        state.downcast().ok().map(Self)
     }
 
     /// Its id, which other clients may know; the Engine.IO session's id is another one, and secret.
@@ -211,7 +214,7 @@ impl Socket {
     /// Removes its client from all namespaces and closes the connection. The reasons: this socket's, and the session's.
     pub(crate) fn hang_up(&self, reason: CloseReason, of_session: CloseReason) {
         self.leave_namespace(reason);
-        self.session().leave_todo(Todo::HangUp(hub::unfinished(), of_session));
+        self.session().add_task(Task::Disconnect(hub::unfinished(), of_session));
     }
 
     /// Official `socket.data`: keeps `data` with the socket, in place of what was kept.
@@ -298,7 +301,7 @@ impl Socket {
     fn leave_namespace(&self, reason: CloseReason) {
         if self.set_disconnected(reason) {
             // Before the packet: when its client joins again at once, this socket must not be there any more.
-            self.session().leave_todo(Todo::Left(self.clone(), reason));
+            self.session().add_task(Task::SocketRemoved(Arc::<Inner>::clone(&self.0), reason));
             self.send_disconnect();
         }
     }

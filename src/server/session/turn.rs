@@ -1,0 +1,192 @@
+//! Whose turn it is to handle a session's packets.
+//!
+//! The handlers of one session run one at a time and in order, on whichever thread. A thread that has something to handle waits
+//! for the [`Turn`], takes the [`Dispatch`] state out of the session, and puts it back afterwards. It holds no lock in between.
+//! What other threads want done in turn (an end, an expired acknowledgement) is added as a [`Task`]: the thread that has the turn
+//! performs it before it gives the turn back; if none has it, a worker thread does.
+
+use std::{
+    fmt,
+    ops::{Deref, DerefMut},
+    sync::Arc,
+};
+
+use super::{BUSY, Session};
+use crate::server::{
+    hub::{
+        Unfinished,
+        membership::{Membership, SocketState},
+    },
+    limits::admission::Share,
+};
+use crate::{
+    proto::{CloseReason, engine::Packet},
+    sys::sync::atomic::Ordering::Relaxed,
+};
+
+/// What handles the packets of a session.
+pub(crate) trait Dispatch: Send + fmt::Debug {
+    /// The session's open packet was sent.
+    fn opened(&mut self, session: &Arc<Session>);
+
+    /// Handles one packet.
+    ///
+    /// # Errors
+    /// Why the session must end.
+    fn packet(&mut self, session: &Arc<Session>, packet: Packet<'_>) -> Result<(), CloseReason>;
+
+    /// Bytes have come that are charged with the next packet.
+    fn owe(&mut self, bytes: usize);
+
+    /// Charges a packet that has no other effect.
+    fn charge(&mut self, session: &Arc<Session>, bytes: usize);
+
+    fn perform(&mut self, session: &Arc<Session>, task: Task);
+}
+
+/// What is done in turn with the packets.
+#[derive(Debug)]
+pub(crate) enum Task {
+    /// The session has ended: call the handlers, then tell the hub.
+    SessionEnded(CloseReason),
+    /// The server has removed a socket: call its handlers.
+    SocketRemoved(Arc<SocketState>, CloseReason),
+    /// The server disconnects the client: all sockets first, then the session, for this reason. With the sender that wants it, if
+    /// the hub has not finished its packets.
+    Disconnect(Option<Unfinished>, CloseReason),
+    /// The deadline of an acknowledgement is over.
+    AckExpired(Arc<Membership>),
+}
+
+/// Who has the turn, what is to be done, and what is left before the slot is free.
+#[derive(Default)]
+pub(super) struct Gate {
+    /// `None` while a thread has the turn.
+    dispatch: Option<Box<dyn Dispatch>>,
+    tasks: Vec<Task>,
+    /// The session is in the queue of the worker threads.
+    pub(super) is_queued: bool,
+    /// The hub has removed it.
+    pub(super) is_removed: bool,
+    /// Requests do not find it any more, and nothing waits for it.
+    pub(super) is_aborted: bool,
+    /// Its slot is free, or another session's.
+    is_released: bool,
+    /// What is given back to its address with the slot.
+    share: Option<Share>,
+}
+
+impl Gate {
+    pub(super) fn new(dispatch: Box<dyn Dispatch>, share: Option<Share>) -> Self {
+        Self { dispatch: Some(dispatch), share, ..Self::default() }
+    }
+}
+
+impl Session {
+    /// Waits for the turn. Tasks that were added before are done when this returns: a packet may depend on them.
+    pub(crate) fn enter(self: &Arc<Self>) -> Turn<'_> {
+        let mut gate = self.gate.lock();
+        loop {
+            if let Some(mut turn) = self.take_turn(&mut gate) {
+                let tasks = std::mem::take(&mut gate.tasks);
+                drop(gate);
+                turn.perform_all(tasks);
+                return turn;
+            }
+            self.gate_free.wait(&mut gate);
+        }
+    }
+
+    fn take_turn(self: &Arc<Self>, gate: &mut Gate) -> Option<Turn<'_>> {
+        let dispatch = gate.dispatch.take()?;
+        self.signs.fetch_or(BUSY, Relaxed);
+        let outer = self.unfinished.clone().make_current();
+        Some(Turn { session: self, dispatch: Some(dispatch), outer: Some(outer) })
+    }
+
+    /// A worker thread has taken the session out of its queue: it performs the tasks.
+    pub(crate) fn serve_queued(self: &Arc<Self>) {
+        self.release(|gate| gate.is_queued = false);
+        let mut gate = self.gate.lock();
+        // A thread that has the turn performs them.
+        let Some(turn) = self.take_turn(&mut gate) else { return };
+        drop(gate);
+        drop(turn);
+    }
+
+    /// Adds a task for the thread that has the turn, or for a worker thread.
+    pub(crate) fn add_task(self: &Arc<Self>, task: Task) {
+        let mut gate = self.gate.lock();
+        if gate.is_released {
+            return;
+        }
+        gate.tasks.push(task);
+        if gate.dispatch.is_some() && !std::mem::replace(&mut gate.is_queued, true) {
+            drop(gate);
+            self.core.workers.queue(Arc::clone(self));
+        }
+    }
+
+    /// Notes a step of the end. The session keeps its slot until the hub has removed it, nothing waits for it, and it is in no
+    /// queue: so there are never more sessions, anywhere, than there are slots.
+    pub(super) fn release(&self, step: impl FnOnce(&mut Gate)) {
+        let mut gate = self.gate.lock();
+        step(&mut gate);
+        let is_over = gate.is_removed && gate.is_aborted && !gate.is_queued;
+        if is_over && !std::mem::replace(&mut gate.is_released, true) {
+            let share = gate.share.take();
+            drop(gate);
+            drop(share);
+            self.core.sessions.free_slot(self.slot);
+        }
+    }
+}
+
+/// The right to handle packets of a session. Dropping it performs the tasks that were added meanwhile.
+pub(crate) struct Turn<'s> {
+    session: &'s Arc<Session>,
+    dispatch: Option<Box<dyn Dispatch>>,
+    /// In whose name this thread sends otherwise.
+    outer: Option<Unfinished>,
+}
+
+impl Turn<'_> {
+    fn perform_all(&mut self, tasks: Vec<Task>) {
+        let session = self.session;
+        for task in tasks {
+            self.perform(session, task);
+        }
+    }
+}
+
+impl<'s> Deref for Turn<'s> {
+    type Target = dyn Dispatch + 's;
+    fn deref(&self) -> &Self::Target {
+        self.dispatch.as_deref().expect("only drop takes it")
+    }
+}
+
+impl DerefMut for Turn<'_> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        self.dispatch.as_deref_mut().expect("only drop takes it")
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        loop {
+            let mut gate = self.session.gate.lock();
+            if gate.tasks.is_empty() {
+                gate.dispatch = self.dispatch.take();
+                self.outer.take().map(Unfinished::make_current);
+                self.session.signs.fetch_and(!BUSY, Relaxed);
+                drop(gate);
+                self.session.gate_free.notify_one();
+                return;
+            }
+            let tasks = std::mem::take(&mut gate.tasks);
+            drop(gate);
+            self.perform_all(tasks);
+        }
+    }
+}
