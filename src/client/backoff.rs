@@ -9,27 +9,28 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crossbeam_channel::Sender;
 use serde_json::value::RawValue;
 
 use super::{
     Error, Step,
     cancel::CancelToken,
-    core::{Core, Jobs, Membership, Phase, Space, SpaceState, State, Target, Upgrade},
-    events::Item,
+    connection::{Connection, Phase, Target},
+    core::{Core, State},
+    event_queue::Item,
     guard::Guarded,
     inbound::Inbound,
     link::Job,
+    membership::AuthFailure,
+    namespace::Namespace,
     open,
     recovery::payload,
-    websocket::WebSocket,
+    session::Session,
 };
 use crate::sys::real::wait::deadline_in;
 use crate::{
     outcome::catch,
-    proto::{
-        engine::TransportKind,
-        socket::{Encoded, Outgoing},
-    },
+    proto::socket::{Encoded, Outgoing},
 };
 
 /// How often a probe is begun again that fails after one was cut.
@@ -41,19 +42,19 @@ const PROBE_DELAY: Duration = Duration::from_millis(250);
 /// What the thread does next.
 enum Task {
     Attempt,
-    Join(u64, Vec<Arc<Space>>),
+    Join(u64, Vec<Arc<Namespace>>),
     Probe(u64),
     Exit,
 }
 
 /// The thread. It owns the way to `link`, which ends when this one does.
-pub(super) fn run(core: &Arc<Core>, jobs: &Jobs) {
+pub(super) fn run(core: &Arc<Core>, jobs: &Sender<Job>) {
     loop {
-        match core.task() {
+        match next_task(core) {
             Task::Attempt => attempt(core, jobs),
-            Task::Join(epoch, spaces) => {
-                for space in spaces {
-                    core.join(epoch, space.index, connect_packet(core, &space));
+            Task::Join(epoch, namespaces) => {
+                for namespace in namespaces {
+                    core.join(epoch, namespace.index, connect_packet(core, &namespace));
                 }
             }
             Task::Probe(epoch) => probe(core, epoch),
@@ -62,84 +63,56 @@ pub(super) fn run(core: &Arc<Core>, jobs: &Jobs) {
     }
 }
 
-impl Core {
-    /// Waits until there is something to do.
-    fn task(&self) -> Task {
-        let mut state = self.lock();
-        loop {
-            if let Some(task) = self.next_task(&mut state) {
-                return task;
-            }
-            let time = state.next_time();
-            state.wait(&self.changed, time);
+/// Waits for the next task.
+fn next_task(core: &Core) -> Task {
+    let mut state = core.lock();
+    loop {
+        if let Some(task) = task(core, &mut state) {
+            return task;
         }
-    }
-
-    fn next_task(&self, state: &mut State) -> Option<Task> {
-        match (state.target, state.phase) {
-            (Target::Gone, _) => Some(Task::Exit),
-            (Target::Up, Phase::Idle) => {
-                state.phase = Phase::Attempting(Instant::now());
-                Some(Task::Attempt)
-            }
-            (Target::Up, Phase::Waiting(until)) if until <= Instant::now() => {
-                state.attempts = state.attempts.saturating_add(1);
-                self.events.push(Item::Attempt(state.attempts));
-                state.phase = Phase::Attempting(Instant::now());
-                Some(Task::Attempt)
-            }
-            (Target::Up, Phase::Open) => {
-                let session = state.session.as_ref().filter(|session| session.closing.is_none())?;
-                let wanted = matches!(session.upgrade,
-                    Upgrade::Wanted { after, .. } if after.is_none_or(|at| at <= Instant::now()));
-                let epoch = session.epoch;
-                let joins = state.begin_joins(Instant::now());
-                if !joins.is_empty() {
-                    return Some(Task::Join(epoch, joins));
-                }
-                wanted.then_some(Task::Probe(epoch))
-            }
-            (Target::Down, _) | (_, Phase::Waiting(_) | Phase::Attempting(_)) => None,
-        }
+        let time = next_time(&state);
+        state.wait(&core.changed, time);
     }
 }
 
-impl State {
-    /// The namespaces that are to be joined, and from here on are being joined.
-    fn begin_joins(&mut self, now: Instant) -> Vec<Arc<Space>> {
-        let wanted = |of: &&mut SpaceState| of.is_to_join() && of.join_after.is_none_or(|at| at <= now);
-        let begin = |of: &mut SpaceState| {
-            of.membership = Membership::Joining;
-            of.space.clone()
-        };
-        self.spaces.iter_mut().filter(wanted).map(begin).collect()
+/// The task that the state has now.
+fn task(core: &Core, state: &mut State) -> Option<Task> {
+    let (connection, now) = (&mut state.connection, Instant::now());
+    if connection.target() == Target::Gone {
+        return Some(Task::Exit);
     }
-
-    /// When there is something to do although nothing changes.
-    fn next_time(&self) -> Option<Instant> {
-        match (self.target, self.phase, &self.session) {
-            (Target::Up, Phase::Waiting(until), _) => Some(until),
-            (Target::Up, Phase::Open, Some(session)) if session.closing.is_none() => {
-                let joins = self.spaces.iter().filter(|of| of.is_to_join()).filter_map(|of| of.join_after);
-                let probe = match session.upgrade {
-                    Upgrade::Wanted { after, .. } => after,
-                    _ => None,
-                };
-                joins.chain(probe).min()
-            }
-            _ => None,
+    if let Some(reconnection) = connection.begin_attempt(now) {
+        if let Some(attempt) = reconnection {
+            core.events.push(Item::Attempt(attempt));
         }
+        return Some(Task::Attempt);
     }
+    let session = joinable(connection)?;
+    let (epoch, wants_probe) = (session.epoch(), session.wants_probe(now));
+    let joins = state.namespaces.begin_joins(now);
+    if !joins.is_empty() {
+        return Some(Task::Join(epoch, joins));
+    }
+    wants_probe.then_some(Task::Probe(epoch))
 }
 
-impl SpaceState {
-    fn is_to_join(&self) -> bool {
-        self.active && self.membership == Membership::Out
+/// When there is a task although nothing changes.
+fn next_time(state: &State) -> Option<Instant> {
+    if let (Target::Up, Phase::Waiting(until)) = (state.connection.target(), state.connection.phase()) {
+        return Some(until);
     }
+    let session = joinable(&state.connection)?;
+    [state.namespaces.next_join(), session.next_probe()].into_iter().flatten().min()
+}
+
+/// The session in which namespaces can be joined.
+fn joinable(connection: &Connection) -> Option<&Session> {
+    let session = connection.session().filter(|session| session.closing().is_none());
+    session.filter(|_| connection.target() == Target::Up)
 }
 
 /// Tries once to get a session.
-fn attempt(core: &Arc<Core>, jobs: &Jobs) {
+fn attempt(core: &Arc<Core>, jobs: &Sender<Job>) {
     let begun = Instant::now();
     let token = match CancelToken::new() {
         Ok(token) => Arc::new(token),
@@ -149,7 +122,7 @@ fn attempt(core: &Arc<Core>, jobs: &Jobs) {
             return core.failed(&Error::Unreachable { transport, step: Step::Connect, detail }, None);
         }
     };
-    let Some(transports) = core.begin(&token) else { return };
+    let Some(transports) = core.begin_attempt(&token) else { return };
     let deadline = deadline_in(core.config.timeout);
     let opened = match open::session(&core.dialer, &core.config, &transports, &token, deadline) {
         Ok(opened) => opened,
@@ -171,54 +144,28 @@ fn attempt(core: &Arc<Core>, jobs: &Jobs) {
     let _ = jobs.send(job);
 }
 
-impl Core {
-    /// Hangs the attempt on `token` and says which transports to try. `None`: nobody wants it any more.
-    fn begin(&self, token: &Arc<CancelToken>) -> Option<Vec<TransportKind>> {
-        let mut state = self.lock();
-        if state.target != Target::Up {
-            state.phase = Phase::Idle;
-            return None;
-        }
-        state.token = Some(token.clone());
-        state.stats.attempts += 1;
-        let mut transports = self.config.transports.clone();
-        if self.config.remember_upgrade && state.upgraded {
-            transports.sort_by_key(|kind| *kind != TransportKind::Websocket);
-        }
-        Some(transports)
-    }
-}
-
-/// Why there is no payload for a CONNECT.
-pub(super) enum AuthFailure {
-    /// The auth function has panicked; it may do better the next time.
-    Panicked(Error),
-    /// What it gave cannot be a payload.
-    Useless(Error),
-}
-
 /// The CONNECT of a namespace, with what is remembered of its last session and the auth payload of this moment.
-fn connect_packet(core: &Core, space: &Space) -> Result<Encoded, AuthFailure> {
-    let useless = |error: &dyn Display| AuthFailure::Useless(Error::Invalid(format!("auth: {error}")));
+fn connect_packet(core: &Core, namespace: &Namespace) -> Result<Encoded, AuthFailure> {
+    let invalid = |error: &dyn Display| AuthFailure::Invalid(Error::Invalid(format!("auth: {error}")));
     let auth = match core.config.auth.as_ref().and_then(Guarded::get) {
         None => None,
         Some(auth) => {
-            let json = catch(|| auth(&space.name)).map_err(|panic| {
-                log::error!("{}: the auth function panicked: {panic}", core.place(Some(space)));
+            let json = catch(|| auth(&namespace.name)).map_err(|panic| {
+                log::error!("{}: the auth function panicked: {panic}", core.place(Some(namespace)));
                 AuthFailure::Panicked(Error::Invalid(format!("auth: it panicked: {panic}")))
             })?;
-            let raw = RawValue::from_string(json.map_err(|error| useless(&error))?)
-                .map_err(|error| useless(&error))?;
+            let raw = RawValue::from_string(json.map_err(|error| invalid(&error))?)
+                .map_err(|error| invalid(&error))?;
             if raw.get() != "null" && !raw.get().starts_with('{') {
-                return Err(useless(&"the payload is no JSON object"));
+                return Err(invalid(&"the payload is no JSON object"));
             }
             Some(raw)
         }
     };
-    let mut own = core.lock().spaces[space.index].recovery.remembered();
+    let mut own = core.lock().namespaces[namespace.index].recovery.remembered();
     own.extend(core.rid.clone().map(|rid| ("rid", rid)));
-    let payload = payload(own, auth).map_err(|error| useless(&error))?;
-    Outgoing::connect(&space.name).encode(&payload).map_err(|error| AuthFailure::Useless(error.into()))
+    let payload = payload(own, auth).map_err(|error| invalid(&error))?;
+    Outgoing::connect(&namespace.name).encode(&payload).map_err(|error| AuthFailure::Invalid(error.into()))
 }
 
 /// Tries to move a polling session to WebSocket; when that fails, it stays where it is.
@@ -234,41 +181,5 @@ fn probe(core: &Arc<Core>, epoch: u64) {
         (true, ..) => core.probe_again(epoch, None, PROBE_RETRIES),
         (false, 1.., Err(_)) => core.probe_again(epoch, Some(PROBE_DELAY), retries - 1),
         (false, _, websocket) => core.probed(epoch, websocket.ok()),
-    }
-}
-
-impl Core {
-    fn begin_probe(&self, epoch: u64, token: &Arc<CancelToken>) -> Option<(String, u32)> {
-        let mut state = self.lock();
-        let session = state.session(epoch).filter(|session| session.closing.is_none())?;
-        let before = std::mem::replace(&mut session.upgrade, Upgrade::Probing(token.clone()));
-        let retries = if let Upgrade::Wanted { retries, .. } = before { retries } else { 0 };
-        Some((session.sid.clone(), retries))
-    }
-
-    /// The probe was cut for the sake of something else, or it failed after that: it is begun again. A server may
-    /// refuse a second WebSocket until it has noticed the end of the first one.
-    fn probe_again(&self, epoch: u64, delay: Option<Duration>, retries: u32) {
-        if let Some(session) = self.lock().session(epoch) {
-            session.upgrade = Upgrade::Wanted { after: delay.map(deadline_in), retries };
-        }
-    }
-
-    /// The probe has its outcome: `link` moves over, or stays.
-    fn probed(&self, epoch: u64, websocket: Option<WebSocket>) {
-        let mut state = self.lock();
-        let Some(token) = state.token.clone() else { return };
-        let Some(session) = state.session(epoch) else { return };
-        session.upgrade = match websocket {
-            None => Upgrade::Settled,
-            Some(mut websocket) => {
-                websocket.go_nonblocking(&token);
-                token.upgrade();
-                // The `poll` thread may wait for room in the queue of the handlers.
-                self.events.wake_reader();
-                Upgrade::Ready(Box::new(websocket))
-            }
-        };
-        self.link_waker.wake();
     }
 }

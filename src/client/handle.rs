@@ -13,11 +13,15 @@ use bytes::Bytes;
 use super::{
     Builder, Error, Socket, Stats, Status, backoff,
     cancel::CancelToken,
-    core::{Core, Phase, State, Target, spawn},
+    connection::{Phase, Target},
+    core::{Core, State, spawn},
     dial::Dialer,
-    events::{self, Hooks},
+    events,
+    handlers::add,
     http::HttpClient,
-    link, polling,
+    link,
+    namespaces::NamespaceState,
+    polling,
     url::Endpoint,
 };
 use crate::proto::{CloseReason, engine::TransportKind};
@@ -100,7 +104,7 @@ impl Drop for Client {
     fn drop(&mut self) {
         let core = &self.handle.core;
         let _ = core.disconnect(DROP_TIME);
-        core.go();
+        core.shut_down();
         let own = usize::from(core.in_handler());
         let ended =
             core.wait_for(Some(Instant::now() + JOIN_TIME), |state| (state.threads <= own).then_some(()));
@@ -169,7 +173,7 @@ impl Handle {
     /// socket that is never connected and whose calls say so ([`Error::Invalid`]).
     #[must_use]
     pub fn socket(&self, namespace: &str) -> Socket {
-        self.core.socket(&self.core.space(namespace))
+        self.core.socket(&self.core.namespace(namespace))
     }
 
     /// The namespace that the URL names, `/` when it names none. It is joined when no other was asked for.
@@ -219,7 +223,7 @@ impl Handle {
     /// Waits until every namespace is joined or something speaks against it: with `before`, also an attempt that
     /// failed since.
     fn outcome(&self, timeout: Duration, before: Option<u64>) -> Result<(), Error> {
-        let outcome = self.core.wait_for(Some(deadline_in(timeout)), |state| state.outcome(before));
+        let outcome = self.core.wait_for(Some(deadline_in(timeout)), |state| outcome(state, before));
         outcome.unwrap_or(Err(Error::Timeout { what: "connection", after: timeout }))
     }
 
@@ -255,7 +259,7 @@ impl Handle {
         if self.core.in_handler() {
             return Err(Error::InHandler("wait"));
         }
-        Ok(self.core.wait_for(None, |state| state.ended()).flatten())
+        Ok(self.core.wait_for(None, |state| ended(state)).flatten())
     }
 
     /// As [`wait`](Self::wait), for at most `timeout`.
@@ -263,7 +267,7 @@ impl Handle {
     /// # Errors
     /// [`Error::Timeout`]; works inside handlers too.
     pub fn wait_timeout(&self, timeout: Duration) -> Result<Option<CloseReason>, Error> {
-        let ended = self.core.wait_for(Some(deadline_in(timeout)), |state| state.ended());
+        let ended = self.core.wait_for(Some(deadline_in(timeout)), |state| ended(state));
         ended.ok_or(Error::Timeout { what: "end of the client", after: timeout })
     }
 
@@ -277,9 +281,7 @@ impl Handle {
         if !target.starts_with('/') || target.parse::<::http::Uri>().is_err() {
             return Err(Error::Invalid(format!("{target:?} is no path of a URL")));
         }
-        if self.core.lock().target == Target::Gone {
-            return Err(Error::Closed);
-        }
+        self.core.lock().connection.check_alive()?;
         let token = CancelToken::new().map(Arc::new).map_err(no_resources)?;
         let http = HttpClient::new(&self.core.dialer, &self.core.config, &token, None);
         let reply = http.get(target, Some(deadline_in(timeout)))?;
@@ -301,27 +303,27 @@ impl Handle {
     /// Official `reconnect_attempt`: called with the attempt's number, from 1, when a delay is over and a
     /// reconnection begins.
     pub fn on_reconnect_attempt(&self, handler: impl Fn(&Self, u32) + Send + Sync + 'static) {
-        Hooks::add(&mut self.core.hooks.lock().attempt, Arc::new(handler));
+        add(&mut self.core.hooks.lock().attempt, Arc::new(handler));
     }
 
     /// Official `reconnect`: the connection is back, after so many attempts; namespaces are being joined.
     pub fn on_reconnect(&self, handler: impl Fn(&Self, u32) + Send + Sync + 'static) {
-        Hooks::add(&mut self.core.hooks.lock().reconnect, Arc::new(handler));
+        add(&mut self.core.hooks.lock().reconnect, Arc::new(handler));
     }
 
     /// Official `reconnect_error`: a reconnection failed.
     pub fn on_reconnect_error(&self, handler: impl Fn(&Self, &Error) + Send + Sync + 'static) {
-        Hooks::add(&mut self.core.hooks.lock().error, Arc::new(handler));
+        add(&mut self.core.hooks.lock().error, Arc::new(handler));
     }
 
     /// Official `reconnect_failed`: `reconnection_attempts` are used up.
     pub fn on_reconnect_failed(&self, handler: impl Fn(&Self) + Send + Sync + 'static) {
-        Hooks::add(&mut self.core.hooks.lock().failed, Arc::new(handler));
+        add(&mut self.core.hooks.lock().failed, Arc::new(handler));
     }
 
     /// Ours: a delay begins; called with the number of the attempt that follows it, and the delay.
     pub fn on_reconnect_scheduled(&self, handler: impl Fn(&Self, u32, Duration) + Send + Sync + 'static) {
-        Hooks::add(&mut self.core.hooks.lock().scheduled, Arc::new(handler));
+        add(&mut self.core.hooks.lock().scheduled, Arc::new(handler));
     }
 }
 
@@ -331,32 +333,31 @@ impl fmt::Debug for Handle {
     }
 }
 
-impl State {
-    /// How the wait for a connection ends. `None`: it goes on.
-    fn outcome(&self, before: Option<u64>) -> Option<Result<(), Error>> {
-        if self.target == Target::Gone {
-            return Some(Err(Error::Closed));
-        }
-        let mut refusals = self.spaces.iter().filter_map(|space| space.refusal.as_ref());
-        if let Some((_, refusal)) = refusals.find(|(result, _)| *result > self.results_before) {
-            return Some(Err(refusal.clone()));
-        }
-        let joined = |space: &super::core::SpaceState| !space.active || space.is_joined();
-        if self.target == Target::Up && self.phase == Phase::Open && self.spaces.iter().all(joined) {
-            return Some(Ok(()));
-        }
-        let failed = before.is_some_and(|before| self.results > before);
-        let given_up = self.target == Target::Down;
-        let ended = Error::Disconnected(self.last_reason.unwrap_or(CloseReason::IoClientDisconnect));
-        let result = || self.attempt_result.clone().unwrap_or(ended);
-        (failed || given_up).then(|| Err(result()))
+/// How the wait for a connection ends. `None`: it goes on.
+fn outcome(state: &State, before: Option<u64>) -> Option<Result<(), Error>> {
+    let (connection, namespaces) = (&state.connection, &state.namespaces);
+    if let Err(error) = connection.check_alive() {
+        return Some(Err(error));
     }
+    let mut refusals = namespaces.iter().filter_map(NamespaceState::refusal);
+    if let Some((_, refusal)) = refusals.find(|(result, _)| connection.is_recent(*result)) {
+        return Some(Err(refusal.clone()));
+    }
+    let is_up = connection.target() == Target::Up;
+    let mut active = namespaces.iter().filter(|namespace| namespace.is_active());
+    if is_up && connection.phase() == Phase::Open && active.all(NamespaceState::is_joined) {
+        return Some(Ok(()));
+    }
+    let failed = before.is_some_and(|before| connection.results() > before);
+    (failed || !is_up).then(|| Err(connection.attempt_result()))
+}
 
-    /// The reason, once there is no connection and none is being made.
-    #[expect(clippy::option_option, reason = "whether it has ended, and why if anything is known")]
-    fn ended(&self) -> Option<Option<CloseReason>> {
-        (self.target != Target::Up && self.session.is_none()).then_some(self.last_reason)
-    }
+/// The reason, once there is no connection and none is being made.
+#[expect(clippy::option_option, reason = "whether it has ended, and why if anything is known")]
+fn ended(state: &State) -> Option<Option<CloseReason>> {
+    let connection = &state.connection;
+    let ended = connection.target() != Target::Up && connection.session().is_none();
+    ended.then_some(connection.last_reason())
 }
 
 /// The operating system gives no more threads or descriptors.

@@ -6,10 +6,11 @@ use bytes::Bytes;
 
 use super::{
     Error,
-    core::{Core, Membership, SpaceState, State},
-    events::{Incoming, Item},
-    link::Broken,
-    recovery::Welcome,
+    core::{Core, State},
+    end::Broken,
+    event_queue::{Incoming, Item},
+    namespaces::{Membership, NamespaceState},
+    recovery::ConnectAnswer,
 };
 use crate::proto::{
     self, CloseReason,
@@ -128,8 +129,8 @@ impl Inbound {
     /// one at a time.
     fn pong(&self, data: &str) {
         let mut state = self.core.lock();
-        if let Some(session) = state.session(self.epoch) {
-            session.pong = Some(Encoded::text(&format!("3{data}")));
+        if let Some(session) = state.connection.session_of(self.epoch) {
+            session.queue.set_pong(Encoded::text(&format!("3{data}")));
             self.core.wake_link(session);
         }
     }
@@ -137,29 +138,30 @@ impl Inbound {
     fn route(&self, packet: Packet<'_>, size: usize) -> Result<(), Broken> {
         let mut state = self.core.lock();
         let state = &mut *state;
-        if state.session(self.epoch).is_none() {
+        if state.connection.session_of(self.epoch).is_none() {
             return Ok(());
         }
-        let of = state.spaces.iter().find(|of| *of.space.name == *packet.namespace);
-        // One that was never asked for: the server's mistake, of no consequence.
-        let Some(of) = of else { return Ok(()) };
-        let (index, joined) = (of.space.index, of.is_joined());
-        let early = of.membership == Membership::Asked && of.recovery.is_possible();
+        // A packet of a namespace that was never asked for is ignored.
+        let Some(of) = state.namespaces.find(packet.namespace) else { return Ok(()) };
+        let (index, joined) = (of.namespace().index, of.is_joined());
+        let asked = *of.membership() == Membership::Asked;
+        let early = asked && of.recovery.is_possible();
         match packet.body {
             Body::Connect(data) => {
-                let welcome: Option<Welcome> = data.and_then(|data| serde_json::from_str(data.get()).ok());
-                match welcome {
-                    Some(welcome) => self.core.joined(state, index, welcome),
-                    // Reported, and not the end, as in the official client.
-                    None => self.core.welcomed_without_id(state, index),
+                let answer: Option<ConnectAnswer> =
+                    data.and_then(|data| serde_json::from_str(data.get()).ok());
+                match answer {
+                    Some(answer) => self.core.joined(state, index, answer),
+                    // Reported, and the connection goes on, as in the official client.
+                    None => self.core.joined_without_id(state, index),
                 }
             }
-            Body::ConnectError(_) if of.membership == Membership::Leaving => {
+            Body::ConnectError(_) if *of.membership() == Membership::Leaving => {
                 self.core.refused_after_leaving(state, index);
             }
-            Body::ConnectError(data) if joined || of.membership == Membership::Asked => {
-                let error = refusal(&of.space.name, data.get());
-                self.core.refused(state, index, error);
+            Body::ConnectError(data) if joined || asked => {
+                let error = refusal(&of.namespace().name, data.get());
+                self.core.refused(state, index, &error);
             }
             Body::Disconnect if joined => self.core.removed(state, index),
             Body::Event { name, args, id } if joined => self.event(state, index, (&name, args, id), size),
@@ -179,7 +181,7 @@ impl Inbound {
     fn event(&self, state: &mut State, index: usize, event: (&str, Args<'_>, Option<u64>), bytes: usize) {
         let (name, mut args, ack) = event;
         state.stats.received += 1;
-        let of = &mut state.spaces[index];
+        let of = &mut state.namespaces[index];
         // Noted before the next packet is read, so that whenever the connection is lost, no event counts as missed that
         // waits for its handlers.
         if ack.is_none()
@@ -193,20 +195,20 @@ impl Inbound {
     /// An event ahead of the answer to CONNECT, which will tell whether it is one that was missed.
     fn early_event(&self, state: &mut State, index: usize, (name, mut args): (&str, Args<'_>), bytes: usize) {
         state.stats.received += 1;
-        let of = &mut state.spaces[index];
+        let of = &mut state.namespaces[index];
         let offset = of.recovery.read(&mut args).map(Cow::into_owned);
         let event = self.incoming(of, (name, &args, None), bytes);
-        let (events, bytes) = of.recovery.keep_early(event, offset);
+        let (events, bytes) = of.recovery.keep_early(event, bytes, offset);
         // So many are no accident. With them in the handlers' queue the server is slowed down, if need be.
         if self.core.events.is_full_with(events, bytes) {
-            self.core.take_early(of.recovery.take_early());
+            self.core.deliver_early(of.recovery.take_early());
         }
     }
 
-    fn incoming(&self, of: &SpaceState, event: (&str, &Args<'_>, Option<u64>), bytes: usize) -> Incoming {
+    fn incoming(&self, of: &NamespaceState, event: (&str, &Args<'_>, Option<u64>), bytes: usize) -> Incoming {
         let (name, args, ack) = event;
         Incoming {
-            space: of.space.clone(),
+            namespace: of.namespace().clone(),
             epoch: self.epoch,
             name: name.to_owned(),
             args: args.to_owned(),
@@ -249,10 +251,4 @@ fn refusal(namespace: &Arc<str>, json: &str) -> Error {
     };
     let data = serde_json::from_str::<Data>(json).ok().map(|data| data.data);
     Error::Refused { namespace: namespace.clone(), message: message.into(), data: data.map(Into::into) }
-}
-
-impl From<proto::Error> for Broken {
-    fn from(error: proto::Error) -> Self {
-        Self { reason: CloseReason::ParseError, detail: error.to_string() }
-    }
 }

@@ -1,18 +1,9 @@
-//! Every change of the connection's state, each in one function: begin, open, join, fail, end.
+//! What each change of the connection means for the namespaces, the handlers and the threads: one function for each.
 //!
-//! ```text
-//!                    start                    opened
-//!   Idle ──────────────────────► Attempting ─────────► Open ──── joined (a success only now)
-//!    ▲ ▲ ▲                        ▲      │ failed        │
-//!    │ │ └── attempts used up ────┼──────┤               │ ended
-//!    │ │                   time   │      ▼               │
-//!    │ │                   is up  └─── Waiting ◄─────────┤ lost
-//!    │ └─────── disconnect ───────────────┘              │
-//!    └────────── disconnected by the server, or by us ───┘
-//! ```
+//! The diagram of the changes is in `connection`. Uses the state, the queue of events and the wakers. It must not read,
+//! write, or call a handler.
 
 use std::{
-    collections::VecDeque,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -20,101 +11,91 @@ use std::{
 use super::{
     Error,
     cancel::CancelToken,
-    core::{Closing, Core, Entry, Phase, Session, SpaceState, State, Target, Upgrade},
+    connection::{Phase, Target},
+    core::{Core, State},
     delay::{delay, random},
-    events::Item,
+    end::End,
+    event_queue::Item,
     open::Opened,
+    session::{Begin, Session},
+    websocket::WebSocket,
 };
-use crate::proto::{CloseReason, engine::TransportKind};
-use crate::sys::real::wait::deadline_in;
+use crate::{
+    proto::{CloseReason, engine::TransportKind},
+    sys::real::wait::deadline_in,
+};
 
-/// How long a connection that the server has ended may take to write the rest.
-const GOODBYE: Duration = Duration::from_secs(2);
-
-/// How a session ended.
-#[derive(Debug)]
-pub(super) struct End {
-    pub(super) reason: CloseReason,
-    pub(super) error: Option<Error>,
-}
+/// How long writing the rest may take when the server has removed the last namespace.
+const CLOSE_TIME: Duration = Duration::from_secs(2);
 
 impl Core {
-    /// Connects, unless it does so already. Every connection joins the namespaces that are active.
+    /// Connects, unless the client is connected or connects already. Every connection joins the active namespaces.
     ///
-    /// Gives the number of attempts decided so far.
+    /// Gives the number of attempts that have ended so far.
     pub(super) fn start(&self) -> Result<u64, Error> {
-        if self.lock().spaces.is_empty() {
-            self.space(&self.dialer.endpoint.namespace);
+        if self.lock().namespaces.is_empty() {
+            self.namespace(&self.dialer.endpoint.namespace);
         }
         let mut state = self.lock();
         let state = &mut *state;
-        match state.target {
-            Target::Gone => return Err(Error::Closed),
-            Target::Up => {}
-            Target::Down => {
-                if let Some(invalid) = state.spaces.iter().find_map(|of| of.space.invalid.clone()) {
-                    return Err(invalid);
-                }
-                // A connection without a namespace has no use: when none is active, all are asked for again.
-                if state.is_deserted() {
-                    state.spaces.iter_mut().for_each(SpaceState::activate);
-                }
-                state.go_up();
+        state.connection.check_alive()?;
+        if state.connection.target() == Target::Down {
+            if let Some(invalid) = state.namespaces.invalid() {
+                return Err(invalid);
             }
+            // A connection without a namespace has no use, so all of them are made active.
+            if state.namespaces.none_active() {
+                state.namespaces.activate_all();
+            }
+            state.connection.go_up();
         }
-        if let Phase::Waiting(until) = &mut state.phase {
-            *until = Instant::now();
-        }
+        state.connection.skip_wait(Instant::now());
         self.changed.notify_all();
-        Ok(state.results)
+        Ok(state.connection.results())
     }
 
-    /// An attempt succeeded. `None`: nobody wants the session any more.
-    pub(super) fn opened(&self, opened: &Opened, token: &Arc<CancelToken>, begun: Instant) -> Option<u64> {
+    /// An attempt begins: it can be cancelled with `token`. Gives the transports to try. `None`: it is not wanted.
+    pub(super) fn begin_attempt(&self, token: &Arc<CancelToken>) -> Option<Vec<TransportKind>> {
         let mut state = self.lock();
-        if state.target != Target::Up || token.is_cancelled() {
-            state.phase = Phase::Idle;
-            state.token = None;
+        if !state.connection.set_token(token) {
             return None;
         }
-        // `link` is needed for this session.
-        if let Some(close_token) = state.close_token.take() {
-            close_token.cancel();
+        state.stats.attempts += 1;
+        let mut transports = self.config.transports.clone();
+        if self.config.remember_upgrade && state.connection.was_upgraded() {
+            transports.sort_by_key(|kind| *kind != TransportKind::Websocket);
         }
-        let websocket = self.config.transports.contains(&TransportKind::Websocket);
-        let upgradable = opened.transport.kind() == TransportKind::Polling
-            && self.config.upgrade
-            && websocket
-            && opened.open.upgrades.iter().any(|name| name == TransportKind::Websocket.as_str());
-        state.epoch += 1;
-        state.phase = Phase::Open;
-        state.session = Some(Session {
-            epoch: state.epoch,
-            sid: opened.open.sid.clone(),
-            transport: opened.transport.kind(),
-            max_payload: opened.open.max_payload.and_then(|max| max.try_into().ok()),
-            pong: None,
-            outbox: VecDeque::new(),
-            outbox_bytes: 0,
-            link_asleep: false,
-            joined: false,
-            join_by: deadline_in(self.config.timeout),
-            begun,
-            closing: None,
-            upgrade: if upgradable { Upgrade::Wanted { after: None, retries: 0 } } else { Upgrade::Settled },
-            poll_end: None,
-        });
-        self.changed.notify_all();
-        Some(state.epoch)
+        Some(transports)
     }
 
-    /// An attempt failed. One that [`disconnect`](Self::disconnect) has cancelled is no failure: whoever has begun to connect
-    /// again since then gets an attempt at once.
+    /// An attempt has opened a session. Gives its number. `None`: it is not wanted.
+    pub(super) fn opened(&self, opened: &Opened, token: &Arc<CancelToken>, begun: Instant) -> Option<u64> {
+        let mut state = self.lock();
+        if state.connection.target() != Target::Up || token.is_cancelled() {
+            state.connection.end_attempt();
+            return None;
+        }
+        let transport = opened.transport.kind();
+        let upgrade = transport == TransportKind::Polling
+            && self.config.upgrade
+            && self.config.transports.contains(&TransportKind::Websocket)
+            && opened.open.upgrades.iter().any(|name| name == TransportKind::Websocket.as_str());
+        let begin = Begin { transport, upgrade, begun, join_by: deadline_in(self.config.timeout) };
+        let (epoch, close_token) = state.connection.open(&opened.open, &begin);
+        // `link` is needed for the new session.
+        if let Some(close_token) = close_token {
+            close_token.cancel();
+        }
+        self.changed.notify_all();
+        Some(epoch)
+    }
+
+    /// An attempt has failed. A cancelled attempt is no failure: if a connection is wanted again since then, the next
+    /// attempt begins at once.
     pub(super) fn failed(&self, error: &Error, token: Option<&CancelToken>) {
         let mut state = self.lock();
-        state.phase = Phase::Idle;
-        state.token = None;
-        if state.target == Target::Up && !token.is_some_and(CancelToken::is_cancelled) {
+        state.connection.end_attempt();
+        if state.connection.target() == Target::Up && !token.is_some_and(CancelToken::is_cancelled) {
             self.attempt_failed(&mut state, error);
             self.schedule(&mut state);
         }
@@ -123,148 +104,177 @@ impl Core {
 
     fn attempt_failed(&self, state: &mut State, error: &Error) {
         state.log(log::Level::Info, format_args!("no connection: {error}"));
-        state.note(error);
-        state.results += 1;
-        state.attempt_result = Some(error.clone());
-        for space in state.spaces.iter().filter(|space| space.active) {
-            self.events.push(Item::ConnectError(space.space.clone(), error.clone()));
+        state.set_error(error);
+        state.connection.set_result(error);
+        for namespace in state.namespaces.iter().filter(|namespace| namespace.is_active()) {
+            self.events.push(Item::ConnectError(namespace.namespace().clone(), error.clone()));
         }
-        if state.attempts > 0 {
+        if state.connection.attempts() > 0 {
             self.events.push(Item::ReconnectError(error.clone()));
         }
     }
 
-    /// What follows a loss or a failure: a delay, or nothing more.
+    /// After a loss or a failure: waits for the next attempt, or gives up.
     fn schedule(&self, state: &mut State) {
-        let config = &self.config;
-        let used_up = config.attempts.is_some_and(|max| state.attempts >= max);
+        let (config, attempts) = (&self.config, state.connection.attempts());
+        let used_up = config.attempts.is_some_and(|max| attempts >= max);
         if !config.reconnection || used_up {
             if used_up {
                 self.events.push(Item::ReconnectFailed);
             }
-            state.target = Target::Down;
-            state.phase = Phase::Idle;
+            state.connection.give_up();
             return;
         }
-        let delay = delay(config.delay, config.delay_max, config.randomization, state.attempts, random());
-        state.phase = Phase::Waiting(deadline_in(delay));
-        let attempt = state.attempts + 1;
+        let delay = delay(config.delay, config.delay_max, config.randomization, attempts, random());
+        state.connection.wait_until(deadline_in(delay));
+        let attempt = attempts + 1;
         state.log(log::Level::Debug, format_args!("attempt {attempt} in {delay:?}"));
-        self.events.push(Item::Scheduled(state.attempts + 1, delay));
+        self.events.push(Item::Scheduled(attempt, delay));
     }
 
-    /// Without a namespace there is no use for a connection: as the official client.
-    pub(super) fn close_if_deserted(&self, state: &mut State, reason: CloseReason) {
-        if state.is_deserted() && state.target == Target::Up {
-            state.target = Target::Down;
-            state.last_reason = Some(reason);
-            self.close(state, reason, Instant::now() + GOODBYE);
+    /// Begins a probe. Gives the session's id, and how often the probe may be repeated.
+    pub(super) fn begin_probe(&self, epoch: u64, token: &Arc<CancelToken>) -> Option<(String, u32)> {
+        let mut state = self.lock();
+        let session = state.connection.session_of(epoch).filter(|session| session.closing().is_none())?;
+        let retries = session.begin_probe(token);
+        Some((session.sid().to_owned(), retries))
+    }
+
+    /// The probe was cancelled for another task, or has failed after that: it is repeated. A server may refuse a second
+    /// WebSocket until it has noticed the end of the first one.
+    pub(super) fn probe_again(&self, epoch: u64, delay: Option<Duration>, retries: u32) {
+        if let Some(session) = self.lock().connection.session_of(epoch) {
+            session.repeat_probe(delay.map(deadline_in), retries);
         }
     }
 
-    /// Ends the session in good order, by `by`.
+    /// The probe has ended: `link` takes the WebSocket, or stays on polling.
+    pub(super) fn probed(&self, epoch: u64, websocket: Option<WebSocket>) {
+        let mut state = self.lock();
+        let Some(token) = state.connection.token().cloned() else { return };
+        let Some(session) = state.connection.session_of(epoch) else { return };
+        let websocket = websocket.map(|mut websocket| {
+            websocket.go_nonblocking(&token);
+            token.upgrade();
+            // The `poll` thread may wait for room in the queue of events.
+            self.events.wake_reader();
+            Box::new(websocket)
+        });
+        session.end_probe(websocket);
+        self.link_waker.wake();
+    }
+
+    /// Takes the WebSocket that is ready.
+    pub(super) fn take_upgrade(&self, epoch: u64) -> Option<Box<WebSocket>> {
+        let mut state = self.lock();
+        let websocket = state.connection.take_upgrade(epoch)?;
+        state.log(log::Level::Info, format_args!("upgraded to websocket"));
+        Some(websocket)
+    }
+
+    /// The `poll` thread has ended its work for a session.
+    pub(super) fn poll_ended(&self, epoch: u64, failed: bool) {
+        let mut state = self.lock();
+        let is_open = state.connection.session_of(epoch).is_some_and(|session| session.closing().is_none());
+        // A POST that is under way ends too. But the last POST of a session may end after the last GET.
+        if failed
+            && is_open
+            && let Some(token) = state.connection.token()
+        {
+            self.cancel(token);
+        }
+        self.link_waker.wake();
+    }
+
+    /// Closes the connection when no namespace is left, as the official client does.
+    pub(super) fn close_if_deserted(&self, state: &mut State, reason: CloseReason) {
+        if state.namespaces.none_active() && state.connection.target() == Target::Up {
+            state.connection.desert(reason);
+            self.close(state, reason, Instant::now() + CLOSE_TIME);
+        }
+    }
+
+    /// Closes the session. What was emitted before is written first, until `by`.
     fn close(&self, state: &mut State, reason: CloseReason, by: Instant) {
-        if let Some(session) = &mut state.session {
-            session.closing.get_or_insert(Closing { by, reason, flushed: false });
-            if let Upgrade::Probing(token) = &session.upgrade {
+        if let Some(session) = state.connection.session_mut() {
+            session.close(reason, by);
+            if let Some(token) = session.probe() {
                 self.cancel(token);
             }
             self.link_waker.wake();
         }
     }
 
-    /// Ends everything, and waits until what was emitted is written, for at most `timeout`.
+    /// Closes the connection, and waits until what was emitted is written, for at most `timeout`.
     pub(super) fn disconnect(&self, timeout: Duration) -> Result<(), Error> {
         let by = deadline_in(timeout);
-        let Some(epoch) = self.go_down(by)? else { return Ok(()) };
+        let Some(epoch) = self.begin_disconnect(by)? else { return Ok(()) };
         let unwritten = Err(Error::Timeout { what: "end of the writing", after: timeout });
-        let over = self.wait_for(Some(by), |state| match state.session(epoch) {
-            None => Some(state.unfinished == Some(epoch)),
-            Some(_) => None,
-        });
-        if let Some(unfinished) = over {
-            return if unfinished { unwritten } else { Ok(()) };
+        if let Some(finished) = self.wait_for(Some(by), |state| state.connection.was_finished(epoch)) {
+            return if finished { Ok(()) } else { unwritten };
         }
         let mut state = self.lock();
-        let flushed =
-            state.session(epoch).is_none_or(|session| session.closing.is_some_and(|closing| closing.flushed));
-        if let Some(token) = &state.token {
+        let session = state.connection.session_of(epoch);
+        let flushed = session.is_none_or(|session| session.closing().is_some_and(|closing| closing.flushed));
+        if let Some(token) = state.connection.token() {
             self.cancel(token);
         }
         if flushed { Ok(()) } else { unwritten }
     }
 
-    /// Begins to end everything; gives the session that is ending.
-    fn go_down(&self, by: Instant) -> Result<Option<u64>, Error> {
+    /// Begins to close everything. Gives the session that is being closed.
+    fn begin_disconnect(&self, by: Instant) -> Result<Option<u64>, Error> {
         let mut state = self.lock();
         let state = &mut *state;
-        if state.target == Target::Gone {
-            return Err(Error::Closed);
-        }
-        if state.target == Target::Up || state.last_reason.is_none() {
-            state.last_reason = Some(CloseReason::IoClientDisconnect);
-        }
-        state.target = Target::Down;
-        state.attempts = 0;
+        state.connection.check_alive()?;
+        state.connection.go_down();
         self.changed.notify_all();
-        match state.phase {
-            Phase::Idle => Ok(None),
-            Phase::Waiting(_) => {
-                state.phase = Phase::Idle;
-                Ok(None)
-            }
-            Phase::Attempting(_) => {
-                if let Some(token) = &state.token {
+        match state.connection.phase() {
+            Phase::Idle | Phase::Waiting(_) => Ok(None),
+            Phase::Attempting => {
+                if let Some(token) = state.connection.token() {
                     self.cancel(token);
                 }
                 Ok(None)
             }
             Phase::Open => {
-                if let Some(session) = state.session.as_mut().filter(|session| session.closing.is_none()) {
-                    session.outbox.push_back(Entry::Pause);
+                if let Some(session) = state.connection.open_session() {
+                    session.queue.push_pause();
                 }
-                for index in 0..state.spaces.len() {
-                    if state.spaces[index].is_joined() {
-                        self.say_goodbye(state, index);
+                for index in state.namespaces.indices() {
+                    if state.namespaces[index].is_joined() {
+                        self.send_disconnect(state, index);
                     }
                     self.leave(state, index, CloseReason::IoClientDisconnect);
                 }
                 self.close(state, CloseReason::IoClientDisconnect, by);
-                Ok(state.session.as_ref().map(|session| session.epoch))
+                Ok(state.connection.session().map(Session::epoch))
             }
         }
     }
 
-    /// The session has ended: told by `link`, which has let go of the transport.
-    ///
-    /// `close_token` cancels the request that closes it on the server.
+    /// The session has ended, and `link` has closed its transport. `close_token` cancels the request that closes it on
+    /// the server.
     pub(super) fn ended(&self, epoch: u64, end: End, close_token: Option<Arc<CancelToken>>) {
         let mut state = self.lock();
         let state = &mut *state;
-        let Some(mut session) = state.session.take_if(|session| session.epoch == epoch) else { return };
-        let closing = session.closing;
-        if closing.is_some_and(|closing| !closing.flushed) {
-            state.unfinished = Some(epoch);
-        }
-        let reason = closing.map_or(end.reason, |closing| closing.reason);
+        let ended = state.connection.end_session(epoch, end.reason, close_token);
+        let Some((session, reason)) = ended else { return };
         state.log(log::Level::Info, format_args!("connection ended: {reason}"));
-        if let Upgrade::Probing(token) = &session.upgrade {
+        if let Some(token) = session.probe() {
             self.cancel(token);
         }
-        state.token = None;
-        state.close_token = close_token;
-        state.phase = Phase::Idle;
-        state.stats.disconnects += u64::from(session.joined);
-        state.last_reason = Some(reason);
-        if let Some(error) = end.error.as_ref().filter(|_| closing.is_none() && session.joined) {
-            state.note(error);
+        let (was_closing, was_joined) = (session.closing().is_some(), session.is_joined());
+        state.stats.disconnects += u64::from(was_joined);
+        if let Some(error) = end.error.as_ref().filter(|_| !was_closing && was_joined) {
+            state.set_error(error);
         }
-        self.salvage(state, &mut session);
-        for index in 0..state.spaces.len() {
+        self.keep_unwritten(state, session);
+        for index in state.namespaces.indices() {
             self.leave(state, index, reason);
         }
-        if closing.is_none() && state.target == Target::Up {
-            if !session.joined {
+        if !was_closing && state.connection.target() == Target::Up {
+            if !was_joined {
                 let error = end.error.unwrap_or(Error::Disconnected(reason));
                 self.attempt_failed(state, &error);
             }
@@ -275,31 +285,31 @@ impl Core {
 
     /// Everything that was emitted before the disconnect is written.
     pub(super) fn flushed(&self, epoch: u64) {
-        if let Some(closing) = self.lock().session(epoch).and_then(|session| session.closing.as_mut()) {
-            closing.flushed = true;
+        if let Some(session) = self.lock().connection.session_of(epoch) {
+            session.flushed();
         }
     }
 
-    /// Ends the threads: after what is under way, with nothing more to come.
-    pub(super) fn go(&self) {
+    /// Ends the threads, when the client is dropped.
+    pub(super) fn shut_down(&self) {
         let mut state = self.lock();
-        state.target = Target::Gone;
-        for index in 0..state.spaces.len() {
-            self.leave(&mut state, index, CloseReason::IoClientDisconnect);
+        let state = &mut *state;
+        state.connection.shut_down();
+        for index in state.namespaces.indices() {
+            self.leave(state, index, CloseReason::IoClientDisconnect);
             // Also those whose events were never sent.
-            let waiting: Vec<_> = state.spaces[index].acks.keys().copied().collect();
-            for id in waiting {
-                self.fail_ack(&mut state, index, Some(id), &Error::Closed);
+            for waiter in state.acks.remove_all(index) {
+                self.complete(state.namespaces[index].namespace(), waiter, Err(Error::Closed));
             }
         }
-        if let Some(token) = &state.token {
+        if let Some(token) = state.connection.token() {
             self.cancel(token);
         }
-        if let Some(Session { upgrade: Upgrade::Probing(token), .. }) = &state.session {
+        if let Some(token) = state.connection.probe() {
             self.cancel(token);
         }
-        if let Some(close_token) = &state.close_token {
-            close_token.cancel();
+        if let Some(token) = state.connection.close_token() {
+            token.cancel();
         }
         self.events.close();
         self.link_waker.wake();

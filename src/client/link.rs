@@ -18,11 +18,12 @@ use super::{
     Error, Step,
     cancel::CancelToken,
     core::Core,
+    end::{Broken, End},
     http::HttpClient,
     inbound::Inbound,
-    lifecycle::End,
     open::Transport,
     polling::{self, PollJob},
+    send_queue::Frame,
     websocket::{Incoming, WebSocket},
     work::Work,
 };
@@ -51,26 +52,6 @@ pub(super) struct Job {
     pub(super) inbound: Inbound,
 }
 
-/// One message on its way out.
-#[derive(Debug, Clone)]
-pub(super) struct Frame {
-    pub(super) opcode: Opcode,
-    pub(super) data: Bytes,
-}
-
-/// Why a transport is of no use any more.
-#[derive(Debug)]
-pub(super) struct Broken {
-    pub(super) reason: CloseReason,
-    pub(super) detail: String,
-}
-
-/// What the `poll` thread gives back: with `Ok` it made way for an upgrade.
-pub(super) struct PollEnd {
-    pub(super) inbound: Inbound,
-    pub(super) result: Result<(), Broken>,
-}
-
 /// The thread. It owns the way to `poll`, which ends when this one does.
 pub(super) fn run(core: &Arc<Core>, jobs: &Receiver<Job>, polls: Option<&Sender<PollJob>>) {
     for job in jobs {
@@ -86,24 +67,6 @@ pub(super) fn run(core: &Arc<Core>, jobs: &Receiver<Job>, polls: Option<&Sender<
         if let (Some(target), Some(token)) = (untold, close_token) {
             polling::send_close(core, &token, &target);
         }
-    }
-}
-
-impl Core {
-    /// The `poll` thread has ended.
-    pub(super) fn poll_ended(&self, epoch: u64, end: PollEnd) {
-        let mut state = self.lock();
-        let failed = end.result.is_err();
-        let Some(session) = state.session(epoch) else { return };
-        session.poll_end = Some(end);
-        // A POST that is under way ends too; but the last one of a session may well end after the last GET.
-        if failed
-            && session.closing.is_none()
-            && let Some(token) = &state.token
-        {
-            self.cancel(token);
-        }
-        self.link_waker.wake();
     }
 }
 
@@ -127,7 +90,11 @@ struct Link<'c> {
     pong_again: Duration,
     /// When the next one does.
     pong_due: Instant,
-    /// Frames that are taken from the outbox and not written.
+    /// While polling: where the `poll` thread sends its result.
+    polled: Option<Receiver<Result<Inbound, Broken>>>,
+    /// What the `poll` thread gave back for an upgrade.
+    inbound: Option<Inbound>,
+    /// Frames that are taken from the send queue and not written.
     pending: VecDeque<Frame>,
     /// The end of a pause, should the server not end it.
     pause: Option<Instant>,
@@ -147,6 +114,8 @@ impl<'c> Link<'c> {
             // A server without a ping timeout must not be flooded.
             pong_again: (job.ping_timeout / 4 * 3).max(job.silence / 16).min(MAX_SILENCE),
             pong_due: Instant::now() + pong_after,
+            polled: None,
+            inbound: None,
             pending: VecDeque::new(),
             pause: None,
             untold: None,
@@ -160,6 +129,8 @@ impl<'c> Link<'c> {
                 let post =
                     HttpClient::new(&self.core.dialer, &self.core.config, &self.token, Some(self.silence));
                 let target = self.core.dialer.endpoint.target(TransportKind::Polling, Some(&job.sid));
+                let (result, polled) = crossbeam_channel::bounded(1);
+                self.polled = Some(polled);
                 let poll = PollJob {
                     epoch: self.epoch,
                     http,
@@ -167,6 +138,7 @@ impl<'c> Link<'c> {
                     early,
                     inbound: job.inbound,
                     token: self.token.clone(),
+                    result,
                 };
                 // Its inbox of one has room: the last session's end has cancelled its GET.
                 let _ = polls.send(poll);
@@ -228,18 +200,14 @@ impl<'c> Link<'c> {
         loop {
             let work = self.take_work()?;
             let closing = work.closing.is_some();
-            match work.poll_end {
-                Some(PollEnd { inbound, result: Ok(()) }) => {
-                    let Some(websocket) = self.core.take_upgrade(self.epoch) else {
-                        return Err(self.end(CloseReason::TransportError, "polling stopped"));
-                    };
-                    // The first packet on the new transport (EIO "Upgrade"); nothing else is written before it.
-                    let upgrade = Frame { opcode: Opcode::Text, data: Bytes::from_static(b"5") };
-                    self.pending.push_front(upgrade);
-                    return Ok(Some((websocket, inbound)));
-                }
-                // Its errors are reported by `take_work`.
-                Some(PollEnd { result: Err(_), .. }) | None => {}
+            if let Some(inbound) = self.inbound.take() {
+                let Some(websocket) = self.core.take_upgrade(self.epoch) else {
+                    return Err(self.end(CloseReason::TransportError, "polling stopped"));
+                };
+                // The first packet on the new transport (EIO "Upgrade"); nothing else is written before it.
+                let upgrade = Frame { opcode: Opcode::Text, data: Bytes::from_static(b"5") };
+                self.pending.push_front(upgrade);
+                return Ok(Some((websocket, inbound)));
             }
             // While the last GET is being answered nothing is posted, unless there will be no other transport.
             let hold = work.upgrading && !closing;
@@ -274,11 +242,14 @@ impl<'c> Link<'c> {
         if let Some(failed) = work.failed {
             return Err(failed);
         }
-        // Before the token, which the `poll` thread cuts when it fails.
-        if let Some(Err(broken)) = work.poll_end.as_ref().map(|end| &end.result) {
-            return Err(self.broken(broken));
+        // Read first: the `poll` thread sends its result, and then cancels the token.
+        let cancelled = self.token.is_cancelled();
+        match self.polled.as_ref().and_then(|polled| polled.try_recv().ok()) {
+            Some(Ok(inbound)) => self.inbound = Some(inbound),
+            Some(Err(broken)) => return Err(self.broken(&broken)),
+            None => {}
         }
-        if self.token.is_cancelled() {
+        if cancelled {
             return Err(self.end(CloseReason::TransportClose, "given up"));
         }
         if work.closing.is_some_and(|by| by <= Instant::now()) {
@@ -327,7 +298,7 @@ impl<'c> Link<'c> {
     fn post(&mut self, http: &HttpClient, target: &str) -> Result<(), End> {
         let max = {
             let mut state = self.core.lock();
-            state.session(self.epoch).and_then(|session| session.max_payload)
+            state.connection.session_of(self.epoch).and_then(|session| session.max_payload())
         };
         let body = polling::payload(&mut self.pending, max.unwrap_or(usize::MAX));
         let Err(broken) = polling::post(http, target, &body, Instant::now() + self.silence) else {
@@ -394,7 +365,10 @@ impl<'c> Link<'c> {
     fn end(&self, reason: CloseReason, detail: &str) -> End {
         let transport = {
             let mut state = self.core.lock();
-            state.session(self.epoch).map_or(TransportKind::Websocket, |session| session.transport)
+            state
+                .connection
+                .session_of(self.epoch)
+                .map_or(TransportKind::Websocket, |session| session.transport())
         };
         let error = Error::Unreachable { transport, step: Step::Transfer, detail: detail.into() };
         End { reason, error: Some(error) }

@@ -46,32 +46,41 @@
 //! What is left out: HTTP proxies, cookies, WebTransport, and the official `forceBase64`, `withCredentials` and
 //! `transportOptions`, which are the browser's.
 
+mod acks;
 mod backoff;
 mod cancel;
 mod config;
+mod connection;
 mod core;
 mod delay;
 mod dial;
 mod emit;
+mod end;
 mod error;
 mod event;
+mod event_queue;
 mod events;
 mod guard;
 mod handle;
+mod handlers;
 mod http;
 mod inbound;
 mod lifecycle;
 mod link;
 mod locked;
 mod membership;
+mod namespace;
+mod namespaces;
 mod offline;
+mod retry_queue;
+mod send_queue;
+mod session;
 #[cfg(all(shuttle, fuzzing))]
 pub(crate) use open::read_open_for_fuzzing;
 mod open;
 mod polling;
 mod recovery;
 mod socket;
-mod space;
 mod stats;
 mod stream;
 #[cfg(feature = "tls")]

@@ -10,9 +10,9 @@ use crate::proto::socket::Encoded;
 
 /// The offline buffer of one client. Full: the emit is refused with [`Error::BufferFull`], and what waits stays.
 #[derive(Debug)]
-pub(super) struct Offline {
+pub(super) struct OfflineBuffer {
     limits: OfflineLimits,
-    kept: VecDeque<BufferedPacket>,
+    packets: VecDeque<BufferedPacket>,
     bytes: usize,
 }
 
@@ -20,116 +20,125 @@ pub(super) struct Offline {
 #[derive(Debug)]
 pub(super) struct BufferedPacket {
     /// Index of its namespace.
-    pub(super) space: usize,
+    pub(super) namespace: usize,
     pub(super) encoded: Encoded,
     /// The acknowledgement that somebody waits for.
     pub(super) ack: Option<u64>,
     pub(super) since: Instant,
 }
 
-impl Offline {
+impl OfflineBuffer {
     pub(super) fn new(limits: OfflineLimits) -> Self {
-        Self { limits, kept: VecDeque::new(), bytes: 0 }
+        Self { limits, packets: VecDeque::new(), bytes: 0 }
     }
 
-    pub(super) fn is_off(&self) -> bool {
+    fn is_off(&self) -> bool {
         self.limits.packets == 0 || self.limits.bytes == 0
     }
 
     pub(super) fn len(&self) -> usize {
-        self.kept.len()
+        self.packets.len()
     }
 
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    pub(super) fn push(&mut self, kept: BufferedPacket) -> Result<(), Error> {
-        if self.is_off() {
-            return Err(Error::NotConnected);
-        }
-        let bytes = self.bytes + kept.encoded.bytes().len();
-        if self.kept.len() >= self.limits.packets || bytes > self.limits.bytes {
-            return Err(Error::BufferFull { packets: self.kept.len(), bytes: self.bytes });
+    pub(super) fn push(&mut self, packet: BufferedPacket) -> Result<(), Error> {
+        let bytes = self.bytes + packet.encoded.bytes().len();
+        if self.packets.len() >= self.limits.packets || bytes > self.limits.bytes {
+            return Err(self.full());
         }
         self.bytes = bytes;
-        self.kept.push_back(kept);
+        self.packets.push_back(packet);
         Ok(())
+    }
+
+    /// The error of a packet that does not fit.
+    pub(super) fn full(&self) -> Error {
+        if self.is_off() {
+            return Error::NotConnected;
+        }
+        Error::BufferFull { packets: self.packets.len(), bytes: self.bytes }
     }
 
     /// Takes back what was not written when the connection broke, oldest first, before everything that waits already.
     /// What does not fit is given back.
     pub(super) fn restore(&mut self, packets: Vec<BufferedPacket>) -> Vec<BufferedPacket> {
         let mut refused = Vec::new();
-        let waiting = std::mem::take(&mut self.kept);
+        let waiting = std::mem::take(&mut self.packets);
         self.bytes = 0;
-        for kept in packets.into_iter().chain(waiting) {
-            let bytes = kept.encoded.bytes().len();
-            if self.kept.len() >= self.limits.packets || self.bytes + bytes > self.limits.bytes {
-                refused.push(kept);
+        for packet in packets.into_iter().chain(waiting) {
+            let bytes = packet.encoded.bytes().len();
+            if self.packets.len() >= self.limits.packets || self.bytes + bytes > self.limits.bytes {
+                refused.push(packet);
             } else {
                 self.bytes += bytes;
-                self.kept.push_back(kept);
+                self.packets.push_back(packet);
             }
         }
         refused
     }
 
     /// Takes what waits for a namespace, in order.
-    pub(super) fn drain(&mut self, space: usize) -> Vec<BufferedPacket> {
-        self.take(|kept| kept.space == space)
+    pub(super) fn drain(&mut self, namespace: usize) -> Vec<BufferedPacket> {
+        self.take(|packet| packet.namespace == namespace)
     }
 
     /// Throws away the event for whose acknowledgement nobody waits any more.
-    pub(super) fn forget(&mut self, space: usize, ack: u64) {
-        let place = self.kept.iter().position(|kept| kept.space == space && kept.ack == Some(ack));
-        if let Some(kept) = place.and_then(|place| self.kept.remove(place)) {
-            self.bytes -= kept.encoded.bytes().len();
+    pub(super) fn forget(&mut self, namespace: usize, ack: u64) {
+        let place =
+            self.packets.iter().position(|packet| packet.namespace == namespace && packet.ack == Some(ack));
+        if let Some(packet) = place.and_then(|place| self.packets.remove(place)) {
+            self.bytes -= packet.encoded.bytes().len();
         }
     }
 
     /// Takes what has waited too long.
     pub(super) fn expired(&mut self, now: Instant) -> Vec<BufferedPacket> {
         let Some(ttl) = self.limits.ttl else { return Vec::new() };
-        if self.kept.front().is_none_or(|oldest| !old(oldest, now, ttl)) {
+        if self.packets.front().is_none_or(|oldest| !old(oldest, now, ttl)) {
             return Vec::new();
         }
-        self.take(|kept| old(kept, now, ttl))
+        self.take(|packet| old(packet, now, ttl))
     }
 
     fn take(&mut self, wanted: impl Fn(&BufferedPacket) -> bool) -> Vec<BufferedPacket> {
-        let (taken, left): (Vec<_>, Vec<_>) = self.kept.drain(..).partition(wanted);
-        self.kept = left.into();
-        self.bytes = self.kept.iter().map(|kept| kept.encoded.bytes().len()).sum();
+        let (taken, left): (Vec<_>, Vec<_>) = self.packets.drain(..).partition(wanted);
+        self.packets = left.into();
+        self.bytes = self.packets.iter().map(|packet| packet.encoded.bytes().len()).sum();
         taken
     }
 }
 
-fn old(kept: &BufferedPacket, now: Instant, ttl: Duration) -> bool {
-    now.saturating_duration_since(kept.since) > ttl
+fn old(packet: &BufferedPacket, now: Instant, ttl: Duration) -> bool {
+    now.saturating_duration_since(packet.since) > ttl
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn kept(space: usize, text: &str, since: Instant) -> BufferedPacket {
-        BufferedPacket { space, encoded: Encoded::text(text), ack: None, since }
+    fn packet(namespace: usize, text: &str, since: Instant) -> BufferedPacket {
+        BufferedPacket { namespace, encoded: Encoded::text(text), ack: None, since }
     }
 
-    fn offline(packets: usize, bytes: usize, ttl: Option<Duration>) -> Offline {
-        Offline::new(OfflineLimits { packets, bytes, ttl })
+    fn offline(packets: usize, bytes: usize, ttl: Option<Duration>) -> OfflineBuffer {
+        OfflineBuffer::new(OfflineLimits { packets, bytes, ttl })
     }
 
-    fn texts(kept: &[BufferedPacket]) -> Vec<String> {
-        kept.iter().map(|kept| kept.encoded.frames().next().unwrap().text().unwrap().to_owned()).collect()
+    fn texts(packet: &[BufferedPacket]) -> Vec<String> {
+        packet
+            .iter()
+            .map(|packet| packet.encoded.frames().next().unwrap().text().unwrap().to_owned())
+            .collect()
     }
 
     #[test]
     fn keeps_the_order_of_each_namespace() {
         let (mut offline, now) = (offline(10, 1_000, None), Instant::now());
-        for (space, text) in [(0, "a"), (1, "x"), (0, "b"), (1, "y"), (0, "c")] {
-            offline.push(kept(space, text, now)).unwrap();
+        for (namespace, text) in [(0, "a"), (1, "x"), (0, "b"), (1, "y"), (0, "c")] {
+            offline.push(packet(namespace, text, now)).unwrap();
         }
         assert_eq!(texts(&offline.drain(0)), ["a", "b", "c"]);
         assert_eq!((offline.len(), offline.bytes()), (2, 6));
@@ -140,27 +149,27 @@ mod tests {
     #[test]
     fn refuses_what_passes_its_bounds() {
         let (mut offline, now) = (offline(2, 10, None), Instant::now());
-        offline.push(kept(0, "1234", now)).unwrap();
+        offline.push(packet(0, "1234", now)).unwrap();
         assert!(matches!(
-            offline.push(kept(0, "12345", now)),
+            offline.push(packet(0, "12345", now)),
             Err(Error::BufferFull { packets: 1, bytes: 6 })
         ));
-        offline.push(kept(0, "12", now)).unwrap();
-        assert!(matches!(offline.push(kept(0, "", now)), Err(Error::BufferFull { packets: 2, bytes: 10 })));
+        offline.push(packet(0, "12", now)).unwrap();
+        assert!(matches!(offline.push(packet(0, "", now)), Err(Error::BufferFull { packets: 2, bytes: 10 })));
     }
 
     #[test]
     fn off_means_not_connected() {
         let mut offline = offline(0, 0, None);
-        assert!(matches!(offline.push(kept(0, "a", Instant::now())), Err(Error::NotConnected)));
+        assert!(matches!(offline.push(packet(0, "a", Instant::now())), Err(Error::NotConnected)));
     }
 
     #[test]
     fn forgets_what_is_too_old() {
         let now = Instant::now();
         let mut offline = offline(10, 1_000, Some(Duration::from_secs(1)));
-        offline.push(kept(0, "old", now)).unwrap();
-        offline.push(kept(0, "new", now + Duration::from_secs(2))).unwrap();
+        offline.push(packet(0, "old", now)).unwrap();
+        offline.push(packet(0, "new", now + Duration::from_secs(2))).unwrap();
         assert!(offline.expired(now + Duration::from_secs(1)).is_empty());
         assert_eq!(texts(&offline.expired(now + Duration::from_millis(2_500))), ["old"]);
         assert_eq!(texts(&offline.drain(0)), ["new"]);
@@ -169,11 +178,11 @@ mod tests {
     #[test]
     fn what_was_not_written_goes_first_again() {
         let (mut offline, now) = (offline(3, 1_000, None), Instant::now());
-        offline.push(kept(1, "c", now)).unwrap();
-        let refused = offline.restore(vec![kept(0, "a", now), kept(1, "b", now)]);
+        offline.push(packet(1, "c", now)).unwrap();
+        let refused = offline.restore(vec![packet(0, "a", now), packet(1, "b", now)]);
         assert!(refused.is_empty());
         assert_eq!(texts(&offline.drain(1)), ["b", "c"]);
-        let refused = offline.restore((0..4).map(|_| kept(1, "d", now)).collect());
+        let refused = offline.restore((0..4).map(|_| packet(1, "d", now)).collect());
         assert_eq!(refused.len(), 2, "one of them and the one that was there first");
     }
 }

@@ -6,20 +6,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, Sender};
 
 use super::{
-    cancel::CancelToken,
-    core::Core,
-    http::HttpClient,
-    inbound::Inbound,
-    link::{Broken, Frame, PollEnd},
-    open,
+    cancel::CancelToken, core::Core, end::Broken, http::HttpClient, inbound::Inbound, open, send_queue::Frame,
 };
 use crate::proto::{CloseReason, engine::payload, limits, socket::Opcode};
 
 /// How long the close packet of a failed session may take. The next session of the client does not wait for it.
-const FAREWELL: Duration = Duration::from_secs(1);
+const CLOSE_TIME: Duration = Duration::from_secs(1);
 
 /// A session whose packets are to be fetched.
 pub(super) struct PollJob {
@@ -30,13 +25,18 @@ pub(super) struct PollJob {
     pub(super) early: String,
     pub(super) inbound: Inbound,
     pub(super) token: Arc<CancelToken>,
+    /// Where the result goes. `Ok`: polling has ended for an upgrade.
+    pub(super) result: Sender<Result<Inbound, Broken>>,
 }
 
 /// The thread.
 pub(super) fn run(core: &Arc<Core>, jobs: &Receiver<PollJob>) {
     for mut job in jobs {
         let result = fetch(core, &mut job);
-        core.poll_ended(job.epoch, PollEnd { inbound: job.inbound, result });
+        let failed = result.is_err();
+        // Its room for one is free.
+        let _ = job.result.send(result.map(|()| job.inbound));
+        core.poll_ended(job.epoch, failed);
     }
 }
 
@@ -76,7 +76,7 @@ pub(super) fn post(http: &HttpClient, target: &str, body: &str, deadline: Instan
 /// sockets would stay in their namespaces until the ping timeout.
 pub(super) fn send_close(core: &Core, token: &Arc<CancelToken>, target: &str) {
     let http = HttpClient::new(&core.dialer, &core.config, token, None);
-    if let Err(broken) = post(&http, target, "1", Instant::now() + FAREWELL) {
+    if let Err(broken) = post(&http, target, "1", Instant::now() + CLOSE_TIME) {
         log::debug!("the server was not told of the end: {}", broken.detail);
     }
 }

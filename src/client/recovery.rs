@@ -18,7 +18,6 @@ use std::{borrow::Cow, collections::BTreeMap};
 use serde::Deserialize;
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::events::Incoming;
 use crate::proto::socket::Args;
 
 /// The longest pid or offset that is remembered, in bytes. Longer strings are something else: to the official client any
@@ -27,7 +26,7 @@ const MAX_TOKEN: usize = 256;
 
 /// The server's answer to a CONNECT.
 #[derive(Deserialize)]
-pub(super) struct Welcome {
+pub(super) struct ConnectAnswer {
     pub(super) sid: String,
     /// The secret by which the session is found again. Anything but a string counts as none.
     #[serde(default)]
@@ -39,8 +38,7 @@ pub(super) struct Welcome {
 
 /// What one namespace remembers. It outlives its memberships, also those that were left on purpose, as in the official
 /// client: whether the session can go on is the server's to say.
-#[derive(Default)]
-pub(super) struct Recovery {
+pub(super) struct Recovery<E> {
     pid: Option<String>,
     /// Up to where its events have been taken in.
     offset: Option<String>,
@@ -49,14 +47,20 @@ pub(super) struct Recovery {
     /// Whether the last CONNECT went on with the session before it.
     pub(super) recovered: bool,
     /// Events that came ahead of the answer to CONNECT, with their offsets: the official server sends what was missed first.
-    early: Vec<(Incoming, Option<String>)>,
+    early: Vec<(E, Option<String>)>,
     early_bytes: usize,
 }
 
-impl Recovery {
+impl<E> Default for Recovery<E> {
+    fn default() -> Self {
+        Self { pid: None, offset: None, stamped: false, recovered: false, early: Vec::new(), early_bytes: 0 }
+    }
+}
+
+impl<E> Recovery<E> {
     /// The server has answered CONNECT. Gives the events that came ahead of the answer.
-    pub(super) fn connected(&mut self, welcome: &Welcome) -> Vec<Incoming> {
-        let (pid, offset) = (token(&welcome.pid), token(&welcome.offset));
+    pub(super) fn connected(&mut self, answer: &ConnectAnswer) -> Vec<E> {
+        let (pid, offset) = (token(&answer.pid), token(&answer.offset));
         self.recovered = pid.is_some() && pid == self.pid.as_deref();
         let early = if self.recovered { self.take_early() } else { Vec::new() };
         if !self.recovered {
@@ -95,14 +99,14 @@ impl Recovery {
     }
 
     /// Keeps an event that came before the answer to CONNECT. Gives how many there are, and their bytes.
-    pub(super) fn keep_early(&mut self, event: Incoming, offset: Option<String>) -> (usize, usize) {
-        self.early_bytes += event.bytes;
+    pub(super) fn keep_early(&mut self, event: E, bytes: usize, offset: Option<String>) -> (usize, usize) {
+        self.early_bytes += bytes;
         self.early.push((event, offset));
         (self.early.len(), self.early_bytes)
     }
 
     /// The early events, whose offsets are noted.
-    pub(super) fn take_early(&mut self) -> Vec<Incoming> {
+    pub(super) fn take_early(&mut self) -> Vec<E> {
         self.early_bytes = 0;
         let early = std::mem::take(&mut self.early);
         if let Some(last) = early.iter().rev().find_map(|(_, offset)| offset.as_deref()) {
@@ -180,7 +184,7 @@ mod tests {
 
     /// A CONNECT's answer; what is remembered after it, and whether it was a recovery.
     #[track_caller]
-    fn answer(recovery: &mut Recovery, answer: serde_json::Value, recovered: bool, remembered: &[&str]) {
+    fn answer(recovery: &mut Recovery<()>, answer: serde_json::Value, recovered: bool, remembered: &[&str]) {
         recovery.connected(&serde_json::from_value(answer).unwrap());
         let values: Vec<_> = recovery.remembered().into_iter().map(|(_, value)| value).collect();
         assert_eq!((recovery.recovered, values), (recovered, remembered.iter().map(|&s| s.into()).collect()));
@@ -188,7 +192,7 @@ mod tests {
 
     #[test]
     fn what_is_remembered() {
-        let mut of = Recovery::default();
+        let mut of = Recovery::<()>::default();
         answer(&mut of, json!({"sid": "a"}), false, &[]);
         answer(&mut of, json!({"sid": "a", "pid": "p"}), false, &["p"]);
         of.note("1");
@@ -221,7 +225,7 @@ mod tests {
         #[case] offset: Option<&str>,
         #[case] left: usize,
     ) {
-        let mut of = Recovery::default();
+        let mut of = Recovery::<()>::default();
         of.connected(&serde_json::from_value(answer).unwrap());
         let Body::Event { mut args, .. } = Packet::decode(event, &[]).unwrap().body else {
             panic!("{event}")
@@ -231,7 +235,7 @@ mod tests {
 
     #[test]
     fn a_long_string_is_no_offset() {
-        let mut of = Recovery::default();
+        let mut of = Recovery::<()>::default();
         of.connected(&serde_json::from_value(json!({"sid": "a", "pid": "p"})).unwrap());
         let event = format!(r#"2["e","{}"]"#, "x".repeat(MAX_TOKEN + 1));
         let Body::Event { mut args, .. } = Packet::decode(&event, &[]).unwrap().body else {

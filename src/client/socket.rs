@@ -10,10 +10,12 @@ use serde::Serialize;
 
 use super::{
     Error, Event, Handle, Outcome,
-    core::{Callback, Core, Space, Waiter},
+    acks::Waiter,
+    core::Core,
     emit::OutgoingEvent,
     guard::Guarded,
-    space::{OnEvent, add},
+    handlers::{Callback, OnEvent, add},
+    namespace::Namespace,
 };
 use crate::proto::{
     CloseReason, limits,
@@ -43,12 +45,12 @@ pub enum Delivery {
 #[derive(Clone)]
 pub struct Socket {
     client: Handle,
-    space: Arc<Space>,
+    namespace: Arc<Namespace>,
 }
 
 impl Socket {
-    pub(super) fn new(client: Handle, space: Arc<Space>) -> Self {
-        Self { client, space }
+    pub(super) fn new(client: Handle, namespace: Arc<Namespace>) -> Self {
+        Self { client, namespace }
     }
 
     fn core(&self) -> &Core {
@@ -58,7 +60,7 @@ impl Socket {
     /// The namespace's name.
     #[must_use]
     pub fn namespace(&self) -> &str {
-        &self.space.name
+        &self.namespace.name
     }
 
     /// The client it belongs to.
@@ -70,13 +72,13 @@ impl Socket {
     /// The id that the server gave this membership, while joined.
     #[must_use]
     pub fn id(&self) -> Option<String> {
-        self.core().lock().spaces[self.space.index].membership.id().map(str::to_owned)
+        self.core().lock().namespaces[self.namespace.index].id().map(str::to_owned)
     }
 
     /// Whether the namespace is joined.
     #[must_use]
     pub fn is_connected(&self) -> bool {
-        self.core().lock().spaces[self.space.index].is_joined()
+        self.core().lock().namespaces[self.namespace.index].is_joined()
     }
 
     /// Official `recovered`: whether the last CONNECT went on with the session before it (connection state recovery,
@@ -95,7 +97,7 @@ impl Socket {
     /// ```
     #[must_use]
     pub fn recovered(&self) -> bool {
-        self.core().lock().spaces[self.space.index].recovery.recovered
+        self.core().lock().namespaces[self.namespace.index].recovery.recovered
     }
 
     /// Joins the namespace again after it was left, removed or refused, with fresh auth; connects the client if need
@@ -105,14 +107,14 @@ impl Socket {
     /// # Errors
     /// [`Error::Closed`], [`Error::Invalid`].
     pub fn connect(&self) -> Result<(), Error> {
-        self.core().rejoin(&self.space)
+        self.core().rejoin(&self.namespace)
     }
 
     /// Leaves the namespace; when it was the last one, the connection is closed as by [`Handle::disconnect`], with the
     /// same bound. Its events that wait for their handlers are dropped. While the server has not answered CONNECT yet,
     /// DISCONNECT follows its answer, so that no member stays behind.
     pub fn disconnect(&self) {
-        if self.core().part(&self.space) {
+        if self.core().disconnect_namespace(&self.namespace) {
             self.client.disconnect();
         }
     }
@@ -167,7 +169,7 @@ impl Socket {
         let (id, _) = self.send(event, &args, false, Some((Waiter::Thread(waiter), None)))?;
         let answer = answer.recv_deadline(by).unwrap_or_else(|_| {
             if let Some(id) = id {
-                self.core().give_up_ack(self.space.index, id);
+                self.core().give_up_ack(self.namespace.index, id);
             }
             // It may have come in the last moment.
             answer.try_recv().unwrap_or(Err(Error::Timeout { what: "acknowledgement", after: timeout }))
@@ -208,18 +210,18 @@ impl Socket {
         }
         // Each event of `retries` is acknowledged, also when nobody asked.
         let acknowledged = ack.is_some() || self.core().retries(volatile);
-        let id = acknowledged.then(|| self.space.take_id());
+        let id = acknowledged.then(|| self.namespace.take_id());
         let (waiter, deadline) = ack.map_or((None, None), |(waiter, deadline)| (Some(waiter), deadline));
-        let encoded = Outgoing::event(&self.space.name, event, id).encode(args)?;
+        let encoded = Outgoing::event(&self.namespace.name, event, id).encode(args)?;
         let mut event = OutgoingEvent { encoded, id, waiter, deadline, volatile };
-        let delivery = self.core().post(&self.space, &mut event)?;
+        let delivery = self.core().post(&self.namespace, &mut event)?;
         Ok((event.id, delivery))
     }
 
     /// Acknowledges an event of the session `epoch`.
     pub(super) fn answer(&self, epoch: u64, id: u64, args: impl Serialize) -> Result<(), Error> {
-        let encoded = Outgoing::ack(&self.space.name, id).encode(&args)?;
-        self.core().answer(&self.space, epoch, encoded)
+        let encoded = Outgoing::ack(&self.namespace.name, id).encode(&args)?;
+        self.core().answer(&self.namespace, epoch, encoded)
     }
 
     /// Calls `handler` for every event of this name. A second handler of the same name is called after the first, as in
@@ -251,42 +253,42 @@ impl Socket {
                 "a handler of {event:?} is never called: it is an event of the official library's internals"
             );
         }
-        let mut handlers = self.space.handlers.lock();
+        let mut handlers = self.namespace.handlers.lock();
         add(handlers.named.entry(event.to_owned()).or_default(), outcome(handler));
     }
 
     /// Calls `handler` for every event of whatever name, before the handlers of its name.
     pub fn on_any(&self, handler: impl Fn(&Self, &Event<'_>) + Send + Sync + 'static) {
-        add(&mut self.space.handlers.lock().any, Arc::new(handler));
+        add(&mut self.namespace.handlers.lock().any, Arc::new(handler));
     }
 
     /// Removes all handlers of this name.
     pub fn off(&self, event: &str) {
-        let removed = self.space.handlers.lock().named.remove(event);
+        let removed = self.namespace.handlers.lock().named.remove(event);
         // Outside of the lock: what a handler holds may do anything when it is dropped.
         drop(removed);
     }
 
     /// Calls `handler` whenever the namespace is joined, the first time and after every reconnection.
     pub fn on_connect(&self, handler: impl Fn(&Self) + Send + Sync + 'static) {
-        add(&mut self.space.handlers.lock().connect, Arc::new(handler));
+        add(&mut self.namespace.handlers.lock().connect, Arc::new(handler));
     }
 
     /// Calls `handler` whenever the namespace, having been joined, is left, with the reason.
     pub fn on_disconnect(&self, handler: impl Fn(&Self, CloseReason) + Send + Sync + 'static) {
-        add(&mut self.space.handlers.lock().disconnect, Arc::new(handler));
+        add(&mut self.namespace.handlers.lock().disconnect, Arc::new(handler));
     }
 
     /// Calls `handler` when the namespace cannot be joined: the attempt failed, or the server refused
     /// ([`Error::Refused`]).
     pub fn on_connect_error(&self, handler: impl Fn(&Self, &Error) + Send + Sync + 'static) {
-        add(&mut self.space.handlers.lock().connect_error, Arc::new(handler));
+        add(&mut self.namespace.handlers.lock().connect_error, Arc::new(handler));
     }
 }
 
 impl fmt::Debug for Socket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Socket").field("namespace", &self.space.name).finish_non_exhaustive()
+        f.debug_struct("Socket").field("namespace", &self.namespace.name).finish_non_exhaustive()
     }
 }
 

@@ -22,7 +22,8 @@ use super::{
     cancel::CancelToken,
     config::Config,
     dial::Dialer,
-    link::{Broken, Frame},
+    end::Broken,
+    send_queue::Frame,
     stream::{Patience, Stream},
 };
 use crate::proto::{CloseReason, engine::TransportKind, socket::Opcode};

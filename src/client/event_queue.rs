@@ -1,0 +1,228 @@
+//! The queue between the thread that reads and the thread that runs the handlers.
+//!
+//! Owns the queued items, their bytes, and the backpressure: when the queue is full, the reader waits. Uses
+//! [`CancelToken`], and the namespaces that the items belong to. It must not call a handler or lock the client's state.
+
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::{Error, cancel::CancelToken, guard::Guarded, handlers::Callback, namespace::Namespace};
+use crate::proto::{CloseReason, socket::OwnedArgs};
+
+/// Bytes of events that may wait for their handlers.
+const MAX_BYTES: usize = 16 << 20;
+
+/// By how much the bounds grow while a handler waits for an acknowledgement, which may be behind the events.
+const ACK_WAIT_FACTOR: usize = 4;
+
+/// Something that a handler is to hear of.
+pub(super) enum Item {
+    Event(Box<Incoming>),
+    Ack(Arc<Namespace>, Guarded<Callback>, Result<OwnedArgs, Error>),
+    Connect(Arc<Namespace>),
+    Disconnect(Arc<Namespace>, CloseReason),
+    ConnectError(Arc<Namespace>, Error),
+    Scheduled(u32, Duration),
+    Attempt(u32),
+    Reconnect(u32),
+    ReconnectError(Error),
+    ReconnectFailed,
+}
+
+/// An event as it waits.
+pub(super) struct Incoming {
+    pub(super) namespace: Arc<Namespace>,
+    pub(super) epoch: u64,
+    pub(super) name: String,
+    pub(super) args: OwnedArgs,
+    pub(super) ack: Option<u64>,
+    /// Bytes that it occupied on the wire.
+    pub(super) bytes: usize,
+}
+
+/// What waits for the handlers.
+///
+/// Full (so many events, or [`MAX_BYTES`]): the reader stops reading, and the network pushes back on the server.
+/// Connects, disconnects and acknowledgements always fit: there are at most as many as there were connections and emits
+/// made. The notices of the backoff thread, and CONNECTs that the server repeats, are thrown away when twice as many
+/// items wait as events may.
+pub(super) struct EventQueue {
+    limit: usize,
+    inner: Mutex<Inner>,
+    ready: Condvar,
+    room: Condvar,
+}
+
+#[derive(Default)]
+struct Inner {
+    items: VecDeque<Item>,
+    events: usize,
+    bytes: usize,
+    closed: bool,
+    /// The deadlines of acknowledgements have changed.
+    nudged: bool,
+    /// A handler waits for an acknowledgement.
+    waiting_for_ack: bool,
+    /// A reader stopped for want of room.
+    paused: bool,
+}
+
+/// What the `events` thread does next.
+pub(super) enum Next {
+    Item(Item),
+    /// Looks at the deadlines of the acknowledgements.
+    Deadlines,
+    Exit,
+}
+
+impl EventQueue {
+    pub(super) fn new(limit: usize) -> Self {
+        Self { limit, inner: Mutex::default(), ready: Condvar::new(), room: Condvar::new() }
+    }
+
+    /// Appends; see the bounds above.
+    pub(super) fn push(&self, item: Item) {
+        let mut inner = self.inner.lock();
+        let notice = matches!(
+            item,
+            Item::Scheduled(..) | Item::Attempt(_) | Item::ReconnectError(_) | Item::ConnectError(..)
+        );
+        if notice && self.has_too_many(&inner) {
+            return;
+        }
+        if let Item::Event(event) = &item {
+            inner.events += 1;
+            inner.bytes += event.bytes;
+        }
+        inner.items.push_back(item);
+        self.ready.notify_one();
+    }
+
+    /// Whether so much waits that notices are thrown away.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.has_too_many(&self.inner.lock())
+    }
+
+    fn has_too_many(&self, inner: &Inner) -> bool {
+        inner.items.len() / 2 > self.limit.saturating_add(32)
+    }
+
+    /// Whether so many events would fill an empty queue.
+    pub(super) fn is_full_with(&self, events: usize, bytes: usize) -> bool {
+        events >= self.limit || bytes >= MAX_BYTES
+    }
+
+    /// Whether a reader may go on. When not, it is woken as soon as it may.
+    pub(super) fn has_room(&self) -> bool {
+        let mut inner = self.inner.lock();
+        inner.paused = !self.fits(&inner);
+        !inner.paused
+    }
+
+    /// Waits for room. `false`: the connection was cancelled before, or a WebSocket is to take over.
+    pub(super) fn wait_room(&self, token: &CancelToken) -> bool {
+        let mut inner = self.inner.lock();
+        while !token.is_cancelled() && !token.is_upgrading() {
+            inner.paused = !self.fits(&inner);
+            token.suspend_liveness(inner.paused);
+            if !inner.paused {
+                return true;
+            }
+            self.room.wait(&mut inner);
+        }
+        false
+    }
+
+    /// Throws the events of a namespace away. Gives how many there were; and `true` when a reader is to be woken.
+    pub(super) fn forget(&self, namespace: &Namespace) -> (usize, bool) {
+        let mut inner = self.inner.lock();
+        let items = std::mem::take(&mut inner.items);
+        let (forgotten, kept) = items.into_iter().partition::<VecDeque<_>, _>(
+            |item| matches!(item, Item::Event(event) if event.namespace.index == namespace.index),
+        );
+        inner.items = kept;
+        for item in &forgotten {
+            if let Item::Event(event) = item {
+                inner.events -= 1;
+                inner.bytes -= event.bytes;
+            }
+        }
+        let wake = self.resume(&mut inner);
+        (forgotten.len(), wake)
+    }
+
+    /// Wakes a reader that waits for room, to look at its token.
+    pub(super) fn wake_reader(&self) {
+        let _inner = self.inner.lock();
+        self.room.notify_all();
+    }
+
+    /// Makes the `events` thread look at the deadlines of the acknowledgements.
+    pub(super) fn nudge(&self) {
+        self.inner.lock().nudged = true;
+        self.ready.notify_one();
+    }
+
+    /// Widens the bounds while a handler waits for an acknowledgement. `true`: a reader is to be woken.
+    pub(super) fn set_waiting_for_ack(&self, waiting_for_ack: bool) -> bool {
+        let mut inner = self.inner.lock();
+        inner.waiting_for_ack = waiting_for_ack;
+        self.resume(&mut inner)
+    }
+
+    /// Ends the thread once what is left is dealt with.
+    pub(super) fn close(&self) {
+        self.inner.lock().closed = true;
+        self.ready.notify_all();
+    }
+
+    fn fits(&self, inner: &Inner) -> bool {
+        let factor = if inner.waiting_for_ack { ACK_WAIT_FACTOR } else { 1 };
+        inner.events < self.limit.saturating_mul(factor) && inner.bytes < MAX_BYTES * factor
+    }
+
+    /// Wakes the readers if they may go on. `true`: a reader that sleeps in `poll(2)` is to be woken too.
+    fn resume(&self, inner: &mut Inner) -> bool {
+        if !self.fits(inner) {
+            return false;
+        }
+        // Whether or not one is known to wait: `link` asks for room as well while `poll` waits for it.
+        self.room.notify_all();
+        std::mem::take(&mut inner.paused)
+    }
+
+    /// The next thing to do, and whether a reader is to be woken.
+    pub(super) fn next(&self, deadline: Option<Instant>) -> (Next, bool) {
+        let mut inner = self.inner.lock();
+        loop {
+            let Some(item) = inner.items.pop_front() else {
+                if inner.closed {
+                    return (Next::Exit, false);
+                }
+                if std::mem::take(&mut inner.nudged) || deadline.is_some_and(|at| at <= Instant::now()) {
+                    return (Next::Deadlines, false);
+                }
+                match deadline {
+                    Some(deadline) => drop(self.ready.wait_until(&mut inner, deadline)),
+                    None => self.ready.wait(&mut inner),
+                }
+                continue;
+            };
+            let Item::Event(event) = &item else { return (Next::Item(item), false) };
+            inner.events -= 1;
+            inner.bytes -= event.bytes;
+            // Woken at half, so that a reader does not stop and go with every event.
+            let resume = inner.events <= self.limit / 2 && self.resume(&mut inner);
+            if inner.closed {
+                // The client is gone: nobody wants events, but endings and acknowledgements are still told.
+                continue;
+            }
+            return (Next::Item(item), resume);
+        }
+    }
+}
