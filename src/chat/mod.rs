@@ -1,7 +1,7 @@
 //! The chat: the application that the `server` program serves and the client programs speak.
 //!
-//! Owns the events, their payloads, limits and checks. Uses `server` for the server's side; the client's side (`sending`)
-//! is pure. It never reads flags and never prints: that is `src/bin`.
+//! Owns the events, their payloads, limits and checks. Uses `server` for the server's side; the client's side
+//! (`sending`) is pure. It never reads flags and never prints: that is `src/bin`.
 //!
 //! ```text
 //!   events, payload, limits ◄── shared by both sides

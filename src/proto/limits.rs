@@ -40,8 +40,8 @@ pub const MAX_NAMESPACE: usize = 256;
 /// Most digits of an acknowledgement id: a `u64` has at most 20.
 pub const MAX_ACK_DIGITS: usize = 20;
 
-/// Default of `max_depth`: levels of arrays and objects in one argument of an event or an acknowledgement, or in the
-/// payload of a CONNECT or a CONNECT_ERROR, with attachments and without. A deeper packet is a parse error. The official
+/// Default of `max_depth`: levels of arrays and objects in one argument of an event or an acknowledgement, or
+/// in the payload of a CONNECT or a CONNECT_ERROR. A deeper packet is a parse error. The official
 /// implementations have no limit.
 pub const MAX_JSON_DEPTH: usize = 2_000;
 

@@ -1,7 +1,7 @@
 //! The default demonstration, step by step.
 //!
 //! ```text
-//!   nobody listens ── manual attempts, growing delays ──► a server ── messages ──► killed
+//!   no server ── manual attempts, growing delays ──► a server ── messages ──► killed
 //!                                              messages ◄── automatic attempts ◄── started again
 //! ```
 

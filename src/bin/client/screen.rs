@@ -1,9 +1,9 @@
 //! The terminal: one line in the editor, and all output above it.
 //!
 //! ```text
-//!            print, nobody edits ─────────────────────────────► standard output
-//!            print, somebody edits ──► queue ──► printer thread ──► rustyline, above the prompt
-//!   the prompt must change, somebody edits ──► SIGINT to ourselves ──► the edit begins anew with the text so far
+//!            print, no edit ──────────────────────────────────► standard output
+//!            print, during an edit ──► queue ──► printer thread ──► rustyline, above the prompt
+//!   new prompt, during an edit ──► SIGINT to ourselves ──► the edit restarts with the same text
 //! ```
 //! rustyline cannot change the prompt during an edit. When the connection comes or goes, the edit is therefore
 //! interrupted, erased, and restarted with the new prompt, the same text and cursor. Lock order: `handing`

@@ -4,8 +4,8 @@
 //!            ping_interval            ping_timeout
 //!   Resting ──────────────► Waiting ──────────────► Expired
 //!      ▲                     │  ▲
-//!      └──────── pong ───────┘  ├─ at the deadline, another packet was heard: one more ping_timeout, once
-//!                               └─ one of its events is being handled: another ping after ping_interval, and Waiting anew
+//!      └──────── pong ───────┘  ├─ at the deadline, another packet has arrived: one more ping_timeout, once
+//!                               └─ one of its events is being handled: another ping after ping_interval, Waiting again
 //! ```
 //! While an event of the peer is handled, nothing is read from the peer. Its pongs wait unread, but it still
 //! expects pings. The client's side is one deadline, [`Open::silence_allowed`](super::Open::silence_allowed)
