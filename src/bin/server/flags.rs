@@ -36,7 +36,7 @@ pub(crate) struct Flags {
     pub(crate) unix: Option<PathBuf>,
 
     /// Mode of the socket's file in octal, like 660. Clients, or a proxy in front, need the right to write.
-    /// Default: as the umask says
+    /// Default: set by the umask
     #[arg(long, env = "TINYSIO_UNIX_MODE", value_name = "MODE", requires = "unix", value_parser = mode)]
     unix_mode: Option<u32>,
 
