@@ -19,11 +19,11 @@ use crate::server::{
     http::{Request, Response},
     limits::rate::Rate,
     namespace::NamespaceBuilder,
+    net::listener::Listener,
     net::unix_socket,
     recovery::ConnectionStateRecovery,
     recovery::journal::Durability,
     recovery::store::{GuardedStore, Store},
-    router::Listener,
     server::Server,
     session::engine::EngineHandlers,
 };

@@ -7,6 +7,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use crate::server::{
     config::Config,
+    connection::Work,
     dispatch::retries::Retried,
     guard::Callee,
     http::{Request, Response},
@@ -51,7 +52,7 @@ pub(crate) struct Core {
     pub(crate) sessions: Registry,
     pub(crate) connections: Arc<Connections>,
     pub(crate) workers: Arc<Workers>,
-    pub(crate) idle: Arc<IdleConnections>,
+    pub(crate) idle: Arc<IdleConnections<Work>>,
     /// What waits for the clients.
     pub(crate) waiting: Arc<Budget>,
     /// What is being received from them.

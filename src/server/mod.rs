@@ -44,6 +44,7 @@
 mod broadcast;
 mod builder;
 mod config;
+mod connection;
 mod core;
 mod dispatch;
 mod error;
@@ -57,7 +58,6 @@ mod namespace;
 mod net;
 mod peer;
 mod recovery;
-mod router;
 #[expect(clippy::module_inception, reason = "it holds `Server`")]
 mod server;
 mod session;

@@ -7,6 +7,7 @@ use std::{io, sync::Arc, time::Duration};
 
 use crate::server::{
     builder::Builder,
+    connection::{self, accept},
     core::{Core, Endpoint},
     dispatch::retries::Retried,
     error::StartError,
@@ -17,12 +18,12 @@ use crate::server::{
     namespace::Namespace,
     net::connections::Connections,
     net::descriptors,
-    net::idle::{self, IdleConnections},
+    net::idle::IdleConnections,
+    net::listener::Listener,
     net::stream::Waker,
     recovery::Recovery,
     recovery::journal::{Durability, Journal, StoreStatus, StoreWatch},
     recovery::store::{self, GuardedStore, Kept},
-    router::{self, Listener},
     server::Server,
     session::{self, Registry},
     shutdown::{self, Running, Threads},
@@ -140,7 +141,7 @@ fn open(
 /// Starts the threads. On an error, `threads` are those that run.
 fn start_threads(core: &Arc<Core>, parts: Parts, threads: &mut Threads) -> io::Result<()> {
     let Parts { listener, waker, inbox, names, store, kept } = parts;
-    threads.idle = Some(idle::start(core)?);
+    threads.idle = Some(connection::start_poller(core)?);
     threads.drain = Some(core.drain.start()?);
     let journal = match store {
         Some(OpenStore { store, durability, life }) => {
@@ -153,6 +154,6 @@ fn start_threads(core: &Arc<Core>, parts: Parts, threads: &mut Threads) -> io::R
     let recovery = options.map(|options| Recovery::new(&core.config, options, names, kept, journal));
     threads.hub = Some(hub::start(inbox, &core.hub, &core.config, core.namespaces.len(), recovery)?);
     // Last: the first connection finds everything running.
-    threads.accept = Some(router::start(core, listener, waker)?);
+    threads.accept = Some(accept::start(core, listener, waker)?);
     Ok(())
 }

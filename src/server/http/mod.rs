@@ -280,12 +280,12 @@ impl Connection {
 
     /// What was read beyond the head: the first frames of a hasty WebSocket client.
     pub(crate) fn take_input(&mut self) -> Vec<u8> {
-        self.rest();
+        self.shrink();
         std::mem::take(&mut self.input)
     }
 
-    /// Gives back what only a connection that talks needs.
-    pub(crate) fn rest(&mut self) {
+    /// Frees the unused part of the input buffer.
+    pub(crate) fn shrink(&mut self) {
         self.input.shrink_to_fit();
     }
 

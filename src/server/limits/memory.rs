@@ -2,7 +2,7 @@
 
 use crate::server::{
     config::Config, http, hub, hub::held, limits::budget, recovery, recovery::journal, socket,
-    transport::outbox, transport::websocket,
+    transport::outbox, transport::websocket_codec,
 };
 
 /// The program itself, the stacks of the threads that every server has, and tables that are empty.
@@ -69,7 +69,7 @@ impl Config {
     fn bytes_of_a_connection(&self) -> usize {
         let head = self.head_size().saturating_add(http::READ_CHUNK).saturating_mul(2);
         let answer = 2 * outbox::DELIVERY_MIN;
-        let receiving = websocket::READ_MAX + 2 * budget::ALLOWANCE;
+        let receiving = websocket_codec::READ_MAX + 2 * budget::ALLOWANCE;
         head.saturating_add(STACK + CONNECTION + socket::SCRATCH_MAX + answer + receiving)
     }
 

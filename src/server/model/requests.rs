@@ -14,7 +14,7 @@ use crate::{
         net::connections::Connections,
         net::stream::Stream,
         peer::Peer,
-        transport::websocket,
+        transport::{websocket_codec, websocket_handshake},
     },
     sys::{net::TcpStream, sim, thread, time::Instant},
 };
@@ -46,7 +46,8 @@ pub(crate) fn http(bytes: &[u8]) {
             let request = Request::new(&head, peer);
             assert!(request.path().len() + request.query().len() <= 2048 + 4096);
             assert!(!request.path().contains('?'));
-            let _ = (Query::parse(request.query()), request.header("host"), websocket::accept(&head));
+            let _ =
+                (Query::parse(request.query()), request.header("host"), websocket_handshake::accept(&head));
             let mut charge = Charge::new(&budget);
             match connection.read_body(&head, &config, &mut charge) {
                 Ok(body) => assert!(body.len() <= config.max_http_buffer_size),
@@ -65,7 +66,7 @@ pub(crate) fn websocket(bytes: &[u8], server: bool) {
     const MAX: usize = 4096;
     let config = Config { max_http_buffer_size: MAX, ..Config::default() };
     let role = if server { Role::Server } else { Role::Client };
-    let mut codec = WebSocketContext::new(role, Some(websocket::codec_config(&config)));
+    let mut codec = WebSocketContext::new(role, Some(websocket_codec::config(config.max_http_buffer_size)));
     let mut stream = Cursor::new(bytes.to_vec());
     let read = bytes.len() as u64;
     // It writes its pongs and closes behind what it reads, so what it has not read must be kept apart.

@@ -1,20 +1,17 @@
-//! The parking lot: connections that have nothing to say wait here, and give their threads back.
+//! Idle connections: they wait here without a thread of their own.
 //!
 //! ```text
 //!   conn-N ── silent for park_after ──► park ──► epoll, one thread for all
-//!   conn-M ◄── workers ◄── the first byte, the peer's end, a packet for a held GET, a deadline
+//!   conn-M ◄── resume ◄── the first byte, the peer's end, a packet for a held GET, a deadline
 //! ```
-//! What waits here: WebSockets, held GETs, and HTTP connections between two requests. A parked connection costs its descriptor
-//! and a little memory, but no stack. Signs of life, pongs and pings, are taken note of right here, so that ten thousand idle
-//! clients that answer their heartbeats need no thread each.
+//! It owns the parked connections and the thread that waits for them, the poller. A parked connection costs its descriptor and
+//! a little memory, but no stack. What a connection is, only its owner knows: this module asks it through [`IdleConnection`].
+//! The poller never blocks on a connection and calls no code of the application. It lets a connection read pongs and pings at
+//! once, so that the heartbeats of ten thousand idle clients need no other thread.
 
-use std::{io, mem, sync::Arc, time::Duration};
+use std::{fmt, io, mem, sync::Arc, time::Duration};
 
-use crate::server::{
-    core::Core,
-    net::stream::Waker,
-    router::{self, Work},
-};
+use crate::server::net::stream::{Stream, Waker};
 use crate::sys::{
     fd::OwnedFd,
     os::{
@@ -27,83 +24,107 @@ use crate::sys::{
     time::Instant,
 };
 
-/// Events taken from the kernel at once.
+/// Events that are taken from the kernel at once.
 const EVENTS_MAX: usize = 64;
 
-/// The event of our own waker; no place has this number.
+/// The number of our own waker's event. No token has it.
 const WAKER: u64 = u64::MAX;
 
-/// How long the thread rests when the kernel refuses it.
-const TROUBLE_PAUSE: Duration = Duration::from_millis(10);
+/// The pause of the poller after an error of the kernel.
+const ERROR_PAUSE: Duration = Duration::from_millis(10);
 
-/// A place in the lot: its index, and how often the place was given before, so that a late call for its last holder is not taken
-/// for a call for this one.
+/// A connection that can wait without a thread.
+pub(crate) trait IdleConnection: Send + 'static {
+    fn stream(&self) -> &Stream;
+
+    /// The events of the stream that end the wait.
+    fn interest(&self) -> EventFlags;
+
+    /// The wait ends at this time.
+    fn deadline(&self) -> Option<Instant>;
+
+    /// Handles what has come, without waiting. `false`: the connection needs a thread.
+    fn handles_without_thread(&mut self) -> bool;
+}
+
+/// Ends the wait of an idle connection. For those who do not know what kind of connection it is.
+pub(crate) trait WakeIdle: fmt::Debug + Send + Sync {
+    /// The connection with this token gets a thread. Nothing happens if it has left.
+    fn wake(&self, token: Token);
+}
+
+/// The index of a place in the table, and how often the place was given before. So a late wake for the last holder of a place
+/// does not wake the next one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Token {
     index: u32,
-    round: u32,
+    generation: u32,
 }
 
 impl Token {
     fn number(self) -> u64 {
-        u64::from(self.round) << 32 | u64::from(self.index)
+        u64::from(self.generation) << 32 | u64::from(self.index)
     }
 
     fn from_number(number: u64) -> Self {
-        Self { index: number as u32, round: (number >> 32) as u32 }
+        Self { index: number as u32, generation: (number >> 32) as u32 }
     }
 }
 
-/// The lot, shared by those who park, those who call, and its thread.
+/// The idle connections. Shared by the threads that park and wake them, and by the poller.
 #[derive(Debug)]
-pub(crate) struct IdleConnections {
+pub(crate) struct IdleConnections<C> {
     epoll: OwnedFd,
     waker: Waker,
-    /// Held for a look or a change; nothing else is locked or waited for under it.
-    table: Mutex<Table>,
+    /// Locked for a look or a change. No other lock is taken under it, and nothing waits under it.
+    table: Mutex<Table<C>>,
 }
 
-#[derive(Debug, Default)]
-struct Table {
-    places: Vec<Place>,
+#[derive(Debug)]
+struct Table<C> {
+    places: Vec<Place<C>>,
     free: Vec<u32>,
-    /// Parked places that were woken; a place is in here once at most.
+    /// Parked places that were woken. A place is in the list at most once.
     woken: Vec<Token>,
-    /// The thread wakes up then; no deadline is earlier.
+    /// When the poller wakes up. No deadline is earlier.
     next_look: Option<Instant>,
     stopped: bool,
 }
 
 #[derive(Debug)]
-struct Place {
-    round: u32,
-    state: State,
+struct Place<C> {
+    generation: u32,
+    state: State<C>,
 }
 
 #[derive(Debug)]
-enum State {
+enum State<C> {
     Free,
-    /// Given to a connection that is about to park, perhaps woken already.
+    /// Given to a connection that is about to park. It may be woken already.
     Reserved {
         woken: bool,
     },
     Parked {
-        work: Work,
+        connection: C,
         woken: bool,
     },
-    /// The lot's thread looks at what has come.
-    Visited {
+    /// The poller lets the connection handle what has come.
+    Handling {
         woken: bool,
     },
 }
 
-impl Table {
-    /// `None`: it has been left, or is another's.
-    fn place(&mut self, token: Token) -> Option<&mut Place> {
-        self.places.get_mut(token.index as usize).filter(|place| place.round == token.round)
+impl<C> Table<C> {
+    fn new(stopped: bool) -> Self {
+        Self { places: Vec::new(), free: Vec::new(), woken: Vec::new(), next_look: None, stopped }
     }
 
-    fn state(&mut self, token: Token) -> Option<&mut State> {
+    /// `None`: the holder of this token has left.
+    fn place(&mut self, token: Token) -> Option<&mut Place<C>> {
+        self.places.get_mut(token.index as usize).filter(|place| place.generation == token.generation)
+    }
+
+    fn state(&mut self, token: Token) -> Option<&mut State<C>> {
         self.place(token).map(|place| &mut place.state)
     }
 
@@ -112,32 +133,51 @@ impl Table {
         if let Some(index) = self.free.pop() {
             let place = &mut self.places[index as usize];
             place.state = state;
-            return Token { index, round: place.round };
+            return Token { index, generation: place.generation };
         }
-        self.places.push(Place { round: 0, state });
-        Token { index: self.places.len() as u32 - 1, round: 0 }
+        self.places.push(Place { generation: 0, state });
+        Token { index: self.places.len() as u32 - 1, generation: 0 }
     }
 
-    /// Empties the place.
-    fn free(&mut self, token: Token) -> State {
+    /// Frees the place. Gives the state that it had.
+    fn free(&mut self, token: Token) -> State<C> {
         let Some(place) = self.place(token) else { return State::Free };
-        // One number is never given: it is the waker's.
-        place.round = if place.round == u32::MAX - 1 { 0 } else { place.round + 1 };
+        // The last generation is never given: with the last index it would be the number of the waker.
+        place.generation = if place.generation == u32::MAX - 1 { 0 } else { place.generation + 1 };
         let state = mem::replace(&mut place.state, State::Free);
         self.free.push(token.index);
         state
     }
 }
 
-impl IdleConnections {
+impl<C: IdleConnection> Table<C> {
+    /// Moves the tokens whose deadline has passed into `due`, and sets the next look.
+    fn take_overdue(&mut self, now: Instant, due: &mut Vec<Token>) {
+        if self.next_look.is_none_or(|at| at > now) {
+            return;
+        }
+        self.next_look = None;
+        for (index, place) in self.places.iter().enumerate() {
+            let State::Parked { connection, .. } = &place.state else { continue };
+            let Some(deadline) = connection.deadline() else { continue };
+            if deadline <= now {
+                due.push(Token { index: index as u32, generation: place.generation });
+            } else {
+                self.next_look = Some(self.next_look.map_or(deadline, |next| next.min(deadline)));
+            }
+        }
+    }
+}
+
+impl<C> IdleConnections<C> {
     pub(crate) fn new() -> io::Result<Self> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         let waker = Waker::new()?;
         epoll::add(&epoll, &waker, EventData::new_u64(WAKER), EventFlags::IN)?;
-        Ok(Self { epoll, waker, table: Mutex::default() })
+        Ok(Self { epoll, waker, table: Mutex::new(Table::new(false)) })
     }
 
-    /// A place for a connection that is about to [`park`](Self::park) or to [`give_back`](Self::give_back) the place.
+    /// A place for a connection that is about to [`park`](Self::park), or to [`give_back`](Self::give_back) the place.
     pub(crate) fn reserve(&self) -> Token {
         self.table.lock().reserve()
     }
@@ -146,15 +186,29 @@ impl IdleConnections {
         self.table.lock().free(token);
     }
 
-    /// Takes the connection in. `Some`: it was woken meanwhile, or cannot be watched, and goes on with the thread that it has.
-    pub(crate) fn park(&self, token: Token, work: Work) -> Option<Work> {
+    /// Ends the poller. It drops the connections that are still parked.
+    pub(crate) fn stop(&self) {
+        self.table.lock().stopped = true;
+        self.waker.wake();
+    }
+
+    /// The number of parked connections.
+    pub(crate) fn len(&self) -> usize {
+        let table = self.table.lock();
+        table.places.len() - table.free.len()
+    }
+}
+
+impl<C: IdleConnection> IdleConnections<C> {
+    /// Parks the connection. `Some`: it was woken meanwhile or cannot be watched, and stays on its thread.
+    pub(crate) fn park(&self, token: Token, connection: C) -> Option<C> {
         let mut table = self.table.lock();
         let stopped = table.stopped;
         match table.state(token) {
-            Some(state @ State::Reserved { woken: false }) if !stopped && self.watch(token, &work) => {
-                let deadline = work.deadline();
-                *state = State::Parked { work, woken: false };
-                // The thread, which may sleep for longer, must know.
+            Some(state @ State::Reserved { woken: false }) if !stopped && self.watch(token, &connection) => {
+                let deadline = connection.deadline();
+                *state = State::Parked { connection, woken: false };
+                // The poller may be about to sleep for longer.
                 if deadline.is_some_and(|at| table.next_look.is_none_or(|next| at < next)) {
                     table.next_look = deadline;
                     self.waker.wake();
@@ -163,21 +217,29 @@ impl IdleConnections {
             }
             _ => {
                 table.free(token);
-                Some(work)
+                Some(connection)
             }
         }
     }
 
-    /// From now on what comes for it is reported, though not before the table's lock is free. `false`: out of kernel memory.
-    fn watch(&self, token: Token, work: &Work) -> bool {
-        epoll::add(&self.epoll, work.stream(), EventData::new_u64(token.number()), work.interest()).is_ok()
+    /// Watches the stream. The poller handles its events when the lock of the table is free. `false`: no kernel memory.
+    fn watch(&self, token: Token, connection: &C) -> bool {
+        let data = EventData::new_u64(token.number());
+        epoll::add(&self.epoll, connection.stream(), data, connection.interest()).is_ok()
     }
 
-    /// Whoever has this place must go on. For a place that has been left, nothing.
-    pub(crate) fn wake(&self, token: Token) {
+    /// Starts the poller. `resume` gives a connection a thread again.
+    pub(crate) fn start(self: &Arc<Self>, resume: impl Fn(C) + Send + 'static) -> io::Result<JoinHandle<()>> {
+        let poller = Poller { idle: Arc::clone(self), resume };
+        thread::Builder::new().name("idle".into()).stack_size(128 << 10).spawn(move || poller.run())
+    }
+}
+
+impl<C: IdleConnection + fmt::Debug> WakeIdle for IdleConnections<C> {
+    fn wake(&self, token: Token) {
         let mut table = self.table.lock();
         match table.state(token) {
-            Some(State::Reserved { woken } | State::Visited { woken }) => *woken = true,
+            Some(State::Reserved { woken } | State::Handling { woken }) => *woken = true,
             Some(State::Parked { woken: woken @ false, .. }) => {
                 *woken = true;
                 table.woken.push(token);
@@ -186,33 +248,15 @@ impl IdleConnections {
             _ => {}
         }
     }
-
-    /// Ends the thread; who is parked still, is let go.
-    pub(crate) fn stop(&self) {
-        self.table.lock().stopped = true;
-        self.waker.wake();
-    }
-
-    /// How many are parked.
-    pub(crate) fn len(&self) -> usize {
-        let table = self.table.lock();
-        table.places.len() - table.free.len()
-    }
 }
 
-/// Starts the lot's thread.
-pub(crate) fn start(core: &Arc<Core>) -> io::Result<JoinHandle<()>> {
-    let poller = Poller { core: Arc::clone(core), idle: Arc::clone(&core.idle) };
-    thread::Builder::new().name("idle".into()).stack_size(128 << 10).spawn(move || poller.run())
+/// The thread that waits for the idle connections.
+struct Poller<C, R> {
+    idle: Arc<IdleConnections<C>>,
+    resume: R,
 }
 
-/// What the lot's thread does.
-struct Poller {
-    core: Arc<Core>,
-    idle: Arc<IdleConnections>,
-}
-
-impl Poller {
+impl<C: IdleConnection, R: Fn(C)> Poller<C, R> {
     fn run(self) {
         let mut events = Vec::with_capacity(EVENTS_MAX);
         loop {
@@ -220,7 +264,7 @@ impl Poller {
             for event in &events {
                 match event.data.u64() {
                     WAKER => self.idle.waker.reset(),
-                    number => self.look(Token::from_number(number), event.flags),
+                    number => self.handle(Token::from_number(number), event.flags),
                 }
             }
             if self.resume_due(Instant::now()) {
@@ -238,21 +282,21 @@ impl Poller {
         match epoll::wait(&self.idle.epoll, spare_capacity(events), timeout.as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => {
-                log::error!("the parking lot cannot wait: {error}");
-                thread::sleep(TROUBLE_PAUSE);
+                log::error!("waiting for idle connections failed: {error}");
+                thread::sleep(ERROR_PAUSE);
             }
         }
     }
 
-    /// Something has come for a parked connection, or its peer is gone.
-    fn look(&self, token: Token, flags: EventFlags) {
-        let mut work = {
+    /// Handles an event of a parked connection: bytes have come, or its peer is gone.
+    fn handle(&self, token: Token, flags: EventFlags) {
+        let mut connection = {
             let mut table = self.idle.table.lock();
             let Some(state) = table.state(token) else { return };
-            match mem::replace(state, State::Visited { woken: false }) {
-                State::Parked { work, woken } => {
-                    *state = State::Visited { woken };
-                    work
+            match mem::replace(state, State::Handling { woken: false }) {
+                State::Parked { connection, woken } => {
+                    *state = State::Handling { woken };
+                    connection
                 }
                 other => {
                     *state = other;
@@ -260,63 +304,50 @@ impl Poller {
                 }
             }
         };
-        let quiet = flags == EventFlags::IN && work.visit();
+        let stays = flags == EventFlags::IN && connection.handles_without_thread();
         {
             let mut table = self.idle.table.lock();
             match table.state(token) {
-                Some(state @ State::Visited { woken: false }) if quiet => {
-                    *state = State::Parked { work, woken: false };
+                Some(state @ State::Handling { woken: false }) if stays => {
+                    *state = State::Parked { connection, woken: false };
                     return;
                 }
                 _ => drop(table.free(token)),
             }
         }
-        self.resume(work);
+        self.resume(connection);
     }
 
-    /// Lets go on who was woken, and whose deadline has passed. `true`: the lot is closed.
+    /// Resumes the connections that were woken, and those whose deadline has passed. `true`: the poller must end.
     fn resume_due(&self, now: Instant) -> bool {
-        let mut leaving = Vec::new();
+        let mut due = Vec::new();
         {
             let mut table = self.idle.table.lock();
             if table.stopped {
-                let left = mem::replace(&mut *table, Table { stopped: true, ..Table::default() });
-                // What the parked hold may want the lot while it is dropped.
+                let left = mem::replace(&mut *table, Table::new(true));
+                // Unlocked first: what the connections hold may use the table while it is dropped.
                 drop(table);
                 drop(left);
                 return true;
             }
-            leaving.append(&mut table.woken);
-            if table.next_look.is_some_and(|at| at <= now) {
-                table.next_look = None;
-                for index in 0..table.places.len() {
-                    let Place { round, state: State::Parked { work, .. } } = &table.places[index] else {
-                        continue;
-                    };
-                    let Some(deadline) = work.deadline() else { continue };
-                    if deadline <= now {
-                        leaving.push(Token { index: index as u32, round: *round });
-                    } else {
-                        table.next_look = Some(table.next_look.map_or(deadline, |next| next.min(deadline)));
-                    }
-                }
-            }
+            due.append(&mut table.woken);
+            table.take_overdue(now, &mut due);
         }
-        for token in leaving {
+        for token in due {
             let state = self.idle.table.lock().free(token);
-            if let State::Parked { work, .. } = state {
-                self.resume(work);
+            if let State::Parked { connection, .. } = state {
+                self.resume(connection);
             }
         }
         false
     }
 
     /// Gives the connection a thread again.
-    fn resume(&self, work: Work) {
-        if let Err(error) = epoll::delete(&self.idle.epoll, work.stream()) {
-            // It would be reported again and again; without its stream it is not.
-            log::error!("a parked connection cannot be taken out: {error}");
+    fn resume(&self, connection: C) {
+        if let Err(error) = epoll::delete(&self.idle.epoll, connection.stream()) {
+            // Its events are reported until its stream is closed.
+            log::error!("an idle connection cannot be removed from epoll: {error}");
         }
-        router::resume(&self.core, work);
+        (self.resume)(connection);
     }
 }

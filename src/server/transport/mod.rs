@@ -1,7 +1,10 @@
-//! Polling and WebSocket, and what waits to be written to them.
+//! What is between a session and its connection: the packets that wait for a client, and the parts of WebSocket.
+//!
+//! It uses `http` and `net`, and the budgets of `limits`. It knows nothing of sessions: those who read for a session are in
+//! `connection`, above.
 
 pub(crate) mod drain;
 pub(crate) mod frame_meter;
 pub(crate) mod outbox;
-pub(crate) mod polling;
-pub(crate) mod websocket;
+pub(crate) mod websocket_codec;
+pub(crate) mod websocket_handshake;

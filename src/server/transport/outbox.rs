@@ -16,7 +16,7 @@ use bytes::Bytes;
 
 use crate::server::{
     limits::budget::Budget,
-    net::idle::{IdleConnections, Token},
+    net::idle::{Token, WakeIdle},
     net::stream::{Stream, Waker},
 };
 use crate::{
@@ -149,7 +149,7 @@ pub(crate) enum Holder {
     /// A thread that waits.
     Thread(Arc<Waker>),
     /// A parked connection.
-    Parked(Arc<IdleConnections>, Token),
+    Parked(Arc<dyn WakeIdle>, Token),
     /// The GET is about to be parked, and looks again then.
     Nobody,
 }

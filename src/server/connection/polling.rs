@@ -10,11 +10,12 @@
 use std::{cell::RefCell, io, sync::Arc, time::Duration};
 
 use crate::server::{
+    connection::Work,
     core::Core,
     http::response::Answer,
     http::{self, Connection, Head, HttpError, Method, Response, header},
     limits::budget::Charge,
-    net::idle::Token,
+    net::idle::{IdleConnections, Token},
     net::stream::{self, Waker},
     session::engine,
     session::{CloseMode, Handshake, Session},
@@ -49,14 +50,14 @@ fn thread_waker() -> Option<Arc<Waker>> {
 }
 
 /// What a request of a session comes to.
-pub(crate) enum Served {
+pub(super) enum Served {
     Answer(Answer),
     /// A GET that is held, and has been for so long that it can wait without a thread.
     Parks,
 }
 
 /// Serves a request of an existing session.
-pub(crate) fn serve(connection: &mut Connection, head: &Head, session: &Arc<Session>) -> io::Result<Served> {
+pub(super) fn serve(connection: &mut Connection, head: &Head, session: &Arc<Session>) -> io::Result<Served> {
     match head.method() {
         Method::Get => get(connection, session),
         Method::Post => post(connection, head, session).map(Served::Answer),
@@ -82,7 +83,7 @@ fn get(connection: &mut Connection, session: &Arc<Session>) -> io::Result<Served
 }
 
 /// A held GET has a thread again.
-pub(crate) fn resume(connection: &Connection, session: &Arc<Session>) -> io::Result<Served> {
+pub(super) fn resume(connection: &Connection, session: &Arc<Session>) -> io::Result<Served> {
     let waker = thread_waker();
     let holder = waker.as_ref().map(|waker| Holder::Thread(Arc::clone(waker)));
     match (session.outbox.resume(true, holder), waker) {
@@ -93,8 +94,8 @@ pub(crate) fn resume(connection: &Connection, session: &Arc<Session>) -> io::Res
 }
 
 /// The held GET is to be parked. `false`: there is something for it now.
-pub(crate) fn park(session: &Arc<Session>, token: Token) -> bool {
-    let holder = Holder::Parked(Arc::clone(&session.core.idle), token);
+pub(super) fn park(session: &Arc<Session>, token: Token) -> bool {
+    let holder = Holder::Parked(Arc::<IdleConnections<Work>>::clone(&session.core.idle), token);
     session.outbox.park(holder)
 }
 
@@ -124,7 +125,7 @@ fn refused(status: u16) -> Answer {
 }
 
 /// Begins a session on polling; the answer is its open packet.
-pub(crate) fn handshake(
+pub(super) fn handshake(
     core: &Arc<Core>,
     endpoint: usize,
     handshake: Handshake,
@@ -250,7 +251,7 @@ fn receive(session: &Arc<Session>, body: &[u8]) {
 /// A POST has its answer: now the held GET gets what the POST has brought about. Not earlier, as on the official server:
 /// the Python client, told by the GET that it was disconnected while it still waits for the POST's answer, forgets
 /// to close the session.
-pub(crate) fn answered(session: &Arc<Session>) {
+pub(super) fn answered(session: &Arc<Session>) {
     let uncorked = session.outbox.uncork();
     // Its failure has ended the session by itself.
     let _ = session.settle(uncorked);
@@ -262,6 +263,6 @@ fn close_mode(reason: CloseReason) -> CloseMode {
 }
 
 /// The JSON answer to a request that is no session's.
-pub(crate) fn refusal(error: HandshakeError) -> Response {
+pub(super) fn refusal(error: HandshakeError) -> Response {
     http::text(error.status(), "application/json", error.body())
 }

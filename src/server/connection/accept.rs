@@ -1,0 +1,127 @@
+//! The accept thread: it takes connections from the listener, and refuses those that are over a limit.
+//!
+//! It uses the limits, the worker threads and the state machine of [`super`]. It never waits for a peer, and it calls no code
+//! of the application: where the application may exempt an address from its limit, a worker thread asks it.
+
+use std::{fmt, io, net::Shutdown, sync::Arc, time::Duration};
+
+use crate::server::{
+    connection::Work,
+    core::Core,
+    http::Connection,
+    limits::log_throttle::LogThrottle,
+    limits::refusals::RefusalReason,
+    net::idle::IdleConnection,
+    net::listener::{self, Listener},
+    net::stream::{self, Stream, Waker},
+    peer::Peer,
+};
+use crate::sys::{
+    os::{PollFd, PollFlags},
+    thread::{self, JoinHandle},
+    time::Instant,
+};
+
+/// The pause before the next accept when the system has no descriptors or no memory for a connection.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
+
+/// Starts the thread that accepts from `listener` until the server stops.
+pub(crate) fn start(core: &Arc<Core>, listener: Listener, waker: Arc<Waker>) -> io::Result<JoinHandle<()>> {
+    listener.set_nonblocking()?;
+    let core = Arc::clone(core);
+    thread::Builder::new()
+        .name("accept".into())
+        .stack_size(128 << 10)
+        .spawn(move || accept_loop(&core, &listener, &waker))
+}
+
+fn accept_loop(core: &Arc<Core>, listener: &Listener, waker: &Waker) {
+    let mut log_throttle = LogThrottle::default();
+    let mut spare = Waker::new().ok();
+    let nodelay = listener.set_nodelay();
+    // Connections that came before the option was set do not have it.
+    let mut inherits = false;
+    while !core.is_closed() {
+        match listener.accept(inherits) {
+            Ok((stream, peer)) => {
+                admit(core, stream, peer);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                inherits = nodelay;
+                let mut fds = [waker.poll_fd(), PollFd::new(listener, PollFlags::IN)];
+                // After an error the loop accepts again, as after a wake.
+                let _ = stream::wait(&mut fds, None);
+            }
+            Err(error) if listener::is_of_the_connection(&error) => {}
+            Err(error) => {
+                // Too many open files, or no memory. Accepting is tried again until it succeeds.
+                if log_throttle.allows() {
+                    log::error!("cannot accept connections for now: {error}");
+                }
+                if listener::is_out_of_descriptors(&error) && turn_away(core, listener, &mut spare) {
+                    continue;
+                }
+                let mut fds = [waker.poll_fd()];
+                let _ = stream::wait(&mut fds, Some(Instant::now() + EXHAUSTED_PAUSE));
+            }
+        }
+    }
+}
+
+/// Answers the next connection in the queue with 503. It uses the descriptor that is kept for this case. `false`: no
+/// descriptor is kept, or no connection waits.
+fn turn_away(core: &Core, listener: &Listener, spare: &mut Option<Waker>) -> bool {
+    let had_one = spare.is_some();
+    // Closed first: the accept takes its descriptor.
+    *spare = None;
+    let accepted = if had_one { listener.accept(true).ok() } else { None };
+    if let Some((stream, peer)) = &accepted {
+        core.refusals.add(RefusalReason::System, *peer, &"no descriptor for the connection");
+        refuse(stream);
+    }
+    let refused = accepted.is_some();
+    drop(accepted);
+    *spare = Waker::new().ok();
+    refused
+}
+
+/// Serves the connection on a worker thread, or answers it with 503.
+fn admit(core: &Arc<Core>, stream: Stream, peer: Peer) {
+    let stream = Arc::new(stream);
+    let refuse = |reason, why: &dyn fmt::Display| {
+        core.refusals.add(reason, peer, why);
+        refuse(&stream);
+    };
+    let share = core.admission.stream(peer);
+    let is_beyond_limit = share.is_err();
+    if is_beyond_limit && !core.admission.has_exemptions() {
+        return refuse_for_address(core, &stream, peer);
+    }
+    let Some(permit) = core.connections.permit(&stream, share.ok().flatten()) else {
+        return refuse(RefusalReason::MaxTcpConnections, &"Too many connections");
+    };
+    let due = Instant::now() + core.config.head_timeout;
+    let work = Work::new(Connection::new(Arc::clone(&stream), peer, permit), due);
+    let core_of_thread = Arc::clone(core);
+    let serve = move || {
+        if is_beyond_limit && !core_of_thread.admission.is_exempt(peer) {
+            return refuse_for_address(&core_of_thread, work.stream(), peer);
+        }
+        super::serve(&core_of_thread, work);
+    };
+    if let Err(error) = core.workers.run(serve) {
+        refuse(RefusalReason::System, &format_args!("no thread for the connection: {error}"));
+    }
+}
+
+fn refuse_for_address(core: &Core, stream: &Stream, peer: Peer) {
+    core.refusals.add(RefusalReason::MaxConnectionsPerIp, peer, &"Too many connections of this address");
+    refuse(stream);
+}
+
+/// Answers 503 without waiting, and ends the connection.
+fn refuse(stream: &Stream) {
+    const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+    let _ = stream.send_now(FULL);
+    stream.shutdown(Shutdown::Write);
+}
