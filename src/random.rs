@@ -1,5 +1,7 @@
 //! Randomness of the operating system, also where there is no `/dev`.
 
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+
 /// Fills `bytes`.
 ///
 /// `getrandom` looks up the C library's function by name at run time. A static glibc has no such table of names, so
@@ -7,6 +9,13 @@
 /// needs neither.
 pub(crate) fn fill(bytes: &mut [u8]) -> Result<(), getrandom::Error> {
     getrandom::fill(bytes).or_else(|error| by_system_call(bytes).ok_or(error))
+}
+
+/// A new id: 20 characters of base64url, 120 random bits. The official server's ids have the same length.
+pub(crate) fn id() -> Result<String, getrandom::Error> {
+    let mut bytes = [0; 15];
+    fill(&mut bytes)?;
+    Ok(URL_SAFE_NO_PAD.encode(bytes))
 }
 
 /// A random number.

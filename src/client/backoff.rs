@@ -16,7 +16,7 @@ use super::{
     Error, Step,
     cancel::CancelToken,
     connection::{Connection, Phase, Target},
-    core::{Core, State},
+    core::Core,
     event_queue::Item,
     guard::Guarded,
     inbound::Inbound,
@@ -26,6 +26,7 @@ use super::{
     open,
     recovery::payload,
     session::Session,
+    state::State,
 };
 use crate::sys::real::wait::deadline_in;
 use crate::{

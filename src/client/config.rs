@@ -4,10 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use serde::Serialize;
 
-use super::{Client, Error, guard::Guarded};
+use super::{Error, guard::Guarded};
 use crate::proto::{engine::TransportKind, limits};
 
-/// Builds a [`Client`]. Every option has a default; each says how it differs from the official client's, if it does.
+/// Builds a [`Client`](super::Client). Every option has a default; each says how it differs from the official client's, if it does.
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -280,18 +280,6 @@ impl Builder {
     pub fn ca_pem(mut self, pem: &[u8]) -> Self {
         self.config.ca.push(pem.to_owned());
         self
-    }
-
-    /// Checks URL and options and starts the client's threads; nothing is connected yet, so handlers can be set before
-    /// [`Handle::connect`](super::Handle::connect).
-    ///
-    /// URLs: `http://`, `https://`, `ws://`, `wss://` (the schemes choose TLS, not the transport), and
-    /// `unix:///path/to/socket`. A path is the namespace, as in the official client, and a query is sent along.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`], and [`Error::Closed`] when the operating system gives no more threads or descriptors.
-    pub fn build(self) -> Result<Client, Error> {
-        Client::build(self)
     }
 }
 

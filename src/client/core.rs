@@ -5,10 +5,9 @@
 //!   never locked   while a handler, the auth function or a logger runs, or while anything is read, written or waited for
 //! ```
 //!
-//! Owns the lock, the condition and the wakers. The state is four plain types ([`Connection`], [`Namespaces`], [`Acks`],
-//! [`OfflineBuffer`]) that change themselves. What a change of one means for the others is in `lifecycle` (connection),
-//! `membership` (namespaces) and `emit` (packets and acknowledgements). Threads and handles use those three, and never a
-//! field of the plain types.
+//! Owns the lock, the condition and the wakers. The [`State`] consists of four plain types that change themselves. What a
+//! change of one means for the others is in `lifecycle` (connection), `membership` (namespaces) and `emit` (packets and
+//! acknowledgements). It must not know the API's types, except as arguments of the handlers.
 
 use std::{
     sync::{Arc, OnceLock},
@@ -16,25 +15,21 @@ use std::{
     time::Instant,
 };
 
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use parking_lot::{Condvar, Mutex};
 
 use super::{
-    Error, Handle, Socket, Stats, Status,
-    acks::Acks,
+    Stats, Status,
     cancel::CancelToken,
     config::Config,
-    connection::{Connection, Phase, Target},
+    connection::{Phase, Target},
     dial::Dialer,
     event_queue::EventQueue,
     handlers::Hooks,
-    locked::Locked,
     namespace::Namespace,
-    namespaces::Namespaces,
-    offline::OfflineBuffer,
     session::Session,
+    state::{Locked, State},
 };
-use crate::sys::real::wait::Waker;
+use crate::{random, sys::real::wait::Waker};
 
 /// Everything that the threads and the handles of one client share.
 pub(super) struct Core {
@@ -53,45 +48,15 @@ pub(super) struct Core {
     pub(super) events_thread: OnceLock<ThreadId>,
 }
 
-/// The state of one client.
-pub(super) struct State {
-    pub(super) connection: Connection,
-    pub(super) namespaces: Namespaces,
-    pub(super) acks: Acks,
-    pub(super) offline: OfflineBuffer,
-    pub(super) stats: Stats,
-    /// Threads that have not ended yet.
-    pub(super) threads: usize,
-    /// What is to be logged once the state is unlocked.
-    pub(super) notes: Vec<(log::Level, String)>,
-}
-
-impl State {
-    /// Counts and keeps an error of the connection.
-    pub(super) fn set_error(&mut self, error: &Error) {
-        self.stats.errors += 1;
-        self.connection.set_last_error(error);
-    }
-}
-
 impl Core {
     pub(super) fn new(config: Config, dialer: Dialer) -> std::io::Result<Self> {
-        let state = State {
-            connection: Connection::default(),
-            namespaces: Namespaces::default(),
-            acks: Acks::default(),
-            offline: OfflineBuffer::new(config.offline),
-            stats: Stats::default(),
-            threads: 0,
-            notes: Vec::new(),
-        };
-        let rid = (config.retries > 0).then(new_rid).transpose()?;
+        let rid = (config.retries > 0).then(random::id).transpose()?;
         Ok(Self {
             rid,
             events: EventQueue::new(config.event_queue),
+            state: Mutex::new(State::new(config.offline)),
             config,
             dialer,
-            state: Mutex::new(state),
             changed: Condvar::new(),
             link_waker: Waker::new()?,
             hooks: Mutex::default(),
@@ -175,18 +140,6 @@ impl Core {
             namespace.name
         )
     }
-
-    /// A socket of this client, for the handlers.
-    pub(super) fn socket(self: &Arc<Self>, namespace: &Arc<Namespace>) -> Socket {
-        Socket::new(Handle::new(self.clone()), namespace.clone())
-    }
-}
-
-/// 20 characters of base64url: 120 bits from the operating system.
-fn new_rid() -> std::io::Result<String> {
-    let mut random = [0; 15];
-    crate::random::fill(&mut random)?;
-    Ok(URL_SAFE_NO_PAD.encode(random))
 }
 
 /// Starts a thread of the client, and counts it until it ends.

@@ -15,12 +15,13 @@ use std::{sync::Arc, time::Instant};
 use super::{
     Delivery, Error,
     acks::{PendingAck, Waiter},
-    core::{Core, State},
+    core::Core,
     event_queue::Item,
     namespace::Namespace,
     offline::BufferedPacket,
     send_queue::{QueuedPacket, Unwritten},
     session::Session,
+    state::State,
 };
 use crate::{
     proto::{

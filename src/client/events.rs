@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::{
-    Error, Event, Handle,
+    Error, Event, Handle, Socket,
     core::Core,
     event_queue::{Incoming, Item, Next},
     guard::Guarded,
@@ -31,6 +31,11 @@ pub(super) fn thread(core: &Arc<Core>) {
     }
 }
 
+/// The socket that a handler gets.
+fn socket(core: &Arc<Core>, namespace: &Arc<Namespace>) -> Socket {
+    Socket::new(Handle::new(core.clone()), namespace.clone())
+}
+
 fn deliver(core: &Arc<Core>, item: Item) {
     let client = || Handle::new(core.clone());
     match item {
@@ -38,26 +43,26 @@ fn deliver(core: &Arc<Core>, item: Item) {
         Item::Ack(namespace, callback, result) => {
             let Some(Callback { event, call }) = callback.take() else { return };
             run(core, format_args!("callback of {event:?}"), Some(&namespace), || {
-                call(&core.socket(&namespace), result);
+                call(&socket(core, &namespace), result);
                 Ok(())
             });
         }
         Item::Connect(namespace) => {
             let handlers = namespace.handlers.lock().connect.clone();
-            each(core, "connect", Some(&namespace), &handlers, |handler| handler(&core.socket(&namespace)));
+            each(core, "connect", Some(&namespace), &handlers, |handler| handler(&socket(core, &namespace)));
             deliver_reserved(core, &namespace, "connect", None::<&()>);
         }
         Item::Disconnect(namespace, reason) => {
             let handlers = namespace.handlers.lock().disconnect.clone();
             each(core, "disconnect", Some(&namespace), &handlers, |handler| {
-                handler(&core.socket(&namespace), reason);
+                handler(&socket(core, &namespace), reason);
             });
             deliver_reserved(core, &namespace, "disconnect", Some(&reason.as_str()));
         }
         Item::ConnectError(namespace, error) => {
             let handlers = namespace.handlers.lock().connect_error.clone();
             each(core, "connect_error", Some(&namespace), &handlers, |handler| {
-                handler(&core.socket(&namespace), &error);
+                handler(&socket(core, &namespace), &error);
             });
             deliver_reserved(core, &namespace, "connect_error", Some(&Reason::of(&error)));
         }
@@ -85,7 +90,7 @@ fn deliver(core: &Arc<Core>, item: Item) {
 }
 
 fn deliver_event(core: &Arc<Core>, event: &Incoming) {
-    let socket = core.socket(&event.namespace);
+    let socket = socket(core, &event.namespace);
     let (any, named) = {
         let handlers = event.namespace.handlers.lock();
         (handlers.any.clone(), handlers.named.get(&event.name).cloned())
@@ -105,7 +110,7 @@ fn deliver_reserved(core: &Arc<Core>, namespace: &Arc<Namespace>, name: &str, ar
     if let Some(Err(error)) = arg.map(|arg| args.push(arg)) {
         log::error!("{}: no argument for the handlers of {name:?}: {error}", core.place(Some(namespace)));
     }
-    let (socket, ack) = (core.socket(namespace), Cell::new(None));
+    let (socket, ack) = (socket(core, namespace), Cell::new(None));
     each_named(core, namespace, name, named.as_ref(), |handler| {
         handler(&socket, Event::new(&socket, name, args.args(), (0, &ack)))
     });

@@ -14,7 +14,7 @@ use super::{
     Builder, Error, Socket, Stats, Status, backoff,
     cancel::CancelToken,
     connection::{Phase, Target},
-    core::{Core, State, spawn},
+    core::{Core, spawn},
     dial::Dialer,
     events,
     handlers::add,
@@ -22,6 +22,7 @@ use super::{
     link,
     namespaces::NamespaceState,
     polling,
+    state::State,
     url::Endpoint,
 };
 use crate::proto::{CloseReason, engine::TransportKind};
@@ -47,6 +48,20 @@ const JOIN_TIME: Duration = Duration::from_millis(400);
 pub struct Client {
     handle: Handle,
     threads: Vec<JoinHandle<()>>,
+}
+
+impl Builder {
+    /// Checks URL and options and starts the client's threads; nothing is connected yet, so handlers can be set before
+    /// [`Handle::connect`](super::Handle::connect).
+    ///
+    /// URLs: `http://`, `https://`, `ws://`, `wss://` (the schemes choose TLS, not the transport), and
+    /// `unix:///path/to/socket`. A path is the namespace, as in the official client, and a query is sent along.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`], and [`Error::Closed`] when the operating system gives no more threads or descriptors.
+    pub fn build(self) -> Result<Client, Error> {
+        Client::build(self)
+    }
 }
 
 impl Client {
@@ -173,7 +188,7 @@ impl Handle {
     /// socket that is never connected and whose calls say so ([`Error::Invalid`]).
     #[must_use]
     pub fn socket(&self, namespace: &str) -> Socket {
-        self.core.socket(&self.core.namespace(namespace))
+        Socket::new(self.clone(), self.core.namespace(namespace))
     }
 
     /// The namespace that the URL names, `/` when it names none. It is joined when no other was asked for.

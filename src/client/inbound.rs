@@ -6,11 +6,12 @@ use bytes::Bytes;
 
 use super::{
     Error,
-    core::{Core, State},
+    core::Core,
     end::Broken,
     event_queue::{Incoming, Item},
     namespaces::{Membership, NamespaceState},
     recovery::ConnectAnswer,
+    state::State,
 };
 use crate::proto::{
     self, CloseReason,

@@ -12,12 +12,13 @@ use super::{
     Error,
     cancel::CancelToken,
     connection::{Phase, Target},
-    core::{Core, State},
+    core::Core,
     delay::{delay, random},
     end::End,
     event_queue::Item,
     open::Opened,
     session::{Begin, Session},
+    state::State,
     websocket::WebSocket,
 };
 use crate::{

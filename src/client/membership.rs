@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 use super::{
     Error,
     connection::Target,
-    core::{Core, State},
+    core::Core,
     delay::{delay, random},
     event_queue::{Incoming, Item},
     namespace::Namespace,
@@ -17,6 +17,7 @@ use super::{
     recovery::{ConnectAnswer, Recovery},
     send_queue::QueuedPacket,
     session::Session,
+    state::State,
 };
 use crate::{
     proto::{

@@ -1,4 +1,4 @@
-//! The client: one connection to one server, on a fixed few threads, that survives bad networks.
+//! The client: one connection to one server, on a few fixed threads. It reconnects by itself.
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -15,10 +15,10 @@
 //! ```
 //!
 //! ```text
-//!   emit ──► outbox ──► link ──────────► server          one lock over the state ([`core`]): what is, what is wanted
-//!      └──► offline buffer ─┘ joined      │
-//!                                         ▼
-//!   handlers ◄── events ◄── queue ◄── link (WebSocket) or poll (held GET)
+//!   emit ──► send queue ──► link ──────────► server
+//!      └──► offline buffer ──┘ when joined    │
+//!                                             ▼
+//!   handlers ◄── events ◄── event queue ◄── link (WebSocket) or poll (held GET)
 //!
 //!   backoff   makes each connection, waits between the attempts, joins namespaces, probes the upgrade
 //! ```
@@ -27,26 +27,42 @@
 //! |---|---|---|---|
 //! | `sio-backoff` | attempts and delays, the auth function | the state's condition, or the attempt's sockets | client dropped |
 //! | `sio-link` | the transport of the open session; all writes | `poll(2)`: socket, waker, cancel token, next deadline | after `backoff` |
-//! | `sio-poll` | the held GET; only there when polling is allowed | its socket and cancel token | after `link` |
-//! | `sio-events` | the user's handlers, in order | its queue, or the next acknowledgement's deadline | client dropped |
+//! | `sio-poll` | the held GET; runs only when polling is allowed | its socket and cancel token | after `link` |
+//! | `sio-events` | the user's handlers, in order | the event queue, or the next acknowledgement's deadline | client dropped |
 //!
-//! | queue | bound | when it is full |
+//! | queue | limit | when it is full |
 //! |---|---|---|
-//! | outbox | [`Builder::send_queue`] bytes | the emit is refused, a volatile one dropped |
-//! | offline buffer, queue of retries | [`Builder::offline_buffer`] packets and bytes | the emit is refused |
-//! | acknowledgements waited for | 10,000 a namespace | the emit is refused |
-//! | events for handlers | [`Builder::event_queue`] events, 16 MiB; four times that while a handler waits for an acknowledgement | nothing more is read, the network pushes back, pongs go out unasked |
-//! | one polling answer, in front of that queue | [`Builder::max_message`] bytes | the connection ends |
+//! | send queue | [`Builder::send_queue`] bytes | the emit is refused; a volatile one is dropped |
+//! | offline buffer, retry queue | [`Builder::offline_buffer`] packets and bytes | the emit is refused |
+//! | acknowledgements waited for | 10,000 for each namespace | the emit is refused |
+//! | event queue | [`Builder::event_queue`] events, 16 MiB; four times that while a handler waits for an acknowledgement | nothing more is read, the network pushes back, pongs are sent unasked |
+//! | one polling answer, before that queue | [`Builder::max_message`] bytes | the connection ends |
 //! | pongs | one | it answers all pings before it |
-//! | sessions for `link`, for `poll` | 1 each | cannot be: one session ends before the next begins |
+//! | sessions for `link`, for `poll` | 1 each | never: one session ends before the next begins |
 //!
-//! A lost connection is made again, and where the server allows it, the session goes on as if nothing had happened
+//! A lost connection is made again. Where the server allows it, the session continues without a loss of events
 //! ([`Socket::recovered`]).
 //!
-//! What is left out: HTTP proxies, cookies, WebTransport, and the official `forceBase64`, `withCredentials` and
-//! `transportOptions`, which are the browser's.
+//! Left out: HTTP proxies, cookies, WebTransport, and the official options `forceBase64`, `withCredentials` and
+//! `transportOptions`, which apply to browsers only.
+//!
+//! # Modules
+//! Each layer may use the layers below it.
+//!
+//! | layer | modules |
+//! |---|---|
+//! | API | `config`, `handle`, `socket`, `event`, `stats`, `error` |
+//! | threads | `backoff`, `link`, `polling`, `events` |
+//! | what a change means for the rest | `lifecycle`, `membership`, `emit`, `inbound`, `work` |
+//! | shared by all threads | `core`, `state`, `event_queue` |
+//! | plain types, without locks | `connection`, `session`, `send_queue`, `namespaces`, `retry_queue`, `acks`, `offline`, `recovery` |
+//! | transports | `open`, `http`, `websocket`, `answer`, `dial`, `stream`, `tls`, `cancel` |
+//!
+//! One cycle remains: the handlers' types (`handlers`) name [`Socket`] and [`Handle`], which hold the `core` that holds
+//! the handlers.
 
 mod acks;
+mod answer;
 mod backoff;
 mod cancel;
 mod config;
@@ -67,26 +83,23 @@ mod http;
 mod inbound;
 mod lifecycle;
 mod link;
-mod locked;
 mod membership;
 mod namespace;
 mod namespaces;
 mod offline;
-mod retry_queue;
-mod send_queue;
-mod session;
-#[cfg(all(shuttle, fuzzing))]
-pub(crate) use open::read_open_for_fuzzing;
 mod open;
 mod polling;
 mod recovery;
+mod retry_queue;
+mod send_queue;
+mod session;
 mod socket;
+mod state;
 mod stats;
 mod stream;
 #[cfg(feature = "tls")]
 mod tls;
 mod url;
-
 mod websocket;
 mod work;
 
@@ -96,6 +109,8 @@ pub use config::Builder;
 pub use error::{Error, Step};
 pub use event::{Ack, Event};
 pub use handle::{Client, Handle, HttpAnswer, connect};
+#[cfg(all(shuttle, fuzzing))]
+pub(crate) use open::read_open_for_fuzzing;
 pub use socket::{Delivery, Socket};
 pub use stats::{ConnectionState, Stats, Status};
 

@@ -4,10 +4,11 @@ use std::{sync::Arc, time::Instant};
 
 use super::{
     Error, Step,
+    answer::{excerpt, handshake, text},
     cancel::CancelToken,
     config::Config,
     dial::Dialer,
-    http::{HttpClient, Reply},
+    http::HttpClient,
     websocket::WebSocket,
 };
 use crate::proto::engine::{Open, Packet, TransportKind, payload};
@@ -134,52 +135,13 @@ fn read_open(transport: TransportKind, packet: &str) -> Result<Open, Error> {
 /// What a client makes of an answer to its handshake, whatever the status.
 #[cfg(all(shuttle, fuzzing))]
 pub(crate) fn read_open_for_fuzzing(status: u16, body: &[u8]) -> Result<Open, Error> {
-    let reply = Reply { status, location: None, content_type: String::new(), body: body.to_vec().into() };
+    let reply = super::http::Reply {
+        status,
+        location: None,
+        content_type: String::new(),
+        body: body.to_vec().into(),
+    };
     let text = text(reply)?;
     let (first, _) = text.split_once(payload::SEPARATOR).unwrap_or((&text, ""));
     read_open(TransportKind::Polling, first)
-}
-
-/// The body of a good answer to a poll.
-pub(super) fn text(reply: Reply) -> Result<String, Error> {
-    if reply.status != 200 {
-        return Err(unexpected(TransportKind::Polling, reply.status, reply.location.as_deref(), &reply.body));
-    }
-    String::from_utf8(reply.body.to_vec()).map_err(|_| {
-        let detail = format!("an answer that is not text ({})", reply.content_type);
-        handshake(TransportKind::Polling, Some(reply.status), detail)
-    })
-}
-
-/// An HTTP answer that is not the one that was asked for.
-pub(super) fn unexpected(
-    transport: TransportKind,
-    status: u16,
-    location: Option<&str>,
-    body: &[u8],
-) -> Error {
-    #[derive(serde::Deserialize)]
-    struct Refusal {
-        code: u32,
-        message: String,
-    }
-    let detail = match (location, serde_json::from_slice(body)) {
-        (Some(location), _) if (300..400).contains(&status) => {
-            format!("status {status}, a redirect to {location}, which is not followed")
-        }
-        (_, Ok(Refusal { code, message })) => format!("status {status}: {message} (code {code})"),
-        _ if body.is_empty() => format!("status {status}"),
-        _ => format!("status {status}: {}", excerpt(body)),
-    };
-    handshake(transport, Some(status), detail)
-}
-
-fn handshake(transport: TransportKind, status: Option<u16>, detail: String) -> Error {
-    Error::Handshake { transport, status, detail: detail.into() }
-}
-
-/// The beginning of what came, quoted.
-fn excerpt(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(100)]);
-    if bytes.len() > 100 { format!("{text:?}…") } else { format!("{text:?}") }
 }

@@ -9,7 +9,8 @@ use std::{
 use crossbeam_channel::{Receiver, Sender};
 
 use super::{
-    cancel::CancelToken, core::Core, end::Broken, http::HttpClient, inbound::Inbound, open, send_queue::Frame,
+    answer, cancel::CancelToken, core::Core, end::Broken, http::HttpClient, inbound::Inbound,
+    send_queue::Frame,
 };
 use crate::proto::{CloseReason, engine::payload, limits, socket::Opcode};
 
@@ -60,7 +61,7 @@ fn fetch(core: &Arc<Core>, job: &mut PollJob) -> Result<(), Broken> {
         let body = job
             .http
             .get(&job.target, None)
-            .and_then(open::text)
+            .and_then(answer::text)
             .map_err(|error| Broken { reason: CloseReason::TransportError, detail: error.to_string() })?;
         job.inbound.payload(body)?;
     }
@@ -68,7 +69,7 @@ fn fetch(core: &Arc<Core>, job: &mut PollJob) -> Result<(), Broken> {
 
 /// Sends one payload.
 pub(super) fn post(http: &HttpClient, target: &str, body: &str, deadline: Instant) -> Result<(), Broken> {
-    let reply = http.post(target, body, Some(deadline)).and_then(open::text);
+    let reply = http.post(target, body, Some(deadline)).and_then(answer::text);
     reply.map(drop).map_err(|error| Broken { reason: CloseReason::TransportError, detail: error.to_string() })
 }
 

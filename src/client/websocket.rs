@@ -18,7 +18,7 @@ use tungstenite::{
 };
 
 use super::{
-    Error, Step,
+    Error, Step, answer,
     cancel::CancelToken,
     config::Config,
     dial::Dialer,
@@ -208,7 +208,7 @@ fn refused(fault: Fault) -> Error {
         Fault::Http(response) => {
             let location = response.headers().get("location").and_then(|value| value.to_str().ok());
             let body = response.body().as_deref().unwrap_or_default();
-            super::open::unexpected(TransportKind::Websocket, response.status().as_u16(), location, body)
+            answer::unexpected(TransportKind::Websocket, response.status().as_u16(), location, body)
         }
         Fault::Io(error) => unreachable(Step::Http, error.to_string()),
         fault => handshake(None, &format!("no WebSocket handshake: {fault}")),

@@ -14,8 +14,6 @@ mod turn;
 
 use std::{fmt, sync::Arc};
 
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-
 use crate::server::{
     core::Core,
     error::EmitError,
@@ -30,7 +28,6 @@ use crate::{
         engine::{Heard, TransportKind},
         socket::Encoded,
     },
-    random,
     sys::{
         sync::{
             Condvar, Mutex, OnceLock,
@@ -48,13 +45,7 @@ pub(crate) use registry::Registry;
 use turn::Gate;
 pub(crate) use turn::{Dispatch, Task};
 
-/// A new session or socket id: 20 characters of base64url, 120 bits from the operating system, as the official
-/// server's are long.
-pub(crate) fn new_id() -> Result<String, getrandom::Error> {
-    let mut bytes = [0; 15];
-    random::fill(&mut bytes)?;
-    Ok(URL_SAFE_NO_PAD.encode(bytes))
-}
+pub(crate) use crate::random::id as new_id;
 
 /// Characters of its id that the log calls a session by.
 const NAME_LENGTH: usize = 6;
