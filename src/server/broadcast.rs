@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::server::{
     error::{AckError, EmitError},
     guard,
-    hub::{Question, Selection},
+    hub::Selection,
     namespace::Namespace,
     socket::Socket,
 };
@@ -112,8 +112,7 @@ impl Broadcast {
     pub fn sockets(self) -> Vec<Socket> {
         let Self { namespace, selection, .. } = self;
         let index = namespace.0.index;
-        let members =
-            namespace.0.hub.ask(index, |reply| Question::Sockets(selection, reply)).unwrap_or_default();
+        let members = namespace.0.hub.sockets(index, selection);
         members.iter().filter_map(|member| Socket::of(member)).collect()
     }
 

@@ -14,7 +14,7 @@ use crate::server::{
     broadcast::Broadcast,
     error::{ConnectError, EmitError},
     guard::Callee,
-    hub::{HubHandle, Question, Selection},
+    hub::{HubHandle, Selection},
     socket::{Event, Socket},
 };
 use crate::{
@@ -347,7 +347,7 @@ impl Namespace {
     /// socket in it, which nobody can leave.
     #[must_use]
     pub fn room_len(&self, room: &str) -> usize {
-        self.0.hub.ask(self.0.index, |reply| Question::Count(room.into(), reply)).unwrap_or(0)
+        self.0.hub.count(self.0.index, room.into())
     }
 
     /// Official `io.disconnectSockets(close)`.

@@ -36,7 +36,7 @@ use crate::sys::{sync::atomic::AtomicBool, time::Instant};
 struct Parts {
     listener: Listener,
     waker: Arc<Waker>,
-    inbox: hub::handle::Inbox,
+    inbox: hub::Inbox,
     /// The names of the namespaces.
     names: Vec<Arc<str>>,
     store: Option<OpenStore>,

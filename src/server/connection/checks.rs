@@ -57,7 +57,7 @@ pub(super) fn check(
     let mut session = find();
     if session.as_ref().is_some_and(|session| session.is_overdue()) {
         // The hub may be late. Clients ask right at the deadline whether a session has timed out.
-        core.hub.ring();
+        core.hub.run_timers();
         session = find();
     }
     let session = session.ok_or(HandshakeError::SessionUnknown)?;

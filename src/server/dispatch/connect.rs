@@ -9,7 +9,6 @@ use crate::server::{
     dispatch::retries::RID_MAX,
     guard::{self, Callee},
     hub::membership::Identity,
-    hub::{Command, Question},
     namespace::Namespace,
     recovery::{Claim, Resume},
     session::{self, Session},
@@ -102,7 +101,7 @@ pub(crate) fn begin(
 /// The middlewares have refused a socket that would have taken the place of one that was lost: the next may.
 pub(crate) fn release(socket: &Socket, resume: Option<Box<Resume>>) {
     if let Some(resume) = resume {
-        socket.namespace().0.hub.send(Command::Release(resume));
+        socket.namespace().0.hub.release_claim(resume);
     }
 }
 
@@ -127,8 +126,7 @@ fn claim(
     };
     let until = deadline_in(session.core.config.close_timeout);
     loop {
-        let question = |reply| Question::Claim(pid.clone(), offset.clone(), reply);
-        match namespace.0.hub.ask(namespace.0.index, question)? {
+        match namespace.0.hub.claim(namespace.0.index, pid.clone(), offset.clone())? {
             Claim::Unknown => return None,
             Claim::Ready(resume) => return Some(resume),
             Claim::Busy(socket, gone) => {

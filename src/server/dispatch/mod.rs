@@ -22,7 +22,6 @@ use crate::server::{
     dispatch::retries::Turn,
     error::ConnectError,
     guard::{self, Callee},
-    hub::Command,
     limits::budget::Charge,
     limits::rate::{Kind, Pace, Verdict},
     namespace::EventHandler,
@@ -378,7 +377,7 @@ impl Dispatch for Inbound {
                 {
                     handlers.closed(session, reason);
                 }
-                session.core.hub.send(Command::Gone(Arc::<Session>::clone(session)));
+                session.core.hub.session_closed(Arc::<Session>::clone(session));
             }
         }
     }
@@ -480,14 +479,14 @@ fn leave(socket: &Socket, reason: CloseReason) {
     let hub = &socket.namespace().0.hub;
     let data = (socket.pid().is_some() && is_recoverable(reason)).then(|| data_of_lost(socket)).flatten();
     let lost = data.is_some();
-    hub.send(Command::Exit { socket: socket.membership(), lost: data });
+    hub.socket_closed(socket.membership(), data);
     for handler in &handlers.disconnect {
         guard::call_for(socket, Callee::of(&handlers.disconnect), format_args!("on_disconnect"), || {
             handler(socket, reason);
         });
     }
     if lost {
-        hub.send(Command::Left(socket.membership()));
+        hub.handlers_done(socket.membership());
     }
 }
 

@@ -179,7 +179,7 @@ impl Retried {
         slot.kept = true;
         table.bytes += ANSWER_COST + answer.bytes().len();
         self.evict(table, hub);
-        hub.remember(KeptAnswer {
+        hub.store_answer(KeptAnswer {
             client: key.0,
             namespace: socket.namespace().name().into(),
             id,

@@ -1,9 +1,9 @@
-//! The bound on the bytes of packets that are on their way to the hub.
+//! The bound on the bytes of large packets between an emit and its flush. Emitting threads wait while there are too many.
 
 use crate::server::hub::{command::Command, handle::is_hub_thread};
 use crate::sys::sync::{Condvar, Mutex};
 
-/// Bytes of packets that may be on their way to the hub; emitting threads wait while there are more.
+/// The bytes of large packets that may be on their way to the hub.
 pub(crate) const INFLIGHT_MAX: usize = 16 << 20;
 
 /// The bytes of large packets between an emit and its flush.
@@ -16,7 +16,7 @@ pub(super) struct Inflight {
 #[derive(Debug, Default)]
 struct InflightState {
     bytes: usize,
-    /// The hub has stopped, and nothing will get less any more.
+    /// The hub has stopped: do not wait.
     stopped: bool,
 }
 
@@ -26,14 +26,14 @@ impl Inflight {
             return;
         }
         let mut state = self.state.lock();
-        // One packet is always let in, however large; and the hub itself never waits.
+        // One packet may always enter, of any size. The hub itself never waits.
         while !is_hub_thread() && state.bytes > 0 && state.bytes + bytes > INFLIGHT_MAX && !state.stopped {
             self.less.wait(&mut state);
         }
         state.bytes += bytes;
     }
 
-    /// For the thread that must not wait.
+    /// For a thread that must not wait.
     pub(super) fn entered(&self, command: Command) -> Command {
         self.state.lock().bytes += command.large_bytes();
         command

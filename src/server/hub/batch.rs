@@ -70,8 +70,8 @@ pub(super) fn add(command: Command, total: &AtomicUsize) -> Added {
         let bytes = COMMAND_COST
             + match &command {
                 Command::Emit { packet, .. } | Command::Direct { packet, .. } => packet.bytes().len(),
-                Command::Remember(answer, _) => answer.frames.len(),
-                Command::Data(_, data, _) => data.as_ref().map_or(0, Bytes::len),
+                Command::StoreAnswer(answer, _) => answer.frames.len(),
+                Command::StoreData(_, data, _) => data.as_ref().map_or(0, Bytes::len),
                 Command::Join(..) | Command::Leave(..) | Command::AckDeadline(..) => 0,
                 _ => return Added::Full(command),
             };

@@ -1,4 +1,6 @@
-//! What the hub can be asked to do.
+//! The commands to the hub, the queries, and the signals that do not wait in the commands' queue.
+//!
+//! Only [`HubHandle`](super::HubHandle) makes commands; the other modules call its methods.
 
 use std::sync::{Arc, Weak};
 
@@ -18,45 +20,45 @@ use crate::{
     sys::{channel::Sender, time::Instant},
 };
 
-/// Smaller packets are bounded well enough by the number of commands.
+/// Smaller packets are not counted: the number of commands bounds them.
 pub(crate) const INFLIGHT_MIN: usize = 4 << 10;
 
-/// Which sockets of a namespace a broadcast is for.
+/// The recipients of a broadcast, among the sockets of a namespace.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Selection {
-    /// This socket, by its id, and nobody else.
+    /// Only the socket with this id.
     pub(crate) only: Option<Arc<str>>,
-    /// Any of these rooms, or of these socket ids; none: everybody.
+    /// The sockets in one of these rooms, or with one of these ids. If empty: all sockets of the namespace.
     pub(crate) rooms: SmallVec<[Arc<str>; 2]>,
-    /// Nobody who is in one of these.
+    /// Without the sockets that are in one of these rooms.
     pub(crate) except: SmallVec<[Arc<str>; 1]>,
-    /// Not this socket, by its id: the sender.
+    /// Without the socket with this id: the sender.
     pub(crate) skip: Option<Arc<str>>,
 }
 
 pub(crate) enum Command {
-    /// A session began then: its heartbeat and its connect deadline run.
-    Open(Arc<dyn HubSession>, Instant),
-    /// A session ends in peace: close it behind what is due, cut it when that takes too long.
-    Ending(Arc<dyn HubSession>, Option<u16>, InFlightGuard),
-    /// The last that is heard of a session; its seat is free again.
-    Gone(Arc<dyn HubSession>),
-    /// A socket is connected, and this tells its client so. Together, so that whoever hears of the socket finds it in the
-    /// namespace, and no broadcast comes before the consent.
-    Enter {
+    /// A session was opened at this time. Its heartbeat and its connect deadline begin.
+    SessionOpened(Arc<dyn HubSession>, Instant),
+    /// Close a session behind its packets, with this code; cut it when that takes too long.
+    SessionClosing(Arc<dyn HubSession>, Option<u16>, InFlightGuard),
+    /// The session is closed; its slot can be reused.
+    SessionClosed(Arc<dyn HubSession>),
+    /// A socket is connected. One command for the membership and the answer to the client: when the client has the answer, the
+    /// socket is in the namespace; and no broadcast comes before the answer.
+    SocketConnected {
         socket: Arc<Membership>,
-        consent: Encoded,
-        /// Whose place it takes.
+        connect_ack: Encoded,
+        /// The place of a disconnected client that it takes.
         resume: Option<Box<Resume>>,
-        order: InFlightGuard,
+        guard: InFlightGuard,
     },
-    /// It has left; `lost`: and may come back, and then finds this data again.
-    Exit {
+    /// A socket is disconnected. `lost`: it may be recovered, and then finds this data again.
+    SocketClosed {
         socket: Arc<Membership>,
         lost: Option<RetainedData>,
     },
-    /// The handlers of one that was lost have been told.
-    Left(Arc<Membership>),
+    /// The disconnect handlers of a socket that may be recovered have returned.
+    HandlersDone(Arc<Membership>),
     Join(Arc<Membership>, SmallVec<[Arc<str>; 1]>, Option<InFlightGuard>),
     Leave(Arc<Membership>, Arc<str>, Option<InFlightGuard>),
     Emit {
@@ -64,67 +66,68 @@ pub(crate) enum Command {
         to: Arc<Selection>,
         packet: Encoded,
         volatile: bool,
-        order: InFlightGuard,
+        guard: InFlightGuard,
     },
     Direct {
         session: Arc<dyn HubSession>,
         packet: Encoded,
         volatile: bool,
-        order: InFlightGuard,
+        guard: InFlightGuard,
     },
-    /// Nothing, but what the sending thread emits afterwards comes after everything that is in the queue.
+    /// No effect, but what the sending thread emits later comes behind every command before this one.
     Fence(InFlightGuard),
-    /// The deadlines that are due are looked at now; dropping the sender says that they were.
-    Ring(Sender<()>),
-    /// A question about rooms; the answer goes to the asking thread.
-    Ask {
+    /// Run the timers that are due, then drop the sender.
+    RunTimers(Sender<()>),
+    /// Answer a question of the sending thread.
+    Query {
         namespace: usize,
-        question: Question,
+        query: Query,
     },
-    /// A client that has asked for the place of one that was lost does not take it.
-    Release(Box<Resume>),
+    /// The claim of a disconnected client's place is given up.
+    ReleaseClaim(Box<Resume>),
     /// The application's data of a socket, as the store keeps it.
-    Data(Arc<Membership>, Option<Bytes>, Option<InFlightGuard>),
-    /// What a client was answered, for its retries.
-    Remember(Box<KeptAnswer>, InFlightGuard),
-    /// A client's retries are over.
+    StoreData(Arc<Membership>, Option<Bytes>, Option<InFlightGuard>),
+    /// The answer to a client, for its retries.
+    StoreAnswer(Box<KeptAnswer>, InFlightGuard),
+    /// The answer to this client in this namespace is not needed any more.
     ForgetAnswer(Arc<str>, usize),
     /// Several commands at once. The store gets the changes of all of them, or of none.
     Batch(Vec<Self>),
-    /// Some acknowledgement is awaited until then.
+    /// An acknowledgement must come by then.
     AckDeadline(Weak<Membership>, Instant),
-    /// Nothing; dropping the sender says that what the sending thread has sent before is finished.
-    Finished(Sender<()>, InFlightGuard),
-    /// There is a signal.
-    Look,
+    /// Drop the sender when the earlier commands of the sending thread are finished.
+    ReportFinished(Sender<()>, InFlightGuard),
+    /// Look for a signal.
+    CheckSignals,
 }
 
-pub(crate) enum Question {
-    /// The rooms of a socket, its own id not among them.
+pub(crate) enum Query {
+    /// The rooms of a socket, without the one that has its id.
     RoomsOf(Arc<Membership>, Sender<Vec<Arc<str>>>),
-    /// How many are in the room.
+    /// The number of sockets in a room.
     Count(Arc<str>, Sender<usize>),
-    /// The sockets selected.
+    /// The selected sockets.
     Sockets(Arc<Selection>, Sender<Vec<Arc<Membership>>>),
-    /// Whether the client that was known by this pid, and has this offset, can go on where it was.
+    /// Whether the disconnected client with this pid, which has received up to this offset, can be recovered.
     Claim(Arc<str>, Option<Arc<str>>, Sender<Claim>),
 }
 
-/// What reaches the hub beside its queue, which may be full.
+/// What the hub gets besides the commands, whose queue may be full.
 pub(crate) enum Signal {
+    /// The store has finished what it was given.
     Store(Report),
-    /// The server stops: the store has until then.
+    /// The server stops. The store has until then.
     Stop(Instant),
 }
 
 /// A packet, and whether it is volatile.
 pub(crate) type Packet = (Encoded, bool);
 
-/// The hub's queue has its slots in memory from the start.
+/// The queue has memory for all its commands from the start.
 const _: () = assert!(size_of::<Command>() <= 64);
 
 impl Command {
-    /// Bytes of large packets in it.
+    /// The bytes of large packets in it.
     pub(super) fn large_bytes(&self) -> usize {
         match self {
             Self::Emit { packet, .. } | Self::Direct { packet, .. } => large(packet),

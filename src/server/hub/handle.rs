@@ -1,9 +1,12 @@
-//! What other threads ask of the hub.
+//! The hub's handle: the only part of the hub that other modules call.
+//!
+//! A command waits for room in the hub's queue, which is bounded. Two threads must not wait: the hub's own thread, which queues
+//! its commands for itself, and the store's thread, whose commands are dropped instead.
 
 use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
-    sync::Arc,
+    sync::{Arc, Weak},
 };
 
 use bytes::Bytes;
@@ -14,12 +17,12 @@ use crate::server::{
     error::EmitError,
     hub::backpressure::Inflight,
     hub::batch::{self, Added, Batch},
-    hub::command::{Command, Question, Selection, Signal},
-    hub::in_flight::{caught_up, order},
+    hub::command::{Command, Query, Selection, Signal},
+    hub::in_flight::{caught_up, guard},
     hub::membership::Membership,
     hub::session::HubSession,
-    recovery::Resume,
     recovery::store::KeptAnswer,
+    recovery::{Claim, Resume, RetainedData},
 };
 use crate::{
     proto::socket::Encoded,
@@ -31,10 +34,10 @@ use crate::{
     },
 };
 
-/// One of each kind, and one more report.
+/// One signal of each kind, and one more report.
 const SIGNALS_MAX: usize = 4;
 
-/// Signals the hub, without waiting for room in its queue.
+/// Sends signals to the hub, without waiting for room in its queue.
 #[derive(Debug, Clone)]
 pub(crate) struct Signaller {
     signals: Sender<Signal>,
@@ -42,22 +45,22 @@ pub(crate) struct Signaller {
 }
 
 impl Signaller {
-    pub(crate) fn tell(&self, signal: Signal) {
+    pub(crate) fn send(&self, signal: Signal) {
         // Fails after the stop.
         let _ = self.signals.send(signal);
-        // A hub whose queue is full looks by itself.
-        let _ = self.inbox.try_send(Command::Look);
+        // A hub with a full queue checks without this command.
+        let _ = self.inbox.try_send(Command::CheckSignals);
     }
 }
 
 thread_local! {
-    /// What the hub's own thread wants from itself; it must not wait for room in its own inbox.
+    /// Commands that the hub's own thread has sent. It must not wait for room in its own queue.
     static OWN: RefCell<VecDeque<Command>> = RefCell::default();
     static IS_HUB: Cell<bool> = const { Cell::new(false) };
     static IS_STORE: Cell<bool> = const { Cell::new(false) };
 }
 
-/// This thread is the hub's.
+/// This thread is the hub's own.
 pub(super) fn mark_hub_thread() {
     IS_HUB.set(true);
 }
@@ -71,32 +74,33 @@ pub(super) fn next_own_command() -> Option<Command> {
     OWN.with_borrow_mut(VecDeque::pop_front)
 }
 
-/// This thread runs the store's methods. It must not wait for the hub, which may wait for it.
+/// This thread runs the store's methods. It must not wait for the hub, because the hub may wait for the store.
 pub(crate) fn mark_store_thread() {
     IS_STORE.set(true);
 }
 
-/// What the hub's thread works with.
+/// The hub's side of the handle.
 pub(crate) struct Inbox {
     pub(super) queue: Receiver<Command>,
     pub(super) signals: Receiver<Signal>,
 }
 
-/// The verbs that other threads have for the hub.
+/// Cheap to clone. The methods may be called on any thread, also on the hub's own.
 #[derive(Debug, Clone)]
 pub(crate) struct HubHandle {
     inbox: Sender<Command>,
     signals: Sender<Signal>,
     pub(super) inflight: Arc<Inflight>,
     recovers: bool,
-    /// Bytes of the largest packet that may be sent.
+    /// The bytes of the largest packet that may be sent.
     packet_max: usize,
     /// Bytes in the batches of all threads.
     batched: Arc<AtomicUsize>,
 }
 
 impl HubHandle {
-    /// The handle and the way to start the thread, apart because the thread needs what the handle is part of.
+    /// The handle, and what [`start`](super::start) needs. The thread starts later, because it needs the journal, which needs
+    /// the handle.
     pub(crate) fn new(config: &Config) -> (Self, Inbox) {
         let (inbox, queue) = bounded(config.hub_commands());
         let recovers = config.connection_state_recovery.is_some();
@@ -116,19 +120,19 @@ impl HubHandle {
         Signaller { signals: self.signals.clone(), inbox: self.inbox.clone() }
     }
 
-    /// Whether a packet of so many bytes may be sent: an outbox that is empty must take it.
+    /// Whether a packet of this size may be sent: an empty outbox must have room for it.
     pub(crate) fn check_size(&self, bytes: usize) -> Result<(), EmitError> {
         let max = self.packet_max;
         if bytes <= max { Ok(()) } else { Err(EmitError::TooLarge { bytes, max }) }
     }
 
-    /// Whether events go through the hub, which gives them their offsets: each must have room for one.
+    /// Whether all events go through the hub, which writes their offsets into them.
     pub(crate) fn recovers(&self) -> bool {
         self.recovers
     }
 
     /// Waits for room in the inbox. After the stop the command is dropped.
-    pub(crate) fn send(&self, command: Command) {
+    fn send(&self, command: Command) {
         let _ = self.try_send(command);
     }
 
@@ -194,7 +198,7 @@ impl HubHandle {
         volatile: bool,
     ) -> Result<(), EmitError> {
         self.check_size(packet.bytes().len())?;
-        self.try_send(Command::Emit { namespace, to, packet, volatile, order: order() })
+        self.try_send(Command::Emit { namespace, to, packet, volatile, guard: guard() })
     }
 
     pub(crate) fn direct(
@@ -204,86 +208,144 @@ impl HubHandle {
         volatile: bool,
     ) -> Result<(), EmitError> {
         self.check_size(packet.bytes().len())?;
-        self.try_send(Command::Direct { session, packet, volatile, order: order() })
+        self.try_send(Command::Direct { session, packet, volatile, guard: guard() })
     }
 
-    pub(crate) fn enter(&self, socket: Arc<Membership>, consent: Encoded, resume: Option<Box<Resume>>) {
-        self.send(Command::Enter { socket, consent, resume, order: order() });
+    /// The session is open. Its heartbeat begins.
+    pub(crate) fn session_opened(&self, session: Arc<dyn HubSession>) {
+        self.send(Command::SessionOpened(session, Instant::now()));
     }
 
-    /// Keeps an answer, before it is given.
-    pub(crate) fn remember(&self, answer: KeptAnswer) {
-        self.send(Command::Remember(Box::new(answer), order()));
+    /// Closes the session behind the packets that its handlers and this thread have emitted.
+    pub(crate) fn close_session(&self, session: Arc<dyn HubSession>, code: Option<u16>) {
+        if caught_up() && session.unfinished().is_none() {
+            Arc::clone(&session).finish(code);
+        }
+        let guard = session.unfinished().guard();
+        self.send(Command::SessionClosing(session, code, guard));
     }
 
-    /// In effect for whatever this thread emits later; with recovery, kept before that goes out.
+    /// The session is closed, and its handlers have returned.
+    pub(crate) fn session_closed(&self, session: Arc<dyn HubSession>) {
+        self.send(Command::SessionClosed(session));
+    }
+
+    /// Adds the socket to its namespace, and sends its client the answer to the CONNECT.
+    pub(crate) fn connect_socket(
+        &self,
+        socket: Arc<Membership>,
+        connect_ack: Encoded,
+        resume: Option<Box<Resume>>,
+    ) {
+        self.send(Command::SocketConnected { socket, connect_ack, resume, guard: guard() });
+    }
+
+    /// Removes the socket from its namespace. `lost`: its client may be recovered, and then finds this data again.
+    pub(crate) fn socket_closed(&self, socket: Arc<Membership>, lost: Option<RetainedData>) {
+        self.send(Command::SocketClosed { socket, lost });
+    }
+
+    /// The disconnect handlers of a socket whose client may be recovered have returned.
+    pub(crate) fn handlers_done(&self, socket: Arc<Membership>) {
+        self.send(Command::HandlersDone(socket));
+    }
+
+    /// The claim of a disconnected client's place is given up.
+    pub(crate) fn release_claim(&self, resume: Box<Resume>) {
+        self.send(Command::ReleaseClaim(resume));
+    }
+
+    /// Has the socket's acknowledgements looked at when this deadline is over.
+    pub(crate) fn ack_deadline(&self, socket: Weak<Membership>, at: Instant) {
+        self.send(Command::AckDeadline(socket, at));
+    }
+
+    /// Stores an answer before it is sent.
+    pub(crate) fn store_answer(&self, answer: KeptAnswer) {
+        self.send(Command::StoreAnswer(Box::new(answer), guard()));
+    }
+
+    /// It has an effect on all later emits of this thread. With recovery, it is stored before they are sent.
     pub(crate) fn join(&self, socket: Arc<Membership>, rooms: SmallVec<[Arc<str>; 1]>) {
-        self.send(Command::Join(socket, rooms, self.recovers.then(order)));
+        self.send(Command::Join(socket, rooms, self.recovers.then(guard)));
     }
 
     pub(crate) fn leave(&self, socket: Arc<Membership>, room: Arc<str>) {
-        self.send(Command::Leave(socket, room, self.recovers.then(order)));
+        self.send(Command::Leave(socket, room, self.recovers.then(guard)));
     }
 
-    pub(crate) fn keep_data(&self, socket: Arc<Membership>, data: Option<Bytes>) {
-        self.send(Command::Data(socket, data, self.recovers.then(order)));
+    pub(crate) fn store_data(&self, socket: Arc<Membership>, data: Option<Bytes>) {
+        self.send(Command::StoreData(socket, data, self.recovers.then(guard)));
     }
 
     /// Sent at once, also if this thread has an open batch.
     pub(crate) fn forget_answer(&self, client: Arc<str>, namespace: usize) {
-        // Fails after the stop, when nothing is kept any more.
+        // Fails after the stop, when nothing is stored any more.
         let _ = self.inbox.send(Command::ForgetAnswer(client, namespace));
     }
 
+    /// All later emits of this thread come behind every command that is in the queue.
     pub(crate) fn fence(&self) {
-        self.send(Command::Fence(order()));
+        self.send(Command::Fence(guard()));
     }
 
-    /// Waits until the hub has looked at every deadline that is due.
-    pub(crate) fn ring(&self) {
+    /// Waits until the hub has run the timers that are due.
+    pub(crate) fn run_timers(&self) {
         if IS_HUB.get() || IS_STORE.get() {
             // It cannot wait for itself.
             return;
         }
         let (done, answer) = bounded(0);
-        self.send(Command::Ring(done));
+        self.send(Command::RunTimers(done));
         // Nothing is ever sent.
         let _ = answer.recv();
     }
 
-    /// Waits until everything is finished that this thread's sender has asked for. `false`: it is not by the deadline.
+    /// Waits until all commands of this thread's sender are finished. `false`: they are not by the deadline.
     pub(crate) fn wait_until_caught_up(&self, deadline: Instant) -> bool {
         if caught_up() || IS_HUB.get() || IS_STORE.get() {
             return true;
         }
         let (done, finished) = bounded(0);
-        self.send(Command::Finished(done, order()));
+        self.send(Command::ReportFinished(done, guard()));
         // Nothing is ever sent.
         finished.recv_deadline(deadline) != Err(RecvTimeoutError::Timeout)
     }
 
-    /// Ends the session behind what its handlers and this thread have emitted.
-    pub(crate) fn ending(&self, session: Arc<dyn HubSession>, code: Option<u16>) {
-        if caught_up() && session.unfinished().is_none() {
-            Arc::clone(&session).finish(code);
-        }
-        let order = session.unfinished().order();
-        self.send(Command::Ending(session, code, order));
+    /// The rooms of a socket, without the one that has its id.
+    pub(crate) fn rooms_of(&self, socket: Arc<Membership>) -> Vec<Arc<str>> {
+        let namespace = socket.namespace_index();
+        self.query(namespace, |reply| Query::RoomsOf(socket, reply)).unwrap_or_default()
+    }
+
+    /// The number of sockets in a room.
+    pub(crate) fn count(&self, namespace: usize, room: Arc<str>) -> usize {
+        self.query(namespace, |reply| Query::Count(room, reply)).unwrap_or(0)
+    }
+
+    /// The selected sockets that are connected.
+    pub(crate) fn sockets(&self, namespace: usize, to: Arc<Selection>) -> Vec<Arc<Membership>> {
+        self.query(namespace, |reply| Query::Sockets(to, reply)).unwrap_or_default()
+    }
+
+    /// Claims the place of the disconnected client with this pid, which has received up to `offset`. `None` after the stop.
+    pub(crate) fn claim(&self, namespace: usize, pid: Arc<str>, offset: Option<Arc<str>>) -> Option<Claim> {
+        self.query(namespace, |reply| Query::Claim(pid, offset, reply))
     }
 
     /// Asks and waits for the answer. `None` after the stop.
-    pub(crate) fn ask<T>(&self, namespace: usize, question: impl FnOnce(Sender<T>) -> Question) -> Option<T> {
+    fn query<T>(&self, namespace: usize, query: impl FnOnce(Sender<T>) -> Query) -> Option<T> {
         if IS_HUB.get() || IS_STORE.get() {
             // It cannot wait for itself.
             return None;
         }
         let (reply, answer) = bounded(1);
-        self.try_send(Command::Ask { namespace, question: question(reply) }).ok()?;
+        self.try_send(Command::Query { namespace, query: query(reply) }).ok()?;
         answer.recv().ok()
     }
 
     /// Stops the hub behind what is in its queue. The store has until the deadline.
     pub(crate) fn stop(&self, deadline: Instant) {
-        self.signaller().tell(Signal::Stop(deadline));
+        self.signaller().send(Signal::Stop(deadline));
     }
 }

@@ -1,9 +1,10 @@
 //! The order of one sender's packets.
 //!
-//! A sender that has emitted to a room must not overtake itself with a direct emit, because on the official server it could
-//! not. A sender is the handlers of one session, on whichever threads they run, or a thread of the application. Each
-//! counts what the hub has not yet finished of its own ([`caught_up`]), and while that is not zero its direct emits take the way
-//! through the hub too.
+//! A direct emit must not overtake an earlier emit to a room by the same sender; on the official server it cannot. A sender is
+//! the handlers of one session, on any thread, or a thread of the application. Each sender counts its commands that the hub
+//! has not finished. While the count is not zero ([`caught_up`]), its direct emits go through the hub too.
+//!
+//! It knows counts only. The hub's thread and the sending threads share them.
 
 use std::{cell::RefCell, sync::Arc};
 
@@ -15,30 +16,30 @@ use crate::sys::{
     thread_local,
 };
 
-/// A token that one command of a sender is under way; dropping it says that the command is finished.
+/// One command of a sender that the hub has not finished. The command is finished when this is dropped.
 pub(crate) struct InFlightGuard(Arc<Tally>);
 
-/// What the hub has not finished of one sender's.
+/// The commands of one sender that the hub has not finished.
 #[derive(Debug, Default)]
 struct Tally {
     unfinished: AtomicUsize,
-    /// How many of those wait for the store. Only the hub changes it.
+    /// Those that wait for the store. Only the hub changes it.
     waiting: AtomicUsize,
 }
 
 impl InFlightGuard {
-    /// Whether something of the same sender waits for the store.
+    /// Whether an earlier command of the same sender waits for the store.
     pub(super) fn is_behind(&self) -> bool {
         self.0.waiting.load(Relaxed) > 0
     }
 
-    /// It waits for the store.
-    pub(crate) fn wait(&self) {
+    /// The command waits for the store.
+    pub(super) fn mark_waiting(&self) {
         self.0.waiting.fetch_add(1, Relaxed);
     }
 
-    /// It has waited.
-    pub(super) fn finish(self) {
+    /// The command has waited for the store, and is finished.
+    pub(super) fn finish_waiting(self) {
         self.0.waiting.fetch_sub(1, Relaxed);
     }
 }
@@ -50,11 +51,11 @@ impl Drop for InFlightGuard {
 }
 
 thread_local! {
-    /// The sender in whose name this thread sends: the session whose handlers it runs, or else the thread itself.
+    /// The sender that this thread is: the session whose handlers it runs, or else the thread itself.
     static SENDER: RefCell<Unfinished> = RefCell::default();
 }
 
-/// The count of a sender's commands that carry packets and that the hub has not finished.
+/// A sender's count of commands that the hub has not finished.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Unfinished(Arc<Tally>);
 
@@ -63,32 +64,32 @@ impl Unfinished {
         self.0.unfinished.load(Acquire) == 0
     }
 
-    /// Whether there still are some, and of another sender than this thread's.
+    /// Whether it is not zero, and another sender's than this thread's.
     pub(crate) fn is_of_another(&self) -> bool {
         !self.is_none() && SENDER.with_borrow(|own| !Arc::ptr_eq(&own.0, &self.0))
     }
 
-    /// From now on this thread sends in the name of this sender. Returns the sender before it.
+    /// From now on this thread sends as this sender. Returns the sender before.
     pub(crate) fn make_current(self) -> Self {
         SENDER.replace(self)
     }
 
-    pub(super) fn order(&self) -> InFlightGuard {
+    pub(super) fn guard(&self) -> InFlightGuard {
         self.0.unfinished.fetch_add(1, Relaxed);
         InFlightGuard(Arc::clone(&self.0))
     }
 }
 
-/// Whether the hub has finished everything that this thread's sender has asked it to send.
+/// Whether the hub has finished all commands of this thread's sender.
 pub(crate) fn caught_up() -> bool {
     SENDER.with_borrow(Unfinished::is_none)
 }
 
-/// What the hub has not finished of this thread's sender. `None`: nothing.
+/// The count of this thread's sender. `None`: it is zero.
 pub(crate) fn unfinished() -> Option<Unfinished> {
     SENDER.with_borrow(|sender| (!sender.is_none()).then(|| sender.clone()))
 }
 
-pub(super) fn order() -> InFlightGuard {
-    SENDER.with_borrow(Unfinished::order)
+pub(super) fn guard() -> InFlightGuard {
+    SENDER.with_borrow(Unfinished::guard)
 }

@@ -1,34 +1,47 @@
-//! The hub: one thread that owns who is where, and every deadline that belongs to no connection.
+//! The hub: one thread that owns the rooms, the order of broadcasts, and the deadlines of all sessions.
 //!
 //! ```text
 //!   handles ──commands──► inbox ──► apply … apply ──► flush: one send a recipient ──► deadlines ──► wait
 //!              (bounded)            (what is there already, at most BATCH_MAX)
 //! ```
-//! It works in batches: it blocks for one command, takes what has gathered behind it, notes for each recipient
-//! which packets are due, and then writes each recipient's packets with one call. It waits for nobody: a full socket is
-//! the drain thread's affair, and no handler runs here.
+//! The hub works in batches. It waits for one command, takes those that are in the queue behind it, notes for each recipient
+//! which packets it gets, and then writes the packets of each recipient with one call. It never waits for a socket (the drain
+//! thread does), and runs no code of the application.
+//!
+//! | file | what it has |
+//! |---|---|
+//! | [`handle`] | what other modules call |
+//! | [`command`], [`batch`], [`in_flight`], [`backpressure`] | between the handle and the thread |
+//! | [`actor`] | the thread: the loop, and which command does what |
+//! | [`sessions`], [`sockets`] | the commands about sessions and about sockets |
+//! | [`members`], [`rooms`], [`slots`], [`timers`], [`delivery`], [`held`] | the tables: plain types, each with its own tests |
+//! | [`session`], [`membership`] | what the hub knows of a session and of a socket |
+//!
+//! It may use the outboxes, the protocol, the configuration and recovery. It must not use sockets, dispatch, or the sessions'
+//! module: the hub knows slots, ids and outboxes, and no data of the application.
 
-pub(crate) mod actor;
-pub(crate) mod backpressure;
-pub(crate) mod batch;
-pub(crate) mod command;
+mod actor;
+mod backpressure;
+mod batch;
+mod command;
 mod delivery;
-pub(crate) mod handle;
+mod handle;
 pub(crate) mod held;
-pub(crate) mod in_flight;
+mod in_flight;
 mod members;
 pub(crate) mod membership;
-pub(crate) mod rooms;
-pub(crate) mod session;
+mod rooms;
+mod session;
 mod sessions;
-pub(crate) mod sockets;
+mod slots;
+mod sockets;
 mod timers;
 
 pub(crate) use actor::{BATCH_MAX, start};
 pub(crate) use backpressure::INFLIGHT_MAX;
 pub(crate) use batch::BATCH_BYTES_TOTAL;
-pub(crate) use command::{Command, INFLIGHT_MIN, Question, Selection, Signal};
-pub(crate) use handle::{HubHandle, Signaller, mark_store_thread};
+pub(crate) use command::{INFLIGHT_MIN, Selection, Signal};
+pub(crate) use handle::{HubHandle, Inbox, Signaller, mark_store_thread};
 pub(crate) use in_flight::{Unfinished, caught_up, unfinished};
 pub(crate) use session::HubSession;
 pub(crate) use sockets::REPLAY_MAX;

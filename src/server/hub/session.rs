@@ -78,3 +78,87 @@ pub(super) fn send(
 ) -> Result<(), EmitError> {
     session.push(packets, volatile).or_else(|pushed| Arc::clone(session).settle(pushed))
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::sys::sync::Mutex;
+
+    /// A session whose outbox is a list.
+    pub(in crate::server::hub) struct FakeSession {
+        slot: u32,
+        unfinished: Unfinished,
+        pub(in crate::server::hub) sent: Mutex<Vec<String>>,
+    }
+
+    impl FakeSession {
+        pub(in crate::server::hub) fn new(slot: u32) -> Arc<Self> {
+            Arc::new(Self { slot, unfinished: Unfinished::default(), sent: Mutex::default() })
+        }
+    }
+
+    impl HubSession for FakeSession {
+        fn slot(&self) -> u32 {
+            self.slot
+        }
+
+        fn name(&self) -> &'static str {
+            "fake"
+        }
+
+        fn peer(&self) -> Peer {
+            Peer::Unix
+        }
+
+        fn transport(&self) -> TransportKind {
+            TransportKind::Websocket
+        }
+
+        fn is_settled(&self) -> bool {
+            true
+        }
+
+        fn has_ended(&self) -> bool {
+            false
+        }
+
+        fn unfinished(&self) -> &Unfinished {
+            &self.unfinished
+        }
+
+        fn push(&self, packets: Packets<'_>, _: bool) -> Result<(), Pushed> {
+            let bytes = match packets {
+                Packets::Borrowed(bytes) => bytes.to_vec(),
+                Packets::Shared(packet) => packet.bytes().to_vec(),
+            };
+            self.sent.lock().push(String::from_utf8(bytes).expect("a text"));
+            Ok(())
+        }
+
+        fn settle(self: Arc<Self>, _: Pushed) -> Result<(), EmitError> {
+            Ok(())
+        }
+
+        fn take_signs(&self) -> Heard {
+            Heard { pong: false, packet: false, busy: false }
+        }
+
+        fn assembling(&self) -> u64 {
+            0
+        }
+
+        fn set_next_look(&self, _: Instant) {}
+
+        fn end(self: Arc<Self>, _: CloseReason) {}
+
+        fn finish(self: Arc<Self>, _: Option<u16>) {
+            self.sent.lock().push("close".into());
+        }
+
+        fn cut(&self) {}
+
+        fn gone(&self) {}
+
+        fn ack_expired(self: Arc<Self>, _: Arc<Membership>) {}
+    }
+}

@@ -1,13 +1,15 @@
-//! The sockets that the hub knows: how they come and go, their rooms, and what is emitted to them.
+//! The hub and the sockets: how they connect and disconnect, their rooms, and the events that are emitted to them.
+//!
+//! Here the hub's parts meet: [`Members`](super::members) selects, recovery numbers and keeps, [`Delivery`](super::delivery)
+//! sends.
 
 use std::sync::Arc;
 
 use crate::server::{
     hub::actor::Hub,
-    hub::command::{Question, Selection, large},
+    hub::command::{Query, Selection, large},
     hub::in_flight::InFlightGuard,
     hub::membership::Membership,
-    hub::session::HubSession,
     recovery::{Claim, Recovery, Resume, RetainedData},
 };
 use crate::{
@@ -15,86 +17,91 @@ use crate::{
     sys::time::Instant,
 };
 
-/// A batch with more than this for clients who have come back is at its end.
+/// A batch is flushed early when its replayed packets have more bytes than this.
 pub(crate) const REPLAY_MAX: usize = 4 << 20;
 
 impl Hub {
-    pub(super) fn enter(
+    pub(super) fn connect_socket(
         &mut self,
         socket: Arc<Membership>,
-        mut consent: Encoded,
+        mut connect_ack: Encoded,
         resume: Option<Box<Resume>>,
-        order: InFlightGuard,
+        guard: InFlightGuard,
     ) {
-        let (namespace, session) = (socket.namespace_index(), Arc::clone(socket.session()));
-        let before = self.held_back();
+        let (namespace, before) = (socket.namespace_index(), self.held_back());
         let Some(recovery) = &mut self.recovery else {
-            self.spaces[namespace].enter(socket);
-            return self.consent(&session, consent, order, before);
+            self.namespaces[namespace].insert(Arc::clone(&socket));
+            return self.send_connect_ack(&socket, connect_ack, guard, before);
         };
         let Some(resume) = resume else {
             if socket.pid().is_some() {
-                consent.set_offset(recovery.last());
+                connect_ack.set_offset(recovery.last());
                 recovery.enter(&socket);
             }
-            self.spaces[namespace].enter(socket);
-            return self.consent(&session, consent, order, before);
+            self.namespaces[namespace].insert(Arc::clone(&socket));
+            return self.send_connect_ack(&socket, connect_ack, guard, before);
         };
         let left = self.room_bytes_left();
         let Some(recovery) = &mut self.recovery else { return };
-        let (space, max) = (&self.spaces[namespace], self.config.max_rooms);
-        let Some(restored) = recovery.restore(&socket, &resume, |rooms| space.fits(rooms, max, left)) else {
-            // Something has left the log meanwhile, or its rooms have no room. It comes again, and is told.
-            log::info!("session {}: it cannot be recovered any more", session.name());
-            return Arc::clone(&session).end(CloseReason::TransportClose);
+        let (members, max) = (&mut self.namespaces[namespace], self.config.max_rooms);
+        let fits = |rooms: &[Arc<str>]| members.fits(rooms, max, left);
+        let Some(restored) = recovery.restore(&socket, &resume, fits) else {
+            // A packet has left the log meanwhile, or the limits of rooms are reached. The client connects again, and is
+            // then told that it is not recovered.
+            log::info!("session {}: it cannot be recovered any more", socket.session().name());
+            return Arc::clone(socket.session()).end(CloseReason::TransportClose);
         };
-        consent.set_offset(resume.offset);
-        self.spaces[namespace].enter(socket.clone());
-        self.spaces[namespace].join(&socket, &restored.rooms, max, left, |_| ());
-        self.consent(&session, consent, order, before);
+        connect_ack.set_offset(resume.offset);
+        members.insert(Arc::clone(&socket));
+        members.join(&socket, &restored.rooms, max, left, |_| ());
+        self.send_connect_ack(&socket, connect_ack, guard, before);
         let waits = self.held_back() != before;
         for packets in restored.missed {
             self.replayed += packets.bytes().len();
-            self.share((packets, false), &[session.slot()], 0, waits);
+            self.delivery.share((packets, false), &[socket.slot()], 0, waits);
         }
         if self.replayed > REPLAY_MAX {
             self.flush();
         }
     }
 
-    pub(super) fn exit(&mut self, socket: &Arc<Membership>, lost: Option<RetainedData>) {
-        self.spaces[socket.namespace_index()].exit(socket);
-        self.keep(|recovery| recovery.exit(socket, lost, Instant::now()));
+    /// It waits for the store if something has changed since `before`.
+    fn send_connect_ack(
+        &mut self,
+        socket: &Arc<Membership>,
+        connect_ack: Encoded,
+        guard: InFlightGuard,
+        before: u64,
+    ) {
+        let waits = self.held_back() != before;
+        self.delivery.send_to(socket.session(), (connect_ack, false), 0, guard, waits);
     }
 
-    pub(super) fn room_bytes_left(&self) -> usize {
-        let taken: usize = self.spaces.iter().map(|space| space.rooms.bytes()).sum();
+    pub(super) fn disconnect_socket(&mut self, socket: &Arc<Membership>, lost: Option<RetainedData>) {
+        self.namespaces[socket.namespace_index()].remove(socket);
+        self.with_recovery(|recovery| recovery.exit(socket, lost, Instant::now()));
+    }
+
+    fn room_bytes_left(&self) -> usize {
+        let taken: usize = self.namespaces.iter().map(|members| members.room_bytes()).sum();
         self.config.room_bytes_total.saturating_sub(taken)
     }
 
-    pub(super) fn join(&mut self, socket: &Arc<Membership>, names: &[Arc<str>]) {
+    pub(super) fn join(&mut self, socket: &Arc<Membership>, rooms: &[Arc<str>]) {
         let left = self.room_bytes_left();
         let recovery = &mut self.recovery;
-        let space = &mut self.spaces[socket.namespace_index()];
-        space.join(socket, names, self.config.max_rooms, left, |name| {
+        let members = &mut self.namespaces[socket.namespace_index()];
+        members.join(socket, rooms, self.config.max_rooms, left, |room| {
             if let Some(recovery) = recovery {
-                recovery.join(socket, name);
+                recovery.join(socket, room);
             }
         });
     }
 
-    /// The answer to a CONNECT. It waits for the store if something has changed since `before`.
-    pub(super) fn consent(
-        &mut self,
-        session: &Arc<dyn HubSession>,
-        consent: Encoded,
-        order: InFlightGuard,
-        before: u64,
-    ) {
-        let waits = self.held_back() != before || order.is_behind();
-        let slot = self.sits(session).then_some(session.slot());
-        let waits = self.share((consent, false), slot.as_slice(), 0, waits);
-        self.sent(order, waits);
+    pub(super) fn leave(&mut self, socket: &Arc<Membership>, room: &str) {
+        if self.namespaces[socket.namespace_index()].leave(socket, room) {
+            self.with_recovery(|recovery| recovery.leave(socket, room));
+        }
     }
 
     pub(super) fn emit(
@@ -103,42 +110,42 @@ impl Hub {
         to: &Arc<Selection>,
         mut packet: Encoded,
         volatile: bool,
-        order: InFlightGuard,
+        guard: InFlightGuard,
     ) {
         let before = self.held_back();
-        let mut selected = self.select(namespace, to);
+        let mut selected = self.namespaces[namespace].select(to, &mut self.marks);
         let mut non_recoverable = Vec::new();
         if let Some(recovery) = &mut self.recovery {
             non_recoverable = recovery.take_non_recoverable(namespace, &mut selected);
-            // What is for one client that declined is nobody's to ask for later.
+            // A packet for one client that has declined recovery is not kept.
             if to.only.is_none() || non_recoverable.is_empty() {
                 recovery.stamp(namespace, to, &mut packet, volatile, &selected);
             }
         }
-        // A volatile one carries the offset of the last packet that is kept, which may not be durable yet.
-        let is_ahead = volatile && !selected.is_empty() && !self.held.is_idle();
-        let mut waits = self.held_back() != before || order.is_behind() || is_ahead;
+        // A volatile packet carries the offset of the last packet that is kept, which may not be durable yet.
+        let is_ahead = volatile && !selected.is_empty() && !self.delivery.is_nothing_held();
+        let mut waits = self.held_back() != before || guard.is_behind() || is_ahead;
         if !non_recoverable.is_empty() {
-            waits |= self.share((packet.without_offset(), volatile), &non_recoverable, 0, waits);
+            waits |= self.delivery.share((packet.without_offset(), volatile), &non_recoverable, 0, waits);
         }
         let large = large(&packet);
-        waits |= self.share((packet, volatile), &selected, large, waits);
-        self.sent(order, waits);
+        waits |= self.delivery.share((packet, volatile), &selected, large, waits);
+        self.delivery.finish(guard, waits);
     }
 
-    pub(super) fn answer(&mut self, namespace: usize, question: Question) {
-        // An asker that is gone needs no answer.
-        let _ = match question {
-            Question::RoomsOf(socket, reply) => reply.send(self.spaces[namespace].rooms_of(&socket)).is_ok(),
-            Question::Count(name, reply) => reply.send(self.spaces[namespace].count(&name)).is_ok(),
-            Question::Sockets(selection, reply) => {
-                let selected = self.select(namespace, &selection);
-                let sockets = &self.spaces[namespace].sockets;
-                let sockets = selected.iter().filter_map(|slot| sockets.get(slot));
-                // Whoever was disconnected stays in its rooms until its handlers have been told.
+    pub(super) fn answer(&mut self, namespace: usize, query: Query) {
+        let members = &self.namespaces[namespace];
+        // It fails if the asking thread has gone.
+        let _ = match query {
+            Query::RoomsOf(socket, reply) => reply.send(members.rooms_of(&socket)).is_ok(),
+            Query::Count(room, reply) => reply.send(members.count(&room)).is_ok(),
+            Query::Sockets(to, reply) => {
+                let selected = members.select(&to, &mut self.marks);
+                let sockets = selected.iter().filter_map(|&slot| members.get(slot));
+                // A disconnected socket is a member until its handlers have run.
                 reply.send(sockets.filter(|socket| socket.is_connected()).cloned().collect()).is_ok()
             }
-            Question::Claim(pid, offset, reply) => {
+            Query::Claim(pid, offset, reply) => {
                 let claim = |recovery: &mut Recovery| recovery.claim(namespace, &pid, offset.as_deref());
                 reply.send(self.recovery.as_mut().map_or(Claim::Unknown, claim)).is_ok()
             }

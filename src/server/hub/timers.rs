@@ -1,59 +1,113 @@
-//! The deadlines that the hub looks after, the next one first.
+//! Timers: values with a deadline, the earliest first.
+//!
+//! A plain type: it knows no clock, and not what its values mean.
 
-use std::sync::Weak;
+use std::{
+    cmp::{Ordering, Reverse},
+    collections::BinaryHeap,
+};
 
-use crate::server::hub::{membership::Membership, session::HubSession};
 use crate::sys::time::Instant;
 
-/// Fewer deadlines are not worth a sweep.
-pub(super) const SWEEP_MIN: usize = 1_024;
+/// With fewer timers it is not worth the time to look for dead ones.
+const SWEEP_MIN: usize = 1_024;
 
-/// The deadlines that have no connection's thread.
-pub(super) enum Deadline {
-    /// A ping is due, or a pong.
-    Heartbeat(u32, Weak<dyn HubSession>),
-    /// A namespace should have been joined by now.
-    Connect(Weak<dyn HubSession>),
-    /// The ending should be over by now.
-    Cut(Weak<dyn HubSession>),
-    Ack(Weak<Membership>),
-    /// Recovery may forget something, or its journal is due.
-    Recovery,
+/// A heap of timers.
+pub(super) struct Timers<T> {
+    heap: BinaryHeap<Reverse<Timer<T>>>,
+    /// Counts the timers that were ever added.
+    count: u64,
+    /// With this many timers, the dead ones are removed.
+    sweep_at: usize,
 }
 
-impl Deadline {
-    pub(super) fn is_alive(&self) -> bool {
-        match self {
-            Self::Heartbeat(_, session) | Self::Connect(session) | Self::Cut(session) => {
-                session.strong_count() > 0
-            }
-            Self::Ack(socket) => socket.strong_count() > 0,
-            Self::Recovery => true,
+struct Timer<T> {
+    at: Instant,
+    /// Timers with the same deadline are due in the order in which they were added.
+    number: u64,
+    value: T,
+}
+
+impl<T> Timers<T> {
+    pub(super) fn new() -> Self {
+        Self { heap: BinaryHeap::new(), count: 0, sweep_at: SWEEP_MIN }
+    }
+
+    /// Adds a timer. `is_alive`: whether a value is still of use; from time to time the others are removed.
+    pub(super) fn add(&mut self, at: Instant, value: T, is_alive: impl Fn(&T) -> bool) {
+        if self.heap.len() >= self.sweep_at {
+            self.heap.retain(|Reverse(timer)| is_alive(&timer.value));
+            self.sweep_at = 2 * self.heap.len() + SWEEP_MIN;
         }
+        self.count += 1;
+        self.heap.push(Reverse(Timer { at, number: self.count, value }));
+    }
+
+    /// The earliest deadline.
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.heap.peek().map(|Reverse(timer)| timer.at)
+    }
+
+    /// Takes out the earliest timer that is due: its deadline and its value.
+    pub(super) fn pop_due(&mut self, now: Instant) -> Option<(Instant, T)> {
+        if self.next()? > now {
+            return None;
+        }
+        self.heap.pop().map(|Reverse(Timer { at, value, .. })| (at, value))
     }
 }
 
-/// When, and which of those at the same time; the payload does not take part in the order.
-pub(super) type Alarm = (Instant, u64, Deadline);
-
-pub(super) struct Due(pub(super) Alarm);
-
-impl PartialEq for Due {
+impl<T> PartialEq for Timer<T> {
     fn eq(&self, other: &Self) -> bool {
         self.cmp(other).is_eq()
     }
 }
 
-impl Eq for Due {}
+impl<T> Eq for Timer<T> {}
 
-impl PartialOrd for Due {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+impl<T> PartialOrd for Timer<T> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl Ord for Due {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.0.0, self.0.1).cmp(&(other.0.0, other.0.1))
+impl<T> Ord for Timer<T> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (self.at, self.number).cmp(&(other.at, other.number))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn all_due(timers: &mut Timers<u32>, now: Instant) -> Vec<u32> {
+        std::iter::from_fn(|| timers.pop_due(now)).map(|(_, value)| value).collect()
+    }
+
+    #[test]
+    fn timers_are_due_in_the_order_of_their_deadlines() {
+        let (mut timers, now) = (Timers::new(), Instant::now());
+        for (seconds, value) in [(3, 30), (1, 10), (2, 20), (1, 11)] {
+            timers.add(now + Duration::from_secs(seconds), value, |_| true);
+        }
+        assert_eq!(timers.next(), Some(now + Duration::from_secs(1)));
+        assert!(all_due(&mut timers, now).is_empty());
+        assert_eq!(all_due(&mut timers, now + Duration::from_secs(2)), [10, 11, 20]);
+        assert_eq!(all_due(&mut timers, now + Duration::from_secs(9)), [30]);
+        assert_eq!(timers.next(), None);
+    }
+
+    #[test]
+    fn dead_timers_do_not_accumulate() {
+        let (mut timers, now) = (Timers::new(), Instant::now());
+        for value in 0..20 * SWEEP_MIN as u32 {
+            timers.add(now, value, |other| other % 100 == 0 || other + 10 > value);
+        }
+        assert!(timers.heap.len() < 3 * SWEEP_MIN, "{}", timers.heap.len());
+        let alive = all_due(&mut timers, now).into_iter().filter(|value| value % 100 == 0).count();
+        assert_eq!(alive, SWEEP_MIN / 5 + 1, "none that is alive was removed");
     }
 }

@@ -289,7 +289,7 @@ impl Keeper {
             match self.reopen() {
                 Ok(life) => {
                     self.life = life;
-                    self.hub.tell(Signal::Store(Report::Reopened(life)));
+                    self.hub.send(Signal::Store(Report::Reopened(life)));
                     self.serve(&mut pause);
                 }
                 Err(error) => {
@@ -312,7 +312,7 @@ impl Keeper {
                 );
                 self.store.abandon();
                 self.watch.set(StoreStatus::Failed(error));
-                return self.hub.tell(Signal::Store(Report::Failed));
+                return self.hub.send(Signal::Store(Report::Failed));
             }
             if self.watch.status() != StoreStatus::Working {
                 log::warn!(
@@ -321,7 +321,7 @@ impl Keeper {
                 self.watch.set(StoreStatus::Working);
             }
             *pause = RETRY_MIN;
-            self.hub.tell(Signal::Store(Report::Committed));
+            self.hub.send(Signal::Store(Report::Committed));
         }
     }
 

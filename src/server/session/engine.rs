@@ -4,23 +4,19 @@ use std::{borrow::Cow, fmt, sync::Arc};
 
 use bytes::Bytes;
 
+use crate::proto::{
+    CloseReason,
+    engine::{Open, TransportKind},
+    socket::Encoded,
+};
 use crate::server::{
     core::{Core, Endpoint},
     dispatch::Inbound,
     error::EmitError,
     guard::{self, Callee},
-    hub::Command,
     limits::refusals::RefusalReason,
     session::{self, Handshake, Session},
     transport::outbox::Packets,
-};
-use crate::{
-    proto::{
-        CloseReason,
-        engine::{Open, TransportKind},
-        socket::Encoded,
-    },
-    sys::time::Instant,
 };
 
 /// Seconds after which a place may have become free.
@@ -50,7 +46,7 @@ pub(crate) fn open(core: &Arc<Core>, endpoint: usize, handshake: Handshake) -> R
     let slot = core.sessions.take_slot().ok_or(busy(RefusalReason::MaxConnections))?;
     let session = Session::new(core, id, slot, endpoint, handshake, share, Box::new(Inbound::new(core)));
     core.sessions.insert(&session);
-    core.hub.send(Command::Open(Arc::<Session>::clone(&session), Instant::now()));
+    core.hub.session_opened(Arc::<Session>::clone(&session));
     Ok(session)
 }
 

@@ -246,7 +246,7 @@ impl Session {
         match mode {
             CloseMode::Abort => self.cut(),
             CloseMode::Close(code) => {
-                self.core.hub.ending(Arc::<Self>::clone(self), code);
+                self.core.hub.close_session(Arc::<Self>::clone(self), code);
             }
         }
         self.add_task(Task::SessionEnded(reason));

@@ -10,7 +10,6 @@ use super::Socket;
 use crate::server::{
     error::{AckError, EmitError},
     guard::{self, Callee},
-    hub::Command,
 };
 use crate::{
     proto::socket::{Encoded, OwnedArgs},
@@ -181,7 +180,7 @@ impl Socket {
 
     fn set_ack_alarm(&self, alarm: Option<Instant>) {
         if let Some(at) = alarm {
-            self.0.namespace.0.hub.send(Command::AckDeadline(Arc::downgrade(&self.0.membership), at));
+            self.0.namespace.0.hub.ack_deadline(Arc::downgrade(&self.0.membership), at);
         }
     }
 

@@ -21,7 +21,7 @@ use crate::server::{
     broadcast::Broadcast,
     guard::{self, Callee, Owner},
     hub::membership::{Identity, Membership, SocketState},
-    hub::{self, Question, Selection},
+    hub::{self, Selection},
     namespace::Namespace,
     recovery::Resume,
     session::{Handshake, Session, Task},
@@ -159,7 +159,7 @@ impl Socket {
         // Under one lock, so that what another thread joins or leaves, as soon as it finds the socket, comes behind.
         let mut early = self.0.early_rooms.lock();
         let hub = &self.0.namespace.0.hub;
-        hub.enter(self.membership(), consent, resume);
+        hub.connect_socket(self.membership(), consent, resume);
         let rooms = early.take().unwrap_or_default();
         if !rooms.is_empty() {
             hub.join(self.membership(), rooms.into());
@@ -183,9 +183,7 @@ impl Socket {
         if let Some(early) = &*self.0.early_rooms.lock() {
             return early.clone();
         }
-        let index = self.namespace_index();
-        let question = |reply| Question::RoomsOf(self.membership(), reply);
-        self.0.namespace.0.hub.ask(index, question).unwrap_or_default()
+        self.0.namespace.0.hub.rooms_of(self.membership())
     }
 
     /// Official `socket.broadcast`: everybody in the namespace but this socket.
@@ -235,7 +233,7 @@ impl Socket {
             guard::call_for(self, Callee::KEEP_DATA, format_args!("the Serialize of its data"), || {
                 (codec.encode)(&*data)
             });
-        self.0.namespace.0.hub.keep_data(self.membership(), encoded.flatten());
+        self.0.namespace.0.hub.store_data(self.membership(), encoded.flatten());
     }
 
     pub(crate) fn set_any_data(&self, data: Option<Arc<dyn Any + Send + Sync>>) {
