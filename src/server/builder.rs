@@ -14,6 +14,7 @@ use std::{
 use crate::server::{
     config::{Config, is_duration},
     core::RouteHandler,
+    engine::EngineHandlers,
     error::StartError,
     http::cors::Cors,
     http::{Request, Response},
@@ -25,7 +26,6 @@ use crate::server::{
     recovery::journal::Durability,
     recovery::store::{GuardedStore, Store},
     server::Server,
-    session::engine::EngineHandlers,
 };
 use crate::{
     proto::{engine::TransportKind, limits, socket::is_namespace},

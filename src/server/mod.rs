@@ -47,6 +47,7 @@ mod config;
 mod connection;
 mod core;
 mod dispatch;
+mod engine;
 mod error;
 mod guard;
 mod http;
@@ -71,6 +72,7 @@ mod workers;
 pub use broadcast::{Broadcast, Reply};
 pub use builder::Builder;
 pub use config::Config;
+pub use engine::{EngineHandlers, EngineSession, Message};
 pub use error::{AckError, ConnectError, EmitError, StartError};
 pub use http::cors::Cors;
 pub use http::{Header, Method, Request, Response, StatusCode};
@@ -87,7 +89,6 @@ pub use recovery::store::{
 };
 pub use server::Server;
 pub use session::Handshake;
-pub use session::engine::{EngineHandlers, EngineSession, Message};
 pub use socket::{Ack, Event, Socket};
 pub use stats::{Stats, StatsWatch};
 

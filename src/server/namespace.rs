@@ -12,6 +12,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::server::{
     broadcast::Broadcast,
+    dispatch::retries::Retried,
     error::{ConnectError, EmitError},
     guard::Callee,
     hub::{HubHandle, Selection},
@@ -249,6 +250,8 @@ pub(crate) struct Inner {
     pub(crate) index: usize,
     pub(crate) handlers: NamespaceBuilder,
     pub(crate) hub: HubHandle,
+    /// What clients that send again were answered.
+    pub(crate) retried: Arc<Retried>,
     /// One counter for the acks of single emits, so that ids are unique in the namespace.
     pub(crate) ack_ids: AtomicU64,
     /// Sockets connected.
@@ -270,13 +273,18 @@ impl fmt::Debug for Namespace {
 
 impl Namespace {
     /// The namespaces of a server.
-    pub(crate) fn all(namespaces: Vec<NamespaceBuilder>, hub: &HubHandle) -> Vec<Self> {
+    pub(crate) fn all(
+        namespaces: Vec<NamespaceBuilder>,
+        hub: &HubHandle,
+        retried: &Arc<Retried>,
+    ) -> Vec<Self> {
         let all = Arc::new(OnceLock::new());
         let new = |(index, handlers)| {
             Self(Arc::new(Inner {
                 index,
                 handlers,
                 hub: hub.clone(),
+                retried: Arc::clone(retried),
                 ack_ids: AtomicU64::new(0),
                 connected: AtomicUsize::new(0),
                 all: Arc::clone(&all),

@@ -25,7 +25,7 @@ use crate::server::{
     recovery::journal::{Durability, Journal, StoreStatus, StoreWatch},
     recovery::store::{self, GuardedStore, Kept},
     server::Server,
-    session::{self, Registry},
+    session::{self, Registry, Shared},
     shutdown::{self, Running, Threads},
     transport::drain::DrainHandle,
     workers::Workers,
@@ -82,27 +82,25 @@ impl Builder {
             namespaces.iter().map(|namespace| namespace.name.as_str().into()).collect();
         let mut endpoints = vec![(config.path.clone(), Endpoint::SocketIo)];
         endpoints.extend(engines.into_iter().map(|(path, handlers)| (path, Endpoint::Engine(handlers))));
-        let core = Arc::new(Core {
+        let retried = Retried::new(&config, &names, std::mem::take(&mut kept.answers));
+        let namespaces = Namespace::all(namespaces, &hub, &Arc::new(retried));
+        let shared = Shared {
             sessions: Registry::new(config.max_connections),
             connections: Arc::new(Connections::new(config.tcp_connections())),
             workers: Arc::new(Workers::new(config.stack_size)),
-            idle,
             waiting: Arc::new(Budget::new(config.total_outbox_bytes())),
             receiving: Arc::new(Budget::new(config.total_receive_bytes())),
             admission: Arc::new(Admission::new(&config)),
             refusals: Refusals::new(),
-            retried: Retried::new(&config, &names, std::mem::take(&mut kept.answers)),
             store_watch,
             born: Instant::now(),
             ending: AtomicBool::new(false),
             closed: AtomicBool::new(false),
-            namespaces: Namespace::all(namespaces, &hub),
             config,
             hub,
             drain,
-            endpoints,
-            routes,
-        });
+        };
+        let core = Arc::new(Core { shared: Arc::new(shared), idle, endpoints, namespaces, routes });
         let mut threads = Threads::default();
         let parts = Parts { listener, waker: Arc::clone(&waker), inbox, names, store, kept };
         if let Err(error) = start_threads(&core, parts, &mut threads) {

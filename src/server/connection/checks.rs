@@ -13,8 +13,8 @@ use crate::server::{
     http::{self, Head, Method, Request, Response, header},
     limits::refusals::RefusalReason,
     peer::Peer,
+    session::Refused,
     session::Session,
-    session::engine::Refused,
 };
 
 /// What a request to an endpoint is for.

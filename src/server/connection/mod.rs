@@ -155,7 +155,7 @@ fn park(core: &Core, mut work: Work) -> Option<Work> {
     work.connection.shrink();
     let token = core.idle.reserve();
     if let Stage::Poll(held) = &work.stage
-        && !polling::park(&held.1, token)
+        && !polling::park(&held.1, &core.idle, token)
     {
         core.idle.give_back(token);
         return Some(work);

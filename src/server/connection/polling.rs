@@ -11,14 +11,12 @@ use std::{cell::RefCell, io, sync::Arc, time::Duration};
 
 use crate::server::{
     connection::Work,
-    core::Core,
     http::response::Answer,
     http::{self, Connection, Head, HttpError, Method, Response, header},
     limits::budget::Charge,
     net::idle::{IdleConnections, Token},
     net::stream::{self, Waker},
-    session::engine,
-    session::{CloseMode, Handshake, Session},
+    session::{self, CloseMode, Session},
     transport::outbox::{Holder, Poll},
 };
 use crate::{
@@ -94,8 +92,8 @@ pub(super) fn resume(connection: &Connection, session: &Arc<Session>) -> io::Res
 }
 
 /// The held GET is to be parked. `false`: there is something for it now.
-pub(super) fn park(session: &Arc<Session>, token: Token) -> bool {
-    let holder = Holder::Parked(Arc::<IdleConnections<Work>>::clone(&session.core.idle), token);
+pub(super) fn park(session: &Arc<Session>, idle: &Arc<IdleConnections<Work>>, token: Token) -> bool {
+    let holder = Holder::Parked(Arc::<IdleConnections<Work>>::clone(idle), token);
     session.outbox.park(holder)
 }
 
@@ -124,16 +122,11 @@ fn refused(status: u16) -> Answer {
     Answer::Other(http::text(status, "text/html", ""))
 }
 
-/// Begins a session on polling; the answer is its open packet.
-pub(super) fn handshake(
-    core: &Arc<Core>,
-    endpoint: usize,
-    handshake: Handshake,
-) -> Result<Answer, engine::Refused> {
-    let session = engine::open(core, endpoint, handshake)?;
-    let packet = engine::open_packet(&session).packet();
-    engine::opened(&session);
-    Ok(Answer::Payload(packet))
+/// The first answer to a new session: its open packet.
+pub(super) fn greet(session: &Arc<Session>) -> Answer {
+    let packet = session::open_packet(session).packet();
+    session::opened(session);
+    Answer::Payload(packet)
 }
 
 /// The longest that a GET that came during an upgrade is held for the upgrade's end, before it is sent home with a noop. The

@@ -15,7 +15,6 @@ use crate::server::{
     http::response::Answer,
     http::{self, Connection, Head, Method, NextHead, Request, header},
     limits::refusals::RefusalReason,
-    session::engine,
     session::{Handshake, Session},
     transport::websocket_handshake::{self, Unfit},
 };
@@ -112,7 +111,9 @@ fn polling_request(
         }
         Ok(Wanted::NewSession) => {
             let origin = head.header("origin").map(ToOwned::to_owned);
-            let answer = polling::handshake(core, endpoint, Handshake::new(head, connection.peer))
+            let answer = core
+                .open_session(endpoint, Handshake::new(head, connection.peer))
+                .map(|session| polling::greet(&session))
                 .unwrap_or_else(|refused| {
                     Answer::Other(Refusal::Session(refused).response(core, connection.peer, false))
                 });
@@ -186,7 +187,7 @@ fn websocket_request(
     };
     let socket = match wanted {
         Wanted::Session(session) => websocket::upgrade(connection, &accepted, &session),
-        Wanted::NewSession => match engine::open(core, endpoint, Handshake::new(head, connection.peer)) {
+        Wanted::NewSession => match core.open_session(endpoint, Handshake::new(head, connection.peer)) {
             Ok(session) => websocket::begin(connection, accepted, &session),
             Err(refused) => {
                 connection.respond(Refusal::Session(refused).response(core, connection.peer, true), None)?;

@@ -8,6 +8,7 @@
 //! ```
 
 pub(crate) mod connect;
+mod handlers;
 pub(crate) mod retries;
 
 use std::{cell::Cell, sync::Arc};
@@ -19,17 +20,12 @@ use smallvec::SmallVec;
 
 use crate::server::{
     core::{Core, Endpoint},
-    dispatch::retries::Turn,
-    error::ConnectError,
+    engine::Message,
     guard::{self, Callee},
     limits::budget::Charge,
     limits::rate::{Kind, Pace, Verdict},
-    namespace::EventHandler,
-    recovery::{RetainedData, is_recoverable},
-    session::engine::Message,
     session::{Dispatch, Session, Task},
     socket::{Event, Socket},
-    workers::HubData,
 };
 use crate::{
     proto::{
@@ -46,6 +42,9 @@ use crate::{
 /// What a session's packets build up: owned by the thread whose turn it is.
 #[derive(Debug)]
 pub(crate) struct Inbound {
+    core: Arc<Core>,
+    /// The endpoint of the session.
+    endpoint: usize,
     assembler: Assembler,
     /// Binary packets begun: tells the heartbeat one that stays incomplete from one after the other.
     assembled: u64,
@@ -64,9 +63,11 @@ pub(crate) struct Inbound {
 }
 
 impl Inbound {
-    pub(crate) fn new(core: &Core) -> Self {
+    pub(crate) fn new(core: &Arc<Core>, endpoint: usize) -> Self {
         let config = &core.config;
         Self {
+            core: Arc::clone(core),
+            endpoint,
             assembler: Assembler::new(config.max_attachments, config.packet_size())
                 .with_max_depth(config.max_depth),
             assembled: 0,
@@ -111,20 +112,26 @@ impl Inbound {
     }
 
     fn message(&mut self, session: &Arc<Session>, data: Data<'_>) -> Result<(), Error> {
-        match (session.core.endpoint(session.endpoint), data) {
-            (Endpoint::Engine(handlers), data) => {
-                let message = match data {
-                    Data::Text(text) => Message::Text(text),
-                    Data::Binary(bytes) => Message::Binary(bytes),
-                };
-                match self.pace(Kind::Event) {
-                    Verdict::Pass => handlers.message(session, message),
-                    verdict => disconnect_if_too_fast(session, verdict),
-                }
-                Ok(())
-            }
+        match (self.core.endpoint(self.endpoint), data) {
             (Endpoint::SocketIo, Data::Text(text)) => self.text(session, &text),
             (Endpoint::SocketIo, Data::Binary(bytes)) => self.binary(session, bytes),
+            (Endpoint::Engine(_), Data::Text(text)) => {
+                self.engine_message(session, Message::Text(text));
+                Ok(())
+            }
+            (Endpoint::Engine(_), Data::Binary(bytes)) => {
+                self.engine_message(session, Message::Binary(bytes));
+                Ok(())
+            }
+        }
+    }
+
+    fn engine_message(&mut self, session: &Arc<Session>, message: Message<'_>) {
+        let verdict = self.pace(Kind::Event);
+        if verdict != Verdict::Pass {
+            disconnect_if_too_fast(session, verdict);
+        } else if let Endpoint::Engine(handlers) = self.core.endpoint(self.endpoint) {
+            handlers.message(session, message);
         }
     }
 
@@ -168,7 +175,7 @@ impl Inbound {
             }
             (Body::Event { name, args, id }, Some(index)) if verdict != Verdict::Pass => {
                 let socket = &self.sockets[index];
-                too_fast(socket, Event::new(socket, &name, &args, &Cell::new(id)));
+                handlers::too_fast(socket, Event::new(socket, &name, &args, &Cell::new(id)));
                 if verdict == Verdict::Disconnect {
                     socket.hang_up(CloseReason::RateLimited, CloseReason::RateLimited);
                 }
@@ -180,7 +187,7 @@ impl Inbound {
                 Ok(())
             }
             (Body::ConnectError(_), _) => Err(Error::WrongSide),
-            (_, None) if self.is_removed_from(session, namespace) => {
+            (_, None) if self.is_removed_from(namespace) => {
                 disconnect_if_too_fast(session, verdict);
                 Ok(())
             }
@@ -192,14 +199,14 @@ impl Inbound {
             (Body::Disconnect, Some(index)) => {
                 let socket = self.sockets.swap_remove(index);
                 if socket.set_disconnected(CloseReason::ClientNamespaceDisconnect) {
-                    leave(&socket, CloseReason::ClientNamespaceDisconnect);
+                    handlers::leave(&socket, CloseReason::ClientNamespaceDisconnect);
                 }
                 Ok(())
             }
             (Body::Event { name, args, id }, Some(index)) => {
                 // The handler gets the socket itself, not a place in a list that a todo may change.
                 let socket = &self.sockets[index];
-                event(socket, Event::new(socket, &name, &args, &Cell::new(id)));
+                handlers::event(socket, Event::new(socket, &name, &args, &Cell::new(id)));
                 Ok(())
             }
             (Body::Ack { id, args }, Some(index)) => {
@@ -211,8 +218,8 @@ impl Inbound {
 
     /// Whether the server has removed the client from this namespace: what the client has sent before it knew is passed over.
     /// The official server closes the connection.
-    fn is_removed_from(&self, session: &Session, name: &str) -> bool {
-        let namespace = session.core.namespace(name);
+    fn is_removed_from(&self, name: &str) -> bool {
+        let namespace = self.core.namespace(name);
         namespace.is_some_and(|namespace| self.removed_from.contains(&namespace.0.index))
     }
 
@@ -233,7 +240,7 @@ impl Inbound {
 
     /// A CONNECT for a namespace that this session is not in.
     fn connect(&mut self, session: &Arc<Session>, name: &str, auth: Option<&RawValue>) {
-        let Some(namespace) = session.core.namespace(name) else {
+        let Some(namespace) = self.core.namespace(name) else {
             return refuse(session, name, &json!({ "message": "Invalid namespace" }));
         };
         let config = &session.core.config;
@@ -255,7 +262,7 @@ impl Inbound {
             }
         };
         if !connect::is_waved_through(&socket)
-            && let Err(refusal) = admit(&socket)
+            && let Err(refusal) = handlers::admit(&socket)
         {
             log::debug!("session {}: {name} refused: {refusal}", session.name());
             connect::release(&socket, resume);
@@ -270,9 +277,9 @@ impl Inbound {
             socket.enter(consent, resume);
         }
         socket.keep_data();
-        let handlers = &namespace.0.handlers.connect;
-        for handler in handlers {
-            guard::call_for(&socket, Callee::of(handlers), format_args!("on_connect"), || {
+        let on_connect = &namespace.0.handlers.connect;
+        for handler in on_connect {
+            guard::call_for(&socket, Callee::of(on_connect), format_args!("on_connect"), || {
                 handler(&socket);
             });
         }
@@ -281,7 +288,7 @@ impl Inbound {
 
 impl Dispatch for Inbound {
     fn opened(&mut self, session: &Arc<Session>) {
-        if let Endpoint::Engine(handlers) = session.core.endpoint(session.endpoint) {
+        if let Endpoint::Engine(handlers) = self.core.endpoint(self.endpoint) {
             session.settled.store(true, Release);
             handlers.opened(session);
         }
@@ -348,7 +355,7 @@ impl Dispatch for Inbound {
                 if !self.removed_from.contains(&index) {
                     self.removed_from.push(index);
                 }
-                leave(&socket, reason);
+                handlers::leave(&socket, reason);
             }
             Task::Disconnect(unfinished, reason) => {
                 if unfinished.is_some_and(|unfinished| unfinished.is_of_another()) {
@@ -360,7 +367,7 @@ impl Dispatch for Inbound {
                 };
                 for socket in std::mem::take(&mut self.sockets) {
                     if socket.say_goodbye(of_sockets) {
-                        leave(&socket, of_sockets);
+                        handlers::leave(&socket, of_sockets);
                     }
                 }
                 session.end(reason);
@@ -368,11 +375,11 @@ impl Dispatch for Inbound {
             Task::SessionEnded(reason) => {
                 for socket in std::mem::take(&mut self.sockets) {
                     if socket.set_disconnected(reason) {
-                        leave(&socket, reason);
+                        handlers::leave(&socket, reason);
                     }
                 }
                 // Where nobody was told of the beginning, nobody is told of the end.
-                if let Endpoint::Engine(handlers) = session.core.endpoint(session.endpoint)
+                if let Endpoint::Engine(handlers) = self.core.endpoint(self.endpoint)
                     && session.settled.load(Acquire)
                 {
                     handlers.closed(session, reason);
@@ -390,115 +397,9 @@ fn disconnect_if_too_fast(session: &Arc<Session>, verdict: Verdict) {
     }
 }
 
-/// Asks the middlewares in their order.
-fn admit(socket: &Socket) -> Result<(), ConnectError> {
-    let middlewares = &socket.namespace().0.handlers.middlewares;
-    for check in middlewares {
-        guard::call_for(socket, Callee::of(middlewares), format_args!("a middleware"), || check(socket))
-            .unwrap_or_else(|| Err(ConnectError::new("Internal server error")))?;
-    }
-    Ok(())
-}
-
 fn refuse(session: &Arc<Session>, namespace: &str, refusal: &impl Serialize) {
     if let Ok(packet) = Outgoing::connect_error(namespace).encode(refusal) {
         // A failed send means that the session has ended, and then there is nobody to refuse.
         let _ = session.send_ordered(packet);
     }
-}
-
-fn event(socket: &Socket, event: Event<'_>) {
-    if !socket.is_connected() {
-        return;
-    }
-    match event.retried_id() {
-        None => handle(socket, &event),
-        Some(id) => retried(socket, event, id),
-    }
-}
-
-fn handle(socket: &Socket, event: &Event<'_>) {
-    let handlers = &socket.namespace().0.handlers;
-    for any in &handlers.any {
-        let what = format_args!("on_any (event {:?})", event.name());
-        guard::call_for(socket, Callee::of(&handlers.any), what, || any(socket, event));
-    }
-    call("the handler", handlers.events.get(event.name()).unwrap_or(&handlers.unhandled), socket, event);
-}
-
-/// Calls these handlers with the event, one after the other.
-fn call(what: &str, handlers: &[EventHandler], socket: &Socket, event: &Event<'_>) {
-    for handler in handlers {
-        let what = format_args!("{what} of event {:?}", event.name());
-        guard::call_for(socket, Callee::of(handlers), what, || handler(socket, event.again()));
-    }
-}
-
-/// An event that its client sends again until it is acknowledged: handled once. What its handler emits and its answer reach the
-/// store together.
-fn retried(socket: &Socket, mut event: Event<'_>, id: u64) {
-    let retried = &socket.session().core.retried;
-    match retried.begin(socket, id) {
-        Turn::Handle(attempt) => {
-            let hub = &socket.namespace().0.hub;
-            event.set_retried(attempt);
-            hub.begin_batch();
-            handle(socket, &event);
-            hub.commit_batch();
-            retried.end_gathered();
-            retried.end(socket, attempt, false);
-        }
-        Turn::Answered(answer) => {
-            // Behind what the answer stands for, which may still be on its way to the store. After the stop nobody asks.
-            socket.namespace().0.hub.fence();
-            let _ = socket.namespace().0.hub.direct(Arc::<Session>::clone(socket.session()), answer, false);
-        }
-        Turn::Ignore => {}
-    }
-}
-
-/// An event beyond the rate: one handler may say so to the client.
-fn too_fast(socket: &Socket, event: Event<'_>) {
-    if socket.is_connected() {
-        call("on_rate_limited", &socket.namespace().0.handlers.rate_limited, socket, &event);
-    }
-}
-
-/// Tells the handlers, and takes the socket out of its rooms in between.
-fn leave(socket: &Socket, reason: CloseReason) {
-    let handlers = &socket.namespace().0.handlers;
-    socket.fail_acks();
-    for handler in &handlers.disconnecting {
-        guard::call_for(
-            socket,
-            Callee::of(&handlers.disconnecting),
-            format_args!("on_disconnecting"),
-            || handler(socket, reason),
-        );
-    }
-    let hub = &socket.namespace().0.hub;
-    let data = (socket.pid().is_some() && is_recoverable(reason)).then(|| data_of_lost(socket)).flatten();
-    let lost = data.is_some();
-    hub.socket_closed(socket.membership(), data);
-    for handler in &handlers.disconnect {
-        guard::call_for(socket, Callee::of(&handlers.disconnect), format_args!("on_disconnect"), || {
-            handler(socket, reason);
-        });
-    }
-    if lost {
-        hub.handlers_done(socket.membership());
-    }
-}
-
-/// What a client that may come back finds again. `None`: it is not waited for.
-fn data_of_lost(socket: &Socket) -> Option<RetainedData> {
-    let core = &socket.session().core;
-    let data = HubData::new(socket.any_data(), &core.workers, core.config.max_connections);
-    if data.is_none() {
-        log::warn!(
-            "socket {}: not kept for recovery, because the data of others is dropped too slowly",
-            socket.id()
-        );
-    }
-    data.map(|data| Arc::new(data) as RetainedData)
 }

@@ -41,7 +41,7 @@ pub(crate) const RID_MAX: usize = 64;
 type Key = (Arc<str>, usize);
 
 /// What is to be done with an event of such a client.
-pub(crate) enum Turn {
+pub(crate) enum Decision {
     /// This try: what becomes of it is told under its number, so that one that was given up cannot end the next.
     Handle(u64),
     /// It has been handled, and this is the answer.
@@ -117,8 +117,8 @@ impl Retried {
     }
 
     /// An event has come.
-    pub(crate) fn begin(&self, socket: &Socket, id: u64) -> Turn {
-        let Some(key) = key(socket) else { return Turn::Handle(0) };
+    pub(crate) fn begin(&self, socket: &Socket, id: u64) -> Decision {
+        let Some(key) = key(socket) else { return Decision::Handle(0) };
         let mut table = self.table.lock();
         table.clock += 1;
         let touched = table.clock;
@@ -126,7 +126,7 @@ impl Retried {
         let is_full = table.slots.len() > self.max.saturating_mul(2);
         let before = match table.slots.entry(key) {
             // So many handlers are being waited for; the client asks again.
-            Entry::Vacant(_) if is_full => return Turn::Ignore,
+            Entry::Vacant(_) if is_full => return Decision::Ignore,
             Entry::Vacant(vacant) => {
                 vacant.insert(Slot { id, attempt: touched, state: running, touched, kept: false });
                 0
@@ -135,7 +135,7 @@ impl Retried {
                 let slot = occupied.get_mut();
                 slot.touched = touched;
                 if id < slot.id {
-                    return Turn::Ignore;
+                    return Decision::Ignore;
                 }
                 if id == slot.id
                     && let Some(turn) = slot.asked_again(socket)
@@ -148,7 +148,7 @@ impl Retried {
         };
         table.bytes -= before;
         self.evict(table, &socket.namespace().0.hub);
-        Turn::Handle(touched)
+        Decision::Handle(touched)
     }
 
     /// Somebody has taken the right to acknowledge away from the handler.
@@ -257,16 +257,16 @@ impl Retried {
 
 impl Slot {
     /// The same event again. `None`: it is to be handled again.
-    fn asked_again(&mut self, socket: &Socket) -> Option<Turn> {
+    fn asked_again(&mut self, socket: &Socket) -> Option<Decision> {
         match &mut self.state {
-            State::Answered(answer) => Some(Turn::Answered(answer.clone())),
+            State::Answered(answer) => Some(Decision::Answered(answer.clone())),
             State::Answering { late, .. } => {
                 *late = Some(socket.membership());
-                Some(Turn::Ignore)
+                Some(Decision::Ignore)
             }
             State::Running { socket: asker, .. } => {
                 *asker = socket.membership();
-                Some(Turn::Ignore)
+                Some(Decision::Ignore)
             }
             State::Failed => None,
         }

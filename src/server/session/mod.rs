@@ -6,20 +6,19 @@
 //! It owns the outbox, the signs of life for the heartbeat, and the state that handles its packets (see [`turn`]). Threads of its
 //! connections, the hub, the drain thread and every socket share it. It knows nothing of sockets and namespaces.
 
-pub(crate) mod engine;
 mod for_hub;
 mod handshake;
+mod open;
 mod registry;
+mod shared;
 mod turn;
 
 use std::{fmt, sync::Arc};
 
 use crate::server::{
-    core::Core,
     error::EmitError,
     guard::Owner,
     hub::{self, Unfinished},
-    limits::admission::Share,
     transport::outbox::{CLOSE_FRAME, Outbox, Packets, Pushed},
 };
 use crate::{
@@ -41,7 +40,9 @@ use crate::{
 };
 
 pub use handshake::Handshake;
+pub(crate) use open::{Refused, open, open_packet, opened};
 pub(crate) use registry::Registry;
+pub(crate) use shared::Shared;
 use turn::Gate;
 pub(crate) use turn::{Dispatch, Task};
 
@@ -57,9 +58,11 @@ pub(crate) struct Session {
     tag: u64,
     /// Its slot in the hub's tables.
     pub(crate) slot: u32,
-    pub(crate) core: Arc<Core>,
-    /// Which of the endpoints it was opened at.
+    pub(crate) core: Arc<Shared>,
+    /// The endpoint that it was opened at.
     pub(crate) endpoint: usize,
+    /// Its messages are not wrapped in Engine.IO packets.
+    pub(crate) is_plain: bool,
     pub(crate) outbox: Outbox,
     pub(crate) handshake: Handshake,
     /// A POST is being read or handled.
@@ -89,14 +92,14 @@ const PACKET: u8 = 2;
 const BUSY: u8 = 4;
 
 impl Session {
-    pub(crate) fn new(
-        core: &Arc<Core>,
+    fn new(
+        core: &Arc<Shared>,
         id: String,
         slot: u32,
         endpoint: usize,
         handshake: Handshake,
-        share: Option<Share>,
-        dispatch: Box<dyn Dispatch>,
+        is_plain: bool,
+        gate: Gate,
     ) -> Arc<Self> {
         let config = &core.config;
         let mut name = [0; 8];
@@ -107,6 +110,7 @@ impl Session {
             slot,
             core: Arc::clone(core),
             endpoint,
+            is_plain,
             outbox: Outbox::new(config.outbox_bytes(), Arc::clone(&core.waiting)),
             handshake,
             posting: AtomicBool::new(false),
@@ -118,7 +122,7 @@ impl Session {
             signs: AtomicU8::new(0),
             next_look: AtomicU64::new(u64::MAX),
             unfinished: Unfinished::default(),
-            gate: Mutex::new(Gate::new(dispatch, share)),
+            gate: Mutex::new(gate),
             gate_free: Condvar::new(),
             ended: OnceLock::new(),
         })

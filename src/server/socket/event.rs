@@ -105,7 +105,7 @@ impl<'a> Event<'a> {
     pub fn take_ack(&self) -> Option<Ack> {
         let id = self.id.take()?;
         if let Some(attempt) = self.attempt {
-            self.socket.session().core.retried.taken(self.socket, attempt);
+            self.socket.namespace().0.retried.taken(self.socket, attempt);
         }
         Some(Ack { socket: self.socket.clone(), id, attempt: self.attempt })
     }
@@ -133,14 +133,14 @@ impl Ack {
         let answer = packet.encode(&args)?;
         self.socket.session().core.hub.check_size(answer.bytes().len())?;
         self.attempt = None;
-        self.socket.session().core.retried.answered(&self.socket, attempt, &answer)
+        self.socket.namespace().0.retried.answered(&self.socket, attempt, &answer)
     }
 }
 
 impl Drop for Ack {
     fn drop(&mut self) {
         if let Some(attempt) = self.attempt {
-            self.socket.session().core.retried.end(&self.socket, attempt, true);
+            self.socket.namespace().0.retried.end(&self.socket, attempt, true);
         }
     }
 }

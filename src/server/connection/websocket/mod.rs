@@ -30,8 +30,8 @@ use crate::server::{
     http::Connection,
     net::adaptive_wait::AdaptiveWait,
     net::stream::{Stream, WRITE_PATIENCE},
+    session,
     session::Session,
-    session::engine,
     transport::frame_meter::Meter,
     transport::outbox::Packets,
     transport::websocket_codec::{self, Input},
@@ -60,8 +60,8 @@ pub(super) fn begin(
     session.set_websocket();
     let stream = Arc::clone(&connection.stream);
     let mut greeting = response;
-    if !engine::is_plain(session) {
-        greeting.extend_from_slice(Encoded::text(&engine::open_packet(session).packet()).bytes());
+    if !session.is_plain {
+        greeting.extend_from_slice(Encoded::text(&session::open_packet(session).packet()).bytes());
     }
     let greeted = stream.send_all(&greeting, session.core.config.head_timeout);
     let attached = session.outbox.attach(&stream);
@@ -69,7 +69,7 @@ pub(super) fn begin(
         session.end(CloseReason::TransportClose);
         return None;
     }
-    engine::opened(session);
+    session::opened(session);
     let mut socket = WebSocket::new(connection, session);
     socket.io.bound = true;
     Some(socket)
@@ -298,7 +298,7 @@ impl WebSocket {
 
     fn handle(&mut self, message: Message) -> Result<(), Fault> {
         let packet = match &message {
-            Message::Text(text) if engine::is_plain(&self.io.session) => {
+            Message::Text(text) if self.io.session.is_plain => {
                 Packet::Message(Data::Text(text.as_str().into()))
             }
             Message::Text(text) => Packet::decode(text.as_str()).map_err(|error| {

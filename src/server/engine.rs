@@ -1,85 +1,16 @@
-//! Engine.IO sessions from their opening on, and the entry for those who want no Socket.IO above them.
+//! Engine.IO endpoints without Socket.IO: handlers and sessions, as the application sees them.
 
 use std::{borrow::Cow, fmt, sync::Arc};
 
 use bytes::Bytes;
 
-use crate::proto::{
-    CloseReason,
-    engine::{Open, TransportKind},
-    socket::Encoded,
-};
+use crate::proto::{CloseReason, engine::TransportKind, socket::Encoded};
 use crate::server::{
-    core::{Core, Endpoint},
-    dispatch::Inbound,
     error::EmitError,
     guard::{self, Callee},
-    limits::refusals::RefusalReason,
-    session::{self, Handshake, Session},
+    session::{Handshake, Session},
     transport::outbox::Packets,
 };
-
-/// Seconds after which a place may have become free.
-const RETRY_AFTER: u64 = 5;
-
-/// Why no session could be opened.
-#[derive(Debug)]
-pub(crate) enum Refused {
-    /// Too many are there or come at once, or the server is shutting down: 503, and after so many seconds there is a chance.
-    Busy { reason: RefusalReason, retry_after: u64 },
-    /// No randomness: 500.
-    NoId(getrandom::Error),
-}
-
-/// Makes a session and gives it a seat; nothing has been sent to it yet.
-pub(crate) fn open(core: &Arc<Core>, endpoint: usize, handshake: Handshake) -> Result<Arc<Session>, Refused> {
-    let id = session::new_id().map_err(Refused::NoId)?;
-    let busy = |reason| Refused::Busy { reason, retry_after: RETRY_AFTER };
-    if core.is_ending() {
-        return Err(busy(RefusalReason::ShuttingDown));
-    }
-    let share =
-        core.admission.session(handshake.peer()).map_err(|_| busy(RefusalReason::MaxConnectionsPerIp))?;
-    core.admission
-        .take_turn()
-        .map_err(|retry_after| Refused::Busy { reason: RefusalReason::AcceptRate, retry_after })?;
-    let slot = core.sessions.take_slot().ok_or(busy(RefusalReason::MaxConnections))?;
-    let session = Session::new(core, id, slot, endpoint, handshake, share, Box::new(Inbound::new(core)));
-    core.sessions.insert(&session);
-    core.hub.session_opened(Arc::<Session>::clone(&session));
-    Ok(session)
-}
-
-/// The session's open packet is on its way: the layer above may speak.
-pub(crate) fn opened(session: &Arc<Session>) {
-    let core = Arc::clone(&session.core);
-    session.enter().opened(session);
-    // A stop that counted the sessions before this one was there must not wait for it.
-    if core.is_ending() {
-        session.end(CloseReason::ServerShuttingDown);
-    }
-}
-
-/// What the session's first packet says.
-pub(crate) fn open_packet(session: &Arc<Session>) -> Open {
-    let config = &session.core.config;
-    let upgradable = session.transport() == TransportKind::Polling
-        && config.allow_upgrades
-        && config.transports.contains(&TransportKind::Websocket);
-    Open {
-        sid: session.id.clone(),
-        upgrades: if upgradable { vec![TransportKind::Websocket.as_str().into()] } else { Vec::new() },
-        ping_interval: config.ping_interval.as_millis() as u64,
-        ping_timeout: config.ping_timeout.as_millis() as u64,
-        // Clients in languages of 32-bit integers read it too; without it there is no limit.
-        max_payload: i32::try_from(config.max_http_buffer_size).ok().map(|max| max as u64),
-    }
-}
-
-/// Whether the session's endpoint is a [`plain_websocket`](EngineHandlers::plain_websocket).
-pub(crate) fn is_plain(session: &Session) -> bool {
-    matches!(session.core.endpoint(session.endpoint), Endpoint::Engine(handlers) if handlers.plain)
-}
 
 /// A message of a bare Engine.IO session.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,7 +32,7 @@ pub struct EngineHandlers {
     open: Option<OpenHandler>,
     message: Option<MessageHandler>,
     close: Option<EndHandler>,
-    plain: bool,
+    pub(crate) plain: bool,
 }
 
 impl EngineHandlers {
@@ -200,7 +131,7 @@ impl EngineSession {
     /// [`EmitError`].
     pub fn send(&self, message: &Message<'_>) -> Result<(), EmitError> {
         let packet = match message {
-            Message::Text(text) if is_plain(&self.0) => Encoded::text(text),
+            Message::Text(text) if self.0.is_plain => Encoded::text(text),
             Message::Text(text) => Encoded::text(&format!("4{text}")),
             Message::Binary(bytes) => Encoded::binary(bytes),
         };

@@ -1,0 +1,121 @@
+//! Calls of the handlers of a namespace, in the order of the official server.
+
+use std::sync::Arc;
+
+use super::retries::Decision;
+use crate::proto::CloseReason;
+use crate::server::{
+    error::ConnectError,
+    guard::{self, Callee},
+    namespace::EventHandler,
+    recovery::{RetainedData, is_recoverable},
+    session::Session,
+    socket::{Event, Socket},
+    workers::HubData,
+};
+
+/// Asks the middlewares in their order.
+pub(super) fn admit(socket: &Socket) -> Result<(), ConnectError> {
+    let middlewares = &socket.namespace().0.handlers.middlewares;
+    for check in middlewares {
+        guard::call_for(socket, Callee::of(middlewares), format_args!("a middleware"), || check(socket))
+            .unwrap_or_else(|| Err(ConnectError::new("Internal server error")))?;
+    }
+    Ok(())
+}
+
+pub(super) fn event(socket: &Socket, event: Event<'_>) {
+    if !socket.is_connected() {
+        return;
+    }
+    match event.retried_id() {
+        None => handle(socket, &event),
+        Some(id) => retried(socket, event, id),
+    }
+}
+
+fn handle(socket: &Socket, event: &Event<'_>) {
+    let handlers = &socket.namespace().0.handlers;
+    for any in &handlers.any {
+        let what = format_args!("on_any (event {:?})", event.name());
+        guard::call_for(socket, Callee::of(&handlers.any), what, || any(socket, event));
+    }
+    call("the handler", handlers.events.get(event.name()).unwrap_or(&handlers.unhandled), socket, event);
+}
+
+/// Calls these handlers with the event, one after the other.
+fn call(what: &str, handlers: &[EventHandler], socket: &Socket, event: &Event<'_>) {
+    for handler in handlers {
+        let what = format_args!("{what} of event {:?}", event.name());
+        guard::call_for(socket, Callee::of(handlers), what, || handler(socket, event.again()));
+    }
+}
+
+/// An event that its client sends again until it is acknowledged: handled once. What its handler emits and its answer reach the
+/// store together.
+fn retried(socket: &Socket, mut event: Event<'_>, id: u64) {
+    let retried = &socket.namespace().0.retried;
+    match retried.begin(socket, id) {
+        Decision::Handle(attempt) => {
+            let hub = &socket.namespace().0.hub;
+            event.set_retried(attempt);
+            hub.begin_batch();
+            handle(socket, &event);
+            hub.commit_batch();
+            retried.end_gathered();
+            retried.end(socket, attempt, false);
+        }
+        Decision::Answered(answer) => {
+            // Behind what the answer stands for, which may still be on its way to the store. After the stop nobody asks.
+            socket.namespace().0.hub.fence();
+            let _ = socket.namespace().0.hub.direct(Arc::<Session>::clone(socket.session()), answer, false);
+        }
+        Decision::Ignore => {}
+    }
+}
+
+/// An event beyond the rate: one handler may say so to the client.
+pub(super) fn too_fast(socket: &Socket, event: Event<'_>) {
+    if socket.is_connected() {
+        call("on_rate_limited", &socket.namespace().0.handlers.rate_limited, socket, &event);
+    }
+}
+
+/// Tells the handlers, and takes the socket out of its rooms in between.
+pub(super) fn leave(socket: &Socket, reason: CloseReason) {
+    let handlers = &socket.namespace().0.handlers;
+    socket.fail_acks();
+    for handler in &handlers.disconnecting {
+        guard::call_for(
+            socket,
+            Callee::of(&handlers.disconnecting),
+            format_args!("on_disconnecting"),
+            || handler(socket, reason),
+        );
+    }
+    let hub = &socket.namespace().0.hub;
+    let data = (socket.pid().is_some() && is_recoverable(reason)).then(|| data_of_lost(socket)).flatten();
+    let lost = data.is_some();
+    hub.socket_closed(socket.membership(), data);
+    for handler in &handlers.disconnect {
+        guard::call_for(socket, Callee::of(&handlers.disconnect), format_args!("on_disconnect"), || {
+            handler(socket, reason);
+        });
+    }
+    if lost {
+        hub.handlers_done(socket.membership());
+    }
+}
+
+/// What a client that may come back finds again. `None`: it is not waited for.
+fn data_of_lost(socket: &Socket) -> Option<RetainedData> {
+    let core = &socket.session().core;
+    let data = HubData::new(socket.any_data(), &core.workers, core.config.max_connections);
+    if data.is_none() {
+        log::warn!(
+            "socket {}: not kept for recovery, because the data of others is dropped too slowly",
+            socket.id()
+        );
+    }
+    data.map(|data| Arc::new(data) as RetainedData)
+}

@@ -1,0 +1,73 @@
+//! The opening of a session.
+
+use std::sync::Arc;
+
+use super::{Dispatch, Handshake, Session, Shared, new_id, turn::Gate};
+use crate::proto::{
+    CloseReason,
+    engine::{Open, TransportKind},
+};
+use crate::server::limits::refusals::RefusalReason;
+
+/// Seconds after which a place may have become free.
+const RETRY_AFTER: u64 = 5;
+
+/// Why no session could be opened.
+#[derive(Debug)]
+pub(crate) enum Refused {
+    /// Too many are there or come at once, or the server is shutting down: 503, and after so many seconds there is a chance.
+    Busy { reason: RefusalReason, retry_after: u64 },
+    /// No randomness: 500.
+    NoId(getrandom::Error),
+}
+
+/// Makes a session and gives it a seat; nothing has been sent to it yet.
+pub(crate) fn open(
+    core: &Arc<Shared>,
+    endpoint: usize,
+    handshake: Handshake,
+    is_plain: bool,
+    dispatch: impl FnOnce() -> Box<dyn Dispatch>,
+) -> Result<Arc<Session>, Refused> {
+    let id = new_id().map_err(Refused::NoId)?;
+    let busy = |reason| Refused::Busy { reason, retry_after: RETRY_AFTER };
+    if core.is_ending() {
+        return Err(busy(RefusalReason::ShuttingDown));
+    }
+    let share =
+        core.admission.session(handshake.peer()).map_err(|_| busy(RefusalReason::MaxConnectionsPerIp))?;
+    core.admission
+        .take_turn()
+        .map_err(|retry_after| Refused::Busy { reason: RefusalReason::AcceptRate, retry_after })?;
+    let slot = core.sessions.take_slot().ok_or(busy(RefusalReason::MaxConnections))?;
+    let session = Session::new(core, id, slot, endpoint, handshake, is_plain, Gate::new(dispatch(), share));
+    core.sessions.insert(&session);
+    core.hub.session_opened(Arc::<Session>::clone(&session));
+    Ok(session)
+}
+
+/// The session's open packet is on its way: the layer above may speak.
+pub(crate) fn opened(session: &Arc<Session>) {
+    let core = Arc::clone(&session.core);
+    session.enter().opened(session);
+    // A stop that counted the sessions before this one was there must not wait for it.
+    if core.is_ending() {
+        session.end(CloseReason::ServerShuttingDown);
+    }
+}
+
+/// What the session's first packet says.
+pub(crate) fn open_packet(session: &Arc<Session>) -> Open {
+    let config = &session.core.config;
+    let upgradable = session.transport() == TransportKind::Polling
+        && config.allow_upgrades
+        && config.transports.contains(&TransportKind::Websocket);
+    Open {
+        sid: session.id.clone(),
+        upgrades: if upgradable { vec![TransportKind::Websocket.as_str().into()] } else { Vec::new() },
+        ping_interval: config.ping_interval.as_millis() as u64,
+        ping_timeout: config.ping_timeout.as_millis() as u64,
+        // Clients in languages of 32-bit integers read it too; without it there is no limit.
+        max_payload: i32::try_from(config.max_http_buffer_size).ok().map(|max| max as u64),
+    }
+}

@@ -1,0 +1,87 @@
+//! What all sessions of a server share: its options, limits, tables and threads.
+//!
+//! It starts nothing and calls no user code.
+
+use std::{sync::Arc, time::Duration};
+
+use super::Registry;
+use crate::server::{
+    config::Config,
+    hub::HubHandle,
+    limits::{admission::Admission, budget::Budget, refusals::Refusals},
+    net::connections::Connections,
+    recovery::journal::StoreWatch,
+    transport::drain::DrainHandle,
+    workers::Workers,
+};
+use crate::{
+    proto::CloseReason,
+    sys::{
+        sync::atomic::{AtomicBool, Ordering::SeqCst},
+        time::Instant,
+    },
+};
+
+/// While there are very many threads, silent connections give theirs back this many times sooner.
+const HASTE: u32 = 10;
+
+/// What all sessions of a server share.
+pub(crate) struct Shared {
+    pub(crate) config: Config,
+    pub(crate) hub: HubHandle,
+    pub(crate) drain: DrainHandle,
+    pub(crate) sessions: Registry,
+    pub(crate) connections: Arc<Connections>,
+    pub(crate) workers: Arc<Workers>,
+    /// Bytes that wait for clients.
+    pub(crate) waiting: Arc<Budget>,
+    /// Bytes that are being received from clients.
+    pub(crate) receiving: Arc<Budget>,
+    pub(crate) admission: Arc<Admission>,
+    pub(crate) refusals: Refusals,
+    pub(crate) store_watch: StoreWatch,
+    pub(crate) born: Instant,
+    /// No new session is taken.
+    pub(crate) ending: AtomicBool,
+    /// No new connection and no new request is taken.
+    pub(crate) closed: AtomicBool,
+}
+
+impl Shared {
+    /// An instant as microseconds of the server's life.
+    pub(crate) fn micros_at(&self, instant: Instant) -> u64 {
+        instant.saturating_duration_since(self.born).as_micros() as u64
+    }
+
+    /// How long a connection may be silent before it is parked. `None`: for ever.
+    pub(crate) fn silence(&self) -> Option<Duration> {
+        let silence = self.config.park_after?;
+        Some(if self.workers.is_crowded() { silence / HASTE } else { silence })
+    }
+
+    /// Too much waits for all clients together: the largest backlogs go, until it is no more than may be.
+    pub(crate) fn relieve(&self) {
+        while let Some(largest) = self.sessions.largest_backlog() {
+            // Another thread may have been faster.
+            if !self.waiting.is_exceeded() {
+                return;
+            }
+            log::info!(
+                "session {}: {} bytes wait for it, the most while outbox_bytes_total is used up",
+                largest.name(),
+                largest.outbox.charged()
+            );
+            largest.end(CloseReason::SlowConsumer);
+            // It may have been ending in peace.
+            largest.cut();
+        }
+    }
+
+    pub(crate) fn is_ending(&self) -> bool {
+        self.ending.load(SeqCst)
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(SeqCst)
+    }
+}
