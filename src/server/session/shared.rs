@@ -4,7 +4,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::Registry;
+use super::{Registry, Session};
 use crate::server::{
     config::Config,
     hub::HubHandle,
@@ -29,7 +29,7 @@ const HASTE: u32 = 10;
 pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) hub: HubHandle,
-    pub(crate) drain: DrainHandle,
+    pub(crate) drain: DrainHandle<Session>,
     pub(crate) sessions: Registry,
     pub(crate) connections: Arc<Connections>,
     pub(crate) workers: Arc<Workers>,

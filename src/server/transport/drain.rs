@@ -1,16 +1,17 @@
-//! The `drain` thread: finishes what the kernel did not take at once, and sees that corked packets do not wait.
+//! The `drain` thread: it sends the backlogs that the kernel did not take at once, and the packets that wait in a corked outbox
+//! for too long.
 //!
 //! ```text
-//!   emit ─► outbox ─► kernel full ─► drain(session): poll(2) until writable, send, until the backlog is empty
-//!   emit ─► corked outbox ─────────► watch(session): every CORK_PATIENCE, send what was there at the last look
+//!   emit ─► outbox ─► kernel full ─► drain(client): poll(2) until writable, send, until the backlog is empty
+//!   emit ─► corked outbox ─────────► watch(client): every CORK_PATIENCE, send what was there at the last look
 //! ```
+//! It knows the owner of an outbox only as a [`DrainClient`]. It never blocks on one client, and runs no handlers.
 
 use std::{io, mem, sync::Arc, time::Duration};
 
 use crate::server::{
     net::stream::{self, Stream, Waker},
-    session::Session,
-    transport::outbox::{Drained, Pushed},
+    transport::outbox::{Drained, Outbox, Pushed},
 };
 use crate::sys::{
     os::{PollFd, PollFlags},
@@ -19,44 +20,50 @@ use crate::sys::{
     time::Instant,
 };
 
-/// How long a packet that one handler emitted may wait, gathered, for a later handler of the same read: at least
-/// once, at most twice this.
+/// How long a packet that one handler emitted may wait in a corked outbox for a later handler of the same read: at least this
+/// time, at most twice.
 const CORK_PATIENCE: Duration = Duration::from_millis(2);
 
-#[derive(Debug)]
-enum Command {
-    Drain(Arc<Session>),
-    Watch(Arc<Session>),
+/// The owner of an outbox.
+pub(crate) trait DrainClient: Send + Sync + 'static {
+    fn outbox(&self) -> &Outbox;
+
+    /// Does what a push leaves to be done. `false`: the owner is ending.
+    fn settle(self: &Arc<Self>, pushed: Pushed) -> bool;
+}
+
+enum Command<C> {
+    Drain(Arc<C>),
+    Watch(Arc<C>),
     Stop,
 }
 
-/// What the thread has not looked at yet. A list, because a queue of as many slots as there can be sessions would be
-/// resident from the start; and the thread waits in poll(2) in any case.
-#[derive(Debug)]
-struct Inbox {
+/// The commands that the thread has not taken yet. A list, because a bounded queue for as many clients as there can be would take
+/// its memory from the start. The thread waits in poll(2) in any case.
+struct Inbox<C> {
     /// `None`: the thread has ended.
-    list: Mutex<Option<List>>,
+    list: Mutex<Option<List<C>>>,
     waker: Waker,
 }
 
-#[derive(Debug, Default)]
-struct List {
-    /// At most two a session, once a kind, and the stop.
-    commands: Vec<Command>,
+struct List<C> {
+    /// At most two for each client, one of each kind, and the stop.
+    commands: Vec<Command<C>>,
     /// The thread has been woken for them.
     woken: bool,
-    /// The thread looks at what it watches within [`CORK_PATIENCE`], and need not be woken to watch more: what is gathered
-    /// now has its first look then.
+    /// The thread looks at the corked outboxes within [`CORK_PATIENCE`]. A further watch command need not wake it.
     looks: bool,
 }
 
-/// Hands sessions to the thread.
-#[derive(Debug)]
-pub(crate) struct DrainHandle(Arc<Inbox>);
+/// Sends commands to the thread.
+pub(crate) struct DrainHandle<C>(Arc<Inbox<C>>);
 
-impl DrainHandle {
+impl<C: DrainClient> DrainHandle<C> {
     pub(crate) fn new() -> io::Result<Self> {
-        Ok(Self(Arc::new(Inbox { list: Mutex::new(Some(List::default())), waker: Waker::new()? })))
+        Ok(Self(Arc::new(Inbox {
+            list: Mutex::new(Some(List { commands: Vec::new(), woken: false, looks: false })),
+            waker: Waker::new()?,
+        })))
     }
 
     /// Starts the thread. It ends after [`stop`](Self::stop).
@@ -66,23 +73,23 @@ impl DrainHandle {
     }
 
     /// The outbox has a backlog that the kernel did not take.
-    pub(crate) fn drain(&self, session: Arc<Session>) {
-        self.send(Command::Drain(session));
+    pub(crate) fn drain(&self, client: Arc<C>) {
+        self.send(Command::Drain(client));
     }
 
-    /// The outbox is corked and has begun to gather.
-    pub(crate) fn watch(&self, session: Arc<Session>) {
-        self.send(Command::Watch(session));
+    /// The outbox is corked, and a packet waits in it.
+    pub(crate) fn watch(&self, client: Arc<C>) {
+        self.send(Command::Watch(client));
     }
 
     pub(crate) fn stop(&self) {
         self.send(Command::Stop);
     }
 
-    fn send(&self, command: Command) {
+    fn send(&self, command: Command<C>) {
         let wakes = {
             let mut list = self.0.list.lock();
-            // Only after the stop, when every session has been cut.
+            // The thread has ended. Every session was aborted before the stop.
             let Some(list) = list.as_mut() else { return };
             let urgent = !(list.looks && matches!(command, Command::Watch(_)));
             list.commands.push(command);
@@ -94,8 +101,8 @@ impl DrainHandle {
     }
 }
 
-impl Inbox {
-    /// The thread is about to wait; with `looks`, not for long. `false`: there is something for it.
+impl<C> Inbox<C> {
+    /// The thread is about to wait, with `looks` for [`CORK_PATIENCE`] at most. `false`: there is a command.
     fn may_wait(&self, looks: bool) -> bool {
         self.list.lock().as_mut().is_none_or(|list| {
             list.looks = looks;
@@ -103,7 +110,7 @@ impl Inbox {
         })
     }
 
-    fn take(&self) -> Vec<Command> {
+    fn take(&self) -> Vec<Command<C>> {
         let mut list = self.list.lock();
         let Some(list) = list.as_mut() else { return Vec::new() };
         list.woken = false;
@@ -111,13 +118,16 @@ impl Inbox {
     }
 }
 
-struct Drain {
-    inbox: Arc<Inbox>,
-    blocked: Vec<(Arc<Session>, Arc<Stream>)>,
-    watched: Vec<Arc<Session>>,
+/// The thread.
+struct Drain<C> {
+    inbox: Arc<Inbox<C>>,
+    /// The clients that have a backlog.
+    blocked: Vec<(Arc<C>, Arc<Stream>)>,
+    /// The clients whose outbox is corked.
+    watched: Vec<Arc<C>>,
 }
 
-impl Drain {
+impl<C: DrainClient> Drain<C> {
     fn run(mut self) {
         let mut next_look = Instant::now();
         loop {
@@ -125,20 +135,20 @@ impl Drain {
             if self.inbox.may_wait(looks) {
                 self.wait(looks.then_some(next_look));
             }
-            // Before the look, so that what comes after the look wakes again.
+            // Before the commands are taken: a command that comes later must wake the thread again.
             self.inbox.waker.reset();
             for command in self.inbox.take() {
                 match command {
-                    Command::Drain(session) => {
-                        if let Some(stream) = session.outbox.stream() {
-                            self.blocked.push((session, stream));
+                    Command::Drain(client) => {
+                        if let Some(stream) = client.outbox().stream() {
+                            self.blocked.push((client, stream));
                         }
                     }
-                    Command::Watch(session) => {
+                    Command::Watch(client) => {
                         if self.watched.is_empty() {
                             next_look = Instant::now() + CORK_PATIENCE;
                         }
-                        self.watched.push(session);
+                        self.watched.push(client);
                     }
                     Command::Stop => return,
                 }
@@ -146,40 +156,40 @@ impl Drain {
             if !self.watched.is_empty() && Instant::now() >= next_look {
                 next_look = Instant::now() + CORK_PATIENCE;
                 let blocked = &mut self.blocked;
-                self.watched.retain(|session| {
-                    let (pushed, more) = session.outbox.watch();
+                self.watched.retain(|client| {
+                    let (pushed, more) = client.outbox().watch();
                     if pushed != Pushed::Drain {
-                        return session.settle(pushed).is_ok() && more;
+                        return client.settle(pushed) && more;
                     }
-                    // Not by way of the inbox, which would wake this thread for what it knows.
-                    blocked.extend(session.outbox.stream().map(|stream| (Arc::clone(session), stream)));
+                    // Without a command, which would only wake this thread.
+                    blocked.extend(client.outbox().stream().map(|stream| (Arc::clone(client), stream)));
                     more
                 });
             }
         }
     }
 
-    /// Waits for a command, for room in a socket, or for the next look; uses the room.
+    /// Waits for a command, for room in a socket, or for the deadline. Sends to the sockets that have room.
     fn wait(&mut self, deadline: Option<Instant>) {
         let mut fds = Vec::with_capacity(1 + self.blocked.len());
         fds.push(self.inbox.waker.poll_fd());
         fds.extend(self.blocked.iter().map(|(_, stream)| PollFd::new(&**stream, PollFlags::OUT)));
         if let Err(error) = stream::wait(&mut fds, deadline) {
-            // Out of kernel memory at worst; what waits is tried again.
+            // No kernel memory. The backlogs are tried again.
             log::error!("drain: poll failed: {error}");
             thread::sleep(CORK_PATIENCE);
         }
         let ready: Vec<bool> = fds[1..].iter().map(|fd| !fd.revents().is_empty()).collect();
         let mut ready = ready.into_iter();
-        self.blocked.retain(|(session, _)| {
-            !ready.next().unwrap_or(false) || session.outbox.drain() == Drained::Blocked
+        self.blocked.retain(|(client, _)| {
+            !ready.next().unwrap_or(false) || client.outbox().drain() == Drained::Blocked
         });
     }
 }
 
-impl Drop for Drain {
+impl<C> Drop for Drain<C> {
     fn drop(&mut self) {
-        // However the thread ends, nothing that is sent later keeps its session.
+        // However the thread ends: a command that is sent later must not keep its client alive.
         let rest = self.inbox.list.lock().take();
         drop(rest);
     }

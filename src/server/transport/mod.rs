@@ -3,6 +3,7 @@
 //! It uses `http` and `net`, and the budgets of `limits`. It knows nothing of sessions: those who read for a session are in
 //! `connection`, above.
 
+mod backlog;
 pub(crate) mod drain;
 pub(crate) mod frame_meter;
 pub(crate) mod outbox;

@@ -1,4 +1,4 @@
-//! What waits for one client, and the way it goes out.
+//! The outbox of one client: it sends packets, or keeps them until they can be sent.
 //!
 //! ```text
 //!            push                      push, kernel full                drain thread
@@ -7,88 +7,56 @@
 //!      └────────── upgrade ──────────┘
 //!                    any ──► Closing (what waits still goes out) ──► Closed
 //! ```
-//! One lock, held for the time of a non-blocking `send` at most. Whoever emits writes; the backlog holds what the kernel
-//! did not take, in order, as whole WebSocket frames but for the first, and polling reads its packets out of it.
+//! The thread that emits also writes. The backlog keeps what the kernel did not take. A GET takes its packets out of the backlog.
+//! There is one lock, held for a non-blocking `send` at most.
+//!
+//! It uses the streams and idle connections of `net`, and the budget of all outboxes. It knows no session: what a push leaves to
+//! be done, its result says ([`Pushed`]), and the session does it without the lock.
 
-use std::{collections::VecDeque, io, net::Shutdown, sync::Arc};
+mod polling;
 
-use bytes::Bytes;
+use std::{io, net::Shutdown, sync::Arc};
 
+pub(crate) use self::polling::{Holder, Poll};
+pub(crate) use crate::server::transport::backlog::Packets;
 use crate::server::{
     limits::budget::Budget,
-    net::idle::{Token, WakeIdle},
-    net::stream::{Stream, Waker},
+    net::stream::Stream,
+    transport::backlog::{Backlog, GATHER_MAX},
 };
-use crate::{
-    proto::{
-        engine::payload,
-        limits,
-        socket::{Encoded, Frames, Opcode},
+use crate::sys::{
+    sync::{
+        Condvar, Mutex,
+        atomic::{AtomicUsize, Ordering::Relaxed},
     },
-    sys::{
-        sync::{
-            Condvar, Mutex,
-            atomic::{AtomicUsize, Ordering::Relaxed},
-        },
-        time::Instant,
-    },
+    time::Instant,
 };
 
-/// From here on a waiting packet is shared by its recipients; below it is cheaper to copy it.
-const SHARE_MIN: usize = 4096;
-
-/// Small packets are gathered up to this size, so that they leave with one `send`.
-const GATHER_MAX: usize = 64 << 10;
-
-/// A WebSocket close without a code (RFC 6455 5.5.1), as the official server sends it.
+/// A WebSocket close frame without a code (RFC 6455 5.5.1), as the official server sends it.
 pub(crate) const CLOSE_FRAME: &[u8] = &[0x88, 0];
 
-/// What a chunk takes in its queue, which may have twice the room that it needs, and around its allocation.
-const CHUNK_COST: usize = 96;
-
-/// A payload of this size that is being written counts as waiting.
+/// A payload of this size counts as waiting while it is written.
 pub(crate) const DELIVERY_MIN: usize = 16 << 10;
 
-/// A polling payload that has reached this size takes no further packet.
-const PAYLOAD_FULL: usize = 256 << 10;
-
-/// Packets on their way to one client.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Packets<'a> {
-    /// Frames in a buffer that will be used again.
-    Borrowed(&'a [u8]),
-    /// Frames that others get too.
-    Shared(&'a Encoded),
-}
-
-impl Packets<'_> {
-    fn bytes(&self) -> &[u8] {
-        match self {
-            Self::Borrowed(bytes) => bytes,
-            Self::Shared(encoded) => encoded.bytes(),
-        }
-    }
-}
-
-/// What became of a push.
+/// The result of a push.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub(crate) enum Pushed {
-    /// Sent, or in the backlog in its order.
+    /// Sent, or in the backlog.
     Done,
-    /// In the backlog, and the drain thread must be told to finish it.
+    /// In the backlog. The drain thread must send it.
     Drain,
-    /// In a corked backlog, and the drain thread must be told to watch that it does not wait for long.
+    /// In a corked backlog. The drain thread must watch it, so that it does not wait for long.
     Watch,
     /// Volatile, and dropped.
     Dropped,
-    /// The backlog has passed its bound; the session must end.
+    /// The backlog is over its limit. The session must end.
     Overflow,
-    /// Nobody is there any more.
+    /// The outbox takes no packets any more.
     Closed,
 }
 
-/// What a drain pass left behind.
+/// The result of a drain pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Drained {
     /// Nothing waits.
@@ -97,29 +65,14 @@ pub(crate) enum Drained {
     Blocked,
 }
 
-/// What a GET finds.
-#[derive(Debug)]
-pub(crate) enum Poll {
-    /// Packets, as a payload.
-    Payload(String),
-    /// The session has closed, and its last packets have been fetched.
-    Over,
-    /// Nothing yet: the GET is held, and its waker will be woken.
-    Held,
-    /// Another GET is held already.
-    Overlap,
-    /// The session has left polling, or is gone.
-    Gone,
-}
-
 #[derive(Debug)]
 pub(crate) struct Outbox {
     state: Mutex<State>,
     max: usize,
     budget: Arc<Budget>,
-    /// Bytes of memory that the budget is charged with for what waits here; changed under the lock.
+    /// Bytes of memory that are charged to the budget. Changed under the lock.
     charged: AtomicUsize,
-    /// Less waits than before, or nothing will any more.
+    /// Notified when less waits than before, and when the outbox closes.
     less: Condvar,
 }
 
@@ -127,41 +80,20 @@ pub(crate) struct Outbox {
 struct State {
     sink: Sink,
     backlog: Backlog,
-    /// The connection's thread has more input to work on, so its answers are gathered.
+    /// Packets are kept until `uncork`, because the thread of the connection has more input to handle.
     corked: bool,
     /// The drain thread watches the cork.
     watched: bool,
-    /// The watcher has seen what waits.
+    /// The drain thread has seen the waiting packets once.
     stale: bool,
-    /// The drain thread has the backlog.
+    /// The drain thread sends the backlog.
     draining: bool,
-    /// No packet follows any more.
+    /// No packet is taken any more.
     closing: bool,
     /// A payload that is being written to a polling client, and its size.
     delivering: Option<(Arc<Stream>, usize)>,
     /// Threads that wait until less waits.
     waiters: usize,
-}
-
-/// Who is to be woken when there is something for a held GET.
-#[derive(Debug)]
-pub(crate) enum Holder {
-    /// A thread that waits.
-    Thread(Arc<Waker>),
-    /// A parked connection.
-    Parked(Arc<dyn WakeIdle>, Token),
-    /// The GET is about to be parked, and looks again then.
-    Nobody,
-}
-
-impl Holder {
-    fn wake(&self) {
-        match self {
-            Self::Thread(waker) => waker.wake(),
-            Self::Parked(idle, token) => idle.wake(*token),
-            Self::Nobody => {}
-        }
-    }
 }
 
 #[derive(Debug)]
@@ -207,13 +139,13 @@ impl Outbox {
         self.state.lock().backlog.len
     }
 
-    /// Bytes of memory that what waits takes, as of a moment ago.
+    /// Bytes of memory of the waiting packets, at some moment of the near past.
     pub(crate) fn charged(&self) -> usize {
         self.charged.load(Relaxed)
     }
 
-    /// Waits until no more than half of what may wait does, and `bytes` more may. `None`: that was not to be before `deadline`; `false`: there is nobody
-    /// to wait for any more.
+    /// Waits until the backlog is at most half full and has room for `bytes` more. `None`: it was not before `deadline`. `false`:
+    /// the outbox is closed.
     pub(crate) fn wait_for_room(&self, bytes: usize, deadline: Instant) -> Option<bool> {
         let enough = (self.max / 2).min(self.max.saturating_sub(bytes));
         let mut state = self.state.lock();
@@ -229,8 +161,8 @@ impl Outbox {
         (state.backlog.len <= enough).then_some(true)
     }
 
-    /// A payload taken out of here is about to be written to this stream by the thread that asks; until that is done or given
-    /// up, it counts as waiting, and ends with the session. `None`: it is too small to matter.
+    /// The calling thread is about to write a payload of this outbox to this stream. Until the result is dropped, the payload
+    /// counts as waiting, and [`abort`](Self::abort) shuts the stream down. `None`: the payload is too small to be counted.
     pub(crate) fn deliver(&self, stream: &Arc<Stream>, bytes: usize) -> Option<Delivery<'_>> {
         if bytes < DELIVERY_MIN {
             return None;
@@ -243,12 +175,12 @@ impl Outbox {
         Some(Delivery(self))
     }
 
-    /// Gathers what is pushed from now on until [`uncork`](Self::uncork).
+    /// Keeps the packets that are pushed until [`uncork`](Self::uncork).
     pub(crate) fn cork(&self) {
         self.state.lock().corked = true;
     }
 
-    /// Ends the gathering if nothing has been gathered: what comes next may leave at once.
+    /// Uncorks if nothing waits. The next packet is sent at once then. `false`: it is still corked.
     pub(crate) fn uncork_empty(&self) -> bool {
         let mut state = self.state.lock();
         let empty = state.backlog.is_empty();
@@ -256,7 +188,7 @@ impl Outbox {
         empty
     }
 
-    /// Sends what was gathered.
+    /// Sends the packets that were kept.
     pub(crate) fn uncork(&self) -> Pushed {
         let mut state = self.state.lock();
         state.corked = false;
@@ -264,8 +196,8 @@ impl Outbox {
         self.account(&mut state, pushed)
     }
 
-    /// The watcher's look at a corked outbox: sends what has waited since the last look. `false`: the outbox needs
-    /// no watching any more.
+    /// The drain thread looks at a corked outbox, and sends what has waited since the last look. `false`: the outbox need not
+    /// be watched any more.
     pub(crate) fn watch(&self) -> (Pushed, bool) {
         let mut state = self.state.lock();
         if !state.corked || !state.is_writable() || state.backlog.is_empty() || state.closing {
@@ -279,7 +211,7 @@ impl Outbox {
         (self.account(&mut state, pushed), true)
     }
 
-    /// Sends as much of the backlog as the kernel takes: the drain thread's turn.
+    /// The drain thread sends as much of the backlog as the kernel takes.
     pub(crate) fn drain(&self) -> Drained {
         let mut state = self.state.lock();
         let sent = state.send_backlog();
@@ -307,72 +239,13 @@ impl Outbox {
         }
     }
 
-    /// Whether everything is out, or dropped.
+    /// Whether all packets were sent or dropped.
     pub(crate) fn is_closed(&self) -> bool {
         matches!(self.state.lock().sink, Sink::Closed)
     }
 
-    /// A GET has come: what is there, or else its holder is kept.
-    pub(crate) fn poll(&self, holder: impl FnOnce() -> Holder) -> Poll {
-        let mut state = self.state.lock();
-        let ready = !state.backlog.is_empty() || state.closing;
-        match &mut state.sink {
-            Sink::Polling { held: Some(_), .. } => Poll::Overlap,
-            Sink::Polling { held, .. } if !ready => {
-                *held = Some(holder());
-                Poll::Held
-            }
-            Sink::Polling { .. } => self.take(&mut state),
-            _ => Poll::Gone,
-        }
-    }
-
-    /// A held GET's thread is awake: what is there now. [`Poll::Held`]: nothing, wait on, with a new `holder` if there is one.
-    /// `yields`: an upgrade sends it home.
-    pub(crate) fn resume(&self, yields: bool, holder: Option<Holder>) -> Poll {
-        let mut state = self.state.lock();
-        let ready = !state.backlog.is_empty() || state.closing;
-        match &mut state.sink {
-            Sink::Polling { held, upgrading } if ready || (*upgrading && yields) => {
-                *held = None;
-                self.take(&mut state)
-            }
-            Sink::Polling { held, .. } => {
-                if holder.is_some() {
-                    *held = holder;
-                }
-                Poll::Held
-            }
-            _ => Poll::Gone,
-        }
-    }
-
-    /// The held GET's thread leaves; from now on `holder` is woken. `false`: there is something for it, stay.
-    pub(crate) fn park(&self, holder: Holder) -> bool {
-        let mut state = self.state.lock();
-        let ready = !state.backlog.is_empty() || state.closing;
-        match &mut state.sink {
-            Sink::Polling { held, upgrading: false } if !ready => {
-                *held = Some(holder);
-                true
-            }
-            _ => false,
-        }
-    }
-
-    /// The WebSocket has been probed: the held GET goes home (EIO "Upgrade"), and later ones are not held for long.
-    pub(crate) fn begin_upgrade(&self, yes: bool) {
-        let mut state = self.state.lock();
-        if let Sink::Polling { held, upgrading } = &mut state.sink {
-            *upgrading = yes;
-            if let (true, Some(waker)) = (yes, held.as_ref()) {
-                waker.wake();
-            }
-        }
-    }
-
-    /// The session moves to a WebSocket, and what waits goes there, also when the session is closing: its client polls no
-    /// more. `None`: it is over, or there already.
+    /// The session moves to a WebSocket. The waiting packets are sent there, also when the session is closing, because the client
+    /// polls no more. `None`: the outbox is closed, or on a WebSocket already.
     pub(crate) fn attach(&self, stream: &Arc<Stream>) -> Option<Pushed> {
         let mut state = self.state.lock();
         let Sink::Polling { held, .. } = &mut state.sink else { return None };
@@ -390,8 +263,8 @@ impl Outbox {
         Some(self.account(&mut state, pushed))
     }
 
-    /// No packet follows what waits: behind it goes `close_frame` and the end of a WebSocket's write side; a polling client
-    /// may fetch it.
+    /// Closes the outbox behind the waiting packets. A WebSocket gets them, `close_frame` and the end of the stream. A polling
+    /// client can still fetch them.
     pub(crate) fn finish(&self, close_frame: &[u8]) -> Pushed {
         let mut state = self.state.lock();
         if state.closing {
@@ -411,35 +284,18 @@ impl Outbox {
         self.account(&mut state, pushed)
     }
 
-    /// Drops everything at once and lets go of whoever waits.
+    /// Drops the waiting packets, shuts the stream down and wakes every thread that waits.
     pub(crate) fn abort(&self) {
         let mut state = self.state.lock();
         state.fail();
         if let Some((stream, _)) = state.delivering.take() {
-            // Its thread need not wait for a peer that does not read.
+            // The thread that writes must not wait for a peer that does not read.
             stream.shutdown(Shutdown::Both);
         }
         self.settle_closed(&mut state);
     }
 
-    fn take(&self, state: &mut State) -> Poll {
-        let mut body = payload::Builder::new();
-        state.backlog.take_packets(&mut body);
-        self.settle(state);
-        if !body.is_empty() {
-            // The close has a payload of its own: the JavaScript client hands events on a moment later, and a close
-            // beside them makes it drop them.
-            return Poll::Payload(body.finish());
-        }
-        if state.closing {
-            state.sink = Sink::Closed;
-            return Poll::Over;
-        }
-        body.push_text("6");
-        Poll::Payload(body.finish())
-    }
-
-    /// Keeps the accounts after a push and judges the backlog's size.
+    /// Charges the budget after a push, and checks the size of the backlog.
     fn account(&self, state: &mut State, pushed: Pushed) -> Pushed {
         if matches!(pushed, Pushed::Closed) {
             state.backlog = Backlog::default();
@@ -472,7 +328,7 @@ impl Drop for Outbox {
     }
 }
 
-/// A payload is being written; over on drop.
+/// A payload is being written, until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Delivery<'o>(&'o Outbox);
 
@@ -485,7 +341,7 @@ impl Drop for Delivery<'_> {
 }
 
 impl State {
-    /// Whether a packet pushed now would leave now: what "volatile" asks.
+    /// Whether a packet that is pushed now would be sent now. If not, a volatile packet is dropped.
     fn is_writable(&self) -> bool {
         match &self.sink {
             Sink::Polling { held, .. } => held.is_some(),
@@ -515,14 +371,14 @@ impl State {
             self.stale = false;
         }
         self.backlog.push(packets, sent);
-        // Much of it is not gathered: a client that reads would be taken for a slow one.
+        // No more is kept: a client that reads would be taken for a slow one.
         if !self.corked || self.backlog.len >= GATHER_MAX {
             return self.release();
         }
         if std::mem::replace(&mut self.watched, true) { Pushed::Done } else { Pushed::Watch }
     }
 
-    /// Lets the backlog go: to the socket, to the held poll, or to the drain thread.
+    /// Sends the backlog: to the socket, to the held GET, or with the drain thread.
     fn release(&mut self) -> Pushed {
         if self.backlog.is_empty() || self.draining {
             return Pushed::Done;
@@ -549,7 +405,7 @@ impl State {
         }
     }
 
-    /// `true`: all of it went.
+    /// `true`: all of it was sent.
     fn send_backlog(&mut self) -> io::Result<bool> {
         let Sink::WebSocket(stream) = &self.sink else { return Ok(true) };
         while let Some(chunk) = self.backlog.front() {
@@ -567,12 +423,12 @@ impl State {
         if self.closing
             && let Sink::WebSocket(stream) = &self.sink
         {
-            // The reader stays: it sees the peer's end, or the linger deadline does.
+            // The reader stays until the peer ends the stream, or until the deadline for that.
             stream.shutdown(Shutdown::Write);
         }
     }
 
-    /// The stream is of no use any more, or the session has ended: lets its reader and its held poll know.
+    /// The stream is broken, or the session has ended. Wakes the reader and the held GET.
     fn fail(&mut self) {
         self.closing = true;
         match std::mem::replace(&mut self.sink, Sink::Closed) {
@@ -583,104 +439,10 @@ impl State {
     }
 }
 
-/// As much as the kernel takes now; a full kernel takes nothing.
+/// Sends as much as the kernel takes now. A full kernel takes nothing.
 fn send_some(stream: &Stream, bytes: &[u8]) -> io::Result<usize> {
     match stream.send_now(bytes) {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
         sent => sent,
-    }
-}
-
-/// Frames in order: small ones gathered, large ones shared.
-#[derive(Debug, Default)]
-struct Backlog {
-    chunks: VecDeque<Chunk>,
-    /// How much of the first chunk is gone.
-    gone: usize,
-    /// Bytes that wait.
-    len: usize,
-    /// Bytes of memory that the chunks take, whatever of the first one is gone.
-    held: usize,
-}
-
-#[derive(Debug)]
-enum Chunk {
-    Gathered(Vec<u8>),
-    Shared(Bytes),
-}
-
-impl Chunk {
-    fn bytes(&self) -> &[u8] {
-        match self {
-            Self::Gathered(bytes) => bytes,
-            Self::Shared(bytes) => bytes,
-        }
-    }
-
-    /// Bytes of memory, as if nobody else shared them.
-    fn held(&self) -> usize {
-        CHUNK_COST
-            + match self {
-                Self::Gathered(bytes) => bytes.capacity(),
-                Self::Shared(bytes) => bytes.len(),
-            }
-    }
-}
-
-impl Backlog {
-    fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// Appends packets, but for their first `sent` bytes.
-    fn push(&mut self, packets: Packets<'_>, sent: usize) {
-        let rest = &packets.bytes()[sent..];
-        self.len += rest.len();
-        match (packets, self.chunks.back_mut()) {
-            (Packets::Shared(encoded), _) if rest.len() >= SHARE_MIN => {
-                self.chunks.push_back(Chunk::Shared(encoded.bytes().slice(sent..)));
-            }
-            (_, Some(Chunk::Gathered(last))) if last.len() + rest.len() <= GATHER_MAX => {
-                self.held -= last.capacity();
-                last.extend_from_slice(rest);
-                self.held += last.capacity();
-                return;
-            }
-            _ => self.chunks.push_back(Chunk::Gathered(rest.to_vec())),
-        }
-        self.held += self.chunks.back().map_or(0, Chunk::held);
-    }
-
-    fn front(&self) -> Option<&[u8]> {
-        self.chunks.front().map(|chunk| &chunk.bytes()[self.gone..])
-    }
-
-    fn advance(&mut self, bytes: usize) {
-        self.gone += bytes;
-        self.len -= bytes;
-        if self.front().is_some_and(<[u8]>::is_empty) {
-            self.held -= self.chunks.pop_front().map_or(0, |chunk| chunk.held());
-            self.gone = 0;
-        }
-        if self.chunks.is_empty() {
-            // A connection that once had a backlog keeps no buffer for it.
-            self.chunks = VecDeque::new();
-        }
-    }
-
-    /// Moves whole packets into a payload, as many as every client takes.
-    fn take_packets(&mut self, body: &mut payload::Builder) {
-        while body.packets() < limits::MAX_SENT_PACKETS && body.len() < PAYLOAD_FULL {
-            let Some(frame) = self.front().and_then(|chunk| Frames::new(chunk).next()) else {
-                return;
-            };
-            match (frame.opcode, frame.text()) {
-                (Opcode::Text, Some(text)) => body.push_text(text),
-                (Opcode::Binary, _) => body.push_binary(frame.data),
-                _ => {}
-            }
-            let size = frame.size;
-            self.advance(size);
-        }
     }
 }
