@@ -23,7 +23,7 @@ use crate::server::{
     net::listener::Listener,
     net::unix_socket,
     recovery::ConnectionStateRecovery,
-    recovery::journal::Durability,
+    recovery::store::Durability,
     recovery::store::{GuardedStore, Store},
     server::Server,
 };

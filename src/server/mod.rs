@@ -81,12 +81,12 @@ pub use limits::refusals::{RefusalCounts, RefusalReason};
 pub use namespace::{Namespace, NamespaceBuilder};
 pub use peer::Peer;
 pub use recovery::ConnectionStateRecovery;
-pub use recovery::journal::{Durability, StoreStatus, StoreWatch};
 #[cfg(feature = "store")]
 pub use recovery::store::FileStore;
 pub use recovery::store::{
     Change, Kept, KeptAnswer, KeptPacket, KeptSession, MemoryStore, Stay, Store, StoreError,
 };
+pub use recovery::store::{Durability, StoreStatus, StoreWatch};
 pub use server::Server;
 pub use session::Handshake;
 pub use socket::{Ack, Event, Socket};

@@ -13,7 +13,7 @@ use crate::server::{
     error::EmitError,
     guard,
     namespace::Namespace,
-    recovery::journal::StoreWatch,
+    recovery::store::StoreWatch,
     shutdown::Running,
     stats::{Stats, StatsWatch},
 };

@@ -7,8 +7,9 @@ use crate::proto::CloseReason;
 use crate::server::{
     error::ConnectError,
     guard::{self, Callee},
+    hub::recovery::RetainedData,
     namespace::EventHandler,
-    recovery::{RetainedData, is_recoverable},
+    recovery::is_recoverable,
     session::Session,
     socket::{Event, Socket},
     workers::HubData,

@@ -13,10 +13,10 @@ use crate::server::{
     hub::handle::{HubHandle, Inbox, mark_hub_thread, next_own_command},
     hub::in_flight::InFlightGuard,
     hub::members::{Marks, Members},
+    hub::recovery::Recovery,
+    hub::recovery::journal::Report,
     hub::sessions::Deadline,
     hub::timers::Timers,
-    recovery::Recovery,
-    recovery::journal::Report,
     recovery::store::Change,
 };
 use crate::sys::{

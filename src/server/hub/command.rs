@@ -10,10 +10,10 @@ use smallvec::SmallVec;
 use crate::server::{
     hub::in_flight::InFlightGuard,
     hub::membership::Membership,
+    hub::recovery::journal::Report,
+    hub::recovery::{Claim, Resume, RetainedData},
     hub::session::HubSession,
-    recovery::journal::Report,
     recovery::store::KeptAnswer,
-    recovery::{Claim, Resume, RetainedData},
 };
 use crate::{
     proto::socket::Encoded,

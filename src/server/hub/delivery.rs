@@ -15,9 +15,9 @@ use crate::server::{
     hub::command::Packet,
     hub::held::{Held, Portion},
     hub::in_flight::InFlightGuard,
+    hub::recovery::journal::HandedOver,
     hub::session::{self, HubSession},
     hub::slots::Slots,
-    recovery::journal::HandedOver,
     transport::outbox::Packets,
 };
 use crate::sys::channel::Sender;

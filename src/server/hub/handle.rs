@@ -20,9 +20,9 @@ use crate::server::{
     hub::command::{Command, Query, Selection, Signal},
     hub::in_flight::{caught_up, guard},
     hub::membership::Membership,
+    hub::recovery::{Claim, Resume, RetainedData},
     hub::session::HubSession,
     recovery::store::KeptAnswer,
-    recovery::{Claim, Resume, RetainedData},
 };
 use crate::{
     proto::socket::Encoded,

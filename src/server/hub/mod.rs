@@ -15,9 +15,10 @@
 //! | [`actor`] | the thread: the loop, and which command does what |
 //! | [`sessions`], [`sockets`] | the commands about sessions and about sockets |
 //! | [`members`], [`rooms`], [`slots`], [`timers`], [`delivery`], [`held`] | the tables: plain types, each with its own tests |
+//! | [`mod@recovery`] | connection state recovery: what the hub keeps of packets and clients |
 //! | [`session`], [`membership`] | what the hub knows of a session and of a socket |
 //!
-//! It may use the outboxes, the protocol, the configuration and recovery. It must not use sockets, dispatch, or the sessions'
+//! It may use the outboxes, the protocol, the configuration and the stores. It must not use sockets, dispatch, or the sessions'
 //! module: the hub knows slots, ids and outboxes, and no data of the application.
 
 mod actor;
@@ -30,6 +31,7 @@ pub(crate) mod held;
 mod in_flight;
 mod members;
 pub(crate) mod membership;
+pub(crate) mod recovery;
 mod rooms;
 mod session;
 mod sessions;
@@ -40,8 +42,8 @@ mod timers;
 pub(crate) use actor::{BATCH_MAX, start};
 pub(crate) use backpressure::INFLIGHT_MAX;
 pub(crate) use batch::BATCH_BYTES_TOTAL;
-pub(crate) use command::{INFLIGHT_MIN, Selection, Signal};
-pub(crate) use handle::{HubHandle, Inbox, Signaller, mark_store_thread};
+pub(crate) use command::{INFLIGHT_MIN, Selection};
+pub(crate) use handle::{HubHandle, Inbox};
 pub(crate) use in_flight::{Unfinished, caught_up, unfinished};
 pub(crate) use session::HubSession;
 pub(crate) use sockets::REPLAY_MAX;

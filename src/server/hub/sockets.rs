@@ -10,7 +10,7 @@ use crate::server::{
     hub::command::{Query, Selection, large},
     hub::in_flight::InFlightGuard,
     hub::membership::Membership,
-    recovery::{Claim, Recovery, Resume, RetainedData},
+    hub::recovery::{Claim, Recovery, Resume, RetainedData},
 };
 use crate::{
     proto::{CloseReason, socket::Encoded},

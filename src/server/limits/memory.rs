@@ -1,7 +1,7 @@
 //! The memory promise: what a server can use at most, from its configuration. `docs/MEMORY.md` explains each line.
 
 use crate::server::{
-    config::Config, http, hub, hub::held, limits::budget, recovery, recovery::journal, socket,
+    config::Config, http, hub, hub::held, hub::recovery, hub::recovery::journal, limits::budget, socket,
     transport::outbox, transport::websocket_codec,
 };
 

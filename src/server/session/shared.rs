@@ -10,7 +10,7 @@ use crate::server::{
     hub::HubHandle,
     limits::{admission::Admission, budget::Budget, refusals::Refusals},
     net::connections::Connections,
-    recovery::journal::StoreWatch,
+    recovery::store::StoreWatch,
     transport::drain::DrainHandle,
     workers::Workers,
 };

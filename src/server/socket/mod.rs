@@ -21,9 +21,9 @@ use crate::server::{
     broadcast::Broadcast,
     guard::{self, Callee, Owner},
     hub::membership::{Identity, Membership, SocketState},
+    hub::recovery::Resume,
     hub::{self, Selection},
     namespace::Namespace,
-    recovery::Resume,
     session::{Handshake, Session, Task},
 };
 use crate::{

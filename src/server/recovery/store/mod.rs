@@ -24,6 +24,7 @@ mod disk;
 mod file;
 mod guarded;
 mod memory;
+mod status;
 #[cfg(feature = "store")]
 mod tables;
 #[cfg(test)]
@@ -33,6 +34,7 @@ mod tests;
 pub use file::FileStore;
 pub(crate) use guarded::{GuardedStore, text_of};
 pub use memory::MemoryStore;
+pub use status::{Durability, StoreStatus, StoreWatch};
 
 /// What outlives the process.
 ///

@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 
 use crate::server::{
     hub::membership::Membership,
-    recovery::{Recovery, RetainedData, disconnected::DisconnectedClient},
+    hub::recovery::{Recovery, RetainedData, disconnected::DisconnectedClient},
 };
 use crate::{
     proto::socket::{Encoded, Offset},

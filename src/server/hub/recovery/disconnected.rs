@@ -13,7 +13,7 @@ use bytes::Bytes;
 
 use crate::server::{
     hub::membership::Membership,
-    recovery::{
+    hub::recovery::{
         RetainedData,
         members::{INTERVAL_COST, Member},
         origins::{Origin, Origins},

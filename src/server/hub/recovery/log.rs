@@ -6,10 +6,7 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use crate::server::{
-    hub::Selection,
-    recovery::{members::Member, store::KeptPacket},
-};
+use crate::server::{hub::Selection, hub::recovery::members::Member, recovery::store::KeptPacket};
 use crate::{
     proto::socket::{Encoded, Offset},
     sys::time::Instant,
