@@ -1,4 +1,4 @@
-//! What becomes of a call of a handler, on both sides: what it may return, and what its panic said.
+//! What a handler may return, and how its panic is caught: for server and client. It must not log.
 
 use std::{
     any::Any,
@@ -7,9 +7,9 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
-/// What a handler may return: nothing, or a result, whose error is logged (at `warn`, with the event's name).
+/// What a handler may return: nothing, or a result whose error is logged (at `warn`, with the event's name).
 pub trait Outcome {
-    /// `Err` with the text to be logged.
+    /// `Err` with the text for the log.
     ///
     /// # Errors
     /// When the handler failed.
@@ -28,7 +28,7 @@ impl<E: fmt::Display> Outcome for Result<(), E> {
     }
 }
 
-/// What a handler may return whose `?` meets errors of several types, in its signature or behind its last `Ok`:
+/// The return type of a handler that uses `?` on errors of several types:
 ///
 /// ```
 /// use tinysio::{HandlerResult, Server};
@@ -44,15 +44,15 @@ impl<E: fmt::Display> Outcome for Result<(), E> {
 /// ```
 pub type HandlerResult = Result<(), Box<dyn Error>>;
 
-/// Runs user code.
+/// Runs the user's code.
 ///
 /// # Errors
-/// What its panic said.
+/// The text of its panic.
 pub(crate) fn catch<T>(code: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(code)).map_err(|panic| {
         let text = message(&*panic);
         if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
-            // The value that was thrown panics when it is dropped; so may this one.
+            // Dropping the panic's value has panicked; dropping this one may panic too.
             std::mem::forget(another);
         }
         text
@@ -62,6 +62,6 @@ pub(crate) fn catch<T>(code: impl FnOnce() -> T) -> Result<T, String> {
 fn message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied();
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    // It may quote the peer, who must not write lines of its own.
+    // It may quote the peer, which must not add lines to the log.
     text.map_or_else(|| "(no text)".to_owned(), |text| text.escape_debug().to_string())
 }

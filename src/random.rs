@@ -1,12 +1,11 @@
-//! Randomness of the operating system, also where there is no `/dev`.
+//! Random bytes from the operating system, also without `/dev`: for server and client.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
 /// Fills `bytes`.
 ///
-/// `getrandom` looks up the C library's function by name at run time. A static glibc has no such table of names, so
-/// there it would be left with `/dev/urandom`, which a root directory without devices does not have. The system call
-/// needs neither.
+/// `getrandom` looks up the C library's function by name at run time. A static glibc has no such names, so `getrandom`
+/// falls back to `/dev/urandom`, which may be missing. The system call needs neither.
 pub(crate) fn fill(bytes: &mut [u8]) -> Result<(), getrandom::Error> {
     getrandom::fill(bytes).or_else(|error| by_system_call(bytes).ok_or(error))
 }
@@ -32,7 +31,7 @@ pub(crate) fn u64() -> Result<u64, getrandom::Error> {
     Ok(u64::from_ne_bytes(bytes))
 }
 
-/// `None`: the kernel is older than 3.17, or a sandbox refuses the call.
+/// `None`: the kernel is older than 3.17, or a sandbox forbids the call.
 fn by_system_call(bytes: &mut [u8]) -> Option<()> {
     let mut filled = 0;
     while filled < bytes.len() {

@@ -1,5 +1,5 @@
-//! Counters of 64 bits on every processor: those without atomic instructions for them (armv5, mips, 32-bit PowerPC) have
-//! them from `portable-atomic`.
+//! 64-bit atomic counters on every processor: for server and client. Processors without the instructions (armv5, mips,
+//! 32-bit PowerPC) use `portable-atomic`.
 
 #[cfg(not(target_has_atomic = "64"))]
 pub(crate) use portable_atomic::AtomicU64;

@@ -5,7 +5,7 @@
 use super::{Error, http::Reply};
 use crate::proto::engine::TransportKind;
 
-/// The body of a good answer to a poll.
+/// The body of a successful answer to a poll.
 pub(super) fn text(reply: Reply) -> Result<String, Error> {
     if reply.status != 200 {
         return Err(unexpected(TransportKind::Polling, reply.status, reply.location.as_deref(), &reply.body));
@@ -16,7 +16,7 @@ pub(super) fn text(reply: Reply) -> Result<String, Error> {
     })
 }
 
-/// An HTTP answer that is not the one that was asked for.
+/// The error of an unexpected HTTP answer.
 pub(super) fn unexpected(
     transport: TransportKind,
     status: u16,
@@ -43,7 +43,7 @@ pub(super) fn handshake(transport: TransportKind, status: Option<u16>, detail: S
     Error::Handshake { transport, status, detail: detail.into() }
 }
 
-/// The beginning of what came, quoted.
+/// The beginning of an answer, quoted.
 pub(super) fn excerpt(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(&bytes[..bytes.len().min(100)]);
     if bytes.len() > 100 { format!("{text:?}…") } else { format!("{text:?}") }

@@ -1,7 +1,8 @@
 //! The `backoff` thread: makes every connection, waits between the attempts, joins namespaces, probes upgrades.
 //!
-//! It has no inbox: what it does next follows from the state ([`Core::task`]), so a wish can be neither lost nor
-//! queued, and every wait ends the moment that the state changes.
+//! It has no queue. Its next task follows from the state ([`next_task`]), so no task is lost or out of date, and
+//! every wait ends when the state changes. Uses `core` and `open`. It must not hold the lock during an attempt or
+//! while the auth function runs.
 
 use std::{
     fmt::Display,
@@ -34,10 +35,10 @@ use crate::{
     proto::socket::{Encoded, Outgoing},
 };
 
-/// How often a probe is begun again that fails after one was cut.
+/// How often a probe is repeated that fails after another one was cancelled.
 const PROBE_RETRIES: u32 = 4;
 
-/// How long it waits for that.
+/// The delay before it is repeated.
 const PROBE_DELAY: Duration = Duration::from_millis(250);
 
 /// What the thread does next.
@@ -48,7 +49,7 @@ enum Task {
     Exit,
 }
 
-/// The thread. It owns the way to `link`, which ends when this one does.
+/// The thread. It owns the channel to `link`, which ends when this thread does.
 pub(super) fn run(core: &Arc<Core>, jobs: &Sender<Job>) {
     loop {
         match next_task(core) {
@@ -141,11 +142,11 @@ fn attempt(core: &Arc<Core>, jobs: &Sender<Job>) {
         transport: opened.transport,
         inbound,
     };
-    // `link` is at rest between two sessions, so its inbox of one has room; it ends after this thread.
+    // The channel has room, because `link` has no session. It ends after this thread.
     let _ = jobs.send(job);
 }
 
-/// The CONNECT of a namespace, with what is remembered of its last session and the auth payload of this moment.
+/// The CONNECT of a namespace, with the keys for its recovery and the current auth payload.
 fn connect_packet(core: &Core, namespace: &Namespace) -> Result<Encoded, AuthFailure> {
     let invalid = |error: &dyn Display| AuthFailure::Invalid(Error::Invalid(format!("auth: {error}")));
     let auth = match core.config.auth.as_ref().and_then(Guarded::get) {
@@ -169,7 +170,7 @@ fn connect_packet(core: &Core, namespace: &Namespace) -> Result<Encoded, AuthFai
     Outgoing::connect(&namespace.name).encode(&payload).map_err(|error| AuthFailure::Invalid(error.into()))
 }
 
-/// Tries to move a polling session to WebSocket; when that fails, it stays where it is.
+/// Tries to move a polling session to WebSocket. When that fails, it stays on polling.
 fn probe(core: &Arc<Core>, epoch: u64) {
     let Ok(token) = CancelToken::new().map(Arc::new) else { return core.probed(epoch, None) };
     let Some((sid, retries)) = core.begin_probe(epoch, &token) else { return };

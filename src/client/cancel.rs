@@ -1,8 +1,8 @@
-//! The [`CancelToken`] of one attempt, session or request: ends its waits from another thread, and knows when the server
-//! was last heard.
+//! The [`CancelToken`] of one attempt, session or request: ends its waits from another thread, and knows when the
+//! server was last heard.
 //!
-//! Every stream has one, and every wait of a stream goes through [`CancelToken::wait`]. Uses `sys` only. It must not know
-//! what is cancelled.
+//! Every stream has one, and every wait of a stream goes through [`CancelToken::wait`]. Uses `sys` only. It must not
+//! know what is cancelled.
 
 use std::{
     io,

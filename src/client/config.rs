@@ -1,4 +1,6 @@
-//! The options of a client: the official names and defaults, and ours where the official client has none.
+//! The options of a client, with the official names and defaults where the official client has them.
+//!
+//! Owns the defaults and their validation. It must not start anything.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,7 +9,8 @@ use serde::Serialize;
 use super::{Error, guard::Guarded};
 use crate::proto::{engine::TransportKind, limits};
 
-/// Builds a [`Client`](super::Client). Every option has a default; each says how it differs from the official client's, if it does.
+/// Builds a [`Client`](super::Client). Every option has a default. Each option says where it differs from the official
+/// client.
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -25,7 +28,7 @@ pub struct Builder {
     pub(super) config: Config,
 }
 
-/// The options, as the rest of the client reads them.
+/// The options, for the rest of the client.
 #[derive(Clone)]
 pub(super) struct Config {
     pub(super) path: String,
@@ -52,10 +55,10 @@ pub(super) struct Config {
     pub(super) ca: Vec<Vec<u8>>,
 }
 
-/// Called with the namespace for every CONNECT; gives the JSON of the payload.
+/// Called with the namespace for every CONNECT. Gives the JSON of the payload.
 pub(super) type Auth = Arc<dyn Fn(&str) -> Result<String, serde_json::Error> + Send + Sync>;
 
-/// The bounds of the offline buffer. `packets == 0`: off.
+/// The limits of the offline buffer. With `packets == 0` it is off.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct OfflineLimits {
     pub(super) packets: usize,
@@ -68,23 +71,23 @@ impl Builder {
         Self { url: url.to_owned(), config: Config::default() }
     }
 
-    /// Official `path`. Default `/socket.io/`. Where the server listens for Socket.IO; not the namespace. A missing
-    /// slash at either end is added.
+    /// Official `path`. Default `/socket.io/`. The path at which the server listens for Socket.IO, not the namespace. A
+    /// missing slash at either end is added.
     #[must_use]
     pub fn path(mut self, path: &str) -> Self {
         self.config.path = path.to_owned();
         self
     }
 
-    /// Official `query`: one more parameter of every request, percent-encoded here. Default none. Those in the URL are
-    /// sent too.
+    /// Official `query`: one more parameter of every request, which is percent-encoded. Default none. Parameters in
+    /// the URL are sent too.
     #[must_use]
     pub fn query(mut self, name: &str, value: &str) -> Self {
         self.config.query.push((name.to_owned(), value.to_owned()));
         self
     }
 
-    /// Official `extraHeaders`: one more header of every HTTP request and of the WebSocket's opening. Default none.
+    /// Official `extraHeaders`: one more header of every HTTP request and of the WebSocket handshake. Default none.
     #[must_use]
     pub fn extra_header(mut self, name: &str, value: &str) -> Self {
         self.config.headers.push((name.to_owned(), value.to_owned()));
@@ -93,17 +96,18 @@ impl Builder {
 
     /// Official `auth`, as a value: the payload of every CONNECT. Default none. It must be a JSON object, or the
     /// namespace fails with [`Error::Invalid`]. The client adds its own `pid` and `offset` when there is a session to
-    /// [recover](super::Socket::recovered), and `rid` with [`retries`](Self::retries); yours of these names win.
+    /// [recover](super::Socket::recovered), and `rid` with [`retries`](Self::retries). Your own keys of these names
+    /// take precedence.
     #[must_use]
     pub fn auth(self, auth: impl Serialize) -> Self {
         let json = serde_json::to_string(&auth).map_err(|error| error.to_string());
         self.auth_raw(Arc::new(move |_: &str| json.clone().map_err(serde::de::Error::custom)))
     }
 
-    /// Official `auth`, as a function: called with the namespace for every CONNECT, so a token can be fetched anew for
-    /// every reconnection. It runs on the `backoff` thread and may block: it holds up the joining of namespaces and the
-    /// upgrade of this connection only, and a disconnect does not wait for it. A panic in it is logged and reported
-    /// (`on_connect_error`), and with `reconnection` the function is asked again after `reconnection_delay`.
+    /// Official `auth`, as a function: called with the namespace for every CONNECT, so a new token can be fetched for
+    /// every reconnection. It runs on the `backoff` thread and may block. It then delays the joining of namespaces
+    /// and the upgrade of this connection only; a disconnect does not wait for it. A panic in it is logged and
+    /// reported (`on_connect_error`). With `reconnection`, the function is called again after `reconnection_delay`.
     #[must_use]
     pub fn auth_with<T: Serialize>(self, auth: impl Fn(&str) -> T + Send + Sync + 'static) -> Self {
         self.auth_raw(Arc::new(move |namespace: &str| serde_json::to_string(&auth(namespace))))
@@ -114,15 +118,15 @@ impl Builder {
         self
     }
 
-    /// Official `transports`. Default polling, then websocket: the connection begins on the first, and is upgraded to
-    /// websocket when both are listed. The order counts.
+    /// Official `transports`. Default polling, then websocket. The connection begins with the first one, and is
+    /// upgraded to websocket when both are listed.
     #[must_use]
     pub fn transports(mut self, transports: &[TransportKind]) -> Self {
         self.config.transports = transports.to_vec();
         self
     }
 
-    /// Official `upgrade`. Default true: a polling connection moves to WebSocket as soon as one stands.
+    /// Official `upgrade`. Default true: a polling connection moves to WebSocket as soon as one is open.
     #[must_use]
     pub fn upgrade(mut self, upgrade: bool) -> Self {
         self.config.upgrade = upgrade;
@@ -144,9 +148,9 @@ impl Builder {
         self
     }
 
-    /// Official `timeout`. Default 20 s. The bound of one attempt: name lookup (which the operating system may hold
-    /// longer), connection, TLS, handshake, over all transports that are tried; and once more for the namespaces'
-    /// answers.
+    /// Official `timeout`. Default 20 s. The limit of one attempt over all transports that are tried: name lookup
+    /// (for which the operating system may take longer), connection, TLS, handshake. The namespaces' answers may take
+    /// the same time again.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.config.timeout = timeout;
@@ -160,8 +164,8 @@ impl Builder {
         self
     }
 
-    /// Official `reconnectionAttempts`. Default `None`, without end. After so many failed *re*-connections in a row
-    /// the client gives up (`on_reconnect_failed`).
+    /// Official `reconnectionAttempts`. Default `None`, unlimited. After so many failed *re*-connections in a row the
+    /// client gives up (`on_reconnect_failed`).
     #[must_use]
     pub fn reconnection_attempts(mut self, attempts: impl Into<Option<u32>>) -> Self {
         self.config.attempts = attempts.into();
@@ -175,16 +179,16 @@ impl Builder {
         self
     }
 
-    /// Official `reconnectionDelayMax`. Default 5 s. Where the doubling ends. The jitter comes on top of it, not
-    /// under it as in the official client, whose crowd of clients ends up waiting exactly 5 s each, all together: so a
-    /// delay is at most this times one plus the factor, 7.5 s.
+    /// Official `reconnectionDelayMax`. Default 5 s. The delay at which the doubling ends. The random part is added
+    /// afterwards, so a delay is at most this times one plus the factor, 7.5 s. In the official client the maximum
+    /// applies last, so that all its clients end up waiting exactly 5 s.
     #[must_use]
     pub fn reconnection_delay_max(mut self, delay: Duration) -> Self {
         self.config.delay_max = delay;
         self
     }
 
-    /// Official `randomizationFactor`, 0 to 1. Default 0.5: every delay is multiplied with a random number between 0.5
+    /// Official `randomizationFactor`, 0 to 1. Default 0.5: every delay is multiplied by a random number between 0.5
     /// and 1.5.
     #[must_use]
     pub fn randomization_factor(mut self, factor: f64) -> Self {
@@ -192,26 +196,25 @@ impl Builder {
         self
     }
 
-    /// Official `retries`. Default 0, off. When set, events that are not volatile go out one at a time for each
-    /// namespace, in order, each acknowledged by the server (it must do that for all of them) before the next; one
-    /// that is not acknowledged within [`ack_timeout`](Self::ack_timeout), or before the connection is lost, is sent
-    /// again, this often at most; then it is thrown away, and the next has its turn. A try is counted when the event is
-    /// handed to a joined namespace, so the time without a connection costs none, but connections that come and go
-    /// do: `u32::MAX` is without end, and then an event leaves the queue only when it is acknowledged, or
-    /// larger than the server's `maxPayload`.
+    /// Official `retries`. Default 0, off. When set, events that are not volatile are sent one at a time for each
+    /// namespace, in order. The server must acknowledge each of them before the next is sent. An event that is not
+    /// acknowledged within [`ack_timeout`](Self::ack_timeout), or before the connection is lost, is sent again, at
+    /// most this often. Then it is dropped, and the next event is sent. A try is counted when the event is sent in a
+    /// joined namespace: time without a connection costs no try, but a connection that is lost again and again does.
+    /// `u32::MAX` is unlimited; then an event leaves the queue only when it is acknowledged, or larger than the
+    /// server's `maxPayload`.
     ///
-    /// A server that handled the event before its acknowledgement was lost sees it again. So that it can tell, every
-    /// CONNECT carries a `rid`, 20 random characters for the life of this client, and every event of the queue
-    /// a number for its acknowledgement that counts up in its namespace and stays the same when it is sent again.
-    /// A server that keeps count of them, as tinysio's does, handles each once. The queue is in memory: it ends with
-    /// the client.
+    /// When an acknowledgement is lost, the server receives the event again. To recognise it, every CONNECT has a
+    /// `rid`, 20 random characters that stay the same for this client, and every event of the queue has an
+    /// acknowledgement id that increases in its namespace and stays the same when the event is sent again. A server
+    /// that checks them, as tinysio's does, handles each event once. The queue is in memory: it ends with the client.
     #[must_use]
     pub fn retries(mut self, retries: u32) -> Self {
         self.config.retries = retries;
         self
     }
 
-    /// Official `ackTimeout`. Default 10 s (the official client waits for ever): how long each try of
+    /// Official `ackTimeout`. Default 10 s (in the official client unlimited): how long each try of
     /// [`retries`](Self::retries) waits.
     #[must_use]
     pub fn ack_timeout(mut self, timeout: Duration) -> Self {
@@ -219,9 +222,9 @@ impl Builder {
         self
     }
 
-    /// The offline buffer: how many packets, and how many bytes of them, may wait for the connection. Default 1,000
-    /// packets and 1 MiB; the official client's has no bound. What does not fit is refused with
-    /// [`Error::BufferFull`]. `(0, 0)` turns it off: emits without a connection are [`Error::NotConnected`].
+    /// The offline buffer: how many packets and bytes may wait for the connection. Default 1,000 packets and 1 MiB;
+    /// the official client has no limit. An emit that does not fit is refused with [`Error::BufferFull`]. `(0, 0)`
+    /// turns the buffer off: emits without a connection are then refused with [`Error::NotConnected`].
     #[must_use]
     pub fn offline_buffer(mut self, packets: usize, bytes: usize) -> Self {
         self.config.offline.packets = packets;
@@ -229,53 +232,54 @@ impl Builder {
         self
     }
 
-    /// How long a packet may wait in the offline buffer. Default `None`, for ever. Ours.
+    /// How long a packet may wait in the offline buffer. Default `None`, unlimited. Not in the official client.
     #[must_use]
     pub fn offline_ttl(mut self, ttl: impl Into<Option<Duration>>) -> Self {
         self.config.offline.ttl = ttl.into();
         self
     }
 
-    /// Bytes that may be emitted ahead of what the network takes, while connected. Default 4 MiB. What does not fit
-    /// is refused with [`Error::QueueFull`]; a single message always fits an empty queue. Ours.
+    /// Bytes that may wait to be written, while connected. Default 4 MiB. An emit that does not fit is refused with
+    /// [`Error::QueueFull`]; a single message always fits an empty queue. Not in the official client.
     #[must_use]
     pub fn send_queue(mut self, bytes: usize) -> Self {
         self.config.queue_bytes = bytes;
         self
     }
 
-    /// Events that may wait for their handlers. Default 1,024 (and 16 MiB of them), without end `usize::MAX`. When they
-    /// are there, the client stops reading until half of them is handled, and the network pushes back on the server;
-    /// its pings, which lie behind the events then, are answered unasked, so the session lasts for as long as the
-    /// server keeps what it has to say. Ours.
+    /// Events that may wait for their handlers. Default 1,024 (and 16 MiB of them); `usize::MAX` is unlimited. At
+    /// this limit, the client stops reading until half of them are handled, and the network pushes back on the
+    /// server. The server's pings are then behind the events, so pongs are sent unasked and the session stays open.
+    /// Not in the official client.
     #[must_use]
     pub fn event_queue(mut self, events: usize) -> Self {
         self.config.event_queue = events;
         self
     }
 
-    /// Bytes of the largest message from the server that is taken. Default 16 MiB; a larger one ends the connection
-    /// with [`CloseReason::MessageTooBig`](crate::proto::CloseReason::MessageTooBig). Ours.
+    /// Bytes of the largest accepted message from the server. Default 16 MiB. A larger message ends the connection with
+    /// [`CloseReason::MessageTooBig`](crate::proto::CloseReason::MessageTooBig). Not in the official client.
     #[must_use]
     pub fn max_message(mut self, bytes: usize) -> Self {
         self.config.max_message = bytes;
         self
     }
 
-    /// Levels of arrays and objects in one argument of an event or an acknowledgement, and in the payload of a CONNECT or a
-    /// CONNECT_ERROR, with bytes and without. Default 4,000, which is twice the server's: a server may wrap what it has
-    /// received from another client, and sends more levels than it takes. At least 1, without end `usize::MAX`. A deeper packet
-    /// ends the connection with [`CloseReason::ParseError`](crate::proto::CloseReason::ParseError). These are
-    /// errors of that call alone: to read more than 127 levels into a type (64 in a packet with bytes), and to send on bytes
-    /// below more than 64 levels. Ours.
+    /// Levels of arrays and objects in one argument of an event or an acknowledgement, and in the payload of a
+    /// CONNECT or a CONNECT_ERROR, with bytes and without. Default 4,000, which is twice the server's: a server may
+    /// wrap what it has received from another client, and so send more levels than it accepts. At least 1;
+    /// `usize::MAX` is unlimited. A deeper packet ends the connection with
+    /// [`CloseReason::ParseError`](crate::proto::CloseReason::ParseError). Other limits fail only the call: reading
+    /// more than 127 levels into a type (64 in a packet with bytes), and sending on bytes below more than 64 levels.
+    /// Not in the official client.
     #[must_use]
     pub fn max_depth(mut self, levels: usize) -> Self {
         self.config.max_depth = levels;
         self
     }
 
-    /// One or more certificate authorities, PEM, trusted beside Mozilla's: for a server whose certificate is signed by
-    /// one's own. Verification cannot be turned off; a self-signed certificate is its own authority.
+    /// One or more certificate authorities in PEM, trusted in addition to Mozilla's. Verification cannot be turned
+    /// off. A self-signed certificate is its own authority.
     #[must_use]
     pub fn ca_pem(mut self, pem: &[u8]) -> Self {
         self.config.ca.push(pem.to_owned());

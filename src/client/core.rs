@@ -5,9 +5,9 @@
 //!   never locked   while a handler, the auth function or a logger runs, or while anything is read, written or waited for
 //! ```
 //!
-//! Owns the lock, the condition and the wakers. The [`State`] consists of four plain types that change themselves. What a
-//! change of one means for the others is in `lifecycle` (connection), `membership` (namespaces) and `emit` (packets and
-//! acknowledgements). It must not know the API's types, except as arguments of the handlers.
+//! Owns the lock, the condition and the wakers. The [`State`] consists of four plain types that change themselves.
+//! What a change of one means for the others is in `lifecycle` (connection), `membership` (namespaces) and `emit`
+//! (packets and acknowledgements). It must not know the API's types, except as arguments of the handlers.
 
 use std::{
     sync::{Arc, OnceLock},

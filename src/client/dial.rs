@@ -1,4 +1,6 @@
-//! From an address to a stream: name lookup, connection, TLS, each interruptible as far as the system allows.
+//! From an address to a stream: name lookup, connection, TLS. Each can be cancelled as far as the system allows.
+//!
+//! Uses `stream`, `tls`, `url` and the cancel token. It must not know HTTP or Engine.IO.
 
 use std::{
     io,
@@ -22,7 +24,7 @@ use super::{
     url::{Address, Endpoint},
 };
 
-/// A step that failed on the way to a stream.
+/// A step of the connection that failed.
 #[derive(Debug, thiserror::Error)]
 #[error("{step} failed: {detail}")]
 pub(super) struct Failure {
@@ -36,7 +38,7 @@ impl Failure {
     }
 }
 
-/// What is needed to reach the server, shared by everything that opens streams to it.
+/// The address and the TLS configuration of the server.
 #[derive(Debug, Clone)]
 pub(super) struct Dialer {
     pub(super) endpoint: Arc<Endpoint>,
@@ -45,7 +47,7 @@ pub(super) struct Dialer {
 }
 
 impl Dialer {
-    /// Opens a stream that hangs on `token`, and stays patient until `deadline`.
+    /// Opens a stream that `token` cancels, with `deadline` for its reads and writes.
     pub(super) fn dial(&self, token: &Arc<CancelToken>, deadline: Instant) -> Result<Stream, Failure> {
         let socket = match &self.endpoint.address {
             Address::Tcp { host, port } => Socket::Tcp(tcp(host, *port, token, deadline)?),
@@ -72,9 +74,9 @@ impl Dialer {
     }
 }
 
-/// Tries the name's addresses in turn, each with an equal share of the time that is left.
+/// Tries the addresses of the name in turn, each with an equal share of the remaining time.
 fn tcp(host: &str, port: u16, token: &CancelToken, deadline: Instant) -> Result<TcpStream, Failure> {
-    // The system's resolver can be neither interrupted nor given a deadline; what comes after it can.
+    // The system's resolver can neither be cancelled nor given a deadline.
     let addresses: Vec<_> =
         (host, port).to_socket_addrs().map_err(|error| Failure::new(Step::Resolve, error))?.collect();
     token.check().map_err(|error| Failure::new(Step::Connect, error))?;
@@ -97,7 +99,7 @@ fn tcp_at(address: &SocketAddr, token: &CancelToken, deadline: Instant) -> io::R
     let socket = new_socket(family)?;
     finish(&socket, connect(&socket, address), token, deadline)?;
     let stream = TcpStream::from(socket);
-    // Small packets and answers to them: waiting for more to send would only delay.
+    // Small packets must not wait for more to send.
     stream.set_nodelay(true)?;
     Ok(stream)
 }
@@ -116,7 +118,7 @@ fn new_socket(family: AddressFamily) -> io::Result<OwnedFd> {
     Ok(socket_with(family, SocketType::STREAM, flags, None)?)
 }
 
-/// Waits for the outcome of a non-blocking connect.
+/// Waits for the result of a non-blocking connect.
 fn finish(
     socket: &OwnedFd,
     begun: rustix::io::Result<()>,

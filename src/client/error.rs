@@ -1,4 +1,4 @@
-//! What can go wrong for a caller of the client, sorted by what the caller can do about it.
+//! The errors of the client, sorted by what the caller can do.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use crate::proto::{CloseReason, engine::TransportKind, socket::EncodeError};
 
-/// Why a call of the client did not do what it says, or why a connection could not be made.
+/// Why a call has failed, or why a connection could not be made.
 ///
 /// | what to do | variants |
 /// |---|---|
@@ -23,18 +23,17 @@ use crate::proto::{CloseReason, engine::TransportKind, socket::EncodeError};
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The URL or an option cannot be used; the text says which and why. From
-    /// [`Builder::build`](super::Builder::build) and before anything is started, or from
-    /// [`Handle::socket`](super::Handle::socket) for a malformed namespace.
+    /// The URL or an option is invalid; the text says which and why. From [`Builder::build`](super::Builder::build), or
+    /// from a socket of a malformed namespace ([`Handle::socket`](super::Handle::socket)).
     #[error("{0}")]
     Invalid(String),
-    /// The name belongs to the protocol (`connect`, `disconnect`, …); the server would close the connection.
+    /// The name is reserved by the protocol (`connect`, `disconnect`, …). The server would close the connection.
     #[error("{0:?} is a name of the protocol itself and cannot be emitted")]
     ReservedEvent(String),
     /// The arguments have no JSON form, or more than ten binary values. Nothing was sent.
     #[error("cannot be sent: {0}")]
     Encode(Arc<EncodeError>),
-    /// The message is larger than the server's `maxPayload`: it would drop the connection. Nothing was sent.
+    /// The message is larger than the server's `maxPayload`. The server would close the connection. Nothing was sent.
     #[error("message of {size} bytes, the server takes at most {max}")]
     TooLarge {
         /// Bytes of the largest part of the message, in the form that the transport needs.
@@ -42,19 +41,19 @@ pub enum Error {
         /// The server's `maxPayload`.
         max: usize,
     },
-    /// The call would hold up every other handler without a bound: `wait` inside a handler. Use
+    /// `wait` was called in a handler: it would block every other handler without limit. Use
     /// [`Handle::wait_timeout`](super::Handle::wait_timeout).
     #[error("{0} inside a handler would hold up all others")]
     InHandler(&'static str),
 
-    /// The connection is open, but what was emitted before has not been written yet and has reached
+    /// The connection is open, but the unwritten packets have reached
     /// [`Builder::send_queue`](super::Builder::send_queue). Wait, then emit again.
     #[error("the send queue is full ({bytes} bytes wait)")]
     QueueFull {
         /// Bytes that wait to be written.
         bytes: usize,
     },
-    /// So many events of this namespace wait for their acknowledgement already. Wait for some of them.
+    /// Too many events of this namespace wait for their acknowledgement. Wait for some of them.
     #[error("{pending} acknowledgements are waited for already")]
     TooManyAcks {
         /// How many.
@@ -72,29 +71,29 @@ pub enum Error {
     /// There is no connection, and the offline buffer is off.
     #[error("not connected")]
     NotConnected,
-    /// A buffered packet outlived [`Builder::offline_ttl`](super::Builder::offline_ttl) and was thrown away. Only
-    /// an acknowledgement's caller gets to see it.
+    /// A buffered packet was older than [`Builder::offline_ttl`](super::Builder::offline_ttl) and was dropped. Only a
+    /// caller that waits for its acknowledgement gets this error.
     #[error("expired in the offline buffer")]
     Expired,
 
-    /// No transport to the server: the step that failed, and how.
+    /// The server cannot be reached, or the connection has broken: the step that failed, and why.
     #[error("{transport}: {step} failed: {detail}")]
     Unreachable {
         /// The transport that was tried.
         transport: TransportKind,
-        /// How far it came.
+        /// The step that failed.
         step: Step,
-        /// The operating system's or the TLS library's words.
+        /// The message of the operating system or the TLS library.
         detail: Arc<str>,
     },
-    /// Something answered, but not as a Socket.IO server: a proxy, a redirect, another path, an old protocol.
+    /// The answer is not one of a Socket.IO server: it is from a proxy, a redirect, another path, or an old protocol.
     #[error("{transport}: {detail}")]
     Handshake {
         /// The transport that was tried.
         transport: TransportKind,
-        /// The HTTP status, when the answer was HTTP at all.
+        /// The HTTP status, if the answer was HTTP.
         status: Option<u16>,
-        /// What was unexpected about the answer, with its beginning.
+        /// What was unexpected, with the beginning of the answer.
         detail: Arc<str>,
     },
     /// The server refused the namespace: its CONNECT_ERROR. The client does not try again by itself.
@@ -104,11 +103,11 @@ pub enum Error {
         namespace: Arc<str>,
         /// The server's message.
         message: Arc<str>,
-        /// The server's `data`, raw JSON, where it gave any: see [`Error::refusal_data`].
+        /// The server's `data` as raw JSON, if there was any: see [`Error::refusal_data`].
         data: Option<Arc<RawValue>>,
     },
 
-    /// Nothing came within the time given.
+    /// The result did not come in time.
     #[error("no {what} within {after:?}")]
     Timeout {
         /// What was waited for.
@@ -116,8 +115,8 @@ pub enum Error {
         /// How long.
         after: Duration,
     },
-    /// The connection was lost, or the namespace left, before what was waited for came. The server may have handled
-    /// the event all the same.
+    /// The connection was lost, or the namespace left, before the result came. The server may still have handled the
+    /// event.
     #[error("disconnected: {0}")]
     Disconnected(CloseReason),
 
@@ -127,7 +126,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// The `data` of a refusal as a `T`; `None` for other errors, for refusals without data, and when the data is no
+    /// The `data` of a refusal as a `T`. `None` for other errors, for refusals without data, and when the data is not a
     /// `T`.
     #[must_use]
     pub fn refusal_data<T: DeserializeOwned>(&self) -> Option<T> {
@@ -137,8 +136,8 @@ impl Error {
         }
     }
 
-    /// Whether the client goes on by itself after it, when `reconnection` is on: the error was the network's or the
-    /// server's, not the caller's.
+    /// Whether the client continues by itself after this error, with `reconnection`: it comes from the network or the
+    /// server, not from the caller.
     #[must_use]
     pub const fn is_transient(&self) -> bool {
         matches!(
@@ -154,7 +153,7 @@ impl From<EncodeError> for Error {
     }
 }
 
-/// How far an attempt came before it failed.
+/// The step of an attempt that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Step {
@@ -164,7 +163,7 @@ pub enum Step {
     Connect,
     /// The TLS handshake, with the check of the certificate.
     Tls,
-    /// The HTTP exchange, or the WebSocket's opening.
+    /// The HTTP exchange, or the WebSocket handshake.
     Http,
     /// An open connection that broke.
     Transfer,

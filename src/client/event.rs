@@ -1,4 +1,7 @@
-//! What a handler gets: the event, its arguments, and the way to answer it.
+//! The event that a handler gets, and its acknowledgement.
+//!
+//! Uses `proto` for the arguments and [`Socket`] for the acknowledgement. The server's event has the same methods
+//! over the same [`Args`]; each is one line, so a shared type would not be shorter.
 
 use std::{cell::Cell, fmt};
 
@@ -7,14 +10,14 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use super::{Error, Socket};
 use crate::proto::socket::Args;
 
-/// An event from the server, in the hands of a handler.
+/// An event from the server.
 pub struct Event<'a> {
     socket: &'a Socket,
     name: &'a str,
     args: Args<'a>,
     /// The session that brought it.
     epoch: u64,
-    /// The right to acknowledge it, shared by all its handlers.
+    /// The id of its acknowledgement, until a handler takes it. Shared by all handlers of the event.
     ack: &'a Cell<Option<u64>>,
 }
 
@@ -34,7 +37,7 @@ impl<'a> Event<'a> {
         self.name
     }
 
-    /// Its arguments, raw until somebody asks for a type.
+    /// Its arguments, as raw JSON.
     #[must_use]
     pub fn args(&self) -> &Args<'a> {
         &self.args
@@ -57,14 +60,14 @@ impl<'a> Event<'a> {
         self.args.parse()
     }
 
-    /// Whether the server waits for an acknowledgement that nobody has given yet.
+    /// Whether the server waits for an acknowledgement that was not taken yet.
     #[must_use]
     pub fn wants_ack(&self) -> bool {
         self.ack.get().is_some()
     }
 
     /// Acknowledges the event, with `args` as [`Socket::emit`] takes them.
-    /// Does nothing when the server asked for no acknowledgement, or has been given one.
+    /// Does nothing when the server asked for no acknowledgement, or it was taken.
     ///
     /// # Errors
     /// As [`Socket::emit`]; an acknowledgement is never buffered, because it belongs to its connection.
@@ -72,8 +75,8 @@ impl<'a> Event<'a> {
         self.take_ack().map_or(Ok(()), |ack| ack.send(args))
     }
 
-    /// Takes the right to acknowledge, to be used later and from any thread. `None` when the server asked for none,
-    /// or it has been used.
+    /// Takes the acknowledgement, to be sent later and from any thread. `None` when the server asked for none, or it
+    /// was taken.
     #[must_use]
     pub fn take_ack(&self) -> Option<Ack> {
         let id = self.ack.take()?;
@@ -91,7 +94,7 @@ impl fmt::Debug for Event<'_> {
     }
 }
 
-/// The right to acknowledge one event. Dropped unused, the server's callback waits for its timeout.
+/// The acknowledgement of one event. If it is dropped unsent, the server waits for its timeout.
 #[derive(Debug)]
 pub struct Ack {
     socket: Socket,

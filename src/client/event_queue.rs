@@ -17,10 +17,10 @@ use crate::proto::{CloseReason, socket::OwnedArgs};
 /// Bytes of events that may wait for their handlers.
 const MAX_BYTES: usize = 16 << 20;
 
-/// By how much the bounds grow while a handler waits for an acknowledgement, which may be behind the events.
+/// Factor of the limits while a handler waits for an acknowledgement: the acknowledgement may be behind the events.
 const ACK_WAIT_FACTOR: usize = 4;
 
-/// Something that a handler is to hear of.
+/// An item for the handlers.
 pub(super) enum Item {
     Event(Box<Incoming>),
     Ack(Arc<Namespace>, Guarded<Callback>, Result<OwnedArgs, Error>),
@@ -34,7 +34,7 @@ pub(super) enum Item {
     ReconnectFailed,
 }
 
-/// An event as it waits.
+/// An event that waits for its handlers.
 pub(super) struct Incoming {
     pub(super) namespace: Arc<Namespace>,
     pub(super) epoch: u64,
@@ -45,12 +45,12 @@ pub(super) struct Incoming {
     pub(super) bytes: usize,
 }
 
-/// What waits for the handlers.
+/// The queue.
 ///
-/// Full (so many events, or [`MAX_BYTES`]): the reader stops reading, and the network pushes back on the server.
-/// Connects, disconnects and acknowledgements always fit: there are at most as many as there were connections and emits
-/// made. The notices of the backoff thread, and CONNECTs that the server repeats, are thrown away when twice as many
-/// items wait as events may.
+/// It is full at `limit` events or [`MAX_BYTES`]. The reader then stops, and the network pushes back on the server.
+/// Connects, disconnects and acknowledgements always fit: their number is bounded by the connections and emits.
+/// Notices of the `backoff` thread, and CONNECTs that the server repeats, are dropped at twice as many items as
+/// events may wait.
 pub(super) struct EventQueue {
     limit: usize,
     inner: Mutex<Inner>,
@@ -64,11 +64,11 @@ struct Inner {
     events: usize,
     bytes: usize,
     closed: bool,
-    /// The deadlines of acknowledgements have changed.
+    /// The earliest deadline of the acknowledgements has changed.
     nudged: bool,
     /// A handler waits for an acknowledgement.
     waiting_for_ack: bool,
-    /// A reader stopped for want of room.
+    /// A reader has stopped because the queue is full.
     paused: bool,
 }
 
@@ -85,7 +85,7 @@ impl EventQueue {
         Self { limit, inner: Mutex::default(), ready: Condvar::new(), room: Condvar::new() }
     }
 
-    /// Appends; see the bounds above.
+    /// Appends an item, or drops a notice; see above.
     pub(super) fn push(&self, item: Item) {
         let mut inner = self.inner.lock();
         let notice = matches!(
@@ -103,7 +103,7 @@ impl EventQueue {
         self.ready.notify_one();
     }
 
-    /// Whether so much waits that notices are thrown away.
+    /// Whether notices are dropped.
     pub(super) fn is_crowded(&self) -> bool {
         self.has_too_many(&self.inner.lock())
     }
@@ -117,7 +117,7 @@ impl EventQueue {
         events >= self.limit || bytes >= MAX_BYTES
     }
 
-    /// Whether a reader may go on. When not, it is woken as soon as it may.
+    /// Whether there is room for another event. If not, the reader is woken once there is.
     pub(super) fn has_room(&self) -> bool {
         let mut inner = self.inner.lock();
         inner.paused = !self.fits(&inner);
@@ -138,7 +138,7 @@ impl EventQueue {
         false
     }
 
-    /// Throws the events of a namespace away. Gives how many there were; and `true` when a reader is to be woken.
+    /// Drops the events of a namespace. Gives their number, and whether a reader is to be woken.
     pub(super) fn forget(&self, namespace: &Namespace) -> (usize, bool) {
         let mut inner = self.inner.lock();
         let items = std::mem::take(&mut inner.items);
@@ -156,7 +156,7 @@ impl EventQueue {
         (forgotten.len(), wake)
     }
 
-    /// Wakes a reader that waits for room, to look at its token.
+    /// Wakes a reader that waits for room, so that it checks its token.
     pub(super) fn wake_reader(&self) {
         let _inner = self.inner.lock();
         self.room.notify_all();
@@ -168,14 +168,14 @@ impl EventQueue {
         self.ready.notify_one();
     }
 
-    /// Widens the bounds while a handler waits for an acknowledgement. `true`: a reader is to be woken.
+    /// Raises the limits while a handler waits for an acknowledgement. `true`: a reader is to be woken.
     pub(super) fn set_waiting_for_ack(&self, waiting_for_ack: bool) -> bool {
         let mut inner = self.inner.lock();
         inner.waiting_for_ack = waiting_for_ack;
         self.resume(&mut inner)
     }
 
-    /// Ends the thread once what is left is dealt with.
+    /// Ends the `events` thread once the queue is empty.
     pub(super) fn close(&self) {
         self.inner.lock().closed = true;
         self.ready.notify_all();
@@ -186,12 +186,12 @@ impl EventQueue {
         inner.events < self.limit.saturating_mul(factor) && inner.bytes < MAX_BYTES * factor
     }
 
-    /// Wakes the readers if they may go on. `true`: a reader that sleeps in `poll(2)` is to be woken too.
+    /// Wakes the readers if there is room. `true`: a reader that sleeps in `poll(2)` is to be woken too.
     fn resume(&self, inner: &mut Inner) -> bool {
         if !self.fits(inner) {
             return false;
         }
-        // Whether or not one is known to wait: `link` asks for room as well while `poll` waits for it.
+        // Always, because `link` and `poll` may both have asked for room.
         self.room.notify_all();
         std::mem::take(&mut inner.paused)
     }
@@ -216,10 +216,10 @@ impl EventQueue {
             let Item::Event(event) = &item else { return (Next::Item(item), false) };
             inner.events -= 1;
             inner.bytes -= event.bytes;
-            // Woken at half, so that a reader does not stop and go with every event.
+            // At half of the limit, so that a reader does not stop and start with every event.
             let resume = inner.events <= self.limit / 2 && self.resume(&mut inner);
             if inner.closed {
-                // The client is gone: nobody wants events, but endings and acknowledgements are still told.
+                // The client is dropped: disconnects and acknowledgements are still delivered, events are not.
                 continue;
             }
             return (Next::Item(item), resume);

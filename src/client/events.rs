@@ -1,4 +1,7 @@
-//! The `events` thread: runs the user's handlers, one at a time, in order, with no lock held.
+//! The `events` thread: runs the user's handlers, one at a time and in order.
+//!
+//! Empties the event queue, and expires acknowledgements. Uses `core` and the API's types. It must not hold a lock
+//! while a handler runs.
 
 use std::{cell::Cell, fmt, sync::Arc};
 
@@ -101,12 +104,11 @@ fn deliver_event(core: &Arc<Core>, event: &Incoming) {
     each_named(core, &event.namespace, &event.name, named.as_ref(), |handler| handler(&socket, made()));
 }
 
-/// Calls the handlers that [`Socket::on`](super::Socket::on) has set for one of the names which never come from the
-/// server.
+/// Calls the handlers that [`Socket::on`](super::Socket::on) has set for `connect`, `disconnect` or `connect_error`.
 fn deliver_reserved(core: &Arc<Core>, namespace: &Arc<Namespace>, name: &str, arg: Option<&impl Serialize>) {
     let named = namespace.handlers.lock().named.get(name).cloned();
     let mut args = OwnedArgs::default();
-    // Texts always have a JSON form, and the server's data has come as one.
+    // Cannot fail: text always has a JSON form, and the server's data is JSON.
     if let Some(Err(error)) = arg.map(|arg| args.push(arg)) {
         log::error!("{}: no argument for the handlers of {name:?}: {error}", core.place(Some(namespace)));
     }
@@ -116,7 +118,7 @@ fn deliver_reserved(core: &Arc<Core>, namespace: &Arc<Namespace>, name: &str, ar
     });
 }
 
-/// What handlers of `connect_error` get as their argument: the official client's error, as far as it is JSON.
+/// The argument of the handlers of `connect_error`: the official client's error, as far as it is JSON.
 #[derive(Serialize)]
 struct Reason<'a> {
     message: String,
@@ -158,7 +160,7 @@ fn each_named(
     }
 }
 
-/// Calls a closure of the user's; a panic costs this call and nothing else.
+/// Calls a closure of the user. A panic ends this call only.
 fn run(
     core: &Core,
     what: fmt::Arguments<'_>,

@@ -1,8 +1,8 @@
-//! The user's closures on the client's threads: a panic in a call, or in a destructor, costs that call and nothing else.
+//! The user's closures on the client's threads. A panic in a call or in a destructor ends that call only.
 
 use crate::outcome::catch;
 
-/// A closure of the user's with what it has captured. It may be dropped on any thread.
+/// A closure of the user, with its captured values. It may be dropped on any thread.
 #[derive(Clone)]
 pub(super) struct Guarded<F>(Option<F>);
 
@@ -11,7 +11,7 @@ impl<F> Guarded<F> {
         Self(Some(closure))
     }
 
-    /// The closure: there until this is dropped.
+    /// The closure. `None` only while this is being dropped.
     pub(super) fn get(&self) -> Option<&F> {
         self.0.as_ref()
     }

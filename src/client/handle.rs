@@ -1,4 +1,6 @@
-//! The client and the handle to it: connecting, ending, waiting, looking.
+//! The API of the client: [`Client`], and the [`Handle`] to it.
+//!
+//! Owns the threads. Uses `core`. It must not change the state itself: `lifecycle` does.
 
 use std::{
     fmt, io,
@@ -28,10 +30,10 @@ use super::{
 use crate::proto::{CloseReason, engine::TransportKind};
 use crate::sys::real::wait::deadline_in;
 
-/// Stack of the client's own threads, of which they touch a few pages; the system's name lookup wants most.
+/// Stack of the client's own threads. They use a few pages; the system's name lookup uses most of it.
 const STACK: usize = 512 << 10;
 
-/// Stack of the handlers' thread: what the standard library gives, because handlers are anybody's code.
+/// Stack of the handlers' thread: the standard library's default, because handlers are the user's code.
 const HANDLER_STACK: usize = 2 << 20;
 
 /// How long a dropped client writes what was emitted before.
@@ -42,9 +44,9 @@ const JOIN_TIME: Duration = Duration::from_millis(400);
 
 /// A Socket.IO client: one connection to one server, carrying any number of namespaces.
 ///
-/// It is the owner: its threads run until it is dropped, and dropping it disconnects first, as
-/// [`disconnect`](Handle::disconnect) does. Everything that can be done with it is in [`Handle`], which it dereferences
-/// to and which can be cloned into handlers and threads without keeping the client alive.
+/// It owns the threads, which run until it is dropped. Dropping it first disconnects, as
+/// [`disconnect`](Handle::disconnect) does. Its methods are those of [`Handle`], to which it dereferences. A handle
+/// can be cloned into handlers and threads without keeping the client alive.
 pub struct Client {
     handle: Handle,
     threads: Vec<JoinHandle<()>>,
@@ -87,7 +89,7 @@ impl Client {
         Ok(client)
     }
 
-    /// Starts the threads. Each owns the way to the next: when `backoff` ends, `link` does, then `poll`.
+    /// Starts the threads. Each owns the channel to the next: when `backoff` ends, `link` ends, then `poll`.
     fn spawn(&mut self, polling: bool) -> io::Result<()> {
         let core = self.handle.core.clone();
         let (jobs, link_jobs) = crossbeam_channel::bounded(1);
@@ -114,8 +116,8 @@ impl Client {
 }
 
 impl Drop for Client {
-    /// Disconnects in good order, for at most half a second, then ends the threads, and waits for them for at most
-    /// 0.4 s: a thread that is in a handler, or in the system's name lookup, ends when that returns.
+    /// Disconnects, for at most half a second, then ends the threads, and waits for them for at most 0.4 s. A thread
+    /// that is in a handler or in the system's name lookup ends when that returns.
     fn drop(&mut self) {
         let core = &self.handle.core;
         let _ = core.disconnect(DROP_TIME);
@@ -167,8 +169,8 @@ pub struct HttpAnswer {
     pub body: Bytes,
 }
 
-/// What can be done with a [`Client`], from any thread and inside any handler. Cheap to clone. After the client is
-/// dropped every call returns at once, with [`Error::Closed`] where it can fail.
+/// The methods of a [`Client`], for any thread and any handler. Cheap to clone. After the client is dropped, every call
+/// returns at once, with [`Error::Closed`] where it can fail.
 #[derive(Clone)]
 pub struct Handle {
     core: Arc<Core>,
@@ -185,25 +187,25 @@ impl Handle {
 
     /// The client's socket in `namespace` (`"/"`, `"/chat"`; a missing slash is added). The first call for a namespace
     /// adds it: it is joined with the next connection, or at once when there is one. A malformed name gives a
-    /// socket that is never connected and whose calls say so ([`Error::Invalid`]).
+    /// socket that is never connected and whose calls fail ([`Error::Invalid`]).
     #[must_use]
     pub fn socket(&self, namespace: &str) -> Socket {
         Socket::new(self.clone(), self.core.namespace(namespace))
     }
 
-    /// The namespace that the URL names, `/` when it names none. It is joined when no other was asked for.
+    /// The namespace in the URL, or `/`. It is joined when no other namespace was added.
     #[must_use]
     pub fn namespace(&self) -> &str {
         &self.core.dialer.endpoint.namespace
     }
 
-    /// Begins to connect and returns at once. Does nothing when a connection stands or is being made; ends the wait
-    /// between two attempts.
+    /// Begins to connect and returns at once. Does nothing when a connection is open or an attempt is in progress.
+    /// Ends the wait between two attempts.
     ///
     /// Every connection joins the namespaces that are active, as the official client does. A namespace is active from
     /// [`socket`](Self::socket) or [`Socket::connect`] until it is left ([`Socket::disconnect`]), refused, or removed
-    /// by the server; [`disconnect`](Self::disconnect) changes nothing about that. When no namespace is active, a
-    /// connection would have no use, and this makes all of them active.
+    /// by the server; [`disconnect`](Self::disconnect) does not change that. When no namespace is active, this makes
+    /// all of them active, because a connection would have no use otherwise.
     ///
     /// # Errors
     /// [`Error::Closed`]; [`Error::Invalid`] when a namespace's name is none.
@@ -212,64 +214,65 @@ impl Handle {
     }
 
     /// Begins to connect, as [`start`](Self::start), and waits for the result of this attempt: `Ok` when every active
-    /// namespace is joined, or the error of
-    /// the attempt or of the first namespace that was refused. With `reconnection` on, the client goes on
-    /// trying after a transient error: [`wait_connected`](Self::wait_connected) waits for that,
-    /// [`disconnect`](Self::disconnect) ends it. Bounded by twice the `timeout` option.
+    /// namespace is joined, or the error of the attempt or of the first namespace that was refused. With
+    /// `reconnection`, the client then continues to try after a transient error:
+    /// [`wait_connected`](Self::wait_connected) waits for it, and [`disconnect`](Self::disconnect) ends it. Takes at
+    /// most twice the `timeout` option.
     ///
     /// # Errors
     /// [`Error::Unreachable`], [`Error::Handshake`], [`Error::Refused`], [`Error::Timeout`], [`Error::Disconnected`]
-    /// when somebody disconnects meanwhile, [`Error::Closed`].
+    /// when the client is disconnected meanwhile, [`Error::Closed`].
     pub fn connect(&self) -> Result<(), Error> {
         let before = self.core.start()?;
         let timeout = self.core.config.timeout.saturating_mul(2);
         self.outcome(timeout, Some(before))
     }
 
-    /// Waits until every namespace is joined, over as many attempts as it takes. Does not begin to connect by itself.
+    /// Waits until every namespace is joined, over any number of attempts. Does not begin to connect.
     ///
     /// # Errors
-    /// As [`connect`](Self::connect), once nothing more is tried; [`Error::Timeout`] after `timeout`, with the
-    /// attempts going on ([`Status::last_error`] has the last one's error).
+    /// As [`connect`](Self::connect), once the client has given up; [`Error::Timeout`] after `timeout`, while the
+    /// attempts go on ([`Status::last_error`] has the error of the last one).
     pub fn wait_connected(&self, timeout: Duration) -> Result<(), Error> {
         self.outcome(timeout, None)
     }
 
-    /// Waits until every namespace is joined or something speaks against it: with `before`, also an attempt that
-    /// failed since.
+    /// Waits until every namespace is joined, or the client has given up, or one was refused. With `before`, also
+    /// until an attempt has failed since then.
     fn outcome(&self, timeout: Duration, before: Option<u64>) -> Result<(), Error> {
         let outcome = self.core.wait_for(Some(deadline_in(timeout)), |state| outcome(state, before));
         outcome.unwrap_or(Err(Error::Timeout { what: "connection", after: timeout }))
     }
 
-    /// Leaves every namespace and closes the connection; no reconnection follows, and one that is under way ends. What
-    /// was emitted before is written first, for at most 0.7 s. Events that wait for their handlers are dropped, as in
-    /// the official client; the handlers of `disconnect` are told `io client disconnect`. [`start`](Self::start) or
-    /// [`connect`](Self::connect) connect again.
+    /// Leaves every namespace and closes the connection. No reconnection follows, and one in progress ends. What was
+    /// emitted before is written first, for at most 0.7 s. Events that wait for their handlers are dropped, as in the
+    /// official client. The reason for the handlers of `disconnect` is `io client disconnect`. [`start`](Self::start)
+    /// and [`connect`](Self::connect) connect again.
     pub fn disconnect(&self) {
         let _ = self.disconnect_within(super::DISCONNECT_TIME);
     }
 
-    /// As [`disconnect`](Self::disconnect), with one's own bound for writing what was emitted before.
+    /// As [`disconnect`](Self::disconnect), with `timeout` for writing what was emitted before.
     ///
     /// # Errors
-    /// [`Error::Timeout`] when not everything was written in time, or the connection broke before; it is closed all the
-    /// same. [`Error::Closed`].
+    /// [`Error::Timeout`] when not everything was written in time, or the connection broke before. The connection is
+    /// closed in either case. [`Error::Closed`].
     pub fn disconnect_within(&self, timeout: Duration) -> Result<(), Error> {
         self.core.disconnect(timeout)
     }
 
-    /// Tries now: ends the wait between two attempts, and starts from anew (attempt 1) when the client had given up or
+    /// Tries now: ends the wait between two attempts, and begins again with attempt 1 when the client has given up or
     /// was disconnected. Does nothing while connected. Returns at once, as [`start`](Self::start).
     pub fn reconnect_now(&self) {
         let _ = self.start();
     }
 
-    /// Waits until the client is disconnected for good: by [`disconnect`](Self::disconnect), by the server, with the
-    /// attempts used up, or dropped. Returns at once when it is so already.
+    /// Waits until the client is disconnected and does not reconnect: by [`disconnect`](Self::disconnect), by the
+    /// server, after the last attempt, or because it is dropped. Gives the reason. Returns at once when it is
+    /// disconnected.
     ///
     /// # Errors
-    /// [`Error::InHandler`] on the handlers' thread; otherwise the reason is the value.
+    /// [`Error::InHandler`] on the handlers' thread.
     pub fn wait(&self) -> Result<Option<CloseReason>, Error> {
         if self.core.in_handler() {
             return Err(Error::InHandler("wait"));
@@ -280,7 +283,7 @@ impl Handle {
     /// As [`wait`](Self::wait), for at most `timeout`.
     ///
     /// # Errors
-    /// [`Error::Timeout`]; works inside handlers too.
+    /// [`Error::Timeout`]. It may be called in handlers.
     pub fn wait_timeout(&self, timeout: Duration) -> Result<Option<CloseReason>, Error> {
         let ended = self.core.wait_for(Some(deadline_in(timeout)), |state| ended(state));
         ended.ok_or(Error::Timeout { what: "end of the client", after: timeout })
@@ -336,7 +339,7 @@ impl Handle {
         add(&mut self.core.hooks.lock().failed, Arc::new(handler));
     }
 
-    /// Ours: a delay begins; called with the number of the attempt that follows it, and the delay.
+    /// A delay begins. Called with the number of the attempt that follows, and the delay. Not in the official client.
     pub fn on_reconnect_scheduled(&self, handler: impl Fn(&Self, u32, Duration) + Send + Sync + 'static) {
         add(&mut self.core.hooks.lock().scheduled, Arc::new(handler));
     }

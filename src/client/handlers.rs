@@ -21,7 +21,7 @@ pub(super) type OnError = Arc<dyn Fn(&Socket, &Error) + Send + Sync>;
 /// Handlers in the order in which they were set.
 pub(super) type List<T> = Arc<Vec<Guarded<T>>>;
 
-/// Each list is replaced when it grows, and shared with the call that is under way: a handler may set and remove handlers.
+/// A list is replaced when it grows, and shared with a call in progress, so that a handler may add and remove handlers.
 #[derive(Default)]
 pub(super) struct Handlers {
     pub(super) named: HashMap<String, List<OnEvent>>,

@@ -1,5 +1,7 @@
-//! HTTP requests through ureq, over our own streams: so that a held request can be ended from another thread, and TLS
-//! and Unix sockets are the same here as under a WebSocket.
+//! HTTP requests through ureq, over the client's own streams. So a held request can be cancelled from another thread,
+//! and TLS and Unix sockets work as under a WebSocket.
+//!
+//! Uses `dial` and `stream`. It must not know Engine.IO or sessions.
 
 use std::{
     io::{self, Read, Write},
@@ -27,18 +29,18 @@ use super::{
 use crate::proto::engine::TransportKind;
 use crate::sys::real::wait::deadline_in;
 
-/// Bytes of an answer's head. The official server's has some two hundred.
+/// Bytes of an answer's head. The official server sends about two hundred.
 const MAX_HEAD: usize = 16 << 10;
 
 /// Bytes of ureq's two buffers for each connection.
 const BUFFER: usize = 8 << 10;
 
-/// How long a connection may rest before it is opened anew. Node's server closes one after five seconds, and a request
-/// that meets the closing would be lost.
+/// How long an idle connection is reused. Node's server closes one after five seconds, and a request that it closes
+/// would be lost.
 const MAX_IDLE: Duration = Duration::from_secs(3);
 
-/// One kept-alive HTTP connection at a time, for requests one after the other: a session has one for its GETs and one
-/// for its POSTs. All of them end when the token is cancelled.
+/// One kept-alive HTTP connection at a time, for consecutive requests: a session has one for its GETs and one for its
+/// POSTs. All of them end when the token is cancelled.
 #[derive(Debug)]
 pub(super) struct HttpClient {
     agent: Agent,
@@ -57,7 +59,7 @@ pub(super) struct Reply {
 }
 
 impl HttpClient {
-    /// `silence`: what comes back is no sign of the session's life, and no request outlives a session that has been
+    /// With `silence`, answers do not count as activity of the session, and requests end once the session has been
     /// silent for so long.
     pub(super) fn new(
         dialer: &Dialer,
@@ -86,7 +88,7 @@ impl HttpClient {
         }
     }
 
-    /// A GET; without a `deadline` it is held as long as the server likes.
+    /// A GET. Without a `deadline`, the server may hold it without end.
     pub(super) fn get(&self, target: &str, deadline: Option<Instant>) -> Result<Reply, Error> {
         let mut request = self.agent.get(self.url(target)).config().timeout_global(left(deadline)).build();
         for (name, value) in &self.headers {
@@ -124,7 +126,7 @@ fn left(deadline: Option<Instant>) -> Option<Duration> {
     deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1)))
 }
 
-/// ureq's errors in our words.
+/// An error of ureq as the client's error.
 fn error(error: ureq::Error) -> Error {
     let unreachable = |step, detail: String| Error::Unreachable {
         transport: TransportKind::Polling,
@@ -146,7 +148,7 @@ fn error(error: ureq::Error) -> Error {
     }
 }
 
-/// Opens our streams for ureq.
+/// Opens the client's streams for ureq.
 #[derive(Debug)]
 struct Connector {
     dialer: Dialer,
@@ -155,14 +157,14 @@ struct Connector {
 }
 
 impl Connector {
-    /// Dials until `deadline`, and no longer than the session counts as alive.
+    /// Dials until `deadline`, and only while the session counts as alive.
     fn dial(&self, deadline: Instant) -> Result<Stream, Failure> {
         let Some(silence) = self.silence else { return self.dialer.dial(&self.token, deadline) };
         loop {
             let dead = self.token.last_activity() + silence;
             let result = self.dialer.dial(&self.token, deadline.min(dead));
             let now = Instant::now();
-            // Sooner than `dead` it failed by itself; and if more was heard meanwhile, the session lives on.
+            // Only a dial that was ended by `dead` is repeated, and only if there was activity meanwhile.
             let again = now >= dead && now < deadline && self.token.last_activity() + silence > now;
             if result.is_ok() || !again {
                 return result;
@@ -179,7 +181,7 @@ impl transport::Connector for Connector {
         details: &ConnectionDetails<'_>,
         _: Option<()>,
     ) -> Result<Option<Transport>, ureq::Error> {
-        // Held GETs have no timeout of their own; a connection for one still must not take for ever.
+        // A held GET has no timeout, but its connection needs one.
         let timeout = details.timeout.not_zero().map_or(Duration::from_secs(20), |timeout| *timeout);
         let mut stream =
             self.dial(deadline_in(timeout)).map_err(|failure| ureq::Error::Other(Box::new(failure)))?;
@@ -190,7 +192,7 @@ impl transport::Connector for Connector {
     }
 }
 
-/// One of our streams, as ureq sees it.
+/// A stream of the client, for ureq.
 #[derive(Debug)]
 struct Transport {
     stream: Stream,
@@ -198,7 +200,7 @@ struct Transport {
 }
 
 impl Transport {
-    fn be_patient(&mut self, timeout: NextTimeout) {
+    fn set_deadline(&mut self, timeout: NextTimeout) {
         let patience =
             timeout.not_zero().map_or(Patience::Endless, |left| Patience::Until(Instant::now() + *left));
         self.stream.set_patience(patience);
@@ -211,13 +213,13 @@ impl transport::Transport for Transport {
     }
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
-        self.be_patient(timeout);
+        self.set_deadline(timeout);
         self.stream.write_all(&self.buffers.output()[..amount]).map_err(|error| timed_out(error, timeout))?;
         self.stream.flush().map_err(|error| timed_out(error, timeout))
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
-        self.be_patient(timeout);
+        self.set_deadline(timeout);
         let read =
             self.stream.read(self.buffers.input_append_buf()).map_err(|error| timed_out(error, timeout))?;
         self.buffers.input_appended(read);
@@ -237,7 +239,7 @@ fn timed_out(error: io::Error, timeout: NextTimeout) -> ureq::Error {
     if error.kind() == io::ErrorKind::TimedOut { ureq::Error::Timeout(timeout.reason) } else { error.into() }
 }
 
-/// ureq asks for addresses before it asks for a connection; ours finds its own.
+/// ureq resolves addresses before it asks for a connection. The client's connector resolves them itself.
 #[derive(Debug)]
 struct NoResolver;
 

@@ -1,4 +1,6 @@
-//! What comes from the server, packet by packet: into the state, and to the handlers.
+//! The packets that come from the server: what each means for the state and the handlers.
+//!
+//! Owns the decoder of one session. Uses `core`, `membership` and `emit`. It must not write, or call a handler.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -20,12 +22,12 @@ use crate::proto::{
     socket::{Args, Assembler, Body, Encoded, Packet},
 };
 
-/// The receiving half of one session. One thread at a time has it: `poll` while polling, `link` on WebSocket.
+/// The receiving half of one session. One thread at a time owns it: `poll` while polling, `link` on WebSocket.
 pub(super) struct Inbound {
     core: Arc<Core>,
     epoch: u64,
     assembler: Assembler,
-    /// The last polling answer, and how far it is handed on: its events wait for room in the queue of the handlers.
+    /// The last polling answer, and how much of it was processed. Its events wait for room in the event queue.
     payload: String,
     done: usize,
 }
@@ -50,8 +52,8 @@ impl Inbound {
         self.engine(engine::Packet::Message(Data::Binary(bytes)), size)
     }
 
-    /// Takes the body of a polling answer, of which [`next`](Self::next) hands on one packet at a time. Its pings are
-    /// answered at once, in front of the events that wait for room.
+    /// Takes the body of a polling answer. [`next`](Self::next) processes one packet at a time, but pings are
+    /// answered at once.
     pub(super) fn payload(&mut self, payload: String) -> Result<(), Broken> {
         let mut pings =
             payload.split(engine::payload::SEPARATOR).filter_map(|packet| packet.strip_prefix('2'));
@@ -67,7 +69,7 @@ impl Inbound {
         !self.payload.is_empty()
     }
 
-    /// Hands on the next packet of the last polling answer.
+    /// Processes the next packet of the last polling answer.
     pub(super) fn next(&mut self) -> Result<(), Broken> {
         let payload = std::mem::take(&mut self.payload);
         let rest = &payload[self.done..];
@@ -118,7 +120,7 @@ impl Inbound {
             engine::Packet::Close => {
                 Err(Broken { reason: CloseReason::TransportClose, detail: "closed by the server".into() })
             }
-            // Without meaning for a client with an open session; the official client ignores them too.
+            // Not expected in an open session. The official client ignores them too.
             engine::Packet::Open(_)
             | engine::Packet::Pong(_)
             | engine::Packet::Upgrade
@@ -126,8 +128,8 @@ impl Inbound {
         }
     }
 
-    /// Answers a ping (EIO "Heartbeat"), ahead of what waits. One answer is enough for several pings: a server waits for
-    /// one at a time.
+    /// Answers a ping (EIO "Heartbeat"), before the packets in the send queue. One answer is enough for several
+    /// pings: a server waits for one at a time.
     fn pong(&self, data: &str) {
         let mut state = self.core.lock();
         if let Some(session) = state.connection.session_of(self.epoch) {
@@ -173,7 +175,7 @@ impl Inbound {
                 state.stats.received += 1;
                 self.core.acknowledged(state, index, id, args.to_owned());
             }
-            // Left meanwhile.
+            // The namespace was left meanwhile.
             _ => {}
         }
         Ok(())
@@ -183,8 +185,8 @@ impl Inbound {
         let (name, mut args, ack) = event;
         state.stats.received += 1;
         let of = &mut state.namespaces[index];
-        // Noted before the next packet is read, so that whenever the connection is lost, no event counts as missed that
-        // waits for its handlers.
+        // Recorded before the next packet is read, so that a queued event never counts as missed when the connection is
+        // lost.
         if ack.is_none()
             && let Some(offset) = of.recovery.read(&mut args)
         {
@@ -193,14 +195,14 @@ impl Inbound {
         self.core.events.push(Item::Event(Box::new(self.incoming(of, (name, &args, ack), bytes))));
     }
 
-    /// An event ahead of the answer to CONNECT, which will tell whether it is one that was missed.
+    /// An event before the answer to CONNECT. The answer tells whether it was missed in the last session.
     fn early_event(&self, state: &mut State, index: usize, (name, mut args): (&str, Args<'_>), bytes: usize) {
         state.stats.received += 1;
         let of = &mut state.namespaces[index];
         let offset = of.recovery.read(&mut args).map(Cow::into_owned);
         let event = self.incoming(of, (name, &args, None), bytes);
         let (events, bytes) = of.recovery.keep_early(event, bytes, offset);
-        // So many are no accident. With them in the handlers' queue the server is slowed down, if need be.
+        // Too many to be missed events. In the event queue, they slow the server down.
         if self.core.events.is_full_with(events, bytes) {
             self.core.deliver_early(of.recovery.take_early());
         }
@@ -227,7 +229,7 @@ fn unless_ack<T>(decoded: Result<T, proto::Error>) -> Result<Option<T>, proto::E
     }
 }
 
-/// What the arguments of a binary packet occupy.
+/// The bytes of the arguments of a binary packet.
 fn bytes_of(args: &Args<'_>) -> usize {
     let json: usize = args.iter().map(|arg| arg.json().len()).sum();
     json + args.attachments().iter().map(Bytes::len).sum::<usize>()
@@ -243,7 +245,7 @@ fn refusal(namespace: &Arc<str>, json: &str) -> Error {
     }
     #[derive(serde::Deserialize)]
     struct Data {
-        // Not an `Option`, to which `null` would be nothing.
+        // Not an `Option`, which would read `null` as `None`.
         data: Box<serde_json::value::RawValue>,
     }
     let message = match serde_json::from_str(json) {

@@ -1,8 +1,11 @@
-//! The `link` thread: has the transport of the open session, and writes everything that goes to the server.
+//! The `link` thread: owns the transport of the open session, and writes everything that goes to the server.
 //!
-//! On WebSocket it reads too: one loop over a non-blocking socket, asleep in `poll(2)` until the socket is ready, something
-//! is emitted, its token is cancelled, or a deadline has come. On polling it makes the POSTs, one after the other, while
-//! the `poll` thread holds the GET; once an upgrade is probed and the last GET is answered, it goes on as on WebSocket.
+//! On WebSocket it also reads: one loop over a non-blocking socket. It sleeps in `poll(2)` until the socket is ready,
+//! something is emitted, its token is cancelled, or a deadline has come. On polling it makes the POSTs, one after the
+//! other, while the `poll` thread holds the GET. Once an upgrade is probed and the last GET is answered, it continues
+//! on WebSocket.
+//!
+//! Uses `core` and the transports. It must not call a handler, or hold the lock while it reads or writes.
 
 use std::{
     collections::VecDeque,
@@ -30,20 +33,20 @@ use super::{
 use crate::proto::{CloseReason, engine::TransportKind, socket::Opcode};
 use crate::sys::real::wait::wait;
 
-/// Messages that are read before what was emitted meanwhile gets its turn.
+/// Messages that are read in a row. Then emitted packets are written.
 const READS: usize = 64;
 
 /// The longest wait for the answer to a WebSocket ping.
 const MAX_PAUSE: Duration = Duration::from_secs(1);
 
-/// The longest silence that a server may ask for. A larger one is an attempt to make us wait for ever.
+/// The longest silence that a server may announce. A longer one would make the client wait without end.
 const MAX_SILENCE: Duration = Duration::from_secs(24 * 3_600);
 
-/// A session to be carried until its end.
+/// A session for the `link` thread.
 pub(super) struct Job {
     pub(super) epoch: u64,
     pub(super) sid: String,
-    /// How long the server may say nothing: its ping interval and ping timeout.
+    /// How long the server may be silent: its ping interval and ping timeout.
     pub(super) silence: Duration,
     /// How long the server waits for a pong.
     pub(super) ping_timeout: Duration,
@@ -52,43 +55,42 @@ pub(super) struct Job {
     pub(super) inbound: Inbound,
 }
 
-/// The thread. It owns the way to `poll`, which ends when this one does.
+/// The thread. It owns the channel to `poll`, which ends when this thread does.
 pub(super) fn run(core: &Arc<Core>, jobs: &Receiver<Job>, polls: Option<&Sender<PollJob>>) {
     for job in jobs {
         let epoch = job.epoch;
         let token = job.token.clone();
         let mut link = Link::new(core, &job);
         let end = link.carry(job, polls);
-        let untold = link.untold.take();
-        // Whatever still hangs on it ends too: the held GET.
+        let unclosed = link.unclosed.take();
+        // The held GET ends too.
         core.cancel(&token);
-        let close_token = untold.as_ref().and_then(|_| CancelToken::new().ok()).map(Arc::new);
+        let close_token = unclosed.as_ref().and_then(|_| CancelToken::new().ok()).map(Arc::new);
         core.ended(epoch, end, close_token.clone());
-        if let (Some(target), Some(token)) = (untold, close_token) {
+        if let (Some(target), Some(token)) = (unclosed, close_token) {
             polling::send_close(core, &token, &target);
         }
     }
 }
 
-/// How long a server may take to say that it has handled what it was sent: not so long that nothing is left for the
-/// goodbye.
+/// How long the server may take to handle what was written. At most half of the time that is left for closing.
 fn pause_length(closing: Option<Instant>) -> Duration {
     let left = closing.map(|by| by.saturating_duration_since(Instant::now()) / 2);
     left.unwrap_or(MAX_PAUSE).min(MAX_PAUSE)
 }
 
-/// The session that is being carried.
+/// The session, and what the thread knows of it.
 struct Link<'c> {
     core: &'c Arc<Core>,
     epoch: u64,
     token: Arc<CancelToken>,
     silence: Duration,
-    /// After how long without a ping a pong goes out unasked: half of the ping timeout after the ping was due.
+    /// After how long without a ping a pong is sent unasked: half of the ping timeout after the ping was due.
     pong_after: Duration,
-    /// After how long the next one does: sooner than the ping timeout, so that each ping finds one, whether the server
-    /// counts its interval from the last pong, as the official one, or from its last ping.
+    /// The interval of further pongs. It is shorter than the ping timeout, so that each ping gets one, whether the
+    /// server counts its interval from the last pong (as the official server does) or from its last ping.
     pong_again: Duration,
-    /// When the next one does.
+    /// When the next pong is sent unasked.
     pong_due: Instant,
     /// While polling: where the `poll` thread sends its result.
     polled: Option<Receiver<Result<Inbound, Broken>>>,
@@ -96,10 +98,10 @@ struct Link<'c> {
     inbound: Option<Inbound>,
     /// Frames that are taken from the send queue and not written.
     pending: VecDeque<Frame>,
-    /// The end of a pause, should the server not end it.
+    /// When a pause ends, if the server does not end it before.
     pause: Option<Instant>,
-    /// Where to tell the server that a polling session has failed here, which it has no other way to notice.
-    untold: Option<String>,
+    /// The target of the request that closes a failed polling session on the server.
+    unclosed: Option<String>,
 }
 
 impl<'c> Link<'c> {
@@ -111,14 +113,14 @@ impl<'c> Link<'c> {
             token: job.token.clone(),
             silence: job.silence.min(MAX_SILENCE),
             pong_after,
-            // A server without a ping timeout must not be flooded.
+            // Not too often for a server with a short ping timeout.
             pong_again: (job.ping_timeout / 4 * 3).max(job.silence / 16).min(MAX_SILENCE),
             pong_due: Instant::now() + pong_after,
             polled: None,
             inbound: None,
             pending: VecDeque::new(),
             pause: None,
-            untold: None,
+            unclosed: None,
         }
     }
 
@@ -140,19 +142,19 @@ impl<'c> Link<'c> {
                     token: self.token.clone(),
                     result,
                 };
-                // Its inbox of one has room: the last session's end has cancelled its GET.
+                // The channel has room: the end of the last session has cancelled its GET.
                 let _ = polls.send(poll);
                 let end = self.polling(&post, &target);
-                // "transport close": the server has closed, or it was told.
+                // "transport close": the server has closed the session, or was told to.
                 let failed = matches!(&end, Err(end) if end.reason != CloseReason::TransportClose);
-                self.untold = failed.then_some(target);
+                self.unclosed = failed.then_some(target);
                 end
             }
             (Transport::Polling(..), None) => {
                 Err(self.end(CloseReason::TransportError, "no thread for polling"))
             }
         };
-        // By here the polling connections are closed.
+        // The polling connections are closed here.
         let carried = websocket.and_then(|taken| match taken {
             Some((websocket, inbound)) => self.websocket(*websocket, inbound),
             None => Ok(()),
@@ -160,10 +162,10 @@ impl<'c> Link<'c> {
         carried.map_or_else(|end| end, |()| End { reason: CloseReason::TransportClose, error: None })
     }
 
-    /// Carries a WebSocket session. `Ok`: ended in good order.
+    /// Runs a WebSocket session until its end. `Ok`: it was closed normally.
     fn websocket(&mut self, mut websocket: WebSocket, mut inbound: Inbound) -> Result<(), End> {
         let mut blocked = false;
-        let mut goodbye = Goodbye::NotYet;
+        let mut handshake = ClosingHandshake::NotBegun;
         loop {
             let work = self.take_work()?;
             if work.pause {
@@ -176,7 +178,7 @@ impl<'c> Link<'c> {
             if work.closing.is_some()
                 && !work.more
                 && !blocked
-                && goodbye.advance(&mut websocket, self.core, self.epoch)
+                && handshake.advance(&mut websocket, self.core, self.epoch)
             {
                 continue;
             }
@@ -195,7 +197,7 @@ impl<'c> Link<'c> {
         }
     }
 
-    /// Carries a polling session until its end, or until a WebSocket takes over.
+    /// Runs a polling session until its end, or until a WebSocket takes over.
     fn polling(&mut self, http: &HttpClient, target: &str) -> Result<Option<(Box<WebSocket>, Inbound)>, End> {
         loop {
             let work = self.take_work()?;
@@ -209,7 +211,7 @@ impl<'c> Link<'c> {
                 self.pending.push_front(upgrade);
                 return Ok(Some((websocket, inbound)));
             }
-            // While the last GET is being answered nothing is posted, unless there will be no other transport.
+            // Nothing is posted between the probe and the answer to the last GET, unless the session is being closed.
             let hold = work.upgrading && !closing;
             if !self.pending.is_empty() && !hold {
                 self.post(http, target)?;
@@ -221,7 +223,7 @@ impl<'c> Link<'c> {
                 self.core.flushed(self.epoch);
                 return Ok(None);
             }
-            // So that it is rung when there is room again.
+            // So that the thread is woken when there is room again.
             self.core.events.has_room();
             let deadline = self.next_deadline(work.deadline)?;
             let deadline = self.pong_unasked(deadline, None);
@@ -258,7 +260,7 @@ impl<'c> Link<'c> {
         Ok(work)
     }
 
-    /// Writes what is pending. `false`: the socket takes no more.
+    /// Writes the pending frames. `false`: the socket takes no more.
     fn write(&mut self, websocket: &mut WebSocket) -> Result<bool, End> {
         while let Some(frame) = self.pending.pop_front() {
             if !websocket.write(&frame).map_err(|broken| self.broken(&broken))? {
@@ -268,7 +270,7 @@ impl<'c> Link<'c> {
         websocket.flush().map_err(|broken| self.broken(&broken))
     }
 
-    /// Reads what is there. `true`: there may be more.
+    /// Reads the messages that have arrived. `true`: there may be more.
     fn read(&mut self, websocket: &mut WebSocket, inbound: &mut Inbound) -> Result<bool, End> {
         for _ in 0..READS {
             let read = match websocket.read().map_err(|broken| self.broken(&broken))? {
@@ -277,7 +279,7 @@ impl<'c> Link<'c> {
                 Some(Incoming::Binary(bytes)) => inbound.binary(bytes),
                 Some(Incoming::Ping) => Ok(()),
                 Some(Incoming::Pong) => {
-                    // What waits behind the pause goes out before anybody sleeps.
+                    // The packets behind the pause are written before the thread sleeps.
                     if self.pause.take().is_some() {
                         return Ok(true);
                     }
@@ -304,13 +306,13 @@ impl<'c> Link<'c> {
         let Err(broken) = polling::post(http, target, &body, Instant::now() + self.silence) else {
             return Ok(());
         };
-        // When it failed because the session has ended meanwhile, this gives the reason.
+        // If the POST failed because the session has ended, this gives the reason.
         self.take_work()?;
         self.next_deadline(None)?;
         Err(self.broken(&broken))
     }
 
-    /// When to look again: a deadline of the state, or the end of the silence that is allowed.
+    /// When to look again: a deadline of the state, or the end of the allowed silence.
     fn next_deadline(&self, deadline: Option<Instant>) -> Result<Instant, End> {
         let dead = self.token.last_activity() + self.silence;
         if dead <= Instant::now() {
@@ -321,11 +323,11 @@ impl<'c> Link<'c> {
         Ok(deadline.map_or(dead, |deadline| deadline.min(dead)))
     }
 
-    /// Sends a pong unasked when the server's ping must be on its way for a while: it lies behind events that wait for
-    /// room, or behind a long message. Servers take it for the answer to the ping that they have sent. Gives the
-    /// time to look again, `deadline` at the latest.
+    /// Sends a pong unasked when the server's ping is overdue: the ping is behind events that wait for room, or
+    /// behind a long message. The server takes the pong for the answer to its ping. Gives the time to look again, at
+    /// the latest `deadline`.
     fn pong_unasked(&mut self, deadline: Instant, websocket: Option<&WebSocket>) -> Instant {
-        // What does not get through helps nobody, and must not pile up.
+        // Further pongs must not pile up behind frames that are not written.
         if !self.pending.is_empty() {
             return deadline;
         }
@@ -334,7 +336,7 @@ impl<'c> Link<'c> {
             return deadline.min(self.pong_due);
         }
         self.pong_due = now + self.pong_again;
-        // To a server that has closed, whatever is written cuts off what it said before.
+        // Writing to a server that has closed would discard its last messages.
         if !websocket.is_some_and(WebSocket::is_closed_by_peer) {
             self.pending.push_back(Frame { opcode: Opcode::Text, data: Bytes::from_static(b"3") });
         }
@@ -346,7 +348,7 @@ impl<'c> Link<'c> {
         let deadline = Some(deadline);
         let waker = self.core.link_waker.poll_fd();
         let slept = match socket {
-            // A socket without interest is left out: its hang-up would be reported all the same, again and again.
+            // A socket without interest is left out: `poll(2)` would report its hang-up again and again.
             Some((websocket, read, write)) if read || write => {
                 let mut interest = PollFlags::empty();
                 interest.set(PollFlags::IN, read);
@@ -375,24 +377,25 @@ impl<'c> Link<'c> {
     }
 }
 
-/// How far the end of a WebSocket has come: close frame, its flush, the end of our half; then the server's is awaited.
-enum Goodbye {
-    NotYet,
-    Said,
+/// The steps of closing a WebSocket: close frame, its flush, the end of the write side; then the server's end is
+/// awaited.
+enum ClosingHandshake {
+    NotBegun,
+    FrameSent,
     Done,
 }
 
-impl Goodbye {
-    /// One step, when everything is written. `true`: there is a next one at once.
+impl ClosingHandshake {
+    /// Makes the next step, once everything is written. `true`: another step follows at once.
     fn advance(&mut self, websocket: &mut WebSocket, core: &Core, epoch: u64) -> bool {
         match self {
-            Self::NotYet => {
+            Self::NotBegun => {
                 core.flushed(epoch);
                 websocket.close();
-                *self = Self::Said;
+                *self = Self::FrameSent;
                 true
             }
-            Self::Said => {
+            Self::FrameSent => {
                 websocket.shutdown_write();
                 *self = Self::Done;
                 false

@@ -1,5 +1,5 @@
-//! What each change of a namespace's membership means for the session, the handlers and the acknowledgements: one function
-//! for each.
+//! What each change of a namespace's membership means for the session, the handlers and the acknowledgements: one
+//! function for each.
 //!
 //! The diagram of the changes is in `namespaces`. Uses the state, the queue of events and the wakers. It must not read,
 //! write, or call a handler.

@@ -9,8 +9,8 @@
 //!    └────────── answered, then DISCONNECT ── Leaving (left by us before the answer)
 //! ```
 //!
-//! Owns the list of namespaces, their membership, their recovery and their retry queues. Uses those two and [`Error`]. It
-//! must not lock, log, or know the session: `membership` does what a transition means for it.
+//! Owns the list of namespaces, their membership, their recovery and their retry queues. Uses those two and
+//! [`Error`]. It must not lock, log, or know the session: `membership` does what a transition means for it.
 
 use std::{
     ops::{Index, IndexMut, Range},

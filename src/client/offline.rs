@@ -1,4 +1,6 @@
-//! What was emitted without a connection, in order, within bounds.
+//! The offline buffer: events that were emitted without a connection, in order, within limits.
+//!
+//! Owns the packets and their bytes. Uses [`Error`] and the limits. It must not lock, or look at the clock.
 
 use std::{
     collections::VecDeque,
@@ -8,7 +10,7 @@ use std::{
 use super::{Error, config::OfflineLimits};
 use crate::proto::socket::Encoded;
 
-/// The offline buffer of one client. Full: the emit is refused with [`Error::BufferFull`], and what waits stays.
+/// The offline buffer of one client. When it is full, the emit is refused with [`Error::BufferFull`].
 #[derive(Debug)]
 pub(super) struct OfflineBuffer {
     limits: OfflineLimits,
@@ -16,13 +18,13 @@ pub(super) struct OfflineBuffer {
     bytes: usize,
 }
 
-/// One packet that waits.
+/// A packet in the buffer.
 #[derive(Debug)]
 pub(super) struct BufferedPacket {
     /// Index of its namespace.
     pub(super) namespace: usize,
     pub(super) encoded: Encoded,
-    /// The acknowledgement that somebody waits for.
+    /// The id of its acknowledgement.
     pub(super) ack: Option<u64>,
     pub(super) since: Instant,
 }
@@ -62,8 +64,7 @@ impl OfflineBuffer {
         Error::BufferFull { packets: self.packets.len(), bytes: self.bytes }
     }
 
-    /// Takes back what was not written when the connection broke, oldest first, before everything that waits already.
-    /// What does not fit is given back.
+    /// Puts the packets that were not written when the connection broke before all others. Gives those that do not fit.
     pub(super) fn restore(&mut self, packets: Vec<BufferedPacket>) -> Vec<BufferedPacket> {
         let mut refused = Vec::new();
         let waiting = std::mem::take(&mut self.packets);
@@ -80,12 +81,12 @@ impl OfflineBuffer {
         refused
     }
 
-    /// Takes what waits for a namespace, in order.
+    /// Takes the packets of a namespace, in order.
     pub(super) fn drain(&mut self, namespace: usize) -> Vec<BufferedPacket> {
         self.take(|packet| packet.namespace == namespace)
     }
 
-    /// Throws away the event for whose acknowledgement nobody waits any more.
+    /// Drops the event whose acknowledgement is not waited for any more.
     pub(super) fn forget(&mut self, namespace: usize, ack: u64) {
         let place =
             self.packets.iter().position(|packet| packet.namespace == namespace && packet.ack == Some(ack));
@@ -94,7 +95,7 @@ impl OfflineBuffer {
         }
     }
 
-    /// Takes what has waited too long.
+    /// Takes the packets that are too old.
     pub(super) fn expired(&mut self, now: Instant) -> Vec<BufferedPacket> {
         let Some(ttl) = self.limits.ttl else { return Vec::new() };
         if self.packets.front().is_none_or(|oldest| !old(oldest, now, ttl)) {

@@ -1,4 +1,6 @@
-//! One attempt: the first transport that gives a session, and the probe that moves it to WebSocket.
+//! One attempt to open a session, and the probe of an upgrade to WebSocket.
+//!
+//! Uses the two transports. It must not know the state: `lifecycle` decides what an attempt means.
 
 use std::{sync::Arc, time::Instant};
 
@@ -19,7 +21,7 @@ pub(super) struct Opened {
     pub(super) transport: Transport,
 }
 
-/// What carries it.
+/// The transport of a new session.
 pub(super) enum Transport {
     /// The connection of the handshake, for the GETs, and the packets that came with the handshake.
     Polling(HttpClient, String),
@@ -49,7 +51,7 @@ pub(super) fn session(
     let mut first = None;
     for (index, kind) in transports.iter().enumerate() {
         let left = deadline.saturating_duration_since(Instant::now());
-        // A transport that hangs must leave time for the next.
+        // A transport that does not answer must leave time for the next one.
         let tries = if config.try_all_transports { transports.len() - index } else { 1 };
         let by = Instant::now() + left / tries.try_into().unwrap_or(1);
         let result = match kind {
@@ -61,7 +63,7 @@ pub(super) fn session(
             Err(error) => error,
         };
         log::debug!("{error}");
-        // Without a connection the next transport would fail alike.
+        // Without a connection the next transport would fail too.
         let hopeless = matches!(
             error,
             Error::Unreachable { step: Step::Resolve | Step::Connect | Step::Tls, .. } | Error::Invalid(_)
@@ -132,7 +134,7 @@ fn read_open(transport: TransportKind, packet: &str) -> Result<Open, Error> {
     })
 }
 
-/// What a client makes of an answer to its handshake, whatever the status.
+/// Reads any answer to a handshake.
 #[cfg(all(shuttle, fuzzing))]
 pub(crate) fn read_open_for_fuzzing(status: u16, body: &[u8]) -> Result<Open, Error> {
     let reply = super::http::Reply {

@@ -1,4 +1,6 @@
-//! HTTP long-polling: the `poll` thread holds the GET, and the POSTs are put together here.
+//! HTTP long-polling: the `poll` thread with its held GET, and the payloads of the POSTs.
+//!
+//! Uses `core`, the receiving half of the session, and the HTTP client. It must not hold the lock during a request.
 
 use std::{
     collections::VecDeque,
@@ -17,7 +19,7 @@ use crate::proto::{CloseReason, engine::payload, limits, socket::Opcode};
 /// How long the close packet of a failed session may take. The next session of the client does not wait for it.
 const CLOSE_TIME: Duration = Duration::from_secs(1);
 
-/// A session whose packets are to be fetched.
+/// A session for the `poll` thread.
 pub(super) struct PollJob {
     pub(super) epoch: u64,
     pub(super) http: HttpClient,
@@ -35,7 +37,7 @@ pub(super) fn run(core: &Arc<Core>, jobs: &Receiver<PollJob>) {
     for mut job in jobs {
         let result = fetch(core, &mut job);
         let failed = result.is_err();
-        // Its room for one is free.
+        // The channel has room for one result.
         let _ = job.result.send(result.map(|()| job.inbound));
         core.poll_ended(job.epoch, failed);
     }
@@ -51,7 +53,7 @@ fn fetch(core: &Arc<Core>, job: &mut PollJob) -> Result<(), Broken> {
         if job.token.is_cancelled() {
             return Err(Broken { reason: CloseReason::TransportClose, detail: "given up".into() });
         }
-        // What is left of the last answer goes over to the WebSocket's thread.
+        // The rest of the last answer goes to the `link` thread.
         if job.token.is_upgrading() {
             return Ok(());
         }
@@ -73,8 +75,8 @@ pub(super) fn post(http: &HttpClient, target: &str, body: &str, deadline: Instan
     reply.map(drop).map_err(|error| Broken { reason: CloseReason::TransportError, detail: error.to_string() })
 }
 
-/// Tells the server that the session is over, which has failed on this side: as the official client does. Otherwise its
-/// sockets would stay in their namespaces until the ping timeout.
+/// Tells the server that the session has failed on this side, as the official client does. Otherwise the server would
+/// keep its sockets until the ping timeout.
 pub(super) fn send_close(core: &Core, token: &Arc<CancelToken>, target: &str) {
     let http = HttpClient::new(&core.dialer, &core.config, token, None);
     if let Err(broken) = post(&http, target, "1", Instant::now() + CLOSE_TIME) {
@@ -96,7 +98,7 @@ pub(super) fn payload(pending: &mut VecDeque<Frame>, max: usize) -> String {
         }
         match (frame.opcode, std::str::from_utf8(&frame.data)) {
             (Opcode::Binary, _) => payload.push_binary(&frame.data),
-            // What we encoded ourselves is UTF-8.
+            // The client has encoded it, so it is UTF-8.
             (_, text) => payload.push_text(text.unwrap_or_default()),
         }
         pending.pop_front();

@@ -1,17 +1,19 @@
-//! Connection state recovery: what a namespace remembers of its session, so that the server can go on with it.
+//! Connection state recovery: what a namespace keeps of its session, so that the server can continue it.
+//!
+//! Owns the pid, the offset, and the events that come before the answer to CONNECT. It must not know what an event is.
 //!
 //! ```text
 //!   0                                   ──►
-//!                                       ◄──  0{"sid":"a","pid":"p"}                  remembered: p
+//!                                       ◄──  0{"sid":"a","pid":"p"}                  kept: p
 //!                                       ◄──  2["news",1,"x"]                         the offset is x
 //!            (the connection is lost; the server has more news)
 //!   0{"pid":"p","offset":"x"}           ──►
 //!                                       ◄──  2["news",2,"y"], 0{"sid":"a","pid":"p"}     recovered
 //! ```
 //!
-//! The official server writes the offset behind the arguments of most events, and handlers see it there. A server that gives
-//! an offset with its CONNECT, as tinysio's does, writes one behind the arguments of **every** event without an
-//! acknowledgement; there it is taken off.
+//! The official server appends the offset to the arguments of most events, and handlers see it there. A server that
+//! gives an offset with its CONNECT, as tinysio's does, appends one to the arguments of **every** event without an
+//! acknowledgement. It is then removed from the arguments.
 
 use std::{borrow::Cow, collections::BTreeMap};
 
@@ -20,15 +22,15 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use crate::proto::socket::Args;
 
-/// The longest pid or offset that is remembered, in bytes. Longer strings are something else: to the official client any
-/// string at the end of an event is an offset, and a megabyte of it would make the next CONNECT too large for the server.
+/// The longest pid or offset that is kept, in bytes. The official client takes any string at the end of an event for an
+/// offset. A megabyte of it would make the next CONNECT too large for the server.
 const MAX_TOKEN: usize = 256;
 
 /// The server's answer to a CONNECT.
 #[derive(Deserialize)]
 pub(super) struct ConnectAnswer {
     pub(super) sid: String,
-    /// The secret by which the session is found again. Anything but a string counts as none.
+    /// The secret id for the recovery. Anything but a string counts as none.
     #[serde(default)]
     pid: serde_json::Value,
     /// Where the session begins.
@@ -36,17 +38,18 @@ pub(super) struct ConnectAnswer {
     offset: serde_json::Value,
 }
 
-/// What one namespace remembers. It outlives its memberships, also those that were left on purpose, as in the official
-/// client: whether the session can go on is the server's to say.
+/// What one namespace keeps. It also outlives a disconnect by the user, as in the official client: the server decides
+/// whether the session can continue.
 pub(super) struct Recovery<E> {
     pid: Option<String>,
-    /// Up to where its events have been taken in.
+    /// The offset of the last event that was received.
     offset: Option<String>,
-    /// Whether every event without an acknowledgement ends with its offset, which is no argument of the event.
+    /// Whether the last argument of every event without an acknowledgement is its offset.
     stamped: bool,
-    /// Whether the last CONNECT went on with the session before it.
+    /// Whether the last CONNECT continued the session before it.
     pub(super) recovered: bool,
-    /// Events that came ahead of the answer to CONNECT, with their offsets: the official server sends what was missed first.
+    /// Events that came before the answer to CONNECT, with their offsets: the official server sends missed events
+    /// first.
     early: Vec<(E, Option<String>)>,
     early_bytes: usize,
 }
@@ -58,7 +61,7 @@ impl<E> Default for Recovery<E> {
 }
 
 impl<E> Recovery<E> {
-    /// The server has answered CONNECT. Gives the events that came ahead of the answer.
+    /// The server has answered CONNECT. Gives the events that came before the answer.
     pub(super) fn connected(&mut self, answer: &ConnectAnswer) -> Vec<E> {
         let (pid, offset) = (token(&answer.pid), token(&answer.offset));
         self.recovered = pid.is_some() && pid == self.pid.as_deref();
@@ -69,14 +72,14 @@ impl<E> Recovery<E> {
             self.offset = None;
         }
         self.stamped = pid.is_some() && offset.is_some();
-        // After a recovery the events that were missed are still to come: ours stays until they bring theirs.
+        // After a recovery the missed events are still to come, so the old offset is kept until they bring theirs.
         if self.offset.is_none() && self.stamped {
             self.offset = offset.map(str::to_owned);
         }
         early
     }
 
-    /// The offset in the arguments of an event that asks for no acknowledgement; taken off, where it is not one of them.
+    /// The offset in the arguments of an event without an acknowledgement. It is removed unless handlers are to see it.
     pub(super) fn read<'a>(&self, args: &mut Args<'a>) -> Option<Cow<'a, str>> {
         self.pid.as_ref()?;
         let offset = args.last_string().filter(|offset| offset.len() <= MAX_TOKEN)?;
@@ -86,7 +89,7 @@ impl<E> Recovery<E> {
         Some(offset)
     }
 
-    /// An event of this offset goes to the handlers, which it is sure to reach: it must not be sent again.
+    /// Records the offset of an event that is queued for the handlers. The server need not send it again.
     pub(super) fn note(&mut self, offset: &str) {
         let noted = self.offset.get_or_insert_default();
         noted.clear();
@@ -105,7 +108,7 @@ impl<E> Recovery<E> {
         (self.early.len(), self.early_bytes)
     }
 
-    /// The early events, whose offsets are noted.
+    /// Takes the early events, and records their offsets.
     pub(super) fn take_early(&mut self) -> Vec<E> {
         self.early_bytes = 0;
         let early = std::mem::take(&mut self.early);
@@ -115,13 +118,13 @@ impl<E> Recovery<E> {
         early.into_iter().map(|(event, _)| event).collect()
     }
 
-    /// The early events belonged to nothing, or will be sent again.
+    /// Drops the early events: they belong to no session, or will be sent again.
     pub(super) fn forget_early(&mut self) {
         self.early = Vec::new();
         self.early_bytes = 0;
     }
 
-    /// What the next CONNECT tells the server.
+    /// The keys for the next CONNECT.
     pub(super) fn remembered(&self) -> Vec<(&'static str, String)> {
         let Some(pid) = self.pid.clone() else { return Vec::new() };
         let offset = self.offset.clone().map(|offset| ("offset", offset));
@@ -129,7 +132,7 @@ impl<E> Recovery<E> {
     }
 }
 
-/// The payload of a CONNECT: `own` keys, and those of `auth`, which win.
+/// The payload of a CONNECT: `own` keys, and those of `auth`, which take precedence.
 ///
 /// # Errors
 /// When `auth` is neither an object nor `null`.

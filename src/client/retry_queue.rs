@@ -1,7 +1,7 @@
 //! The retry queue of one namespace: events that are sent one at a time, until each is acknowledged.
 //!
-//! Owns the events, the tries, and when a try counts as failed. Uses [`Error`] and the encoded packets. It must not lock,
-//! send, or look at the clock.
+//! Owns the events, the tries, and when a try counts as failed. Uses [`Error`] and the encoded packets. It must not
+//! lock, send, or look at the clock.
 
 use std::{collections::VecDeque, time::Instant};
 

@@ -10,7 +10,8 @@ use bytes::Bytes;
 use super::Error;
 use crate::proto::socket::{Encoded, Opcode};
 
-/// Bytes that are taken at a time: enough to fill a socket's buffer, and few enough that a pong is not delayed for long.
+/// Bytes that are taken at a time: enough to fill a socket's buffer, and few enough that a pong is not delayed for
+/// long.
 const BATCH: usize = 64 << 10;
 
 /// One message for the transport.

@@ -1,7 +1,7 @@
 //! One open Engine.IO session: its transport, its send queue, its end, and its upgrade to WebSocket.
 //!
-//! Owns what begins and ends with the session. Uses [`SendQueue`], [`CancelToken`] and the WebSocket that takes over. It
-//! must not lock, log, or know the namespaces.
+//! Owns what begins and ends with the session. Uses [`SendQueue`], [`CancelToken`] and the WebSocket that takes over.
+//! It must not lock, log, or know the namespaces.
 
 use std::{sync::Arc, time::Instant};
 

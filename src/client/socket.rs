@@ -1,4 +1,7 @@
-//! A client's membership of one namespace: emitting, and the handlers for what comes.
+//! The API of one namespace: emitting, and the handlers of events.
+//!
+//! Owns nothing but the namespace's `Arc`. Uses `core`. It must not change the state itself: `membership` and `emit`
+//! do.
 
 use std::{
     fmt,
@@ -23,25 +26,25 @@ use crate::proto::{
 };
 use crate::sys::real::wait::deadline_in;
 
-/// Names that the protocol reserves and the client has no use for.
+/// Reserved names whose handlers are never called.
 const NEVER_FIRED: [&str; 3] = ["disconnecting", "newListener", "removeListener"];
 
-/// What became of an emit that was not refused.
+/// What happened to an emit that was not refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Delivery {
-    /// Handed to the open connection.
+    /// Queued for the open connection.
     Sent,
-    /// BufferedPacket until the namespace is joined: in the offline buffer, or in the queue of `retries`.
+    /// Kept until the namespace is joined: in the offline buffer, or in the retry queue.
     Buffered,
-    /// Volatile and thrown away: no connection, or it does not keep up.
+    /// Volatile, and dropped: there is no connection, or its send queue is full.
     Dropped,
 }
 
 /// One namespace of a client. Cheap to clone; all clones are the same socket. Does not keep the client alive.
 ///
-/// Handlers run one at a time on the client's `events` thread, in the order of arrival, with no lock held: every method
-/// of every object here may be called inside them. Setting a handler takes effect for events that have not reached
-/// their handlers yet; to miss none, set them before [`Handle::connect`].
+/// Handlers run one at a time on the client's `events` thread, in the order of arrival, with no lock held. They may
+/// call any method of the client. A new handler is called for events that have not reached their handlers yet; to
+/// miss none, set handlers before [`Handle::connect`].
 #[derive(Clone)]
 pub struct Socket {
     client: Handle,
@@ -69,7 +72,7 @@ impl Socket {
         &self.client
     }
 
-    /// The id that the server gave this membership, while joined.
+    /// The id that the server gave this socket, while joined.
     #[must_use]
     pub fn id(&self) -> Option<String> {
         self.core().lock().namespaces[self.namespace.index].id().map(str::to_owned)
@@ -81,10 +84,10 @@ impl Socket {
         self.core().lock().namespaces[self.namespace.index].is_joined()
     }
 
-    /// Official `recovered`: whether the last CONNECT went on with the session before it (connection state recovery,
+    /// Official `recovered`: whether the last CONNECT continued the session before it (connection state recovery,
     /// when the server has it on). Then the id is the same, the server has put this socket back into its rooms, and
-    /// sends what was missed, each event once and in order: what has waited for its handler when the connection was
-    /// lost does not come again. False before the first CONNECT, and whenever something may be missing.
+    /// it sends the missed events, each once and in order. Events that waited for their handlers when the connection
+    /// was lost are not sent again. False before the first CONNECT, and whenever an event may be missing.
     ///
     /// ```no_run
     /// # let client = tinysio::client::connect("http://localhost:5000")?;
@@ -100,9 +103,9 @@ impl Socket {
         self.core().lock().namespaces[self.namespace.index].recovery.recovered
     }
 
-    /// Joins the namespace again after it was left, removed or refused, with fresh auth; connects the client if need
-    /// be, with every namespace that is active ([`Handle::start`]). Returns at once; [`Handle::wait_connected`] or
-    /// [`on_connect`](Self::on_connect) tell the outcome.
+    /// Joins the namespace again after it was left, removed or refused, with a new auth payload. Connects the client
+    /// if it is not connected, with every active namespace ([`Handle::start`]). Returns at once;
+    /// [`Handle::wait_connected`] and [`on_connect`](Self::on_connect) give the result.
     ///
     /// # Errors
     /// [`Error::Closed`], [`Error::Invalid`].
@@ -110,9 +113,9 @@ impl Socket {
         self.core().rejoin(&self.namespace)
     }
 
-    /// Leaves the namespace; when it was the last one, the connection is closed as by [`Handle::disconnect`], with the
-    /// same bound. Its events that wait for their handlers are dropped. While the server has not answered CONNECT yet,
-    /// DISCONNECT follows its answer, so that no member stays behind.
+    /// Leaves the namespace. When it was the last one, the connection is closed as by [`Handle::disconnect`], with
+    /// the same timeout. Its events that wait for their handlers are dropped. If the server has not answered CONNECT
+    /// yet, DISCONNECT follows its answer.
     pub fn disconnect(&self) {
         if self.core().disconnect_namespace(&self.namespace) {
             self.client.disconnect();
@@ -121,9 +124,10 @@ impl Socket {
 
     /// Emits an event. Never blocks.
     ///
-    /// `args`: a tuple gives one argument an element, `()` gives none. Everything else is one argument: a `Vec`, an
-    /// array, a slice, `null`, an `Option`, a struct. What came in an event ([`Event::args`], [`OwnedArgs`]) is sent on
-    /// as it came. Bytes ([`Bytes`](crate::Bytes), or a field that serialises as bytes) become attachments.
+    /// `args`: a tuple gives one argument for each element, `()` gives none. Any other value is one argument: a
+    /// `Vec`, an array, a slice, `null`, an `Option`, a struct. The arguments of a received event ([`Event::args`],
+    /// [`OwnedArgs`]) are sent on unchanged. Bytes ([`Bytes`](crate::Bytes), or a field that serialises as bytes)
+    /// become attachments.
     ///
     /// ```no_run
     /// # let client = tinysio::client::connect("http://localhost:5000")?;
@@ -140,8 +144,8 @@ impl Socket {
         self.send(event, &args, false, None).map(|(_, delivery)| delivery)
     }
 
-    /// Emits an event that may be thrown away: it is not buffered, not retried, and dropped when the send queue is
-    /// full. `args` as in [`emit`](Self::emit).
+    /// Emits an event that may be dropped: it is not buffered, not retried, and dropped when the send queue is full.
+    /// `args` as in [`emit`](Self::emit).
     ///
     /// # Errors
     /// As [`emit`](Self::emit), without those of queue, buffer and connection.
@@ -149,14 +153,14 @@ impl Socket {
         self.send(event, &args, true, None).map(|(_, delivery)| delivery)
     }
 
-    /// Emits an event and waits for the server's acknowledgement, for at most `timeout`, buffering included. May be
-    /// called inside a handler: other events then wait, the acknowledgement does not. `args` as in
+    /// Emits an event and waits for the server's acknowledgement, for at most `timeout`, including time in the offline
+    /// buffer. It may be called in a handler: other events then wait, the acknowledgement does not. `args` as in
     /// [`emit`](Self::emit).
     ///
     /// # Errors
-    /// As [`emit`](Self::emit); [`Error::Timeout`], and an event that has waited offline until then is not sent any
-    /// more (with `retries` it is); [`Error::Disconnected`] at the moment the connection is lost; the refusal when the
-    /// namespace is refused, or was.
+    /// As [`emit`](Self::emit); [`Error::Timeout`], after which an event in the offline buffer is not sent any more
+    /// (with `retries` it is); [`Error::Disconnected`] as soon as the connection is lost; the refusal when the
+    /// namespace is or was refused.
     pub fn emit_with_ack(
         &self,
         event: &str,
@@ -171,15 +175,15 @@ impl Socket {
             if let Some(id) = id {
                 self.core().give_up_ack(self.namespace.index, id);
             }
-            // It may have come in the last moment.
+            // It may have come at the last moment.
             answer.try_recv().unwrap_or(Err(Error::Timeout { what: "acknowledgement", after: timeout }))
         });
         drop(waiting);
         answer
     }
 
-    /// Emits an event and has the acknowledgement brought to `callback`, exactly once, on the handlers' thread:
-    /// with the arguments, or with the error, after at most `timeout`. When this returns an error the callback is not
+    /// Emits an event, and calls `callback` exactly once on the handlers' thread: with the arguments of the
+    /// acknowledgement, or with the error, after at most `timeout`. When this returns an error, the callback is not
     /// called. `args` as in [`emit`](Self::emit).
     ///
     /// # Errors
@@ -208,7 +212,7 @@ impl Socket {
         if limits::RESERVED_EVENTS.contains(&event) {
             return Err(Error::ReservedEvent(event.to_owned()));
         }
-        // Each event of `retries` is acknowledged, also when nobody asked.
+        // Each event of `retries` is acknowledged, also when the caller asked for none.
         let acknowledged = ack.is_some() || self.core().retries(volatile);
         let id = acknowledged.then(|| self.namespace.take_id());
         let (waiter, deadline) = ack.map_or((None, None), |(waiter, deadline)| (Some(waiter), deadline));
@@ -225,14 +229,14 @@ impl Socket {
     }
 
     /// Calls `handler` for every event of this name. A second handler of the same name is called after the first, as in
-    /// the official client; whichever takes the acknowledgement first has it. What the handler returns is nothing or a
-    /// `Result<(), impl Display>`, whose error is logged.
+    /// the official client; the first one that takes the acknowledgement gets it. A handler returns nothing, or a
+    /// `Result<(), impl Display>` whose error is logged.
     ///
-    /// Three names are the client's own, as in the official client: `"connect"`, without arguments; `"disconnect"`,
-    /// with the reason's text; `"connect_error"`, with an object of `message` and, where the server gave any, `data`.
-    /// Their handlers are called after those of [`on_connect`](Self::on_connect),
-    /// [`on_disconnect`](Self::on_disconnect) and [`on_connect_error`](Self::on_connect_error), which get the values
-    /// themselves.
+    /// Three names are events of the client itself, as in the official client: `"connect"`, without arguments;
+    /// `"disconnect"`, with the text of the reason; `"connect_error"`, with an object of `message` and, if the server
+    /// gave it, `data`. Their handlers are called after those of [`on_connect`](Self::on_connect),
+    /// [`on_disconnect`](Self::on_disconnect) and [`on_connect_error`](Self::on_connect_error), which get typed
+    /// values.
     ///
     /// ```no_run
     /// # let client = tinysio::client::connect("http://localhost:5000")?;
@@ -257,7 +261,7 @@ impl Socket {
         add(handlers.named.entry(event.to_owned()).or_default(), outcome(handler));
     }
 
-    /// Calls `handler` for every event of whatever name, before the handlers of its name.
+    /// Calls `handler` for every event, before the handlers of its name.
     pub fn on_any(&self, handler: impl Fn(&Self, &Event<'_>) + Send + Sync + 'static) {
         add(&mut self.namespace.handlers.lock().any, Arc::new(handler));
     }
@@ -265,7 +269,7 @@ impl Socket {
     /// Removes all handlers of this name.
     pub fn off(&self, event: &str) {
         let removed = self.namespace.handlers.lock().named.remove(event);
-        // Outside of the lock: what a handler holds may do anything when it is dropped.
+        // Without the lock, because dropping a handler runs the user's code.
         drop(removed);
     }
 
@@ -274,12 +278,12 @@ impl Socket {
         add(&mut self.namespace.handlers.lock().connect, Arc::new(handler));
     }
 
-    /// Calls `handler` whenever the namespace, having been joined, is left, with the reason.
+    /// Calls `handler` with the reason, whenever the joined namespace is left.
     pub fn on_disconnect(&self, handler: impl Fn(&Self, CloseReason) + Send + Sync + 'static) {
         add(&mut self.namespace.handlers.lock().disconnect, Arc::new(handler));
     }
 
-    /// Calls `handler` when the namespace cannot be joined: the attempt failed, or the server refused
+    /// Calls `handler` when the namespace cannot be joined: the attempt has failed, or the server has refused it
     /// ([`Error::Refused`]).
     pub fn on_connect_error(&self, handler: impl Fn(&Self, &Error) + Send + Sync + 'static) {
         add(&mut self.namespace.handlers.lock().connect_error, Arc::new(handler));
@@ -292,7 +296,7 @@ impl fmt::Debug for Socket {
     }
 }
 
-/// A handler in the form in which all are kept.
+/// A handler, as the list of handlers keeps it.
 fn outcome<F, R>(handler: F) -> OnEvent
 where
     F: Fn(&Socket, Event<'_>) -> R + Send + Sync + 'static,
@@ -301,7 +305,7 @@ where
     Arc::new(move |socket, event| handler(socket, event).into_result())
 }
 
-/// While a handler waits for an acknowledgement, events that nobody handles meanwhile must not keep it from being read.
+/// Raises the limits of the event queue while a handler waits for an acknowledgement, which may be behind events.
 struct Waiting<'c>(Option<&'c Core>);
 
 impl<'c> Waiting<'c> {

@@ -1,7 +1,7 @@
 //! The state of one client, and the lock over it.
 //!
-//! Owns what `Core` locks, and the log lines that are written once it is unlocked. Uses the plain types it is made of. It
-//! must not know a thread or a handle.
+//! Owns what `Core` locks, and the log lines that are written once it is unlocked. Uses the plain types it is made
+//! of. It must not know a thread or a handle.
 
 use std::{
     fmt,
@@ -56,8 +56,8 @@ impl State {
     }
 }
 
-/// The locked state. Log lines are written when it is unlocked: a logger is the user's code, which may block, or call the
-/// client.
+/// The locked state. Log lines are written when it is unlocked: a logger is the user's code, which may block, or call
+/// the client.
 pub(super) struct Locked<'c>(MutexGuard<'c, State>);
 
 impl<'c> Locked<'c> {

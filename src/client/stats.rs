@@ -1,11 +1,11 @@
-//! What a client tells about itself: its state now, and its counters since it was built.
+//! The state and the counters of a client, for the user.
 
 use std::time::Duration;
 
 use super::Error;
 use crate::proto::{CloseReason, engine::TransportKind};
 
-/// Where the connection stands.
+/// The state of the connection.
 ///
 /// ```text
 ///                start, connect                   all namespaces' transport open
@@ -34,7 +34,7 @@ pub enum ConnectionState {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Status {
-    /// Where the connection stands.
+    /// The state of the connection.
     pub state: ConnectionState,
     /// The transport in use, while connected.
     pub transport: Option<TransportKind>,
@@ -54,7 +54,7 @@ pub struct Status {
     pub last_error: Option<Error>,
 }
 
-/// A client's counters since it was built; none is ever reset.
+/// The counters of a client since it was built. They are never reset.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct Stats {
@@ -64,19 +64,19 @@ pub struct Stats {
     pub reconnects: u64,
     /// Attempts, failed and successful.
     pub attempts: u64,
-    /// Connections that ended, for whatever reason.
+    /// Connections that ended, for any reason.
     pub disconnects: u64,
     /// Events and acknowledgements handed to the transport.
     pub sent: u64,
     /// Events and acknowledgements received.
     pub received: u64,
-    /// Volatile events thrown away, and buffered ones that expired.
+    /// Volatile events that were dropped, and buffered events that expired.
     pub dropped: u64,
     /// Failed attempts, refusals, broken connections, handlers that failed or panicked.
     pub errors: u64,
-    /// Time from the last acknowledged emit to its acknowledgement: the server's ping cannot measure a round trip
-    /// here, because it is the server who pings.
+    /// Time from the last acknowledged emit to its acknowledgement. A ping cannot measure the round trip, because the
+    /// server sends the pings.
     pub ack_rtt: Option<Duration>,
-    /// How long the last successful attempt took, from its begin to the first namespace joined.
+    /// How long the last successful attempt took, from its beginning to the first joined namespace.
     pub connect_time: Option<Duration>,
 }

@@ -1,8 +1,10 @@
 //! One byte stream to the server: TCP or a Unix socket, with TLS or without, always non-blocking underneath.
 //!
-//! A [`Stream`] can be patient: a read or a write then waits, until a deadline, in `poll(2)` beside its connection's
-//! [`CancelToken`], so that every wait can be ended from another thread. The handshakes and the polling requests are
-//! patient; an open WebSocket is not.
+//! A read or a write of a [`Stream`] waits as its [`Patience`] says, in `poll(2)` beside the connection's
+//! [`CancelToken`], so that another thread can cancel every wait. Handshakes and polling requests wait; an open
+//! WebSocket does not.
+//!
+//! Uses `tls` and the cancel token. It must not know what is written.
 
 use std::{
     fmt,
@@ -43,13 +45,13 @@ pub(super) enum Patience {
     Endless,
 }
 
-/// A stream that hangs on a token.
+/// A stream that a token cancels.
 pub(super) struct Stream {
     layer: Layer,
     token: Arc<CancelToken>,
     patience: Patience,
     ignore_liveness: bool,
-    /// The silence of the connection after which nothing is waited for any more.
+    /// No wait goes on once the connection has been silent for so long.
     silence: Option<Duration>,
 }
 
@@ -77,7 +79,7 @@ impl Stream {
         Self { layer, token, patience, ignore_liveness: false, silence: None }
     }
 
-    /// Finishes the TLS handshake, so that its errors are told apart from those that follow.
+    /// Finishes the TLS handshake, so that its errors can be distinguished from later ones.
     #[cfg(feature = "tls")]
     pub(super) fn shake_hands(&mut self) -> io::Result<()> {
         loop {
@@ -99,18 +101,18 @@ impl Stream {
         self.patience = patience;
     }
 
-    /// What is read from here on is no sign of life: answers to POSTs say nothing about the stream that brings packets.
-    /// And every wait ends when the connection has been silent for `silence`.
+    /// From now on reads do not count as activity: answers to POSTs say nothing about the connection that brings
+    /// packets. Every wait ends once the connection has been silent for `silence`.
     pub(super) fn ignore_liveness(&mut self, silence: Duration) {
         (self.ignore_liveness, self.silence) = (true, Some(silence));
     }
 
-    /// Whether the server's last sign of life is too long ago.
+    /// Whether the connection has been silent for too long.
     fn is_silent(&self) -> bool {
         self.silence.is_some_and(|silence| self.token.last_activity() + silence <= Instant::now())
     }
 
-    /// Hangs the stream on another token: that of the connection which takes it over.
+    /// Replaces the token by the one of the session that takes the stream.
     pub(super) fn set_token(&mut self, token: Arc<CancelToken>) {
         self.token = token;
     }
@@ -119,17 +121,17 @@ impl Stream {
         !matches!(self.layer, Layer::Plain(_))
     }
 
-    /// Whether an idle stream can still be used: the peer has neither closed it nor said something unasked.
+    /// Whether an idle stream can still be used: the peer has neither closed it nor sent anything.
     pub(super) fn is_open(&self) -> bool {
         let mut byte = [0];
         match recv(self.as_fd(), &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT) {
-            // Session tickets come unasked in TLS.
+            // TLS sends session tickets unasked.
             Ok((n, _)) => n > 0 && self.is_secure(),
             Err(error) => error == rustix::io::Errno::WOULDBLOCK,
         }
     }
 
-    /// Tells the peer that nothing more will be written.
+    /// Closes the write side.
     pub(super) fn shutdown_write(&mut self) {
         let _ = match self.layer.finish() {
             Socket::Tcp(tcp) => tcp.shutdown(std::net::Shutdown::Write),
@@ -153,8 +155,8 @@ impl Stream {
         Ok(())
     }
 
-    /// Whether there is any patience left. A peer that sends a byte now and then never blocks for long, so this is asked
-    /// before each step.
+    /// Checks the deadline and the token. This is done before each step, because a slow peer may never let one block
+    /// for long.
     fn check_patience(&self) -> io::Result<()> {
         match self.patience {
             Patience::None => Ok(()),
@@ -165,7 +167,7 @@ impl Stream {
         }
     }
 
-    /// Runs `attempt` until it does not block, as patience allows.
+    /// Runs `attempt` until it does not block, or the patience ends.
     fn patiently<T>(
         &mut self,
         interest: PollFlags,
@@ -183,7 +185,7 @@ impl Stream {
 }
 
 impl Layer {
-    /// Says what there is to say at the end, and gives the socket.
+    /// Sends TLS's close alert, if there is TLS, and gives the socket.
     fn finish(&mut self) -> &mut Socket {
         match self {
             Self::Plain(socket) => socket,

@@ -1,7 +1,9 @@
-//! TLS over a non-blocking socket: rustls, with ring, Mozilla's authorities and one's own.
+//! TLS over a non-blocking socket: rustls with ring, Mozilla's authorities and the user's own.
 //!
-//! `rustls::StreamOwned` writes what it has to before it reads, so a peer that does not read would keep us from reading,
-//! and from sleeping. Here the two directions never wait for each other.
+//! `rustls::StreamOwned` writes everything before it reads, so a peer that does not read would keep the client from
+//! reading and from sleeping. Here the two directions never wait for each other.
+//!
+//! Uses rustls only. It must not know the client.
 
 use std::{
     io::{self, Read, Write},
@@ -45,7 +47,7 @@ impl<S: Read + Write> Tls<S> {
         Ok(!self.tls.is_handshaking() && !self.tls.wants_write())
     }
 
-    /// Says goodbye, as far as the socket takes it, and gives the socket to be shut down.
+    /// Sends the close alert, as far as the socket takes it, and gives the socket.
     pub(super) fn close(&mut self) -> &mut S {
         self.tls.send_close_notify();
         let _ = self.push();
@@ -60,7 +62,7 @@ impl<S: Read + Write> Tls<S> {
         match self.tls.process_new_packets() {
             Ok(_) => Ok(()),
             Err(error) => {
-                // The alert tells the peer why; whether it arrives changes nothing here.
+                // The alert tells the peer the reason. It need not arrive.
                 let _ = self.push();
                 Err(io::Error::new(io::ErrorKind::InvalidData, error))
             }
@@ -92,7 +94,7 @@ impl<S: Read + Write> Read for Tls<S> {
 impl<S: Read + Write> Write for Tls<S> {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         loop {
-            // Takes up to 64 KiB ahead of the socket, then nothing until the socket has taken some.
+            // The writer buffers up to 64 KiB, then nothing until the socket has taken some.
             let taken = self.tls.writer().write(buf)?;
             if taken > 0 || buf.is_empty() {
                 return Ok(taken);
@@ -132,7 +134,7 @@ fn invalid(error: &dyn std::fmt::Display) -> Error {
     Error::Invalid(format!("ca_pem: {error}"))
 }
 
-/// A connection to `host`, whose certificate must be for that name or address.
+/// A connection to `host`. The certificate must be for that name or address.
 pub(super) fn connection(config: &Arc<ClientConfig>, host: &str) -> Result<ClientConnection, String> {
     let name = ServerName::try_from(host.to_owned()).map_err(|error| error.to_string())?;
     ClientConnection::new(config.clone(), name).map_err(|error| error.to_string())

@@ -1,9 +1,19 @@
-//! Where the server is: the URL taken apart, and the targets of the requests put together.
+//! The server's URL: its parts, and the targets of the requests.
+//!
+//! Owns the address and the query. Uses [`Error`] only. It must not look up a name.
+//!
+//! `http::Uri` would not make this shorter: it drops a fragment, accepts a password and a bad port, and knows no
+//! `unix:`, so the checks would remain. It has the last word on the characters.
 
 use std::{fmt::Write as _, path::PathBuf};
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
+
 use super::Error;
 use crate::proto::{engine::TransportKind, limits};
+
+/// The characters that are percent-encoded.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// A server's address and the requests that are made to it.
 #[derive(Debug, Clone)]
@@ -17,7 +27,7 @@ pub(super) struct Endpoint {
     pub(super) namespace: String,
     /// Path, and query up to `transport=`.
     base: String,
-    /// The query's rest: the user's parameters, each behind an `&`.
+    /// The rest of the query: the user's parameters, each after an `&`.
     query: String,
 }
 
@@ -127,17 +137,9 @@ impl Endpoint {
     }
 }
 
-/// Percent-encoding of everything but the unreserved characters (RFC 3986 2.3).
-fn encode(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            encoded.push(byte.into());
-        } else {
-            let _ = write!(encoded, "%{byte:02X}");
-        }
-    }
-    encoded
+/// Encodes everything but the unreserved characters (RFC 3986 2.3).
+fn encode(text: &str) -> PercentEncode<'_> {
+    utf8_percent_encode(text, RESERVED)
 }
 
 #[cfg(test)]

@@ -1,4 +1,7 @@
-//! A WebSocket to the server: its opening, the probe of an upgrade, and messages without blocking.
+//! A WebSocket to the server: its handshake, then messages without blocking.
+//!
+//! Owns the stream and the frame codec (tungstenite). Uses `dial` and `stream`. It must not know sessions or
+//! namespaces.
 
 use std::{
     io,
@@ -29,8 +32,8 @@ use super::{
 use crate::proto::{CloseReason, engine::TransportKind, socket::Opcode};
 use crate::sys::real::wait::wait;
 
-/// Bytes of the read buffer, and of what is collected before a write: small boxes have many better uses for the 128
-/// KiB each that are the default.
+/// Bytes of the read buffer, and of the frames that are collected before a write. The default is 128 KiB each, too much
+/// for a small box.
 const BUFFER: usize = 8 << 10;
 
 /// Text of a message.
@@ -49,12 +52,12 @@ pub(super) enum Incoming {
     Ping,
     /// The answer to ours.
     Pong,
-    /// The server closes, or has closed, in good order.
+    /// The server has closed the WebSocket normally.
     Closed,
 }
 
 impl WebSocket {
-    /// Opens one. With `sid` it is to take over that session.
+    /// Opens one. With `sid`, it is to take over that session.
     pub(super) fn open(
         dialer: &Dialer,
         config: &Config,
@@ -77,7 +80,8 @@ impl WebSocket {
         let limits = WebSocketConfig::default()
             .read_buffer_size(BUFFER)
             .write_buffer_size(BUFFER)
-            // Nothing is written into it while it has anything, so it holds one frame at most: the bound is the outbox's.
+            // It holds one frame at most, because nothing is written while it is not empty. The send queue is the
+            // limit.
             .max_write_buffer_size(usize::MAX)
             .max_message_size(Some(config.max_message))
             .max_frame_size(Some(config.max_message));
@@ -90,7 +94,7 @@ impl WebSocket {
         }
     }
 
-    /// Waits for the next message, as the stream's patience allows.
+    /// Waits for the next message, until the stream's deadline.
     ///
     /// # Errors
     /// Also when the server closes.
@@ -105,12 +109,12 @@ impl WebSocket {
         }
     }
 
-    /// Sends text, as the stream's patience allows.
+    /// Sends text, until the stream's deadline.
     pub(super) fn send_text(&mut self, text: &'static str) -> Result<(), Error> {
         self.0.send(Message::text(text)).map_err(refused)
     }
 
-    /// From here on nothing waits, and the stream hangs on `token`.
+    /// From now on nothing blocks, and `token` cancels the stream.
     pub(super) fn go_nonblocking(&mut self, token: &Arc<CancelToken>) {
         self.0.get_mut().set_patience(Patience::None);
         self.0.get_mut().set_token(token.clone());
@@ -152,24 +156,25 @@ impl WebSocket {
         done(self.0.flush())
     }
 
-    /// Asks for a sign that everything before it was handled (RFC 6455 5.5.2); [`flush`](Self::flush) sends it.
+    /// Queues a ping: its answer tells that everything before it was handled (RFC 6455 5.5.2). [`flush`](Self::flush)
+    /// sends it.
     pub(super) fn ping(&mut self) -> Result<(), Broken> {
         done(self.0.write(Message::Ping(Bytes::new()))).map(drop)
     }
 
-    /// Says goodbye; [`flush`](Self::flush) sends it.
+    /// Queues the close frame. [`flush`](Self::flush) sends it.
     pub(super) fn close(&mut self) {
         let _ = self.0.close(Some(CloseFrame { code: CloseCode::Normal, reason: Text::default() }));
     }
 
-    /// Whether the server has closed its side, after what is still to be read.
+    /// Whether the server has closed its side. There may still be messages to read.
     pub(super) fn is_closed_by_peer(&self) -> bool {
         let mut fds = [PollFd::new(self, PollFlags::RDHUP)];
-        // A deadline that is over: this only looks.
+        // A deadline in the past: this does not wait.
         wait(&mut fds, Some(Instant::now())).is_ok() && !fds[0].revents().is_empty()
     }
 
-    /// Tells the server that nothing follows.
+    /// Closes the write side.
     pub(super) fn shutdown_write(&mut self) {
         self.0.get_mut().shutdown_write();
     }
@@ -185,7 +190,7 @@ fn done(written: Result<(), Fault>) -> Result<bool, Broken> {
     match written {
         Ok(()) => Ok(true),
         Err(Fault::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
-        // After the server's close frame nothing can be written; what follows is read until the end.
+        // Nothing can be written after the server's close frame.
         Err(
             Fault::ConnectionClosed | Fault::AlreadyClosed | Fault::Protocol(ProtocolError::SendAfterClosing),
         ) => Err(Broken { reason: CloseReason::TransportClose, detail: "closed by the server".into() }),
@@ -202,7 +207,7 @@ fn broken(fault: &Fault) -> Broken {
     Broken { reason, detail: fault.to_string() }
 }
 
-/// A fault of the opening, in our words.
+/// A failed handshake as the client's error.
 fn refused(fault: Fault) -> Error {
     match fault {
         Fault::Http(response) => {

@@ -1,7 +1,7 @@
 //! Waiting for descriptors, and waking a thread that does: one source for server and client.
 //!
-//! Owns the [`Waker`] and the loop around `poll(2)`. Uses the module that includes it, and nothing else: `real` includes
-//! it for the client and for ordinary builds of the server, `sim` for the server under the model checker.
+//! Owns the [`Waker`] and the loop around `poll(2)`. Uses the module that includes it, and nothing else: `real`
+//! includes it for the client and for ordinary builds of the server, `sim` for the server under the model checker.
 
 use std::{io, time::Duration};
 
