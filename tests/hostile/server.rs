@@ -234,7 +234,8 @@ fn set_up(kind: Kind, tally: &Arc<Tally>) -> Builder {
     let builder = match kind {
         Kind::Plain => builder,
         Kind::Hasty => builder
-            .head_timeout(moment)
+            // A client that is told to wait by a busy machine must not miss it.
+            .head_timeout(Duration::from_secs(1))
             .body_timeout(moment)
             .upgrade_timeout(moment)
             // Those of the others that join do so in this time, on a busy machine too.
