@@ -13,19 +13,19 @@ use std::{
 
 use crate::server::{
     config::{Config, is_duration},
-    core::RouteHandler,
+    dispatch::core::RouteHandler,
     engine::EngineHandlers,
     error::StartError,
     http::cors::Cors,
     http::{Request, Response},
     limits::rate::Rate,
-    namespace::NamespaceBuilder,
     net::listener::Listener,
     net::unix_socket,
     recovery::ConnectionStateRecovery,
     recovery::store::Durability,
     recovery::store::{GuardedStore, Store},
     server::Server,
+    socket::namespace::NamespaceBuilder,
 };
 use crate::{
     proto::{engine::TransportKind, limits, socket::is_namespace},

@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Which user code is called, as a number: the address of the list that holds the handlers, so that a call needs no text.
-/// [`Core::describe`](crate::server::core::Core::describe) finds the words.
+/// [`Core::describe`](crate::server::dispatch::core::Core::describe) finds the words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Callee(usize);
 

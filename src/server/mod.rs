@@ -41,11 +41,9 @@
 //! # Ok::<(), tinysio::server::StartError>(())
 //! ```
 
-mod broadcast;
 mod builder;
 mod config;
 mod connection;
-mod core;
 mod dispatch;
 mod engine;
 mod error;
@@ -55,7 +53,6 @@ mod hub;
 mod limits;
 #[cfg(all(shuttle, any(test, fuzzing)))]
 pub(crate) mod model;
-mod namespace;
 mod net;
 mod peer;
 mod recovery;
@@ -67,9 +64,7 @@ mod socket;
 mod start;
 mod stats;
 mod transport;
-mod workers;
 
-pub use broadcast::{Broadcast, Reply};
 pub use builder::Builder;
 pub use config::Config;
 pub use engine::{EngineHandlers, EngineSession, Message};
@@ -78,7 +73,6 @@ pub use http::cors::Cors;
 pub use http::{Header, Method, Request, Response, StatusCode};
 pub use limits::rate::Rate;
 pub use limits::refusals::{RefusalCounts, RefusalReason};
-pub use namespace::{Namespace, NamespaceBuilder};
 pub use peer::Peer;
 pub use recovery::ConnectionStateRecovery;
 #[cfg(feature = "store")]
@@ -89,6 +83,8 @@ pub use recovery::store::{
 pub use recovery::store::{Durability, StoreStatus, StoreWatch};
 pub use server::Server;
 pub use session::Handshake;
+pub use socket::broadcast::{Broadcast, Reply};
+pub use socket::namespace::{Namespace, NamespaceBuilder};
 pub use socket::{Ack, Event, Socket};
 pub use stats::{Stats, StatsWatch};
 

@@ -7,14 +7,14 @@ use std::{collections::HashMap, fmt, net::SocketAddr, sync::Arc, time::Duration}
 use serde::Serialize;
 
 use crate::server::{
-    broadcast::Broadcast,
     builder::Builder,
     config::Config,
     error::EmitError,
     guard,
-    namespace::Namespace,
     recovery::store::StoreWatch,
     shutdown::Running,
+    socket::broadcast::Broadcast,
+    socket::namespace::Namespace,
     stats::{Stats, StatsWatch},
 };
 use crate::{proto::limits, sys::thread};

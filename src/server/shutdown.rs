@@ -5,7 +5,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use crate::server::{core::Core, net::stream::Waker, recovery::store::StoreStatus};
+use crate::server::{dispatch::core::Core, net::stream::Waker, recovery::store::StoreStatus};
 use crate::{
     proto::CloseReason,
     sys::{

@@ -8,8 +8,7 @@ use std::{io, sync::Arc, time::Duration};
 use crate::server::{
     builder::Builder,
     connection::{self, accept},
-    core::{Core, Endpoint},
-    dispatch::retries::Retried,
+    dispatch::core::{Core, Endpoint},
     error::StartError,
     hub::recovery::Journal,
     hub::recovery::Recovery,
@@ -17,7 +16,6 @@ use crate::server::{
     limits::admission::Admission,
     limits::budget::Budget,
     limits::refusals::Refusals,
-    namespace::Namespace,
     net::connections::Connections,
     net::descriptors,
     net::idle::IdleConnections,
@@ -26,10 +24,12 @@ use crate::server::{
     recovery::store::{self, GuardedStore, Kept},
     recovery::store::{Durability, StoreStatus, StoreWatch},
     server::Server,
+    session::drain::DrainHandle,
+    session::workers::Workers,
     session::{self, Registry, Shared},
     shutdown::{self, Running, Threads},
-    transport::drain::DrainHandle,
-    workers::Workers,
+    socket::namespace::Namespace,
+    socket::retries::Retried,
 };
 use crate::sys::{sync::atomic::AtomicBool, time::Instant};
 

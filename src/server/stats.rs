@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Weak},
 };
 
-use crate::server::{core::Core, limits::refusals::RefusalCounts, recovery::store::StoreStatus};
+use crate::server::{dispatch::core::Core, limits::refusals::RefusalCounts, recovery::store::StoreStatus};
 
 /// A server's figures at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use std::{fmt, io, net::Shutdown, sync::Arc, time::Duration};
 
 use crate::server::{
     connection::Work,
-    core::Core,
+    dispatch::core::Core,
     http::Connection,
     limits::log_throttle::LogThrottle,
     limits::refusals::RefusalReason,

@@ -7,7 +7,7 @@ use std::{fmt, sync::Arc};
 
 use crate::proto::engine::{HandshakeError, Query, TransportKind};
 use crate::server::{
-    core::Core,
+    dispatch::core::Core,
     guard::{self, Callee},
     http::cors::Target,
     http::{self, Head, Method, Request, Response, header},

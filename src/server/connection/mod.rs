@@ -8,7 +8,7 @@
 //! ```
 //! It owns what a connection does next ([`Stage`]) and the way of a request to its session. It uses sessions and their
 //! dispatch, the codecs and outboxes of `transport`, and `http` and `net`. None of these may use it: only the start of a server
-//! does, and [`Core`](crate::server::core::Core), which holds the idle connections.
+//! does, and [`Core`](crate::server::dispatch::core::Core), which holds the idle connections.
 
 pub(crate) mod accept;
 mod checks;
@@ -20,7 +20,7 @@ use std::{io, net::Shutdown, sync::Arc, time::Duration};
 
 use crate::server::{
     connection::websocket::WebSocket,
-    core::Core,
+    dispatch::core::Core,
     http::{Connection, Head},
     net::idle::IdleConnection,
     net::stream::Stream,

@@ -9,7 +9,7 @@ use crate::server::{
     connection::polling::{self, Served},
     connection::websocket,
     connection::{Next, Stage},
-    core::Core,
+    dispatch::core::Core,
     guard::{self, Callee},
     http::cors::Cors,
     http::response::Answer,

@@ -6,14 +6,14 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::server::{
-    dispatch::retries::RID_MAX,
     guard::{self, Callee},
     hub::membership::Identity,
     hub::recovery::{Claim, Resume},
-    namespace::Namespace,
+    session::workers::HubData,
     session::{self, Session},
     socket::Socket,
-    workers::HubData,
+    socket::namespace::Namespace,
+    socket::retries::RID_MAX,
 };
 use crate::{
     proto::{

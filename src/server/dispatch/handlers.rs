@@ -2,17 +2,16 @@
 
 use std::sync::Arc;
 
-use super::retries::Decision;
 use crate::proto::CloseReason;
 use crate::server::{
     error::ConnectError,
     guard::{self, Callee},
     hub::recovery::RetainedData,
-    namespace::EventHandler,
     recovery::is_recoverable,
     session::Session,
-    socket::{Event, Socket},
-    workers::HubData,
+    session::workers::HubData,
+    socket::namespace::EventHandler,
+    socket::{Event, Socket, retries::Decision},
 };
 
 /// Asks the middlewares in their order.

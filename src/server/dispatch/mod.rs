@@ -8,8 +8,8 @@
 //! ```
 
 pub(crate) mod connect;
+pub(crate) mod core;
 mod handlers;
-pub(crate) mod retries;
 
 use std::{cell::Cell, sync::Arc};
 
@@ -19,7 +19,7 @@ use serde_json::{json, value::RawValue};
 use smallvec::SmallVec;
 
 use crate::server::{
-    core::{Core, Endpoint},
+    dispatch::core::{Core, Endpoint},
     engine::Message,
     guard::{self, Callee},
     limits::budget::Charge,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::server::{
     session::Session,
-    transport::drain::DrainClient,
+    session::drain::DrainClient,
     transport::outbox::{Outbox, Pushed},
 };
 

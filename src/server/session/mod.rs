@@ -6,6 +6,7 @@
 //! It owns the outbox, the signs of life for the heartbeat, and the state that handles its packets (see [`turn`]). Threads of its
 //! connections, the hub, the drain thread and every socket share it. It knows nothing of sockets and namespaces.
 
+pub(crate) mod drain;
 mod for_drain;
 mod for_hub;
 mod handshake;
@@ -13,6 +14,7 @@ mod open;
 mod registry;
 mod shared;
 mod turn;
+pub(crate) mod workers;
 
 use std::{fmt, sync::Arc};
 

@@ -11,8 +11,8 @@ use crate::server::{
     limits::{admission::Admission, budget::Budget, refusals::Refusals},
     net::connections::Connections,
     recovery::store::StoreWatch,
-    transport::drain::DrainHandle,
-    workers::Workers,
+    session::drain::DrainHandle,
+    session::workers::Workers,
 };
 use crate::{
     proto::CloseReason,

@@ -4,8 +4,11 @@
 //! is a [`Membership`]. It sends through its session, or through the hub; it must not be dropped on the hub's thread.
 
 mod acks;
+pub(crate) mod broadcast;
 mod emit;
 mod event;
+pub(crate) mod namespace;
+pub(crate) mod retries;
 
 use std::{
     any::Any,
@@ -18,13 +21,13 @@ use serde_json::value::RawValue;
 use smallvec::smallvec;
 
 use crate::server::{
-    broadcast::Broadcast,
     guard::{self, Callee, Owner},
     hub::membership::{Identity, Membership, SocketState},
     hub::recovery::Resume,
     hub::{self, Selection},
-    namespace::Namespace,
     session::{Handshake, Session, Task},
+    socket::broadcast::Broadcast,
+    socket::namespace::Namespace,
 };
 use crate::{
     proto::{

@@ -4,7 +4,6 @@
 //! `connection`, above.
 
 mod backlog;
-pub(crate) mod drain;
 pub(crate) mod frame_meter;
 pub(crate) mod outbox;
 pub(crate) mod websocket_codec;

@@ -11,11 +11,11 @@ use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::server::{
-    broadcast::Broadcast,
-    dispatch::retries::Retried,
     error::{ConnectError, EmitError},
     guard::Callee,
     hub::{HubHandle, Selection},
+    socket::broadcast::Broadcast,
+    socket::retries::Retried,
     socket::{Event, Socket},
 };
 use crate::{

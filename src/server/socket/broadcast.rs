@@ -8,8 +8,8 @@ use crate::server::{
     error::{AckError, EmitError},
     guard,
     hub::Selection,
-    namespace::Namespace,
     socket::Socket,
+    socket::namespace::Namespace,
 };
 use crate::{
     proto::socket::{Outgoing, OwnedArgs},

@@ -10,9 +10,9 @@ use crate::server::{
     engine::EngineHandlers,
     guard::Callee,
     http::{Request, Response},
-    namespace::Namespace,
     net::idle::IdleConnections,
     session::{self, Handshake, Refused, Session, Shared},
+    socket::namespace::Namespace,
 };
 
 pub(crate) type RouteHandler = Box<dyn Fn(&Request<'_>) -> Response + Send + Sync>;
@@ -26,11 +26,11 @@ pub(crate) enum Endpoint {
 
 /// What a server serves.
 pub(crate) struct Core {
-    pub(super) shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     pub(crate) idle: Arc<IdleConnections<Work>>,
-    pub(super) endpoints: Vec<(String, Endpoint)>,
-    pub(super) namespaces: Vec<Namespace>,
-    pub(super) routes: HashMap<String, RouteHandler>,
+    pub(crate) endpoints: Vec<(String, Endpoint)>,
+    pub(crate) namespaces: Vec<Namespace>,
+    pub(crate) routes: HashMap<String, RouteHandler>,
 }
 
 impl fmt::Debug for Core {
