@@ -1,7 +1,7 @@
 //! The hub's thread: it takes commands in batches, applies them, and flushes.
 //!
-//! It waits for commands, signals and deadlines only: for no socket, no lock that is held while code of the application runs,
-//! and for the store only when that is far behind or when the server stops.
+//! It waits for commands, signals and deadlines only: for no socket, no lock that is held while code of the
+//! application runs, and for the store only when that is far behind or when the server stops.
 
 use std::{io, sync::Arc};
 

@@ -1,4 +1,5 @@
-//! The bound on the bytes of large packets between an emit and its flush. Emitting threads wait while there are too many.
+//! The bound on the bytes of large packets between an emit and its flush. Emitting threads wait while there are too
+//! many.
 
 use crate::server::hub::{command::Command, handle::is_hub_thread};
 use crate::sys::sync::{Condvar, Mutex};

@@ -43,8 +43,8 @@ pub(crate) enum Command {
     SessionClosing(Arc<dyn HubSession>, Option<u16>, InFlightGuard),
     /// The session is closed; its slot can be reused.
     SessionClosed(Arc<dyn HubSession>),
-    /// A socket is connected. One command for the membership and the answer to the client: when the client has the answer, the
-    /// socket is in the namespace; and no broadcast comes before the answer.
+    /// A socket is connected. One command for the membership and the answer to the client: when the client has the
+    /// answer, the socket is in the namespace; and no broadcast comes before the answer.
     SocketConnected {
         socket: Arc<Membership>,
         connect_ack: Encoded,

@@ -4,8 +4,8 @@
 //!   share(packet, slots) ──► due: packets of this batch ──────── flush ──► one push for each recipient
 //!                        └─► held: packets that wait for the store ── release ──► the same
 //! ```
-//! It may use the sessions' outboxes, and the guards and byte counts of commands. It knows no rooms, and never waits: what a
-//! socket does not take stays in the session's outbox.
+//! It may use the sessions' outboxes, and the guards and byte counts of commands. It knows no rooms, and never waits:
+//! what a socket does not take stays in the session's outbox.
 
 use std::sync::Arc;
 
@@ -106,9 +106,9 @@ impl Delivery {
         self.finish(guard, waits);
     }
 
-    /// Sends a packet to these slots with the next flush. For all of them it is held until the store has committed, if it
-    /// `waits`; otherwise only for those that have other packets held. `large`: the bytes of it that are counted as in flight.
-    /// `true`: it is held for a slot.
+    /// Sends a packet to these slots with the next flush. For all of them it is held until the store has committed,
+    /// if it `waits`; otherwise only for those that have other packets held. `large`: the bytes of it that are
+    /// counted as in flight. `true`: it is held for a slot.
     pub(super) fn share(&mut self, packet: Packet, slots: &[u32], mut large: usize, waits: bool) -> bool {
         let mut some_wait = waits;
         if waits || !self.held.is_idle() {
@@ -258,8 +258,8 @@ fn write(session: &Arc<dyn HubSession>, indices: &[usize], packets: &[Packet], m
     }
 }
 
-/// The packets of one recipient as one buffer. It is kept for the next recipients, because after a broadcast, or any number of
-/// them, all recipients get the same packets.
+/// The packets of one recipient as one buffer. It is kept for the next recipients, because after a broadcast, or any
+/// number of them, all recipients get the same packets.
 #[derive(Default)]
 struct Merged {
     packets: Vec<usize>,
@@ -267,7 +267,8 @@ struct Merged {
 }
 
 impl Merged {
-    /// `None`: the packets are too large to be copied, or one of them is volatile. Volatile packets are dropped one by one.
+    /// `None`: the packets are too large to be copied, or one of them is volatile. Volatile packets are dropped one
+    /// by one.
     fn merge(&mut self, packets: &[usize], due: &[Packet]) -> Option<&[u8]> {
         if self.packets != packets {
             let bytes: usize = packets.iter().map(|&index| due[index].0.bytes().len()).sum();

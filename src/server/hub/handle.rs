@@ -1,7 +1,7 @@
 //! The hub's handle: the only part of the hub that other modules call.
 //!
-//! A command waits for room in the hub's queue, which is bounded. Two threads must not wait: the hub's own thread, which queues
-//! its commands for itself, and the store's thread, whose commands are dropped instead.
+//! A command waits for room in the hub's queue, which is bounded. Two threads must not wait: the hub's own thread,
+//! which queues its commands for itself, and the store's thread, whose commands are dropped instead.
 
 use std::{
     cell::{Cell, RefCell},
@@ -99,8 +99,8 @@ pub(crate) struct HubHandle {
 }
 
 impl HubHandle {
-    /// The handle, and what [`start`](super::start) needs. The thread starts later, because it needs the journal, which needs
-    /// the handle.
+    /// The handle, and what [`start`](super::start) needs. The thread starts later, because it needs the journal,
+    /// which needs the handle.
     pub(crate) fn new(config: &Config) -> (Self, Inbox) {
         let (inbox, queue) = bounded(config.hub_commands());
         let recovers = config.connection_state_recovery.is_some();
@@ -160,8 +160,8 @@ impl HubHandle {
         self.inbox.send(command).map_err(|_| EmitError::ServerGone)
     }
 
-    /// Opens a batch: until [`commit_batch`](Self::commit_batch), the commands of this thread reach the hub as one command.
-    /// A batch is sent early when it is large, or when a command in it needs an answer.
+    /// Opens a batch: until [`commit_batch`](Self::commit_batch), the commands of this thread reach the hub as one
+    /// command. A batch is sent early when it is large, or when a command in it needs an answer.
     pub(crate) fn begin_batch(&self) {
         batch::begin();
     }
@@ -328,7 +328,8 @@ impl HubHandle {
         self.query(namespace, |reply| Query::Sockets(to, reply)).unwrap_or_default()
     }
 
-    /// Claims the place of the disconnected client with this pid, which has received up to `offset`. `None` after the stop.
+    /// Claims the place of the disconnected client with this pid, which has received up to `offset`. `None` after the
+    /// stop.
     pub(crate) fn claim(&self, namespace: usize, pid: Arc<str>, offset: Option<Arc<str>>) -> Option<Claim> {
         self.query(namespace, |reply| Query::Claim(pid, offset, reply))
     }

@@ -3,9 +3,9 @@
 //! ```text
 //!   put ──► gathering ── hand_over ──► under way ── committed ──► written to the recipients
 //! ```
-//! A packet is held if its command has changed something that must be durable, if another command of the same sender is held, or
-//! if another packet for its recipient is held. So the order for each recipient, and of each sender, is kept. All other packets
-//! are sent at once.
+//! A packet is held if its command has changed something that must be durable, if another command of the same sender
+//! is held, or if another packet for its recipient is held. So the order for each recipient, and of each sender, is
+//! kept. All other packets are sent at once.
 //!
 //! A plain type: it writes nothing, and does not know the store.
 
@@ -58,7 +58,8 @@ pub(crate) struct Place {
 pub(crate) struct Held {
     gathering: Portion,
     under_way: Option<Portion>,
-    /// The number of the last portion that was released. The portion under way, or else the gathering one, has the next number.
+    /// The number of the last portion that was released. The portion under way, or else the gathering one, has the
+    /// next number.
     released: u64,
 }
 

@@ -1,8 +1,9 @@
 //! The order of one sender's packets.
 //!
-//! A direct emit must not overtake an earlier emit to a room by the same sender; on the official server it cannot. A sender is
-//! the handlers of one session, on any thread, or a thread of the application. Each sender counts its commands that the hub
-//! has not finished. While the count is not zero ([`caught_up`]), its direct emits go through the hub too.
+//! A direct emit must not overtake an earlier emit to a room by the same sender; on the official server it cannot. A
+//! sender is the handlers of one session, on any thread, or a thread of the application. Each sender counts its
+//! commands that the hub has not finished. While the count is not zero ([`caught_up`]), its direct emits go through
+//! the hub too.
 //!
 //! It knows counts only. The hub's thread and the sending threads share them.
 

@@ -64,13 +64,14 @@ impl Members {
         }
     }
 
-    /// Whether a new socket may join all of these rooms. `max`: rooms of one socket; `left`: bytes that rooms may still take.
+    /// Whether a new socket may join all of these rooms. `max`: rooms of one socket; `left`: bytes that rooms may
+    /// still take.
     pub(super) fn fits(&self, names: &[Arc<str>], max: usize, left: usize) -> bool {
         names.len() <= max && names.iter().map(|name| self.rooms.cost(name)).sum::<usize>() <= left
     }
 
-    /// Joins the rooms, as far as the limits allow (see [`fits`](Self::fits)). `joined` is called for each room that the socket
-    /// was not in before.
+    /// Joins the rooms, as far as the limits allow (see [`fits`](Self::fits)). `joined` is called for each room that
+    /// the socket was not in before.
     pub(super) fn join(
         &mut self,
         socket: &Arc<Membership>,

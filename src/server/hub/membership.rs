@@ -1,8 +1,8 @@
-//! A socket as the hub sees it: ids, state and session, and nothing of the application's.
+//! A socket as the hub sees it: its ids, its state and its session, and no data of the application.
 //!
-//! The hub's thread must not drop a value of the application, because `Drop` is user code: it could panic, block, or ask the
-//! hub. So the hub keeps a [`Membership`], and the socket with its data and its callbacks belongs to the threads that
-//! run handlers. The way back is a weak reference, which only those threads follow.
+//! The hub's thread must not drop a value of the application, because `Drop` is user code: it could panic, block, or
+//! ask the hub. So the hub keeps a [`Membership`]. The socket with its data and its callbacks belongs to the threads
+//! that run handlers. The membership has a weak reference to it, which only those threads use.
 
 use std::{
     any::Any,
@@ -19,22 +19,22 @@ use crate::{
     },
 };
 
-/// What a socket is known by beside its id, when the server has connection state recovery.
+/// The names of a socket beside its id, if the server has connection state recovery.
 #[derive(Debug, Default)]
 pub(crate) struct Identity {
     /// The secret by which it can be recovered.
     pub(crate) pid: Option<Arc<str>>,
-    /// Whether it has taken the place of one that was lost.
+    /// Whether it was recovered: it has taken the place of a disconnected client.
     pub(crate) recovered: bool,
-    /// The name of a client that sends again what was not acknowledged.
+    /// The name of a client that retries events without an acknowledgement.
     pub(crate) rid: Option<Arc<str>>,
 }
 
-/// Not connected yet: the middlewares are looking at it.
+/// Not connected yet: the middlewares are running.
 const NEW: u8 = 0;
 const CONNECTED: u8 = 1;
 const DISCONNECTED: u8 = 2;
-/// Disconnected, and may come back: what is emitted to it is kept.
+/// Disconnected, and may be recovered: events for it are kept.
 const LOST: u8 = 3;
 
 /// What the socket itself keeps. Layers below the sockets only pass it on.
@@ -112,7 +112,7 @@ impl Membership {
         self.state.load(Acquire) == CONNECTED
     }
 
-    /// Whether what is emitted to it goes to it, or is kept for it.
+    /// Whether events for it are sent or kept.
     pub(crate) fn is_connected_or_lost(&self) -> bool {
         matches!(self.state.load(Acquire), CONNECTED | LOST)
     }
@@ -121,7 +121,7 @@ impl Membership {
         self.state.store(CONNECTED, Release);
     }
 
-    /// `false`: it was not connected, so there is nothing to tell anybody.
+    /// `false`: it was not connected.
     pub(crate) fn set_disconnected(&self, reason: CloseReason) -> bool {
         let lost = self.identity.pid.is_some() && is_recoverable(reason);
         let then = if lost { LOST } else { DISCONNECTED };

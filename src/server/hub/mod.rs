@@ -4,9 +4,9 @@
 //!   handles ──commands──► inbox ──► apply … apply ──► flush: one send a recipient ──► deadlines ──► wait
 //!              (bounded)            (what is there already, at most BATCH_MAX)
 //! ```
-//! The hub works in batches. It waits for one command, takes those that are in the queue behind it, notes for each recipient
-//! which packets it gets, and then writes the packets of each recipient with one call. It never waits for a socket (the drain
-//! thread does), and runs no code of the application.
+//! The hub works in batches. It waits for one command, takes those that are in the queue behind it, notes for each
+//! recipient which packets it gets, and then writes the packets of each recipient with one call. It never waits for a
+//! socket (the drain thread does), and runs no code of the application.
 //!
 //! | file | what it has |
 //! |---|---|
@@ -14,12 +14,12 @@
 //! | [`command`], [`batch`], [`in_flight`], [`backpressure`] | between the handle and the thread |
 //! | [`actor`] | the thread: the loop, and which command does what |
 //! | [`sessions`], [`sockets`] | the commands about sessions and about sockets |
-//! | [`members`], [`rooms`], [`slots`], [`timers`], [`delivery`], [`held`] | the tables: plain types, each with its own tests |
+//! | [`members`], [`rooms`], [`slots`], [`timers`], [`delivery`], [`held`] | the tables: plain types with own tests |
 //! | [`mod@recovery`] | connection state recovery: what the hub keeps of packets and clients |
 //! | [`session`], [`membership`] | what the hub knows of a session and of a socket |
 //!
-//! It may use the outboxes, the protocol, the configuration and the stores. It must not use sockets, dispatch, or the sessions'
-//! module: the hub knows slots, ids and outboxes, and no data of the application.
+//! It may use the outboxes, the protocol, the configuration and the stores. It must not use sockets, dispatch, or the
+//! sessions' module: the hub knows slots, ids and outboxes, and no data of the application.
 
 mod actor;
 mod backpressure;

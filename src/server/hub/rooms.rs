@@ -1,25 +1,26 @@
-//! Who is in which room: a two-way index, pure.
+//! Which member is in which room: an index in both directions.
 //!
-//! Members are small numbers (a session's seat). Every operation costs what it touches: joining and leaving the
-//! rooms of that member, listing the members of that room.
+//! A plain type without imports: members are small numbers (slots). The cost of an operation grows with the rooms of
+//! its member, or with the members of its room, and with nothing else.
 
 use std::{collections::HashMap, sync::Arc};
 
-/// The rooms of one namespace. A room exists as long as somebody is in it.
+/// The rooms of one namespace. A room exists as long as it has a member.
 #[derive(Debug, Default)]
 pub(crate) struct Rooms {
     by_name: HashMap<Arc<str>, usize>,
     rooms: Vec<Room>,
     free: Vec<usize>,
-    of: HashMap<u32, Vec<Seat>>,
-    /// Bytes of memory that all this takes, or a little less.
+    of: HashMap<u32, Vec<Place>>,
+    /// The bytes of memory that all this takes, or a little less.
     bytes: usize,
 }
 
-/// What a room takes beside its name: its places in two tables, each of which may have twice the room that it needs.
+/// The bytes that a room takes beside its name: its entries in two tables, each of which may have twice the capacity
+/// that it needs.
 const ROOM_COST: usize = 160;
 
-/// What a membership takes: a number in the room, a seat with the member.
+/// The bytes that a membership takes: a number in the room, and a place with the member.
 const MEMBERSHIP_COST: usize = 64;
 
 #[derive(Debug)]
@@ -30,42 +31,42 @@ struct Room {
 
 /// A member's place in a room.
 #[derive(Debug, Clone, Copy)]
-struct Seat {
+struct Place {
     room: usize,
     at: usize,
 }
 
 impl Rooms {
-    /// `false`: was there already.
+    /// `false`: it was in the room already.
     pub(crate) fn join(&mut self, member: u32, name: &Arc<str>) -> bool {
         let room = self.room(name);
-        let seats = self.of.entry(member).or_default();
-        if seats.iter().any(|seat| seat.room == room) {
+        let places = self.of.entry(member).or_default();
+        if places.iter().any(|place| place.room == room) {
             return false;
         }
         self.bytes += MEMBERSHIP_COST;
         let members = &mut self.rooms[room].members;
-        seats.push(Seat { room, at: members.len() });
+        places.push(Place { room, at: members.len() });
         members.push(member);
         true
     }
 
-    /// `false`: was not there.
+    /// `false`: it was not in the room.
     pub(crate) fn leave(&mut self, member: u32, name: &str) -> bool {
         let Some(&room) = self.by_name.get(name) else { return false };
-        let Some(seats) = self.of.get_mut(&member) else { return false };
-        let Some(index) = seats.iter().position(|seat| seat.room == room) else { return false };
-        let seat = seats.swap_remove(index);
-        if seats.is_empty() {
+        let Some(places) = self.of.get_mut(&member) else { return false };
+        let Some(index) = places.iter().position(|place| place.room == room) else { return false };
+        let place = places.swap_remove(index);
+        if places.is_empty() {
             self.of.remove(&member);
         }
-        self.vacate(seat);
+        self.vacate(place);
         true
     }
 
     pub(crate) fn leave_all(&mut self, member: u32) {
-        for seat in self.of.remove(&member).unwrap_or_default() {
-            self.vacate(seat);
+        for place in self.of.remove(&member).unwrap_or_default() {
+            self.vacate(place);
         }
     }
 
@@ -75,19 +76,19 @@ impl Rooms {
 
     /// In no particular order.
     pub(crate) fn of(&self, member: u32) -> impl Iterator<Item = &Arc<str>> {
-        self.of.get(&member).into_iter().flatten().map(|seat| &self.rooms[seat.room].name)
+        self.of.get(&member).into_iter().flatten().map(|place| &self.rooms[place.room].name)
     }
 
     pub(crate) fn count(&self, member: u32) -> usize {
         self.of.get(&member).map_or(0, Vec::len)
     }
 
-    /// Bytes of memory that the rooms take.
+    /// The bytes of memory that the rooms take.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// How many more it would be with a membership of this room.
+    /// How many more bytes a new membership of this room would take.
     pub(crate) fn cost(&self, name: &str) -> usize {
         let room = if self.by_name.contains_key(name) { 0 } else { ROOM_COST + name.len() };
         MEMBERSHIP_COST + room
@@ -113,16 +114,16 @@ impl Rooms {
         index
     }
 
-    /// Takes a place out of its room; the room's last member moves into it.
-    fn vacate(&mut self, seat: Seat) {
+    /// Removes a place from its room. The room's last member moves into it.
+    fn vacate(&mut self, place: Place) {
         self.bytes -= MEMBERSHIP_COST;
-        let room = &mut self.rooms[seat.room];
-        room.members.swap_remove(seat.at);
-        if let Some(&moved) = room.members.get(seat.at)
-            && let Some(seats) = self.of.get_mut(&moved)
+        let room = &mut self.rooms[place.room];
+        room.members.swap_remove(place.at);
+        if let Some(&moved) = room.members.get(place.at)
+            && let Some(places) = self.of.get_mut(&moved)
         {
-            for other in seats.iter_mut().filter(|other| other.room == seat.room) {
-                other.at = seat.at;
+            for other in places.iter_mut().filter(|other| other.room == place.room) {
+                other.at = place.at;
             }
         }
         if room.members.is_empty() {
@@ -130,7 +131,7 @@ impl Rooms {
             self.by_name.remove(&room.name);
             self.bytes -= ROOM_COST + room.name.len();
             room.name = Arc::default();
-            self.free.push(seat.room);
+            self.free.push(place.room);
         }
     }
 }

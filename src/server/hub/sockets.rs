@@ -1,7 +1,7 @@
 //! The hub and the sockets: how they connect and disconnect, their rooms, and the events that are emitted to them.
 //!
-//! Here the hub's parts meet: [`Members`](super::members) selects, recovery numbers and keeps, [`Delivery`](super::delivery)
-//! sends.
+//! Here the hub's parts meet: [`Members`](super::members) selects, recovery numbers and keeps,
+//! [`Delivery`](super::delivery) sends.
 
 use std::sync::Arc;
 
@@ -46,8 +46,8 @@ impl Hub {
         let (members, max) = (&mut self.namespaces[namespace], self.config.max_rooms);
         let fits = |rooms: &[Arc<str>]| members.fits(rooms, max, left);
         let Some(restored) = recovery.restore(&socket, &resume, fits) else {
-            // A packet has left the log meanwhile, or the limits of rooms are reached. The client connects again, and is
-            // then told that it is not recovered.
+            // A packet has left the log meanwhile, or the limits of rooms are reached. The client connects again, and
+            // is then told that it is not recovered.
             log::info!("session {}: it cannot be recovered any more", socket.session().name());
             return Arc::clone(socket.session()).end(CloseReason::TransportClose);
         };

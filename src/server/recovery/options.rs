@@ -8,9 +8,9 @@ use crate::proto::CloseReason;
 
 /// The options of connection state recovery: the official `connectionStateRecovery`.
 ///
-/// Each event without an acknowledgement then carries its offset as one more last argument, which handlers of the official
-/// clients see. A client that says `"recovery": false` in its auth payload gets its events as without recovery, and is not
-/// recovered.
+/// Each event without an acknowledgement then carries its offset as one more last argument, which handlers of the
+/// official clients see. A client that says `"recovery": false` in its auth payload gets its events as without
+/// recovery, and is not recovered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConnectionStateRecovery {
@@ -21,10 +21,10 @@ pub struct ConnectionStateRecovery {
     /// Packets that are kept for all clients together. Default 50,000. A client that has missed an older one is not
     /// recovered.
     pub max_packets: usize,
-    /// Bytes of memory that the packets kept may take, about 400 each beside their own; as much again for the records of clients
-    /// that are away, and as much again for the answers to clients with `retries`. Default 8 MiB. A client that has missed an
-    /// older packet is not recovered; of the clients that are away the first that left of the address that has most of them is
-    /// forgotten; of the answers the one that was not asked for the longest time.
+    /// Bytes of memory that the packets kept may take, about 400 each beside their own; as much again for the records
+    /// of clients that are away, and as much again for the answers to clients with `retries`. Default 8 MiB. A client
+    /// that has missed an older packet is not recovered; of the clients that are away the first that left of the
+    /// address that has most of them is forgotten; of the answers the one that was not asked for the longest time.
     pub max_bytes: usize,
 }
 
@@ -75,8 +75,8 @@ impl ConnectionStateRecovery {
     }
 }
 
-/// The reasons after which a client may be recovered: the official list, and those of ours by which the server drops a connection
-/// without having been asked to.
+/// The reasons after which a client may be recovered: the official list, and those of ours by which the server drops
+/// a connection without having been asked to.
 pub(crate) fn is_recoverable(reason: CloseReason) -> bool {
     matches!(
         reason,

@@ -77,8 +77,8 @@ impl Recovery {
             }
             return Claim::Busy(Some(Arc::clone(socket)), self.waiters.add(pid));
         }
-        // On a busy machine a claim may come before the timer that forgets the client. The client would then be forgotten
-        // before the new connection takes its place.
+        // On a busy machine a claim may come before the timer that forgets the client. The client would then be
+        // forgotten before the new connection takes its place.
         self.expire(Instant::now());
         let Some(client) = self.disconnected.get(pid).filter(|client| client.namespace == namespace) else {
             log::debug!(
@@ -117,8 +117,8 @@ impl Recovery {
             // It has received nothing yet.
             None => entered,
             Some(None) => return Err("its offset is none of ours"),
-            // The official client keeps the offset that it had under another pid until it has received an event under this
-            // one. That offset may be of a server that is gone.
+            // The official client keeps the offset that it had under another pid until it has received an event under
+            // this one. That offset may be of a server that is gone.
             Some(Some(offset)) if entered.is_of_life_of(last) && !offset.is_of_life_of(last) => entered,
             Some(Some(offset)) => offset.max(entered),
         };

@@ -1,7 +1,7 @@
 //! The table of disconnected clients that may be recovered.
 //!
-//! It is a plain type: a bounded table with an age limit. It knows no store and no log. When it is full, the oldest client
-//! of the address that has the most of them is removed first (see [`origins`](super::origins)).
+//! It is a plain type: a bounded table with an age limit. It knows no store and no log. When it is full, the oldest
+//! client of the address that has the most of them is removed first (see [`origins`](super::origins)).
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -74,7 +74,8 @@ pub(super) struct DisconnectedClients {
     limits: Limits,
     by_pid: HashMap<Arc<str>, DisconnectedClient>,
     bytes: usize,
-    /// When each client disconnected, the first one first. Clients that are not in the table any more may still be in it.
+    /// When each client disconnected, the first one first. Clients that are not in the table any more may still be in
+    /// it.
     queue: VecDeque<(Instant, Arc<str>)>,
     /// How many clients have ever disconnected.
     count: u64,

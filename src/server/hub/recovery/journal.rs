@@ -1,11 +1,13 @@
-//! The way of the hub's changes to the store: a thread of its own commits them, and the hub never waits for it.
+//! The journal: the changes on their way from the hub to the store. The store's thread commits them; the hub does not
+//! wait.
 //!
 //! ```text
 //!   hub     note, note, … ──► hand_over: one portion at a time ──► the store thread: commit
 //!           goes on, gathers the next portion             ◄── Signal::Store(Committed | Failed | Reopened)
 //!
-//!   Failed ──► abandon ──► open again after 1 s, 2 s, … 1 min ──► Reopened ──► the hub hands over its packets and sessions
+//!   Failed ──► abandon ──► open again after 1 s, 2 s, … 1 min ──► Reopened ──► all packets and sessions
 //! ```
+//! It may use the stores and the hub's signals. It does not know what a change means.
 
 use std::{fmt, io, time::Duration};
 
@@ -20,39 +22,40 @@ use crate::sys::{
     time::Instant,
 };
 
-/// Changes of so many bytes are handed over before their time; with so many gathered while the store is busy, the hub takes no
-/// more commands.
+/// Changes with more bytes are handed over before their time. With more bytes while the store is busy, the hub takes
+/// no more commands.
 const GATHER_MAX: usize = 1 << 20;
 
-/// What is on its way to the store: being gathered, and being written; each portion may be one batch of the hub larger.
+/// The bytes that are on their way to the store: those gathered and those being written. Each portion may be larger
+/// by one batch of the hub.
 pub(crate) const BYTES_MAX: usize = 4 * GATHER_MAX + 16 * GATHER_MAX;
 
-/// What a change takes beside its text and its frames.
+/// The bytes that a change takes beside its text and its frames.
 const CHANGE_COST: usize = 192;
 
-/// How long a store that has failed is left alone, at first and at last.
+/// The pause before a failed store is opened again: the first and the longest.
 const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(60);
 
-/// What the store thread tells the hub.
+/// The reports of the store's thread to the hub.
 #[derive(Debug)]
 pub(crate) enum Report {
-    /// What was handed over last is durable.
+    /// The changes that were handed over last are durable.
     Committed,
     /// The store has failed, and the server goes on without it.
     Failed,
-    /// The store works again, is empty, and has begun this life.
+    /// The store works again, is empty, and has begun this generation.
     Reopened(u32),
 }
 
-/// What became of the changes that have gathered.
+/// What has been done with the gathered changes.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum HandedOver {
     /// There are none, or they need not be durable yet.
     Nothing,
-    /// They are on their way to the store.
+    /// They were handed over to the store.
     All,
-    /// The store is busy with those before them.
+    /// The store is busy with earlier changes.
     NotYet,
 }
 
@@ -60,13 +63,13 @@ pub(crate) enum HandedOver {
 pub(crate) struct Journal {
     changes: Vec<Change>,
     bytes: usize,
-    /// `None`: everything is durable before anybody gets it.
+    /// `None`: every change is durable before its effects are sent.
     every: Option<Duration>,
-    /// When what has gathered is to be handed over.
+    /// When the gathered changes are to be handed over.
     due: Option<Instant>,
     /// The store works.
     is_on: bool,
-    /// It has not reported yet what became of the last portion.
+    /// It has not reported on the last portion yet.
     is_busy: bool,
     to: Sender<Vec<Change>>,
     /// Closes when the thread has dropped the store.
@@ -75,10 +78,11 @@ pub(crate) struct Journal {
 }
 
 impl Journal {
-    /// `life`: which one the store has begun. `None`: it could not be opened, and is to be opened later.
+    /// `generation`: the one that the store has begun. `None`: the store could not be opened, and is to be opened
+    /// later.
     pub(crate) fn new(
         store: GuardedStore,
-        life: Option<u32>,
+        generation: Option<u32>,
         durability: Durability,
         watch: StoreWatch,
         hub: Signaller,
@@ -86,14 +90,15 @@ impl Journal {
     ) -> io::Result<Self> {
         let (to, portions) = bounded(1);
         let (alive, over) = bounded(0);
-        if life.is_some() {
+        if generation.is_some() {
             watch.set(StoreStatus::Working);
         }
-        let keeper = Keeper { store, life: life.unwrap_or(0), portions, hub, watch, _alive: alive };
+        let store_thread =
+            StoreThread { store, generation: generation.unwrap_or(0), portions, hub, watch, _alive: alive };
         let thread = thread::Builder::new()
             .name("store".into())
             .stack_size(stack_size)
-            .spawn(move || keeper.run(life.is_some()))?;
+            .spawn(move || store_thread.run(generation.is_some()))?;
         let every = match durability {
             Durability::EveryPacket => None,
             Durability::Every(every) => Some(every),
@@ -103,7 +108,7 @@ impl Journal {
             bytes: 0,
             every,
             due: None,
-            is_on: life.is_some(),
+            is_on: generation.is_some(),
             is_busy: false,
             to,
             over,
@@ -111,12 +116,12 @@ impl Journal {
         })
     }
 
-    /// Whether the store works, and so learns of changes.
+    /// Whether the store works.
     pub(crate) fn is_on(&self) -> bool {
         self.is_on
     }
 
-    /// Whether what depends on a change must wait until it is durable.
+    /// Whether the effects of a change must wait until it is durable.
     pub(crate) fn holds_back(&self) -> bool {
         self.is_on && self.every.is_none()
     }
@@ -135,12 +140,12 @@ impl Journal {
         self.changes.push(change);
     }
 
-    /// Whether the store is behind by so much that no more may be gathered.
+    /// Whether the store is behind by so much that no more changes may be gathered.
     pub(crate) fn is_full(&self) -> bool {
         self.is_busy && self.bytes >= GATHER_MAX
     }
 
-    /// Gives the store thread the changes, when their time has come and it is free.
+    /// Gives the changes to the store's thread, if it is free and the time has come. `all`: at any time.
     pub(crate) fn hand_over(&mut self, now: Instant, all: bool) -> HandedOver {
         if self.is_busy {
             return HandedOver::NotYet;
@@ -155,17 +160,17 @@ impl Journal {
             }
         }
         (self.due, self.bytes, self.is_busy) = (None, 0, true);
-        // There is room, for one portion is handed over at a time; and the thread lives as long as this.
+        // There is room, because one portion is handed over at a time. The thread lives as long as the journal.
         let _ = self.to.send(std::mem::take(&mut self.changes));
         HandedOver::All
     }
 
-    /// What was handed over is durable.
+    /// The changes that were handed over are durable.
     pub(crate) fn committed(&mut self) {
         self.is_busy = false;
     }
 
-    /// Nothing is kept from now on.
+    /// The store has failed. Changes are dropped from now on.
     pub(crate) fn switch_off(&mut self) {
         self.changes = Vec::new();
         (self.bytes, self.due, self.is_on, self.is_busy) = (0, None, false, false);
@@ -175,7 +180,7 @@ impl Journal {
         self.is_on = true;
     }
 
-    /// When it wants to be asked to hand over again. `None`: it will be when the store reports.
+    /// When the changes are to be handed over. `None`: there are none, or the store is busy.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.due.filter(|_| !self.is_busy)
     }
@@ -185,7 +190,8 @@ impl Journal {
         !self.is_busy && self.changes.is_empty()
     }
 
-    /// Waits for the end of the store thread. `false`: it is in the store still at the deadline, and is left to itself.
+    /// Waits for the end of the store's thread. `false`: at the deadline it is still in a method of the store, and
+    /// goes on without the server.
     pub(crate) fn close(self, deadline: Instant) -> bool {
         drop(self.to);
         if self.over.recv_deadline(deadline) == Err(RecvTimeoutError::Timeout) {
@@ -204,19 +210,19 @@ impl fmt::Debug for Journal {
     }
 }
 
-/// The store thread: the only one that calls the store after the start.
-struct Keeper {
+/// The store's thread: the only one that calls the store after the start.
+struct StoreThread {
     store: GuardedStore,
-    /// The last life that a store of this server has begun.
-    life: u32,
+    /// The last generation that a store of this server has begun.
+    generation: u32,
     portions: Receiver<Vec<Change>>,
     hub: Signaller,
     watch: StoreWatch,
-    /// Dropped behind the store.
+    /// Dropped after the store.
     _alive: Sender<()>,
 }
 
-impl Keeper {
+impl StoreThread {
     fn run(mut self, opened: bool) {
         mark_store_thread();
         let mut pause = RETRY_MIN;
@@ -226,14 +232,14 @@ impl Keeper {
         loop {
             match self.portions.recv_timeout(pause) {
                 Err(RecvTimeoutError::Disconnected) => return,
-                // The hub hands nothing over before it has heard that the store works again.
+                // The hub hands nothing over until it knows that the store works again.
                 Err(RecvTimeoutError::Timeout) | Ok(_) => {}
             }
             pause = RETRY_MAX.min(2 * pause);
             match self.reopen() {
-                Ok(life) => {
-                    self.life = life;
-                    self.hub.send(Signal::Store(Report::Reopened(life)));
+                Ok(generation) => {
+                    self.generation = generation;
+                    self.hub.send(Signal::Store(Report::Reopened(generation)));
                     self.serve(&mut pause);
                 }
                 Err(error) => {
@@ -246,7 +252,7 @@ impl Keeper {
         }
     }
 
-    /// Commits what it is given, until the store fails or the server stops.
+    /// Commits portions until the store fails or the server stops.
     fn serve(&mut self, pause: &mut Duration) {
         while let Ok(changes) = self.portions.recv() {
             if let Err(error) = self.store.commit(&changes) {
@@ -269,16 +275,17 @@ impl Keeper {
         }
     }
 
-    /// Opens the store anew. What it holds from before is not true any more.
+    /// Opens the store again. It must be empty: what it held before is out of date.
     fn reopen(&mut self) -> Result<u32, StoreError> {
         let Kept { life, packets, sessions, answers, .. } = self.store.open()?;
         if !(packets.is_empty() && sessions.is_empty() && answers.is_empty()) {
             self.store.abandon();
             return Err(StoreError::Other("it still held what was kept before it failed".into()));
         }
-        if life <= self.life {
+        if life <= self.generation {
             self.store.abandon();
-            let what = format!("it began life {life}, which is not above {}, the one before", self.life);
+            let what =
+                format!("it began life {life}, which is not above {}, the one before", self.generation);
             return Err(StoreError::Other(what.into()));
         }
         Ok(life)

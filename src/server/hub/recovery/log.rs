@@ -1,8 +1,9 @@
 //! The log: the packets that were sent, the oldest first, each with the selection of its recipients.
 //!
-//! It is a plain type. It knows no store, no socket and no client that is connected: [`Recovery`](super::Recovery) tells the
-//! store what has changed. Each packet is in the log once, however many clients receive it. The oldest packets are dropped
-//! when the log is full, or when they are old. The **floor** is the offset of the last packet that was dropped.
+//! It is a plain type. It knows no store, no socket and no client that is connected: [`Recovery`](super::Recovery)
+//! tells the store what has changed. Each packet is in the log once, however many clients receive it. The oldest
+//! packets are dropped when the log is full, or when they are old. The **floor** is the offset of the last packet
+//! that was dropped.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -12,8 +13,8 @@ use crate::{
     sys::time::Instant,
 };
 
-/// The bytes that an entry takes beside its packet: its place in a queue that may have twice the capacity that it needs, and
-/// a buffer that may have more than the packet needs.
+/// The bytes that an entry takes beside its packet: its place in a queue that may have twice the capacity that it
+/// needs, and a buffer that may have more than the packet needs.
 const ENTRY_COST: usize = 400;
 
 /// The store is trimmed when this part of the log's bytes has been dropped.
@@ -124,7 +125,8 @@ impl Log {
         self.entries.push_back(entry);
     }
 
-    /// Drops the packets that are too many or too old. `true`: so many were dropped that the store is to be trimmed too.
+    /// Drops the packets that are too many or too old. `true`: so many were dropped that the store is to be trimmed
+    /// too.
     pub(super) fn trim(&mut self, now: Instant) -> bool {
         while self.entries.front().is_some_and(|entry| self.is_over(entry, now)) {
             let Some(entry) = self.entries.pop_front() else { break };
@@ -296,7 +298,8 @@ mod tests {
         assert!(!log.has_missed_more(&client, 0, before, 10));
     }
 
-    /// Offsets: how many packets of this generation, of six that were sent. The first three are not in the log any more.
+    /// Offsets: how many packets of this generation, of six that were sent. The first three are not in the log any
+    /// more.
     #[rstest]
     #[case::nothing_dropped_since(3, 6, 6, true)]
     #[case::something_dropped_since(2, 6, 6, false)]

@@ -85,7 +85,8 @@ impl Member {
         }
     }
 
-    /// The member as the store keeps it. `valid_until`: up to this offset `last` is right; [`OPEN`] for a connected one.
+    /// The member as the store keeps it. `valid_until`: up to this offset `last` is right; [`OPEN`] for a connected
+    /// one.
     pub(super) fn kept(&self, namespace: &Arc<str>, valid_until: Offset) -> KeptSession {
         let stay = |interval: &RoomInterval| Stay {
             room: Arc::clone(&interval.room),
@@ -204,7 +205,8 @@ impl Members {
         self.by_slot[namespace].get_mut(slot as usize)?.take().map(|member| *member)
     }
 
-    /// Removes the slots of sockets that are not members, because their clients have declined recovery, and returns them.
+    /// Removes the slots of sockets that are not members, because their clients have declined recovery, and returns
+    /// them.
     pub(super) fn take_non_recoverable(&self, namespace: usize, slots: &mut Vec<u32>) -> Vec<u32> {
         let members = &self.by_slot[namespace];
         let is_member = |slot: u32| members.get(slot as usize).is_some_and(Option::is_some);

@@ -1,5 +1,6 @@
-//! Connection state recovery (official `connectionStateRecovery`): what the hub keeps, so that a client whose connection was
-//! lost can go on where it was. All of it belongs to the hub's thread; the store has a thread of its own.
+//! Connection state recovery (official `connectionStateRecovery`): what the hub keeps, so that a client whose
+//! connection was lost can go on where it was. All of it belongs to the hub's thread; the store has a thread of its
+//! own.
 //!
 //! ```text
 //!   emit ──► stamp: offset into the packet, packet into the log ──► recipients
@@ -7,19 +8,20 @@
 //!             │ exit for good                      │ max_disconnection_duration
 //!             └─────────────► forgotten ◄──────────┘
 //! ```
-//! * [`log`](mod@log): the packets that were sent. [`members`]: who was in which room at which offset. [`disconnected`]: the clients that may
-//!   come back. These are plain types. [`Recovery`] combines them and tells the store what has changed.
+//! * [`log`](mod@log): the packets that were sent. [`members`]: who was in which room at which offset.
+//!   [`disconnected`]: the clients that may come back. These are plain types. [`Recovery`] combines them and tells
+//!   the store what has changed.
 //! * [`claim`]: how a client comes back. [`journal`]: the way to the store's thread.
 //!
-//! A client receives what was for it at the time, whatever it has joined or left since. A client that may lack a packet that
-//! is not in the log any more is not recovered, and is told so.
+//! A client receives what was for it at the time, whatever it has joined or left since. A client that may lack a
+//! packet that is not in the log any more is not recovered, and is told so.
 //!
-//! Unlike on the official server, a client need not have received an event before, can be recovered again and again, and also
-//! after hours without events: the question is not whether the client's offset is in the log, but whether a packet for the
-//! client has left it.
+//! Unlike on the official server, a client need not have received an event before, can be recovered again and again,
+//! and also after hours without events: the question is not whether the client's offset is in the log, but whether a
+//! packet for the client has left it.
 //!
-//! It may use the hub's memberships and selections, the configuration and the protocol. It never sends a packet, and never
-//! waits for the store, except at the shutdown.
+//! It may use the hub's memberships and selections, the configuration and the protocol. It never sends a packet, and
+//! never waits for the store, except at the shutdown.
 
 mod claim;
 mod disconnected;
@@ -57,8 +59,8 @@ pub(crate) use claim::{Claim, Resume};
 pub(crate) use journal::Journal;
 pub(crate) use members::MEMBER_BYTES;
 
-/// The application's data of a client that may come back. The hub cannot look into it. The last reference may be dropped on
-/// the hub's thread, so dropping it must not run code of the application.
+/// The application's data of a client that may come back. The hub cannot look into it. The last reference may be
+/// dropped on the hub's thread, so dropping it must not run code of the application.
 pub(crate) type RetainedData = Arc<dyn Any + Send + Sync>;
 
 /// The hub's part in connection state recovery.
@@ -144,7 +146,8 @@ impl Recovery {
         let mut valid_until = Offset::new(session.known);
         let member = Member::from_kept(session);
         if valid_until == OPEN {
-            // It was connected, and `last` is right as of the last trim. From now on it is disconnected, and trims go on.
+            // It was connected, and `last` is right as of the last trim. From now on it is disconnected, and trims go
+            // on.
             valid_until = self.log.floor();
             self.note(Change::Session(member.kept(&self.names[namespace], valid_until)));
         }
@@ -161,8 +164,8 @@ impl Recovery {
         self.members.take_non_recoverable(namespace, slots)
     }
 
-    /// Writes the packet's offset into it, and keeps the packet unless no client could ask for it. `recipients`: the slots of
-    /// those who get it now.
+    /// Writes the packet's offset into it, and keeps the packet unless no client could ask for it. `recipients`: the
+    /// slots of those who get it now.
     pub(crate) fn stamp(
         &mut self,
         namespace: usize,
@@ -172,7 +175,8 @@ impl Recovery {
         recipients: &[u32],
     ) {
         if volatile || (self.connected.is_empty() && self.disconnected.is_empty()) {
-            // The official client takes the last string of any event for its offset. So the packet carries the last offset.
+            // The official client takes the last string of any event for its offset. So the packet carries the last
+            // offset.
             return packet.set_offset(self.log.last());
         }
         let offset = self.log.next_offset();
@@ -198,8 +202,8 @@ impl Recovery {
         }
     }
 
-    /// The store forgets the packets that have left the log. Before that it is given each member's last packet: a client that
-    /// has received that one misses nothing of what is forgotten.
+    /// The store forgets the packets that have left the log. Before that it is given each member's last packet: a
+    /// client that has received that one misses nothing of what is forgotten.
     fn trim_store(&mut self) {
         let Some(journal) = self.journal.as_mut().filter(|journal| journal.is_on()) else { return };
         let names = &self.names;
@@ -374,8 +378,8 @@ impl Recovery {
         }
     }
 
-    /// The store works again, is empty, and has begun this generation. It gets the packets and the clients that are in memory,
-    /// in one commit.
+    /// The store works again, is empty, and has begun this generation. It gets the packets and the clients that are
+    /// in memory, in one commit.
     fn fill_store(&mut self, generation: u32) {
         self.log.begin_generation(Offset::of_life(generation));
         let names = &self.names;
@@ -408,8 +412,8 @@ fn random_generation() -> u32 {
     random::u32().unwrap_or_default()
 }
 
-/// Where the offsets begin if the store could not be opened: within generation 0, which no store begins, so that the offsets
-/// that a store gives later are above it. As with [`random_generation`], no other start has the same.
+/// Where the offsets begin if the store could not be opened: within generation 0, which no store begins, so that the
+/// offsets that a store gives later are above it. As with [`random_generation`], no other start has the same.
 fn random_start() -> Offset {
     const BITS: u32 = 43;
     Offset::new(random::u64().unwrap_or_default() >> (u64::BITS - BITS))

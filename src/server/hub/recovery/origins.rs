@@ -1,6 +1,8 @@
-//! Whose record goes when there are too many of clients that are away: the oldest of the address that has most of them.
+//! Which disconnected client is removed when there are too many: the oldest one of the address that has the most of
+//! them.
 //!
-//! Who comes and goes without end then pushes out its own records, and not other people's.
+//! So an address whose clients connect and disconnect all the time removes its own records, and not those of others.
+//! A plain type: it knows pids and addresses only.
 
 use std::{
     cmp::Reverse,
@@ -10,13 +12,13 @@ use std::{
 
 use crate::server::{limits::admission::Address, peer::Peer};
 
-/// Whose record it is.
+/// Where a client's record comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Origin {
     Address(Address),
     /// On a Unix socket.
     Local,
-    /// It has no address, because it was left by an earlier process; each counts alone.
+    /// From an earlier process, so the address is not known. Each record counts alone.
     Kept(u64),
 }
 
@@ -29,10 +31,10 @@ impl Origin {
     }
 }
 
-/// The number of records, the oldest of them, and whose they are: what is greater goes first.
+/// The number of records, the oldest of them, and their origin. The greatest is removed first.
 type Rank = (usize, Reverse<u64>, Origin);
 
-/// Records by their origin. A record's number is the greater the later it came.
+/// Records by their origin. Later records have greater numbers.
 #[derive(Debug, Default)]
 pub(crate) struct Origins {
     pids: BTreeMap<(Origin, u64), Arc<str>>,
@@ -41,7 +43,7 @@ pub(crate) struct Origins {
 }
 
 impl Origins {
-    /// A record that was not there.
+    /// Adds a new record.
     pub(crate) fn add(&mut self, origin: Origin, number: u64, pid: Arc<str>) {
         self.change(origin, |pids, count| {
             pids.insert((origin, number), pid);
@@ -49,7 +51,7 @@ impl Origins {
         });
     }
 
-    /// A record that was there.
+    /// Removes a record that was added.
     pub(crate) fn remove(&mut self, origin: Origin, number: u64) {
         self.change(origin, |pids, count| {
             pids.remove(&(origin, number));
@@ -57,7 +59,7 @@ impl Origins {
         });
     }
 
-    /// The pid of the record that goes first.
+    /// The pid of the record that is to be removed first.
     pub(crate) fn first(&self) -> Option<&Arc<str>> {
         let &(_, Reverse(oldest), origin) = self.ranks.last()?;
         self.pids.get(&(origin, oldest))
@@ -104,7 +106,8 @@ mod tests {
         }
     }
 
-    /// Each letter is a record of that address, in their order; the second word has the order in which they go.
+    /// Each letter is a record of that address, in the order in which they come. The second word is the order of
+    /// their removal.
     #[rstest]
     #[case::alone("aaa", "aaa")]
     #[case::each_has_one("abc", "abc")]

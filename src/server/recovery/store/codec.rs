@@ -1,12 +1,12 @@
-//! How a packet, a session and an answer are written into the file: numbers in LEB128, everything else with its length.
+//! The encoding of packets, sessions and answers in the file: numbers in LEB128, everything else with its length
+//! before it.
 //!
 //! ```text
 //!   batch    floor, count, then for each packet: offset, namespace, only, rooms, except, skip, frames
 //!   session  sid, namespace, entered, blind, stays (room, from, to), data, last, known
 //!   answer   id, frames
 //! ```
-//! What is there once or not at all is a list of one or none. Decoding takes nothing for granted: `None` is for a file
-//! that says something else.
+//! An optional value is a list of one or none. Decoding trusts nothing: it returns `None` for anything else.
 
 use std::sync::Arc;
 
@@ -123,7 +123,7 @@ fn list<T>(out: &mut Vec<u8>, items: &[T], mut each: impl FnMut(&mut Vec<u8>, &T
     }
 }
 
-/// What is still to be decoded of a value.
+/// The rest of a value that is to be decoded.
 struct Input<'a> {
     all: &'a Bytes,
     rest: &'a [u8],
@@ -163,7 +163,7 @@ impl Input<'_> {
         Some(str::from_utf8(self.bytes()?).ok()?.into())
     }
 
-    /// Every item takes a byte at least, so a count beyond what is left fails before it can take memory.
+    /// Each item takes at least one byte. So a count that is too large fails before it takes memory.
     fn list<T>(&mut self, mut each: impl FnMut(&mut Self) -> Option<T>) -> Option<Vec<T>> {
         let count = usize::try_from(self.number()?).ok().filter(|&count| count <= self.rest.len())?;
         let mut items = Vec::new();

@@ -1,13 +1,13 @@
-//! Power cuts, simulated: the store's own code runs on a disk that writes down what it is asked for, and the store is opened
-//! on everything that such a disk may hold when the power fails.
+//! Power cuts, simulated: the store's own code runs on a disk that writes down what it is asked for, and the store is
+//! opened on everything that such a disk may hold when the power fails.
 //!
 //! ```text
-//!   run      three lives on one disk: closed properly, killed, killed ─► every write, change of length and sync in order
+//!   run      three generations on one disk: closed, killed, killed ─► each write, change of length and sync in order
 //!   image    what is synced, and of what is not: nothing, all, or some, sector by sector, older or newer
 //!   promise  opened, it holds what a commit left: the last one that had returned, or the one that was under way
 //! ```
-//! A sector is 512 bytes, and is written or not. An unsynced sector holds what any of the writes since the last sync left
-//! there, or what was there before; which one is drawn for each sector, or for each page of eight.
+//! A sector is 512 bytes, and is written or not. An unsynced sector holds what any of the writes since the last sync
+//! left there, or what was there before; which one is drawn for each sector, or for each page of eight.
 
 use std::{
     collections::BTreeMap,
@@ -157,7 +157,7 @@ impl Run {
             let mut tables = disk.tables();
             model.0.life = life;
             author.begin(life);
-            let kept = run.commit(&disk, &model, || tables.begin_life(1).expect("a life"));
+            let kept = run.commit(&disk, &model, || tables.begin_generation(1).expect("a life"));
             assert_eq!(kept, model.0);
             for _ in 0..20 {
                 let count = 1 + dice.below(8);
@@ -192,7 +192,7 @@ impl Run {
     /// Opens this image. Gives what it held, and the disk with what the opening has written.
     fn check(&self, image: Vec<u8>, allowed: &[Kept], place: &dyn std::fmt::Debug) -> (Kept, Disk) {
         let disk = Disk::holding(image);
-        let mut kept = disk.tables().begin_life(1).expect("a life");
+        let mut kept = disk.tables().begin_generation(1).expect("a life");
         kept.life -= 1;
         assert!(allowed.contains(&kept), "at {place:?}: found {kept:?}, allowed are {allowed:?}");
         (kept, disk)
@@ -303,7 +303,7 @@ fn goes_on(disk: &Disk, before: Kept) {
     for _ in 0..2 {
         let disk = disk.for_the_next();
         let mut tables = disk.tables();
-        model.0.life = tables.begin_life(1).expect("a life").life;
+        model.0.life = tables.begin_generation(1).expect("a life").life;
         author.begin(model.0.life);
         for verb in 0..12 {
             let change = author.change((verb, 200 + verb, 30));
@@ -312,7 +312,7 @@ fn goes_on(disk: &Disk, before: Kept) {
         }
         disk.kill();
     }
-    let kept = disk.for_the_next().tables().begin_life(1).expect("a life");
+    let kept = disk.for_the_next().tables().begin_generation(1).expect("a life");
     model.0.life = kept.life;
     assert_eq!(kept, model.0);
 }
@@ -348,7 +348,8 @@ fn a_sync_that_does_nothing_is_noticed() {
     let wrong = (0..50).filter(|_| {
         let image = torn(&[], &run.steps[..images / 2 + dice.below(images / 2)], &mut dice);
         let disk: Arc<dyn StorageBackend> = Arc::new(Disk::holding(image));
-        !Tables::open(&disk).is_ok_and(|mut tables| tables.begin_life(1).is_ok_and(|kept| kept.life == 4))
+        !Tables::open(&disk)
+            .is_ok_and(|mut tables| tables.begin_generation(1).is_ok_and(|kept| kept.life == 4))
     });
     assert!(wrong.count() > 25);
 }

@@ -5,17 +5,18 @@
 //!   4096   redb's file                                written when that is durable
 //!   16     "tinysio store 1\n" once more              written when redb's file is: the store is complete
 //! ```
-//! So a file whose making was cut short is told from one that was damaged, and no single damaged bit makes a file of this
-//! version look like one of a newer.
+//! So an unfinished new file differs from a damaged one, and no single damaged bit makes a file of this version look
+//! like one of a newer version.
 
 use std::{fs::File, io, os::unix::fs::FileExt, sync::Arc};
 
 use redb::StorageBackend;
 
-/// The format that this version writes: the codec's, the tables' and redb's file format 3. A new one of any is a new number.
+/// The format that this version writes: that of the codec, of the tables, and redb's file format 3. A change of any
+/// of them is a new number.
 pub(super) const FORMAT: u64 = 1;
 
-/// How long the first page is: redb's pages stay aligned with those of the file system.
+/// The length of the first page, so that redb's pages are aligned with those of the file system.
 const HEAD: u64 = 4096;
 
 const NAME: &str = "tinysio store ";
@@ -46,7 +47,7 @@ impl StorageBackend for FileDisk {
     }
 }
 
-/// What redb takes for its file.
+/// The part of the file that redb uses.
 #[derive(Debug)]
 pub(super) struct Body(pub(super) Arc<dyn StorageBackend>);
 
@@ -72,15 +73,15 @@ impl StorageBackend for Body {
     }
 }
 
-/// A damaged file may name any place.
+/// A damaged file may contain any position.
 fn shifted(offset: u64) -> io::Result<u64> {
     offset.checked_add(HEAD).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
 }
 
-/// What the first page says.
+/// The content of the first page.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Head {
-    /// Nothing yet, or less than it should: the making of the file was cut short, and nothing was ever committed to it.
+    /// Empty or incomplete: the file is new, and nothing was ever committed to it.
     Unfinished,
     /// A complete file of this version.
     Ours,
@@ -113,7 +114,7 @@ fn newer(head: &[u8]) -> Option<u64> {
     (format > FORMAT && head.starts_with(&line(format).repeat(2))).then_some(format)
 }
 
-/// Makes the file empty, and says what it is going to be.
+/// Empties the file and writes the first mark.
 pub(super) fn begin_head(disk: &dyn StorageBackend) -> io::Result<()> {
     disk.set_len(0)?;
     disk.set_len(HEAD)?;
@@ -121,7 +122,7 @@ pub(super) fn begin_head(disk: &dyn StorageBackend) -> io::Result<()> {
     disk.sync_data()
 }
 
-/// What was made after [`begin_head`] is durable: from here on the file is a store.
+/// redb's file is durable: from now on the file is a store.
 pub(super) fn finish_head(disk: &dyn StorageBackend) -> io::Result<()> {
     let line = line(FORMAT);
     disk.write(line.len() as u64, line.as_bytes())?;

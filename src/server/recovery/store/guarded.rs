@@ -1,4 +1,5 @@
-//! A store behind a guard: it is user code, and a panic in it is a failure of the store and of nothing else.
+//! A guarded store. A store may be code of the application; a panic in it is a failure of the store and of nothing
+//! else.
 
 use std::fmt;
 
@@ -22,7 +23,7 @@ impl GuardedStore {
     }
 
     pub(crate) fn abandon(&mut self) {
-        // A panic was logged, and there is nothing else to be done.
+        // A panic was logged.
         let _ = self.call("abandon", |store| {
             store.abandon();
             Ok(())
@@ -54,7 +55,7 @@ impl fmt::Debug for GuardedStore {
     }
 }
 
-/// What the error says. Its text may be user code too.
+/// The text of the error, which may be made by code of the application.
 pub(crate) fn text_of(error: StoreError) -> String {
     guard::call(Callee::STORE, format_args!("the text of the store's error"), || error.to_string())
         .unwrap_or_else(|| "it failed, and its error has no text".to_owned())

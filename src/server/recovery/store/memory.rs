@@ -1,4 +1,4 @@
-//! A store in memory: it survives a server, not the process.
+//! A store in memory: it outlives a server, but not the process.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -7,14 +7,17 @@ use std::{
 
 use crate::sys::sync::Mutex;
 
-use super::{Change, Kept, KeptAnswer, KeptPacket, KeptSession, Store, StoreError, first_life, next_life};
+use super::{
+    Change, Kept, KeptAnswer, KeptPacket, KeptSession, Store, StoreError, first_generation, next_generation,
+};
 
-/// A store in memory. Its clones share what it holds: give one to a server, keep one, and give that to the next server.
+/// A store in memory. Its clones share the same data: give one to a server, keep another, and give that to the next
+/// server.
 ///
 /// For tests, and for programs that start their server anew without ending.
 #[derive(Debug, Clone, Default)]
 pub struct MemoryStore {
-    /// Locked for one call at a time; nothing else is locked meanwhile.
+    /// Locked during a call. No other lock is taken meanwhile.
     shared: Arc<Mutex<Contents>>,
 }
 
@@ -42,7 +45,7 @@ impl Store for MemoryStore {
         if contents.life >= Kept::LIFE_MAX {
             *contents = Contents::default();
         }
-        contents.life = next_life(contents.life, first_life());
+        contents.life = next_generation(contents.life, first_generation());
         Ok(Kept {
             life: contents.life,
             floor: contents.floor,

@@ -1,14 +1,20 @@
-//! What outlives the process: the packets that were sent, who was there, and what was answered.
+//! The store: what outlives the process. These are the packets that were sent, the sessions, and the answers to
+//! retries.
+//!
+//! Below the hub: it knows no session, no socket and no thread.
 //!
 //! ```text
-//!   start   open ───► Kept: packets, sessions, answers; a new life has begun
+//!   start   open ───► Kept: packets, sessions, answers; a new generation has begun
 //!   then    commit ─► [Change, Change, …]: all of them or none, durable when it returns
-//!   trouble abandon ► the server goes on without it; the next start does not believe what it holds
+//!   failure abandon ► the server goes on without it; the next start does not use what it holds
 //! ```
-//! A packet's **offset** is `life << 44 | count`. The life is one more with each opening of the store, so an offset
-//! is never used twice, whatever was lost; a new store begins anywhere, so that it does not use those of another. The **floor** is the largest offset that was trimmed: below it there are gaps.
+//! A packet's **offset** is `generation << 44 | count`. Each opening of the store begins a new generation (in the API
+//! and in the file it is called `life`), so no offset is used twice, also if packets were lost. A new store begins at
+//! a random generation, so that it does not use the offsets of another store. The **floor** is the largest offset
+//! that was trimmed: below it there are gaps.
 //!
-//! No time of day is kept, because a box without a clock battery wakes up in 1970. Ages begin anew with each life.
+//! No time of day is stored, because a device without a clock battery starts in 1970. Ages begin at 0 in each
+//! generation.
 
 use std::{io, path::PathBuf, sync::Arc};
 
@@ -36,42 +42,42 @@ pub(crate) use guarded::{GuardedStore, text_of};
 pub use memory::MemoryStore;
 pub use status::{Durability, StoreStatus, StoreWatch};
 
-/// What outlives the process.
+/// Keeps packets, sessions and answers beyond the end of the process.
 ///
-/// The server opens it at the start, on the thread that starts the server. All other calls come from one thread, the store
-/// thread, which does nothing else. So a method may block: what depends on it waits, and the other clients are served. A panic
-/// is a failure of the store, as an error is.
+/// The server opens the store on the thread that starts the server. All other calls come from one thread, the store's
+/// thread, which does nothing else. So a method may block: only what depends on the store waits. A panic is a failure
+/// of the store, as an error is.
 ///
-/// A method may use the server's handles, but must not wait for what the store holds back itself: a [`Socket`](crate::server::Socket)'s
-/// emit fails with [`EmitError::Dropped`](crate::server::EmitError::Dropped) when the hub's queue is full, and questions about rooms and
-/// sockets find nobody. Nor may it wait for a lock that a handler holds while it emits.
+/// A method may use the server's handles, but must not wait for a packet that waits for the store: a
+/// [`Socket`](crate::server::Socket)'s emit fails with [`EmitError::Dropped`](crate::server::EmitError::Dropped) when
+/// the hub's queue is full, and queries for rooms and sockets return nothing. It must not wait for a lock that a
+/// handler holds while it emits.
 pub trait Store: Send + 'static {
-    /// Begins a life: gives what was committed, and makes the new life's number durable before it returns. Called once
-    /// a start, before anything else; and again, some time after the store was abandoned, until it succeeds. Then it must be
-    /// empty, and the life above all those before.
+    /// Begins a new generation (`life`): returns what was committed, and makes the new number durable before it
+    /// returns. Called once at each start, before all other methods; and again after the store was abandoned, until
+    /// it succeeds. Then the store must be empty, and the number greater than all earlier ones.
     ///
     /// # Errors
-    /// The store cannot be used. The server does not start, unless it may go on without
+    /// The store cannot be used. The server does not start, unless it may start without a store
     /// ([`Builder::store_required`](crate::server::Builder::store_required)).
     fn open(&mut self) -> Result<Kept, StoreError>;
 
     /// Makes the changes durable in their order, all of them or none.
     ///
     /// # Errors
-    /// They may be durable or not, and the server can no longer know: it [abandons](Self::abandon) the store and goes on
-    /// without.
+    /// The changes may be durable or not. The server [abandons](Self::abandon) the store and goes on without it.
     fn commit(&mut self, changes: &[Change]) -> Result<(), StoreError>;
 
-    /// The server goes on without this store: what it holds must not be believed by the next start, which would find
-    /// gaps in it that nobody knows of. Called after a commit, or the opening, has failed. Later the store may be
-    /// [opened](Self::open) again.
+    /// The server goes on without this store. The next start must not use what it holds, because later packets are
+    /// missing in it. Called after a commit, or the opening, has failed. Later the store may be [opened](Self::open)
+    /// again.
     fn abandon(&mut self);
 }
 
-/// What a store gave when it was opened.
+/// What an opened store holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Kept {
-    /// The life that has begun, from 1 to [`LIFE_MAX`](Self::LIFE_MAX).
+    /// The number of the generation that has begun, from 1 to [`LIFE_MAX`](Self::LIFE_MAX).
     pub life: u32,
     /// The largest offset that was trimmed, 0 if none was.
     pub floor: u64,
@@ -84,22 +90,23 @@ pub struct Kept {
 }
 
 impl Kept {
-    /// The largest life: an offset has 20 bits for it. The opening after that forgets everything and begins as a new store
-    /// does, so that nobody who asks for an old offset is known.
+    /// The largest number of a generation: an offset has 20 bits for it. The next opening forgets everything and
+    /// begins like a new store, so that no client with an old offset is known.
     pub const LIFE_MAX: u32 = (1 << 20) - 1;
 }
 
-/// The others are for the openings to come.
-const FIRST_LIFE_MAX: u32 = Kept::LIFE_MAX / 2;
+/// The greater numbers are for later openings.
+const FIRST_GENERATION_MAX: u32 = Kept::LIFE_MAX / 2;
 
-/// Of a new store. Clients keep their last offset when the file goes, until they have received something of the new one's; if it
-/// began like the old one, that would say that they have what they have not. 1 where there is no randomness.
-fn first_life() -> u32 {
-    1 + crate::random::u32().unwrap_or_default() % FIRST_LIFE_MAX
+/// The first generation of a new store: random, or 1 without randomness. Clients keep their last offset when the file
+/// is lost. If the new store used the same offsets, the old one would say that the client has packets that it does
+/// not have.
+fn first_generation() -> u32 {
+    1 + crate::random::u32().unwrap_or_default() % FIRST_GENERATION_MAX
 }
 
-/// The life that an opening begins. `last`: the one before, 0 for none.
-fn next_life(last: u32, first: u32) -> u32 {
+/// The generation that an opening begins. `last`: the one before, 0 for none.
+fn next_generation(last: u32, first: u32) -> u32 {
     if last == 0 { first } else { last + 1 }
 }
 
@@ -128,70 +135,71 @@ pub enum Change {
 /// An event that was sent, and to whom.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeptPacket {
-    /// Its place among all events of the server.
+    /// Its position among all events of the server.
     pub offset: u64,
     /// The namespace of all its recipients.
     pub namespace: Arc<str>,
-    /// The sid that it was sent to, if it was to one socket.
+    /// The sid of its recipient, if it was sent to one socket.
     pub only: Option<Arc<str>>,
-    /// The rooms it was sent to otherwise; none: everybody in the namespace.
+    /// The rooms that it was sent to otherwise. If empty: all sockets of the namespace.
     pub rooms: Vec<Arc<str>>,
     /// The rooms whose members did not get it.
     pub except: Vec<Arc<str>>,
     /// The sid that did not get it: the sender of a broadcast.
     pub skip: Option<Arc<str>>,
-    /// The encoded packet, as the server reads it back; a store does not look into it.
+    /// The encoded packet. A store does not look into it.
     pub frames: Bytes,
 }
 
-/// A socket that may come back.
+/// A socket that may be recovered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeptSession {
     /// The secret by which it is recovered.
     pub pid: Arc<str>,
     /// The id that it had, and will have again.
     pub sid: Arc<str>,
-    /// Where it is connected.
+    /// Its namespace.
     pub namespace: Arc<str>,
-    /// The server's last offset when it came: what is later may be for it.
+    /// The server's last offset when it connected: later packets may be for it.
     pub entered: u64,
-    /// Up to this offset it is not known any more in which rooms it was.
+    /// Up to this offset its rooms are not known any more.
     pub blind: u64,
-    /// Which rooms it was in, and when.
+    /// The rooms that it was in, and when.
     pub stays: Vec<Stay>,
-    /// The application's data of this socket, encoded; a store does not look into it.
+    /// The application's data of this socket, encoded. A store does not look into it.
     pub data: Option<Bytes>,
-    /// The last offset that was meant for it, as of `known`.
+    /// The last offset that was for it, among those up to `known`.
     pub last: u64,
-    /// Up to where `last` is right; `u64::MAX` for one that is connected: as of the last [`Change::Trim`].
+    /// Up to this offset `last` is right. `u64::MAX` for a connected socket: then `last` is right as of the last
+    /// [`Change::Trim`].
     pub known: u64,
 }
 
-/// A time in a room, counted in offsets.
+/// An interval in a room, in offsets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stay {
     /// The room.
     pub room: Arc<str>,
     /// The server's last offset when it joined.
     pub from: u64,
-    /// The server's last offset when it left; `u64::MAX`: it is still there.
+    /// The server's last offset when it left; `u64::MAX`: it is in the room.
     pub to: u64,
 }
 
-/// What a client was answered last, so that its retry is answered and not handled again.
+/// The last answer to a client. A retry of the same event gets it again, and the event is not handled twice.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeptAnswer {
-    /// The client's own number for its life, the `rid` of its CONNECT.
+    /// The client's name for itself, the `rid` of its CONNECT.
     pub client: Arc<str>,
-    /// Where it sent the event.
+    /// The namespace of the event.
     pub namespace: Arc<str>,
     /// The event's ack id.
     pub id: u64,
-    /// The encoded acknowledgement; a store does not look into it.
+    /// The encoded acknowledgement. A store does not look into it.
     pub frames: Bytes,
 }
 
-/// Why a store cannot be used, or can no longer be.
+/// Why a store cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {

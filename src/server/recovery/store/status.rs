@@ -4,29 +4,31 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use crate::sys::sync::Mutex;
 
-/// When what is kept is durable, and so what a crash or a power cut may take.
+/// When changes are durable, and so what a crash or a power cut may lose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
-    /// Before anybody gets it: every packet, every change of a room, every answer that is remembered is on the disk first. What has
-    /// gathered meanwhile shares one write. Nothing that anybody has seen or was promised is lost; each message waits for the
-    /// disk.
+    /// Before their effects are sent: every packet, every change of a room and every answer to a retry is on the disk
+    /// first. The changes that come while the disk is busy share one write. Nothing that a client has received is
+    /// lost. Each message waits for the disk.
     EveryPacket,
-    /// So often, and whenever 1 MiB has gathered. What happened since the last time is lost with the process or the power. A client
-    /// that had received some of it is told that it is not recovered; one that had not is not told. Messages do not wait for the
-    /// disk, unless it is behind by two such portions. Longer than 0 and at most a year.
+    /// At this interval, and whenever 1 MiB of changes has gathered. A crash or a power cut loses the changes since
+    /// the last write. A client that has received a lost packet is told that it is not recovered; other clients are
+    /// not told. Messages do not wait for the disk, unless it is behind by two such portions. The interval is longer
+    /// than 0 and at most a year.
     Every(Duration),
 }
 
-/// What a server's store is at.
+/// The state of a server's store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoreStatus {
-    /// There is none.
+    /// There is no store.
     Off,
-    /// It keeps what it is given.
+    /// The store works.
     Working,
-    /// It has failed, for this reason, and the server goes on without: what is kept is in memory only. The server tries to open
-    /// it again, after 1 s first, then less and less often, at last once a minute; when that works it is given the packets
-    /// and sessions that memory holds, not the answers to retries, and is [`Working`](Self::Working).
+    /// The store has failed, for this reason. The server goes on with what is in memory only. It tries to open the
+    /// store again, first after 1 s, then less often, at last once a minute. When that works, the store is given the
+    /// packets and the sessions that are in memory, but not the answers to retries, and is
+    /// [`Working`](Self::Working).
     Failed(String),
 }
 
@@ -40,7 +42,7 @@ impl fmt::Display for StoreStatus {
     }
 }
 
-/// Tells how a server's store is, from any thread, also when the server has gone. Cheap to clone.
+/// The state of a server's store, for any thread, also after the server has stopped. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct StoreWatch(Arc<Mutex<StoreStatus>>);
 
@@ -49,7 +51,7 @@ impl StoreWatch {
         Self(Arc::new(Mutex::new(StoreStatus::Off)))
     }
 
-    /// How it is at this moment.
+    /// The state at this moment.
     #[must_use]
     pub fn status(&self) -> StoreStatus {
         self.0.lock().clone()

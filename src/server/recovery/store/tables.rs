@@ -7,8 +7,8 @@
 //! | `answers` | client, namespace | one answer |
 //! | `numbers` | `life`, `floor` | a number |
 //!
-//! Every page that a commit touches is written anew, with those above it up to the root. So all packets of a commit are
-//! one value, the floor travels with them, and what was trimmed is removed a good many batches at a time.
+//! Each page that a commit changes is written again, with the pages above it up to the root. So all packets of a
+//! commit are one value, the floor is stored with them, and trimmed packets are removed many batches at a time.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -21,7 +21,7 @@ use redb::{
 use super::{
     Change, Kept, KeptPacket, codec,
     disk::{self, Body, Head},
-    next_life,
+    next_generation,
 };
 
 const PACKETS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("packets");
@@ -32,11 +32,12 @@ const NUMBERS: TableDefinition<'_, &str, u64> = TableDefinition::new("numbers");
 /// Pages of the file in memory, in bytes. Everything is read once, at the start; a commit needs a handful of pages.
 const CACHE: usize = 512 * 1024;
 
-/// Trimmed batches are removed when they are so many, or so many bytes: each removal touches the oldest page too.
+/// Trimmed batches are removed when there are so many, or when they have so many bytes: each removal changes the
+/// oldest page too.
 const REMOVED_AT_ONCE: usize = 64;
 const REMOVED_BYTES_AT_ONCE: usize = 64 * 1024;
 
-/// A file of at least this length is compacted at the start when three quarters of it, or more, hold nothing.
+/// A file of at least this length is compacted at the start if three quarters of it, or more, are unused.
 const COMPACTED_FROM: u64 = 1 << 20;
 
 /// The open database.
@@ -44,7 +45,7 @@ const COMPACTED_FROM: u64 = 1 << 20;
 pub(super) struct Tables {
     database: Database,
     floor: u64,
-    /// What `packets` holds, in order.
+    /// The batches in `packets`, in order.
     batches: VecDeque<Batch>,
 }
 
@@ -70,8 +71,8 @@ impl<E: Into<Error>> From<E> for Refusal {
 }
 
 impl Tables {
-    /// Opens what is on the disk, or begins anew if nothing was ever committed to it. Whatever it holds has been read
-    /// and found to make sense when this returns.
+    /// Opens the database on the disk, or makes a new one if nothing was ever committed to it. When this returns, all
+    /// of it has been read and checked.
     pub(super) fn open(disk: &Arc<dyn StorageBackend>) -> Result<Self, Refusal> {
         match disk::read_head(&**disk)? {
             Head::Ours => {}
@@ -88,8 +89,8 @@ impl Tables {
         Ok(tables)
     }
 
-    /// Reads everything, and makes the life after the last one durable; `first`, where there was none.
-    pub(super) fn begin_life(&mut self, first: u32) -> Result<Kept, Error> {
+    /// Reads everything, and makes the next generation durable: `first`, if there was none.
+    pub(super) fn begin_generation(&mut self, first: u32) -> Result<Kept, Error> {
         let (mut kept, _) = self.load()?;
         let write = self.database.begin_write()?;
         if kept.life >= Kept::LIFE_MAX {
@@ -100,14 +101,14 @@ impl Tables {
             write.open_table(ANSWERS)?.retain(|_, _| false)?;
             write.open_table(NUMBERS)?.insert("floor", 0)?;
         }
-        kept.life = next_life(kept.life, first);
+        kept.life = next_generation(kept.life, first);
         write.open_table(NUMBERS)?.insert("life", u64::from(kept.life))?;
         write.commit()?;
         self.floor = kept.floor;
         Ok(kept)
     }
 
-    /// All of the changes or none, durable when it returns.
+    /// Makes all of the changes durable, or none.
     pub(super) fn commit(&mut self, changes: &[Change]) -> Result<(), Error> {
         let floor = changes.iter().fold(self.floor, |floor, change| match change {
             Change::Trim(offset) => floor.max(*offset),
@@ -149,14 +150,14 @@ impl Tables {
         Ok(write.commit()?)
     }
 
-    /// How many batches shall be removed now that this is the floor: all that are below it, or none yet.
+    /// The number of batches to be removed at this floor: all that are below it, or none yet.
     fn gone(&self, floor: u64) -> usize {
         let below = self.batches.iter().take_while(|batch| batch.last <= floor);
         let (count, bytes) = below.fold((0, 0), |(count, bytes), batch| (count + 1, bytes + batch.bytes));
         if count >= REMOVED_AT_ONCE || bytes >= REMOVED_BYTES_AT_ONCE { count } else { 0 }
     }
 
-    /// Everything that is kept, and how many bytes of values that is.
+    /// Everything that is stored, and the bytes of all values.
     fn load(&mut self) -> Result<(Kept, u64), Error> {
         let read = self.database.begin_read()?;
         let numbers = read.open_table(NUMBERS)?;
@@ -225,7 +226,7 @@ fn packet_above(floor: u64, change: &Change) -> Option<&KeptPacket> {
     }
 }
 
-/// A batch as it was found, if its offsets can be.
+/// A batch as it was read, if its offsets are possible.
 fn batch(key: u64, packets: &[KeptPacket], bytes: usize, before: Option<&Batch>) -> Result<Batch, Error> {
     let ends = packets.first().zip(packets.last()).map(|(first, last)| (first.offset, last.offset));
     let (first, last) = ends.ok_or_else(|| damaged("a batch without packets"))?;
@@ -292,7 +293,8 @@ mod tests {
 
     const KIB: usize = 1024;
 
-    /// Twenty times what the log may hold goes through it. docs/STORE.md states the bound: five times that, and half a megabyte.
+    /// Twenty times what the log may hold goes through it. docs/STORE.md states the bound: five times that, and half
+    /// a megabyte.
     #[rstest]
     #[case::small_packets_one_by_one(64 * KIB, 1, 100)]
     #[case::small_packets(1024 * KIB, 97, 300)]
@@ -303,7 +305,7 @@ mod tests {
     fn the_file_is_bounded(#[case] bound: usize, #[case] count: u64, #[case] length: usize) {
         let disk: Arc<dyn StorageBackend> = Arc::new(InMemoryBackend::new());
         let mut tables = Tables::open(&disk).unwrap();
-        tables.begin_life(1).unwrap();
+        tables.begin_generation(1).unwrap();
         let (mut last, mut largest) = (0, 0);
         let packets = (bound / length) as u64;
         while last < 20 * packets {
