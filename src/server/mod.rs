@@ -1,13 +1,29 @@
-//! The server: what accepts, speaks both transports, keeps sessions and rooms, and calls your handlers.
+//! The server: accepts connections, speaks both transports, keeps sessions and rooms, and calls your handlers.
 //!
 //! ```text
-//!  in    accept ─► front_door ─► http ─► polling ─┐
-//!                            └─► websocket ───────┴─► session ─► dispatch ─► your handler
-//!                                                                      └──► hub (join, leave, broadcast)
+//!  in    accept ─► http ─► router ─► polling ───┐
+//!                               └─► websocket ──┴─► session ─► dispatch ─► your handler
+//!                                                                    └──► hub (join, leave, broadcast)
 //!  out   emit ─► encoded once ─► own socket: outbox, at once
-//!                            └─► room, broadcast: hub ─► outboxes of the recipients ─► socket, or held poll
+//!                            └─► room, broadcast: hub ─► outboxes of the recipients ─► WebSocket, or open GET
 //! ```
 //! `docs/ARCHITECTURE.md` follows a byte through all of it, and lists the threads, locks and queues.
+//!
+//! The folders, from the top to the bottom. A module imports only what is below it; `tests/layers.rs` checks that.
+//!
+//! | module | owns |
+//! |---|---|
+//! | `builder`, `start`, `server`, `shutdown` | the options, the start and the stop of a server |
+//! | `connection` | connections: requests, routes, and the readers of both transports |
+//! | `dispatch` | from packets to handlers |
+//! | `socket`, `engine` | sockets, namespaces, broadcasts and events, as the application sees them |
+//! | `session` | Engine.IO sessions: whose turn it is, their end; the worker threads and the drain thread |
+//! | `hub` | the hub thread: rooms, broadcasts, timers, recovery |
+//! | `transport` | the bytes that wait for a client |
+//! | `config`, `error` | the options and the errors |
+//! | `recovery` | the options of recovery, and stores |
+//! | `http`, `net`, `limits` | HTTP, sockets of the system, and the bounds of what is taken |
+//! | `guard`, `peer` | calls of user code; who is at the other end |
 //!
 //! # Recovery
 //!
@@ -44,6 +60,7 @@
 mod builder;
 mod config;
 mod connection;
+mod descriptors;
 mod dispatch;
 mod engine;
 mod error;
@@ -51,6 +68,7 @@ mod guard;
 mod http;
 mod hub;
 mod limits;
+mod memory;
 #[cfg(all(shuttle, any(test, fuzzing)))]
 pub(crate) mod model;
 mod net;

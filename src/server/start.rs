@@ -8,6 +8,7 @@ use std::{io, sync::Arc, time::Duration};
 use crate::server::{
     builder::Builder,
     connection::{self, accept},
+    descriptors,
     dispatch::core::{Core, Endpoint},
     error::StartError,
     hub::recovery::Journal,
@@ -17,7 +18,6 @@ use crate::server::{
     limits::budget::Budget,
     limits::refusals::Refusals,
     net::connections::Connections,
-    net::descriptors,
     net::idle::IdleConnections,
     net::listener::Listener,
     net::stream::Waker,

@@ -3,6 +3,5 @@
 pub(crate) mod admission;
 pub(crate) mod budget;
 pub(crate) mod log_throttle;
-pub(crate) mod memory;
 pub(crate) mod rate;
 pub(crate) mod refusals;

@@ -2,7 +2,6 @@
 
 pub(crate) mod adaptive_wait;
 pub(crate) mod connections;
-pub(crate) mod descriptors;
 pub(crate) mod idle;
 pub(crate) mod listener;
 pub(crate) mod stream;
