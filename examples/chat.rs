@@ -1,16 +1,27 @@
-//! A chat server of one's own: names, rooms, history, errors, a page for HTTP. Copy it and change it.
+//! A chat server with a web page: names, rooms, history, and errors as answers. Copy it and change it.
 //!
 //! ```console
 //! $ cargo run --example chat -- 127.0.0.1:3000
+//! listening on http://127.0.0.1:3000
+//! ```
+//! Open that address in two browser windows. The page (`chat.html`) loads the official client from a content delivery
+//! network. On a machine without internet access, give the address of your own copy of `socket.io.min.js`:
+//!
+//! ```console
+//! $ cargo run --example chat -- 127.0.0.1:3000 http://192.168.1.10/socket.io.min.js
+//! ```
+//! Every Socket.IO client can join in:
+//!
+//! ```console
 //! $ cargo run --bin client http://127.0.0.1:3000 emit enter '{"name":"Ada","room":"lobby"}' --ack
 //! ```
 //!
-//! | event | answer (acknowledgement) | others in the room get |
+//! | a client emits | the acknowledgement | the other clients in the room get |
 //! |---|---|---|
 //! | `enter` `{"name": …, "room": …}` | `{"ok": true, "history": [...]}` | `entered` name |
-//! | `say` text | `{"ok": true}` | `said` `{"name": …, "text": …}`, also the sender |
-//! | anything wrong | `{"ok": false, "error": …}` | |
-//! | (the end of the connection) | | `left` name |
+//! | `say` text | `{"ok": true}` | `said` `{"name": …, "text": …}`; the sender gets it too |
+//! | anything that is wrong | `{"ok": false, "error": …}` | |
+//! | (it disconnects) | | `left` name |
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -22,19 +33,25 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tinysio::{
     CloseReason,
-    server::{Event, HandlerResult, Header, Response, Server, Socket},
+    server::{Event, HandlerResult, Header, Response, Server, Socket, StartError},
 };
 
-/// Messages that a room remembers.
+/// The page; `{{client}}` stands for the address of the official client.
+const PAGE: &str = include_str!("chat.html");
+
+/// Where the page loads the official client from, unless the command line has another address.
+const OFFICIAL_CLIENT: &str = "https://cdn.socket.io/4.8.1/socket.io.min.js";
+
+/// Messages that are kept for each room.
 const HISTORY: usize = 20;
 
-/// Rooms that have a history. Clients choose the names, so there must be a limit.
+/// Rooms that have a history. Clients choose the names of rooms, so their number needs a limit.
 const ROOMS: usize = 1_000;
 
-/// Bytes of a name, of a room's name and of a message.
+/// The largest size of a name, of a room's name and of a message, in bytes.
 const TEXT_MAX: usize = 1_000;
 
-/// What a client sends with `enter`, and what the server keeps with its socket.
+/// The argument of `enter`. The server keeps it as the data of the socket.
 #[derive(Debug, Clone, Deserialize)]
 struct Member {
     name: String,
@@ -47,8 +64,8 @@ struct Said {
     text: String,
 }
 
-/// What all handlers share. They run on many threads, so it is behind an `Arc` and a lock; no lock is held while
-/// something is sent.
+/// The state that all handlers share. Handlers run on many threads, so the state is behind an `Arc` and a lock. The lock is
+/// not held while something is sent.
 #[derive(Debug, Default)]
 struct Chat {
     history: Mutex<HashMap<String, VecDeque<Said>>>,
@@ -75,26 +92,8 @@ impl Chat {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:3000".into());
-    let chat = Arc::new(Chat::default());
-    let (entering, saying) = (Arc::clone(&chat), chat);
-    let server = Server::builder()
-        .namespace("/", |ns| {
-            // A client is refused here, before it is connected: `ns.middleware(|socket| …)` sees `socket.auth()`.
-            ns.on_connect(|socket| println!("{} connected", socket.id()));
-            // The handler's own errors and those of the library become an answer, in one place.
-            ns.on("enter", move |socket, event| answer(&event, enter(&entering, socket, &event)));
-            ns.on("say", move |socket, event| answer(&event, say(&saying, socket, &event)));
-            ns.on_disconnect(gone);
-        })
-        // Plain HTTP beside Socket.IO, for a browser or a load balancer.
-        .route("/", |_| {
-            let page = Response::from_string("<h1>The chat is running.</h1>");
-            match "Content-Type: text/html".parse::<Header>() {
-                Ok(html) => page.with_header(html),
-                Err(()) => page,
-            }
-        })
-        .listen(address)?;
+    let client = std::env::args().nth(2).unwrap_or_else(|| OFFICIAL_CLIENT.into());
+    let server = start(&address, &client)?;
     if let Some(address) = server.local_addr() {
         println!("listening on http://{address}");
     }
@@ -102,30 +101,55 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Acknowledges an event with what its handler came to. A client that did not ask for an acknowledgement gets none.
+/// Starts the server on `address`. Its page loads the official client from the address `client`.
+pub(crate) fn start(address: &str, client: &str) -> Result<Server, StartError> {
+    let page = PAGE.replace("{{client}}", client);
+    let chat = Arc::new(Chat::default());
+    let (entering, saying) = (Arc::clone(&chat), chat);
+    Server::builder()
+        .namespace("/", |ns| {
+            // To refuse clients, add a middleware: see `examples/auth.rs`.
+            ns.on_connect(|socket| println!("{} connected", socket.id()));
+            // Errors of the handler and of the library become an answer in one place.
+            ns.on("enter", move |socket, event| answer(&event, enter(&entering, socket, &event)));
+            ns.on("say", move |socket, event| answer(&event, say(&saying, socket, &event)));
+            ns.on_disconnect(announce_departure);
+        })
+        // Plain HTTP on the same port. A page of the same origin needs no CORS.
+        .route("/", move |_| {
+            let response = Response::from_string(page.clone());
+            match "Content-Type: text/html; charset=utf-8".parse::<Header>() {
+                Ok(html) => response.with_header(html),
+                Err(()) => response,
+            }
+        })
+        .listen(address)
+}
+
+/// Acknowledges an event with the result of its handler. A client that did not ask for an acknowledgement gets none.
 fn answer(event: &Event<'_>, result: Result<serde_json::Value, Box<dyn Error>>) -> HandlerResult {
     let mut answer = result.unwrap_or_else(|error| json!({ "error": error.to_string() }));
     answer["ok"] = answer.get("error").is_none().into();
     Ok(event.ack(answer)?)
 }
 
-/// The library's name of a room. A client must not name a room after another client's id, because what is sent to one
-/// client only goes to the room of that name; the prefix keeps the two apart.
-fn address(room: &str) -> String {
+/// The library's name of a room. A socket's id is the name of a room too, with that socket in it. The prefix prevents that
+/// a client chooses the id of another client as the name of its room, and reads that client's private events.
+fn library_room(room: &str) -> String {
     format!("room:{room}")
 }
 
 fn enter(chat: &Chat, socket: &Socket, event: &Event<'_>) -> Result<serde_json::Value, Box<dyn Error>> {
     let member: Member = event.arg(0)?;
     if member.name.is_empty() || member.name.len() > TEXT_MAX || member.room.len() > TEXT_MAX {
-        return Err("a name of 1 to 1,000 bytes, please".into());
+        return Err("the name must have 1 to 1,000 bytes".into());
     }
     if let Some(before) = socket.data::<Member>() {
-        socket.leave(&address(&before.room));
+        socket.leave(&library_room(&before.room));
     }
-    socket.join(&address(&member.room));
-    // `to` leaves out the sender; `socket.namespace().to(room)` does not.
-    socket.to(&address(&member.room)).emit("entered", &member.name)?;
+    socket.join(&library_room(&member.room));
+    // `socket.to(room)` leaves out the sender. `socket.namespace().to(room)` does not.
+    socket.to(&library_room(&member.room)).emit("entered", &member.name)?;
     let history = chat.history(&member.room);
     socket.set_data(member);
     Ok(json!({ "history": history }))
@@ -135,19 +159,19 @@ fn say(chat: &Chat, socket: &Socket, event: &Event<'_>) -> Result<serde_json::Va
     let text: String = event.arg(0)?;
     let member = socket.data::<Member>().ok_or("enter a room first")?;
     if text.len() > TEXT_MAX {
-        return Err("that is too long".into());
+        return Err("the text is too long".into());
     }
     let said = Said { name: member.name.clone(), text };
-    socket.namespace().to(&address(&member.room)).emit("said", &said)?;
+    socket.namespace().to(&library_room(&member.room)).emit("said", &said)?;
     chat.remember(&member.room, said);
     Ok(json!({}))
 }
 
-/// The socket has left its rooms by now, and its data are still there.
-fn gone(socket: &Socket, reason: CloseReason) {
+/// The socket has left its rooms at this point. Its data is still there.
+fn announce_departure(socket: &Socket, reason: CloseReason) {
     if let Some(member) = socket.data::<Member>() {
-        // Nobody may be left to hear it.
-        let _ = socket.to(&address(&member.room)).emit("left", &member.name);
+        // A server that is stopping sends nothing more; that is no error here.
+        let _ = socket.to(&library_room(&member.room)).emit("left", &member.name);
     }
     println!("{} disconnected: {reason}", socket.id());
 }
