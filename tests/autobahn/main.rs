@@ -1,4 +1,4 @@
-//! The conformance suite of WebSocket, Autobahn's cases 1 to 10, against `examples/ws_echo.rs`: see the README beside this file.
+//! The conformance suite of WebSocket, Autobahn's cases 1 to 10, against `harness/ws_echo.rs`: see the README beside this file.
 //!
 //! It needs kosoku, its runner, and so it is ignored by default: `cargo test --test autobahn -- --ignored`.
 #![allow(clippy::unwrap_used, reason = "in a test, an unwrap is an assertion")]
@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, path::Path, process::Command};
 use serde_json::Value;
 
 #[allow(dead_code, reason = "its main is for the command line")]
-#[path = "../../examples/ws_echo.rs"]
+#[path = "../../harness/ws_echo.rs"]
 mod ws_echo;
 
 /// Text that goes bad in the midst of a frame: the suite would see the close before the frame is whole. The codec looks at the

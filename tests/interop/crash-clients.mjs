@@ -1,4 +1,4 @@
-// The official client in the storm of examples/crash: subscribers that say what they hear, publishers with `retries`.
+// The official client in the storm of harness/crash: subscribers that say what they hear, publishers with `retries`.
 //
 // Options: --url URL --seed N --plan JSON, which has
 //   subscribers: [{ listener, road, rooms }], publishers: [{ publisher, listener, road }]

@@ -138,7 +138,7 @@ fn connections_that_are_refused_without_a_thread_are_counted() {
     assert_eq!(watch.stats(), None);
 }
 
-/// Ten thousand of these are in `examples/soak.rs`.
+/// Ten thousand of these are in `harness/soak.rs`.
 #[test]
 fn upgrades_that_are_given_up_leave_no_session() {
     let server = serve(|builder| {

@@ -1,4 +1,4 @@
-// The official server with the handlers of examples/bench_server.rs: `node server.js PORT`.
+// The official server with the handlers of harness/bench_server.rs: `node server.js PORT`.
 // permessage-deflate is off by default; `ws` finds bufferutil, which unmasks in native code, by itself.
 import { createServer } from "node:http";
 import { Server } from "socket.io";

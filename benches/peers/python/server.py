@@ -1,4 +1,4 @@
-"""python-socketio on uvicorn with the handlers of examples/bench_server.rs: `server.py PORT [WS]`.
+"""python-socketio on uvicorn with the handlers of harness/bench_server.rs: `server.py PORT [WS]`.
 
 uvloop and httptools; WS is uvicorn's WebSocket implementation, by default the fastest of them.
 """

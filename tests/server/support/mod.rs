@@ -43,7 +43,7 @@ pub(crate) fn addr(server: &Server) -> SocketAddr {
     server.local_addr().expect("a TCP server")
 }
 
-/// The server of `examples/conformance.rs`, with this heartbeat in milliseconds.
+/// The server of `harness/conformance.rs`, with this heartbeat in milliseconds.
 pub(crate) fn conformance_with_heartbeat(interval: u64, timeout: u64) -> Server {
     serve(|builder| {
         builder

@@ -1,4 +1,4 @@
-//! socketioxide with the handlers of `examples/bench_server.rs`.
+//! socketioxide with the handlers of `harness/bench_server.rs`.
 //!
 //! `socketioxide-peer PORT multi|single`: tokio's multi-threaded or its current-thread runtime.
 //!

@@ -82,7 +82,7 @@ fn wishes(args: &[String]) -> Result<Wishes, Failure> {
             "--seed" => storm.seed = value()?.parse()?,
             "--mutant" => storm.mutant = Some(value()?.parse()?),
             "--short" => short = true,
-            _ => return Err(format!("{name}? The options are in examples/crash/main.rs").into()),
+            _ => return Err(format!("{name}? The options are in harness/crash/main.rs").into()),
         }
     }
     if !storm.store && storm.kills > 0 && storm.mutant != Some(Mutant::Forgets) {
