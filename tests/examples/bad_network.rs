@@ -18,7 +18,6 @@ fn every_measurement_arrives_once_and_in_order() {
     let server = Server::builder()
         .connection_state_recovery(ConnectionStateRecovery::new())
         .namespace("/", move |ns| {
-            let sender = sender.clone();
             ns.on("message", move |_, event| -> HandlerResult {
                 sender.send(event.arg::<Value>(0)?)?;
                 Ok(event.ack(())?)
