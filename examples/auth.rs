@@ -1,12 +1,12 @@
-//! Authentication: a middleware admits clients that bring a valid token, and a second namespace admits administrators only.
+//! Authentication: a middleware admits clients with a valid token; a second namespace admits administrators only.
 //!
 //! ```console
 //! $ cargo run --example auth -- 127.0.0.1:3000
 //! $ cargo run --bin client http://127.0.0.1:3000 --auth-token ada-secret emit whoami --ack
 //! $ cargo run --bin client http://127.0.0.1:3000 emit whoami --ack       # refused: "unauthorized"
 //! ```
-//! In a browser: `io({ auth: { token: "ada-secret" } })`, and `socket.on("connect_error", (error) => …)`, where `error.message`
-//! and `error.data` are what the middleware below gave.
+//! In a browser: `io({ auth: { token: "ada-secret" } })`, and `socket.on("connect_error", (error) => …)`, where
+//! `error.message` and `error.data` are what the middleware below gave.
 //!
 //! A token can be read by everybody on the way, unless a proxy in front of the server terminates TLS.
 

@@ -9,10 +9,10 @@
 //!
 //! | what can go wrong | what helps |
 //! |---|---|
-//! | the connection is lost while an event is on its way | `retries`: it is sent again until the server has acknowledged it |
-//! | the server handled the event, and the acknowledgement was lost | a server with recovery does not handle it again |
+//! | the connection is lost before the acknowledgement | `retries`: the event is sent again until it is acknowledged |
+//! | the event was handled, but the acknowledgement is lost | a server with recovery does not handle it again |
 //! | there is no connection for a long time | `offline_buffer`: events wait in memory, within a limit |
-//! | the limit is reached | `emit` returns `Error::BufferFull`; this program waits, another one could drop old values |
+//! | the limit is reached | `emit` returns `Error::BufferFull`; this program waits; yours may drop old values |
 //! | all clients lost the same server | the delay between attempts grows, and is random |
 //! | the token has expired meanwhile | `auth_with` is called for every connection |
 //!
@@ -51,8 +51,8 @@ pub(crate) fn run(url: &str, count: u64, period: Duration) -> Result<(), Error> 
         }
         thread::sleep(period);
     }
-    // Events are sent in order, each after the acknowledgement of the one before. So an acknowledgement of this last event
-    // is one of all others too.
+    // Events are sent in order, each after the acknowledgement of the one before. So the acknowledgement of this last
+    // event means that all others are acknowledged too.
     socket.emit_with_ack(EVENT, json!({ "end": count }), Duration::from_secs(3600))?;
     client.disconnect();
     Ok(())

@@ -11,7 +11,7 @@
 //!
 //! | a client emits | the acknowledgement | then it gets |
 //! |---|---|---|
-//! | `watch` sensor | the value now, or `null` for a sensor that does not exist | `reading` (sensor, value) every second |
+//! | `watch` sensor | the value now, or `null` if there is no such sensor | `reading` (sensor, value) every second |
 //! | `unwatch` sensor | none | no more readings of that sensor |
 
 use std::{error::Error, fs, io, thread, time::Duration};

@@ -7,7 +7,15 @@ use std::{
 
 /// A word, and the files or folders under `src` that may name it.
 const HOMES: [(&str, &[&str]); 3] = [
-    ("tungstenite", &["server/transport/websocket.rs", "server/model/requests.rs", "client/websocket.rs"]),
+    (
+        "tungstenite",
+        &[
+            "server/transport/websocket",
+            "server/connection/websocket",
+            "server/model/requests.rs",
+            "client/websocket.rs",
+        ],
+    ),
     ("tiny_http", &["server/http", "server/operator.rs", "bin/"]),
     ("ureq", &["client/polling.rs", "client/http.rs", "bin/"]),
 ];
