@@ -238,7 +238,7 @@ mod tests {
         assert!(acks.remove_lost(2).is_empty());
         let expired = acks.pop_expired(now + Duration::from_secs(1)).unwrap();
         assert!(expired.retried && expired.waiter.is_some());
-        assert!(acks.remove(2, 1).unwrap().waiter.is_none(), "it was told already");
+        assert!(acks.remove(2, 1).unwrap().waiter.is_none(), "the waiter has its result");
     }
 
     #[test]

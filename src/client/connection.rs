@@ -330,7 +330,7 @@ mod tests {
     #[test]
     fn a_lost_connection_is_made_again() {
         let (mut connection, now) = (Connection::default(), Instant::now());
-        assert_eq!(connection.begin_attempt(now), None, "nobody wants one");
+        assert_eq!(connection.begin_attempt(now), None, "no connection is wanted");
         connection.go_up();
         assert_eq!(connection.begin_attempt(now), Some(None), "the first attempt is no reconnection");
         assert_eq!(connection.begin_attempt(now), None, "one at a time");

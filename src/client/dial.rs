@@ -20,7 +20,7 @@ use rustix::{
 use super::{
     Step,
     cancel::CancelToken,
-    stream::{Patience, Socket, Stream},
+    stream::{Blocking, Socket, Stream},
     url::{Address, Endpoint},
 };
 
@@ -58,19 +58,19 @@ impl Dialer {
 
     #[cfg(feature = "tls")]
     fn secure(&self, socket: Socket, token: &Arc<CancelToken>, deadline: Instant) -> Result<Stream, Failure> {
-        let plain = (token.clone(), Patience::Until(deadline));
+        let plain = (token.clone(), Blocking::Until(deadline));
         let (Some(config), Address::Tcp { host, .. }) = (&self.tls, &self.endpoint.address) else {
             return Ok(Stream::plain(socket, plain.0, plain.1));
         };
         let tls = super::tls::connection(config, host).map_err(|error| Failure::new(Step::Tls, error))?;
         let mut stream = Stream::secure(socket, tls, plain);
-        stream.shake_hands().map_err(|error| Failure::new(Step::Tls, error))?;
+        stream.finish_handshake().map_err(|error| Failure::new(Step::Tls, error))?;
         Ok(stream)
     }
 
     #[cfg(not(feature = "tls"))]
     fn secure(&self, socket: Socket, token: &Arc<CancelToken>, deadline: Instant) -> Result<Stream, Failure> {
-        Ok(Stream::plain(socket, token.clone(), Patience::Until(deadline)))
+        Ok(Stream::plain(socket, token.clone(), Blocking::Until(deadline)))
     }
 }
 

@@ -7,13 +7,13 @@
 //!          └───── volatile, not joined or send queue full ──► dropped
 //! ```
 //!
-//! Decides where an event goes, and who is told when it fails. Uses the state and the queue of events. It must not
+//! Decides where an event goes, and who gets the error when it fails. Uses the state and the queue of events. It must not
 //! write to a transport or call a callback.
 
 use std::{sync::Arc, time::Instant};
 
 use super::{
-    Delivery, Error,
+    Error,
     acks::{PendingAck, Waiter},
     core::Core,
     event_queue::Item,
@@ -31,10 +31,21 @@ use crate::{
     sys::real::wait::deadline_in,
 };
 
+/// What happened to an emit that was not refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Delivery {
+    /// Queued for the open connection.
+    Sent,
+    /// Kept until the namespace is joined: in the offline buffer, or in the retry queue.
+    Buffered,
+    /// Volatile, and dropped: there is no connection, or its send queue is full.
+    Dropped,
+}
+
 /// An event that is being emitted.
 pub(super) struct OutgoingEvent {
     pub(super) encoded: Encoded,
-    /// The acknowledgement's id; with `retries` also when nobody waits for it.
+    /// The acknowledgement's id; with `retries` also when the caller waits for none.
     pub(super) id: Option<u64>,
     pub(super) waiter: Option<Waiter>,
     /// When a callback gives up. A thread keeps its own time.

@@ -24,7 +24,7 @@ use super::{
     cancel::CancelToken,
     config::Config,
     dial::{Dialer, Failure},
-    stream::{Patience, Stream},
+    stream::{Blocking, Stream},
 };
 use crate::proto::engine::TransportKind;
 use crate::sys::real::wait::deadline_in;
@@ -201,9 +201,10 @@ struct Transport {
 
 impl Transport {
     fn set_deadline(&mut self, timeout: NextTimeout) {
-        let patience =
-            timeout.not_zero().map_or(Patience::Endless, |left| Patience::Until(Instant::now() + *left));
-        self.stream.set_patience(patience);
+        let blocking = timeout
+            .not_zero()
+            .map_or(Blocking::UntilCancelled, |left| Blocking::Until(Instant::now() + *left));
+        self.stream.set_blocking(blocking);
     }
 }
 

@@ -61,7 +61,7 @@ pub(super) fn run(core: &Arc<Core>, jobs: &Receiver<Job>, polls: Option<&Sender<
         let epoch = job.epoch;
         let token = job.token.clone();
         let mut link = Link::new(core, &job);
-        let end = link.carry(job, polls);
+        let end = link.run(job, polls);
         let unclosed = link.unclosed.take();
         // The held GET ends too.
         core.cancel(&token);
@@ -124,7 +124,7 @@ impl<'c> Link<'c> {
         }
     }
 
-    fn carry(&mut self, job: Job, polls: Option<&Sender<PollJob>>) -> End {
+    fn run(&mut self, job: Job, polls: Option<&Sender<PollJob>>) -> End {
         let websocket = match (job.transport, polls) {
             (Transport::WebSocket(websocket), _) => Ok(Some((websocket, job.inbound))),
             (Transport::Polling(http, early), Some(polls)) => {
@@ -155,11 +155,11 @@ impl<'c> Link<'c> {
             }
         };
         // The polling connections are closed here.
-        let carried = websocket.and_then(|taken| match taken {
+        let ended = websocket.and_then(|taken| match taken {
             Some((websocket, inbound)) => self.websocket(*websocket, inbound),
             None => Ok(()),
         });
-        carried.map_or_else(|end| end, |()| End { reason: CloseReason::TransportClose, error: None })
+        ended.map_or_else(|end| end, |()| End { reason: CloseReason::TransportClose, error: None })
     }
 
     /// Runs a WebSocket session until its end. `Ok`: it was closed normally.

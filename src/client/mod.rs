@@ -58,8 +58,8 @@
 //! | plain types, without locks | `connection`, `session`, `send_queue`, `namespaces`, `retry_queue`, `acks`, `offline`, `recovery` |
 //! | transports | `open`, `http`, `websocket`, `answer`, `dial`, `stream`, `tls`, `cancel` |
 //!
-//! One cycle remains: the handlers' types (`handlers`) name [`Socket`] and [`Handle`], which hold the `core` that holds
-//! the handlers.
+//! Three arrows run back up, from `handlers` to `socket`, `handle` and `event`: a handler's type names what the handler
+//! gets, and `core` holds the handlers. The API's modules also name each other.
 
 mod acks;
 mod answer;
@@ -106,12 +106,13 @@ mod work;
 use std::time::Duration;
 
 pub use config::Builder;
+pub use emit::Delivery;
 pub use error::{Error, Step};
 pub use event::{Ack, Event};
 pub use handle::{Client, Handle, HttpAnswer, connect};
 #[cfg(all(shuttle, fuzzing))]
 pub(crate) use open::read_open_for_fuzzing;
-pub use socket::{Delivery, Socket};
+pub use socket::Socket;
 pub use stats::{ConnectionState, Stats, Status};
 
 pub use crate::outcome::{HandlerResult, Outcome};

@@ -226,7 +226,7 @@ impl NamespaceState {
         self.refusal = Some((result, error));
     }
 
-    /// It is out, whoever wanted it. `true`: it was joined.
+    /// It is left. `true`: it was joined.
     pub(super) fn leave(&mut self) -> bool {
         self.recovery.forget_early();
         self.join_after = None;

@@ -15,7 +15,7 @@ use super::{
     Error, Event, Handle, Outcome,
     acks::Waiter,
     core::Core,
-    emit::OutgoingEvent,
+    emit::{Delivery, OutgoingEvent},
     guard::Guarded,
     handlers::{Callback, OnEvent, add},
     namespace::Namespace,
@@ -28,17 +28,6 @@ use crate::sys::real::wait::deadline_in;
 
 /// Reserved names whose handlers are never called.
 const NEVER_FIRED: [&str; 3] = ["disconnecting", "newListener", "removeListener"];
-
-/// What happened to an emit that was not refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Delivery {
-    /// Queued for the open connection.
-    Sent,
-    /// Kept until the namespace is joined: in the offline buffer, or in the retry queue.
-    Buffered,
-    /// Volatile, and dropped: there is no connection, or its send queue is full.
-    Dropped,
-}
 
 /// One namespace of a client. Cheap to clone; all clones are the same socket. Does not keep the client alive.
 ///

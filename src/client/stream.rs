@@ -1,6 +1,6 @@
 //! One byte stream to the server: TCP or a Unix socket, with TLS or without, always non-blocking underneath.
 //!
-//! A read or a write of a [`Stream`] waits as its [`Patience`] says, in `poll(2)` beside the connection's
+//! A read or a write of a [`Stream`] waits as its [`Blocking`] says, in `poll(2)` beside the connection's
 //! [`CancelToken`], so that another thread can cancel every wait. Handshakes and polling requests wait; an open
 //! WebSocket does not.
 //!
@@ -36,20 +36,20 @@ pub(super) enum Socket {
 
 /// How long a read or write may wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Patience {
+pub(super) enum Blocking {
     /// Not at all: `WouldBlock`.
-    None,
+    Never,
     /// Until then: `TimedOut`.
     Until(Instant),
     /// Until the token is cancelled.
-    Endless,
+    UntilCancelled,
 }
 
 /// A stream that a token cancels.
 pub(super) struct Stream {
     layer: Layer,
     token: Arc<CancelToken>,
-    patience: Patience,
+    blocking: Blocking,
     ignore_liveness: bool,
     /// No wait goes on once the connection has been silent for so long.
     silence: Option<Duration>,
@@ -62,28 +62,28 @@ enum Layer {
 }
 
 impl Stream {
-    pub(super) fn plain(socket: Socket, token: Arc<CancelToken>, patience: Patience) -> Self {
-        Self { layer: Layer::Plain(socket), token, patience, ignore_liveness: false, silence: None }
+    pub(super) fn plain(socket: Socket, token: Arc<CancelToken>, blocking: Blocking) -> Self {
+        Self { layer: Layer::Plain(socket), token, blocking, ignore_liveness: false, silence: None }
     }
 
     /// Puts TLS over a plain stream. The handshake happens with the first read or write, or in
-    /// [`Stream::shake_hands`].
+    /// [`Stream::finish_handshake`].
     #[cfg(feature = "tls")]
     pub(super) fn secure(
         socket: Socket,
         tls: rustls::ClientConnection,
-        plain: (Arc<CancelToken>, Patience),
+        plain: (Arc<CancelToken>, Blocking),
     ) -> Self {
-        let (token, patience) = plain;
+        let (token, blocking) = plain;
         let layer = Layer::Tls(Box::new(Tls::new(tls, socket)));
-        Self { layer, token, patience, ignore_liveness: false, silence: None }
+        Self { layer, token, blocking, ignore_liveness: false, silence: None }
     }
 
     /// Finishes the TLS handshake, so that its errors can be distinguished from later ones.
     #[cfg(feature = "tls")]
-    pub(super) fn shake_hands(&mut self) -> io::Result<()> {
+    pub(super) fn finish_handshake(&mut self) -> io::Result<()> {
         loop {
-            self.check_patience()?;
+            self.check_wait()?;
             let Layer::Tls(tls) = &mut self.layer else { return Ok(()) };
             match tls.step() {
                 Ok(true) => return Ok(()),
@@ -97,8 +97,8 @@ impl Stream {
         }
     }
 
-    pub(super) fn set_patience(&mut self, patience: Patience) {
-        self.patience = patience;
+    pub(super) fn set_blocking(&mut self, blocking: Blocking) {
+        self.blocking = blocking;
     }
 
     /// From now on reads do not count as activity: answers to POSTs say nothing about the connection that brings
@@ -140,10 +140,10 @@ impl Stream {
     }
 
     fn wait(&self, interest: PollFlags) -> io::Result<()> {
-        let deadline = match self.patience {
-            Patience::None => return Err(io::ErrorKind::WouldBlock.into()),
-            Patience::Until(deadline) => Some(deadline),
-            Patience::Endless => None,
+        let deadline = match self.blocking {
+            Blocking::Never => return Err(io::ErrorKind::WouldBlock.into()),
+            Blocking::Until(deadline) => Some(deadline),
+            Blocking::UntilCancelled => None,
         };
         let silent = self.silence.map(|silence| self.token.last_activity() + silence);
         let wake = [deadline, silent].into_iter().flatten().min();
@@ -157,24 +157,24 @@ impl Stream {
 
     /// Checks the deadline and the token. This is done before each step, because a slow peer may never let one block
     /// for long.
-    fn check_patience(&self) -> io::Result<()> {
-        match self.patience {
-            Patience::None => Ok(()),
-            Patience::Until(deadline) if deadline <= Instant::now() => {
+    fn check_wait(&self) -> io::Result<()> {
+        match self.blocking {
+            Blocking::Never => Ok(()),
+            Blocking::Until(deadline) if deadline <= Instant::now() => {
                 Err(io::Error::new(io::ErrorKind::TimedOut, "timed out"))
             }
-            Patience::Until(_) | Patience::Endless => self.token.check(),
+            Blocking::Until(_) | Blocking::UntilCancelled => self.token.check(),
         }
     }
 
-    /// Runs `attempt` until it does not block, or the patience ends.
-    fn patiently<T>(
+    /// Runs `attempt` until it does not block, or may wait no longer.
+    fn blocking_io<T>(
         &mut self,
         interest: PollFlags,
         mut attempt: impl FnMut(&mut Layer) -> io::Result<T>,
     ) -> io::Result<T> {
         loop {
-            self.check_patience()?;
+            self.check_wait()?;
             match attempt(&mut self.layer) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.wait(interest)?,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -197,7 +197,7 @@ impl Layer {
 
 impl Read for Stream {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let read = self.patiently(PollFlags::IN, |layer| match layer {
+        let read = self.blocking_io(PollFlags::IN, |layer| match layer {
             Layer::Plain(socket) => socket.read(buf),
             #[cfg(feature = "tls")]
             Layer::Tls(tls) => tls.read(buf),
@@ -211,7 +211,7 @@ impl Read for Stream {
 
 impl Write for Stream {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        self.patiently(PollFlags::OUT, |layer| match layer {
+        self.blocking_io(PollFlags::OUT, |layer| match layer {
             Layer::Plain(socket) => socket.write(buf),
             #[cfg(feature = "tls")]
             Layer::Tls(tls) => tls.write(buf),
@@ -219,7 +219,7 @@ impl Write for Stream {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.patiently(PollFlags::OUT, |layer| match layer {
+        self.blocking_io(PollFlags::OUT, |layer| match layer {
             Layer::Plain(_) => Ok(()),
             #[cfg(feature = "tls")]
             Layer::Tls(tls) => tls.flush(),

@@ -27,7 +27,7 @@ use super::{
     dial::Dialer,
     end::Broken,
     send_queue::Frame,
-    stream::{Patience, Stream},
+    stream::{Blocking, Stream},
 };
 use crate::proto::{CloseReason, engine::TransportKind, socket::Opcode};
 use crate::sys::real::wait::wait;
@@ -50,7 +50,7 @@ pub(super) enum Incoming {
     Binary(Bytes),
     /// A ping of the WebSocket itself, which is answered already.
     Ping,
-    /// The answer to ours.
+    /// The answer to a ping of the client.
     Pong,
     /// The server has closed the WebSocket normally.
     Closed,
@@ -116,7 +116,7 @@ impl WebSocket {
 
     /// From now on nothing blocks, and `token` cancels the stream.
     pub(super) fn go_nonblocking(&mut self, token: &Arc<CancelToken>) {
-        self.0.get_mut().set_patience(Patience::None);
+        self.0.get_mut().set_blocking(Blocking::Never);
         self.0.get_mut().set_token(token.clone());
     }
 
