@@ -21,6 +21,7 @@ pub(crate) mod request;
 pub(crate) mod session;
 pub(crate) mod stage;
 pub(crate) mod stop;
+pub(crate) mod tally;
 pub(crate) mod verdict;
 
 #[path = "../common/mod.rs"]
