@@ -164,7 +164,7 @@ impl Hub {
                 self.connect_socket(socket, connect_ack, resume, guard);
             }
             Command::SocketClosed { socket, lost } => self.disconnect_socket(&socket, lost),
-            Command::HandlersDone(socket) => self.with_recovery(|recovery| recovery.left(&socket)),
+            Command::HandlersDone(socket) => self.with_recovery(|recovery| recovery.handlers_done(&socket)),
             Command::Join(socket, rooms, guard) => {
                 self.join(&socket, &rooms);
                 self.finish(guard, before);

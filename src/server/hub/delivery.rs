@@ -190,7 +190,7 @@ impl Delivery {
             self.flush_slot(slot, &mut Merged::default());
             self.dirty.retain(|&other| other != slot);
             self.slots.remove(slot);
-            session.gone();
+            session.forgotten();
         }
     }
 

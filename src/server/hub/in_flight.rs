@@ -94,3 +94,40 @@ pub(crate) fn unfinished() -> Option<Unfinished> {
 pub(super) fn guard() -> InFlightGuard {
     SENDER.with_borrow(Unfinished::guard)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sender_is_caught_up_when_its_guards_are_dropped() {
+        assert!(caught_up() && unfinished().is_none());
+        let guards = [guard(), guard()];
+        let [first, second] = guards;
+        drop(first);
+        assert!(!caught_up() && unfinished().is_some());
+        drop(second);
+        assert!(caught_up());
+    }
+
+    #[test]
+    fn each_sender_counts_its_own_commands() {
+        let session = Unfinished::default();
+        let thread = session.clone().make_current();
+        let guard = guard();
+        assert!(!caught_up() && !session.is_of_another());
+        thread.make_current();
+        assert!(caught_up() && session.is_of_another());
+        drop(guard);
+        assert!(!session.is_of_another());
+    }
+
+    #[test]
+    fn later_commands_are_behind_one_that_waits_for_the_store() {
+        let (first, second) = (guard(), guard());
+        first.mark_waiting();
+        assert!(second.is_behind());
+        first.finish_waiting();
+        assert!(!second.is_behind());
+    }
+}

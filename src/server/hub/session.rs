@@ -61,10 +61,10 @@ pub(crate) trait HubSession: Send + Sync {
     fn finish(self: Arc<Self>, code: Option<u16>);
 
     /// Closes the connection at once.
-    fn cut(&self);
+    fn abort(&self);
 
     /// The hub has forgotten the session.
-    fn gone(&self);
+    fn forgotten(&self);
 
     /// The deadline of an acknowledgement of this socket has passed.
     fn ack_expired(self: Arc<Self>, socket: Arc<Membership>);
@@ -155,9 +155,9 @@ pub(super) mod tests {
             self.sent.lock().push("close".into());
         }
 
-        fn cut(&self) {}
+        fn abort(&self) {}
 
-        fn gone(&self) {}
+        fn forgotten(&self) {}
 
         fn ack_expired(self: Arc<Self>, _: Arc<Membership>) {}
     }

@@ -108,7 +108,7 @@ impl Hub {
                 }
                 Deadline::Close(session) => {
                     if let Some(session) = session.upgrade() {
-                        session.cut();
+                        session.abort();
                     }
                 }
                 Deadline::Recovery => self.expire_recovery(now),

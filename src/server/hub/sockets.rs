@@ -36,7 +36,7 @@ impl Hub {
         let Some(resume) = resume else {
             if socket.pid().is_some() {
                 connect_ack.set_offset(recovery.last());
-                recovery.enter(&socket);
+                recovery.connect(&socket);
             }
             self.namespaces[namespace].insert(Arc::clone(&socket));
             return self.send_connect_ack(&socket, connect_ack, guard, before);
@@ -79,7 +79,7 @@ impl Hub {
 
     pub(super) fn disconnect_socket(&mut self, socket: &Arc<Membership>, lost: Option<RetainedData>) {
         self.namespaces[socket.namespace_index()].remove(socket);
-        self.with_recovery(|recovery| recovery.exit(socket, lost, Instant::now()));
+        self.with_recovery(|recovery| recovery.disconnect(socket, lost, Instant::now()));
     }
 
     fn room_bytes_left(&self) -> usize {

@@ -80,11 +80,11 @@ impl HubSession for Session {
         Self::finish(&self, code);
     }
 
-    fn cut(&self) {
+    fn abort(&self) {
         Self::cut(self);
     }
 
-    fn gone(&self) {
+    fn forgotten(&self) {
         Self::gone(self);
     }
 

@@ -4,9 +4,9 @@
 //!
 //! ```text
 //!   emit ──► stamp: offset into the packet, packet into the log ──► recipients
-//!   enter ─► Member ── exit, connection lost ──► DisconnectedClient ── CONNECT with its pid: claim, restore ──► Member
-//!             │ exit for good                      │ max_disconnection_duration
-//!             └─────────────► forgotten ◄──────────┘
+//!   connect ─► Member ── connection lost ──► DisconnectedClient ── CONNECT with its pid: claim, restore ──► Member
+//!               │ disconnect                  │ max_disconnection_duration
+//!               └────────► forgotten ◄────────┘
 //! ```
 //! * [`log`](mod@log): the packets that were sent. [`members`]: who was in which room at which offset.
 //!   [`disconnected`]: the clients that may come back. These are plain types. [`Recovery`] combines them and tells
@@ -14,7 +14,7 @@
 //! * [`claim`]: how a client comes back. [`journal`]: the way to the store's thread.
 //!
 //! A client receives what was for it at the time, whatever it has joined or left since. A client that may lack a
-//! packet that is not in the log any more is not recovered, and is told so.
+//! packet that is not in the log any more is not recovered, and learns that from the answer to its CONNECT.
 //!
 //! Unlike on the official server, a client need not have received an event before, can be recovered again and again,
 //! and also after hours without events: the question is not whether the client's offset is in the log, but whether a
@@ -214,7 +214,7 @@ impl Recovery {
     }
 
     /// A new client has connected.
-    pub(crate) fn enter(&mut self, socket: &Arc<Membership>) {
+    pub(crate) fn connect(&mut self, socket: &Arc<Membership>) {
         let Some(pid) = socket.pid() else { return };
         self.insert(socket, Member::new(socket.shared_id(), Arc::clone(pid), self.log.last()));
     }
@@ -263,7 +263,7 @@ impl Recovery {
     }
 
     /// A socket disconnects. `lost`: it may come back, and then finds this data again.
-    pub(crate) fn exit(&mut self, socket: &Arc<Membership>, lost: Option<RetainedData>, now: Instant) {
+    pub(crate) fn disconnect(&mut self, socket: &Arc<Membership>, lost: Option<RetainedData>, now: Instant) {
         if !self.is_connected(socket) {
             return;
         }
@@ -298,7 +298,7 @@ impl Recovery {
     }
 
     /// The disconnect handlers of a socket have returned.
-    pub(crate) fn left(&mut self, socket: &Arc<Membership>) {
+    pub(crate) fn handlers_done(&mut self, socket: &Arc<Membership>) {
         let Some(pid) = socket.pid() else { return };
         let Some(client) = self.disconnected.get_mut(pid) else { return };
         if client.leaving.as_ref().is_some_and(|leaving| leaving.is_same(socket)) {
