@@ -64,8 +64,8 @@ struct Said {
     text: String,
 }
 
-/// The state that all handlers share. Handlers run on many threads, so the state is behind an `Arc` and a lock. The lock
-/// is not held while something is sent.
+/// The state that all handlers share. Handlers run on many threads, so the state is behind an `Arc` and a lock. The
+/// lock is not held while something is sent.
 #[derive(Debug, Default)]
 struct Chat {
     history: Mutex<HashMap<String, VecDeque<Said>>>,
@@ -133,8 +133,8 @@ fn answer(event: &Event<'_>, result: Result<serde_json::Value, Box<dyn Error>>) 
     Ok(event.ack(answer)?)
 }
 
-/// The library's name of a room. Each socket's id is the name of a room too, with that socket in it. Without the prefix,
-/// a client could choose the id of another client as the name of its room, and read that client's private events.
+/// The library's name of a room. Each socket's id is the name of a room too, with that socket in it. Without the
+/// prefix, a client could choose the id of another client as the name of its room, and read that client's private events.
 fn library_room(room: &str) -> String {
     format!("room:{room}")
 }
