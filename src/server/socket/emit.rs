@@ -32,7 +32,7 @@ impl Socket {
     /// wait.
     ///
     /// `args`: a tuple gives one argument an element, `()` gives none. Everything else is one argument: a `Vec`, an array,
-    /// a slice, `null`, an `Option`, a struct. What came in an event ([`Event::args`], [`OwnedArgs`]) is sent on as it came.
+    /// a slice, `null`, an `Option`, a struct. What came in an event ([`Event::args`](crate::server::Event::args), [`OwnedArgs`](crate::OwnedArgs)) is sent on as it came.
     /// Byte values ([`bytes::Bytes`], whatever serialises as bytes) become attachments.
     ///
     /// With connection state recovery the hub sends it, as it does a broadcast, and what becomes of it is not reported; for a
