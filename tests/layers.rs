@@ -25,11 +25,8 @@ const LAYERS: [&[&str]; 14] = [
 ];
 
 /// Imports that run up, and why.
-const UPWARDS: [(&str, &str, &str); 3] = [
-    ("dispatch/core", "connection", "the table of idle connections holds what a connection goes on with"),
-    ("http/mod", "config", "a head and a body are read within the options of the server"),
-    ("limits/admission", "config", "it is made from the options of the server"),
-];
+const UPWARDS: [(&str, &str, &str); 1] =
+    [("dispatch/core", "connection", "the table of idle connections holds what a connection goes on with")];
 
 /// The paths that a `use` tree names: `a::{b, c::d}` is `a::b` and `a::c::d`.
 fn paths(tree: &str, prefix: &str, found: &mut Vec<String>) {

@@ -4,7 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use crate::proto::{engine::TransportKind, limits};
 use crate::server::{
-    ConnectionStateRecovery, Cors, Rate, Request, error::StartError, limits::admission::Exempt,
+    ConnectionStateRecovery, Cors, Rate, Request, error::StartError, http::RequestLimits,
+    limits::admission::Exempt,
 };
 
 /// What [`allow_request`](Config::allow_request) calls: `Err` refuses with that message.
@@ -236,6 +237,16 @@ impl Config {
     /// TCP connections at one time, given or derived.
     pub(crate) fn tcp_connections(&self) -> usize {
         self.max_tcp_connections.unwrap_or(self.max_connections.saturating_mul(2).saturating_add(64))
+    }
+
+    /// The limits of one request.
+    pub(crate) fn request_limits(&self) -> RequestLimits {
+        RequestLimits {
+            head_size: self.head_size(),
+            head_timeout: self.head_timeout,
+            body_size: self.max_http_buffer_size,
+            body_timeout: self.body_timeout,
+        }
     }
 
     /// Bytes of one binary packet, given or derived.

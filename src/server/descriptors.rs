@@ -1,18 +1,20 @@
-//! The process' descriptors: every connection takes one, and when there are no more, nobody can be told so.
+//! The descriptors of the process. Every connection takes one. When none is left, a connection cannot even be refused.
+//!
+//! Called once, at the start of a server. It reads `RLIMIT_NOFILE` and the list of open descriptors.
 
 use std::fs;
 
 use crate::server::config::Config;
 use crate::sys::os::descriptor_limit;
 
-/// Descriptors that are kept for the server's own threads and for the application, beside a part of the limit.
+/// Descriptors that are kept for the threads of the server and for the application, beside this part of the limit.
 const RESERVE: usize = 16;
 const RESERVE_SHARE: usize = 32;
 
-/// Descriptors that are taken to be open where the system does not tell.
+/// The number of open descriptors where the system does not tell it.
 const OPEN_UNKNOWN: usize = 16;
 
-/// Lowers what the process' limit of descriptors (`RLIMIT_NOFILE`) has no room for, and logs that.
+/// Lowers the numbers of sessions and connections to those for which there are descriptors, and logs that.
 pub(crate) fn fit(config: &mut Config) {
     let Some(limit) = descriptor_limit() else { return };
     let open = open_now();
@@ -22,8 +24,8 @@ pub(crate) fn fit(config: &mut Config) {
         config.max_connections = sessions.min(room);
         config.max_tcp_connections = Some(room);
         log::warn!(
-            "max_tcp_connections is {room} instead of {connections}, and max_connections {} instead of {sessions}: this process \
-             may have {limit} open files and has {open}; raise its limit (ulimit -n, LimitNOFILE=)",
+            "max_tcp_connections is {room} instead of {connections}, and max_connections {} instead of {sessions}: \
+             this process may have {limit} open files and has {open}; raise its limit (ulimit -n, LimitNOFILE=)",
             config.max_connections
         );
     }
@@ -35,7 +37,7 @@ fn room(limit: usize, open: usize) -> usize {
 }
 
 fn open_now() -> usize {
-    // The listing has one of its own.
+    // The listing itself has one open.
     fs::read_dir("/proc/self/fd").map_or(OPEN_UNKNOWN, |listed| listed.count().saturating_sub(1))
 }
 

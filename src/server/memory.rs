@@ -1,34 +1,36 @@
-//! The memory promise: what a server can use at most, from its configuration. `docs/MEMORY.md` explains each line.
+//! The memory bound: what a server can use at most, computed from its configuration. `docs/MEMORY.md` explains each term.
+//!
+//! It uses the constants of every module that keeps something for clients. Nothing but the application and `Server` calls it.
 
 use crate::server::{
     config::Config, http, hub, hub::held, hub::recovery, hub::recovery::journal, limits::budget, socket,
     transport::outbox, transport::websocket_codec,
 };
 
-/// The program itself, the stacks of the threads that every server has, and tables that are empty.
+/// The program, the stacks of the threads that every server has, and empty tables.
 const BASE: usize = 16 << 20;
 
-/// What the library touches of a connection's stack. Handlers that go deeper touch more, up to `stack_size`.
+/// Bytes that the library uses of the stack of a connection. Handlers may use more, up to `stack_size`.
 const STACK: usize = 64 << 10;
 
-/// A connection's own structures: codec, meter, permit, its place in the lot, and what the allocator adds.
+/// The structures of a connection: codec, meter, permit, its place among the idle connections, and the overhead of the allocator.
 const CONNECTION: usize = 8 << 10;
 
-/// A session's own structures: outbox, gate, seat, deadlines in the hub, the ranges of its handshake's headers.
+/// The structures of a session: outbox, turn, slot, deadlines in the hub, the ranges of the headers of its handshake.
 const SESSION: usize = 12 << 10;
 
-/// A socket's own structures: its entries in the namespace, and in the list of its session.
+/// The structures of a socket: its entries in the namespace and in the list of its session.
 const SOCKET: usize = 2 << 10;
 
 /// An acknowledgement that is awaited, with a callback that keeps little.
 const ACK: usize = 192;
 
 impl Config {
-    /// Bytes of memory that a server with this configuration, and with so many namespaces, can use at most: the promise of
-    /// `docs/MEMORY.md`, which `cargo run --release --example soak` puts to the test.
+    /// Bytes of memory that a server with this configuration and so many namespaces can use at most. `docs/MEMORY.md` explains it,
+    /// and `cargo run --release --example soak` tests it.
     ///
-    /// Not in it, because they are the application's or the kernel's: what handlers allocate, and the stack that they use beyond
-    /// 64 KiB; a packet for as long as the call that emits it has not returned; the kernel's socket buffers.
+    /// It does not count what belongs to the application or to the kernel: what handlers allocate, and the stack that they use
+    /// beyond 64 KiB; a packet until the call that emits it returns; the socket buffers of the kernel.
     #[must_use]
     pub fn memory_bound(&self, namespaces: usize) -> usize {
         let terms = [
@@ -36,7 +38,7 @@ impl Config {
             self.tcp_connections().saturating_mul(self.bytes_of_a_connection()),
             self.max_connections.saturating_mul(self.bytes_of_a_session(namespaces)),
             self.total_outbox_bytes(),
-            // A buffer that grows has the old and the new one for a moment.
+            // While a buffer grows, the old and the new one exist.
             self.total_receive_bytes().saturating_mul(2),
             self.room_bytes_total,
             hub::INFLIGHT_MAX,
@@ -46,8 +48,8 @@ impl Config {
         terms.into_iter().fold(0, usize::saturating_add)
     }
 
-    /// The log, the records of who is away, and the answers; the log once more for a store that works again; for each socket where it was; what is on its way to the store; what
-    /// handlers' threads gather.
+    /// The log, the records of disconnected clients, and the kept answers; the log once more for a store that works again; the
+    /// rooms of each socket; what is under way to the store; the batches of the threads that run handlers.
     fn bytes_of_recovery(&self, namespaces: usize) -> usize {
         let Some(options) = &self.connection_state_recovery else { return 0 };
         let sockets = self.max_connections.saturating_mul(namespaces.clamp(1, self.max_namespaces));
@@ -60,7 +62,7 @@ impl Config {
             .saturating_add(hub::BATCH_BYTES_TOTAL)
             // A worker thread for each value that is being dropped.
             .saturating_add(self.max_connections.saturating_mul(STACK))
-            // One more replay may be in the batch that has reached its end.
+            // A batch may pass its bound by one replay.
             .saturating_add(hub::REPLAY_MAX + self.outbox_bytes() / 2)
             // The same for what waits for the store, under way and gathered.
             .saturating_add((2 * held::HELD_MAX).saturating_add(self.outbox_bytes()))
@@ -78,7 +80,7 @@ impl Config {
             .saturating_add(self.max_auth_size)
             .saturating_add(ACK.saturating_mul(self.max_pending_acks));
         let sockets = namespaces.clamp(1, self.max_namespaces).saturating_mul(socket);
-        // Attachments that are due have an allowance of their own; and a worker thread may run handlers that were queued.
+        // Attachments that are received have an allowance of their own. A worker thread may run queued handlers.
         (STACK + SESSION + self.head_size() + budget::ALLOWANCE).saturating_add(sockets)
     }
 }
@@ -92,14 +94,17 @@ mod tests {
     #[rstest]
     #[case::of_the_defaults(|_: &mut Config| {}, 1_088)]
     #[case::of_a_small_box(small, 64)]
-    fn the_promise_is_worth_something(#[case] set_up: impl FnOnce(&mut Config), #[case] mebibytes: usize) {
+    fn the_bound_is_near_the_documented_figure(
+        #[case] set_up: impl FnOnce(&mut Config),
+        #[case] mebibytes: usize,
+    ) {
         let mut config = Config::default();
         set_up(&mut config);
         let bound = config.memory_bound(1) >> 20;
         assert!((mebibytes / 2..=mebibytes).contains(&bound), "{bound} MiB");
     }
 
-    /// As `docs/MEMORY.md` has it.
+    /// The example of `docs/MEMORY.md`.
     fn small(config: &mut Config) {
         config.max_connections = 32;
         config.max_tcp_connections = Some(72);
@@ -113,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn no_configuration_is_too_large_for_it() {
+    fn no_configuration_overflows() {
         let config = Config {
             max_connections: usize::MAX / 4,
             max_pending_acks: usize::MAX,

@@ -7,14 +7,16 @@ use std::{io, sync::Arc, time::Duration};
 
 use crate::server::{
     builder::Builder,
+    config::Config,
     connection::{self, accept},
     descriptors,
     dispatch::core::{Core, Endpoint},
     error::StartError,
+    guard::{self, Callee},
     hub::recovery::Journal,
     hub::recovery::Recovery,
     hub::{self, HubHandle},
-    limits::admission::Admission,
+    limits::admission::{Admission, Exempt},
     limits::budget::Budget,
     limits::refusals::Refusals,
     net::connections::Connections,
@@ -91,7 +93,7 @@ impl Builder {
             workers: Arc::new(Workers::new(config.stack_size)),
             waiting: Arc::new(Budget::new(config.total_outbox_bytes())),
             receiving: Arc::new(Budget::new(config.total_receive_bytes())),
-            admission: Arc::new(Admission::new(&config)),
+            admission: Arc::new(admission(&config)),
             refusals: Refusals::new(),
             store_watch,
             born: Instant::now(),
@@ -110,6 +112,17 @@ impl Builder {
         }
         Ok(Server::new(Running::new(core, local_addr, waker, threads)))
     }
+}
+
+/// The exemption from the limit of an address is code of the application, so it is called through the guard.
+fn admission(config: &Config) -> Admission {
+    let exempt = config.exempt_from_ip_limit.clone().map(|exempt| -> Exempt {
+        Arc::new(move |ip| {
+            let what = format_args!("exempt_from_ip_limit");
+            guard::call(Callee::EXEMPT, what, || exempt(ip)).unwrap_or(false)
+        })
+    });
+    Admission::new(config.max_connections_per_ip, config.accept_rate, exempt)
 }
 
 /// Opens the store.

@@ -192,7 +192,7 @@ fn post_alone(connection: &mut Connection, head: &Head, session: &Arc<Session>) 
     }
     // Held until the packets have been handled.
     let mut charge = Charge::new(&session.core.receiving);
-    let body = match connection.read_body(head, &session.core.config, &mut charge) {
+    let body = match connection.read_body(head, &session.core.config.request_limits(), &mut charge) {
         Ok(body) => body,
         Err(error) => {
             // Only too much is forgiven: what the client sends next may be fine.

@@ -29,7 +29,7 @@ pub(super) fn request(core: &Arc<Core>, connection: &mut Connection, due: Instan
     if core.is_closed() {
         return Next::End;
     }
-    let head = match connection.read_head(&core.config, due, core.silence()) {
+    let head = match connection.read_head(&core.config.request_limits(), due, core.silence()) {
         Ok(NextHead::Head(head)) => {
             connection.permit.set_asked();
             head

@@ -1,29 +1,30 @@
-//! Who may come in: how much of the server one address may have, and how fast sessions may be opened.
+//! Admission: how many connections and sessions one address may have, and how fast sessions may be opened.
 //!
 //! ```text
 //!   accept ────► max_tcp_connections, streams of this address ─ no: 503, closed, no thread
 //!   handshake ─► max_connections, sessions of this address, accept_rate ─ no: 503 with Retry-After
 //! ```
-//! A client that is in already pays nothing for it: its further requests ask for no session.
+//! Only a request that opens a session is asked for here. Those of a session that exists are not.
+//!
+//! It owns the counts of each address and the bucket of `accept_rate`. It uses [`Bucket`] and [`Peer`], and nothing else of the
+//! server.
 
 use std::{collections::HashMap, fmt, net::IpAddr, sync::Arc};
 
 use crate::server::{
-    config::Config,
-    guard::{self, Callee},
-    limits::rate::Bucket,
+    limits::rate::{Bucket, Rate},
     peer::Peer,
 };
 use crate::sys::{sync::Mutex, time::Instant};
 
-/// Says whether the limit of an address is not for this one.
+/// Whether the limit of an address does not hold for this one.
 pub(crate) type Exempt = Arc<dyn Fn(IpAddr) -> bool + Send + Sync>;
 
-/// TCP connections that an address may have beside two for each of its sessions: requests that open none.
+/// TCP connections that an address may have beside two for each session, for requests that open no session.
 const SPARE_STREAMS: usize = 8;
 
-/// Whom the limit counts as one: an IPv4 address, or the half of an IPv6 address that a network is given, because whoever has
-/// one of those has them all.
+/// The addresses that the limit counts as one: an IPv4 address, or the 64-bit network of an IPv6 address, because a client
+/// usually has all addresses of its network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Address {
     V4(u32),
@@ -39,7 +40,7 @@ impl Address {
     }
 }
 
-/// What an address has.
+/// What is counted of an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Stream,
@@ -61,7 +62,7 @@ impl Counts {
     }
 }
 
-/// An address' part of the server, given back on drop.
+/// One connection or session in the counts of its address. Given back on drop.
 #[derive(Debug)]
 pub(crate) struct Share {
     admission: Arc<Admission>,
@@ -80,53 +81,48 @@ impl Drop for Share {
     }
 }
 
-/// The address has as much as it may have.
+/// The address is at its limit.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct TooMany;
 
 pub(crate) struct Admission {
     per_address: Option<usize>,
     exempt: Option<Exempt>,
-    /// Those that have something; no more of them than connections and sessions.
+    /// The addresses that have something. There are at most as many as connections and sessions.
     addresses: Mutex<HashMap<Address, Counts>>,
-    door: Mutex<Bucket>,
+    opening: Mutex<Bucket>,
 }
 
 impl Admission {
-    pub(crate) fn new(config: &Config) -> Self {
-        let bucket = Bucket::new(Instant::now(), config.accept_rate);
-        Self {
-            per_address: config.max_connections_per_ip,
-            exempt: config.exempt_from_ip_limit.clone(),
-            addresses: Mutex::default(),
-            door: Mutex::new(bucket),
-        }
+    /// `exempt` may be code of the application. It must not panic.
+    pub(crate) fn new(per_address: Option<usize>, accept_rate: Rate, exempt: Option<Exempt>) -> Self {
+        let bucket = Bucket::new(Instant::now(), accept_rate);
+        Self { per_address, exempt, addresses: Mutex::default(), opening: Mutex::new(bucket) }
     }
 
-    /// A connection comes in. The application is not asked: see [`is_exempt`](Self::is_exempt).
+    /// Counts a new connection. The application is not asked: see [`is_exempt`](Self::is_exempt).
     pub(crate) fn stream(self: &Arc<Self>, peer: Peer) -> Result<Option<Share>, TooMany> {
         self.share(peer, Kind::Stream)
     }
 
-    /// A session is to be opened. Asks the application whether the address is exempt, if it has as many as it may have.
+    /// Counts a new session. If the address is at its limit, the application is asked whether it is exempt.
     pub(crate) fn session(self: &Arc<Self>, peer: Peer) -> Result<Option<Share>, TooMany> {
         self.share(peer, Kind::Session)
             .or_else(|refused| if self.is_exempt(peer) { Ok(None) } else { Err(refused) })
     }
 
-    /// Whether the application may let in more than the limit. It is asked on a worker thread, because it may block.
+    /// Whether the application can exempt addresses. It must be asked on a worker thread, because it may block.
     pub(crate) fn has_exemptions(&self) -> bool {
         self.exempt.is_some()
     }
 
-    /// Whether the application says that the limit is not for this address. User code.
+    /// Asks the application whether the address is exempt.
     pub(crate) fn is_exempt(&self, peer: Peer) -> bool {
         let (Some(exempt), Peer::Tcp(peer)) = (&self.exempt, peer) else { return false };
-        guard::call(Callee::EXEMPT, format_args!("exempt_from_ip_limit"), || exempt(peer.ip()))
-            .unwrap_or(false)
+        exempt(peer.ip())
     }
 
-    /// `None`: nobody counts.
+    /// `None`: there is no limit for this peer.
     fn share(self: &Arc<Self>, peer: Peer, kind: Kind) -> Result<Option<Share>, TooMany> {
         let (Some(sessions), Peer::Tcp(peer)) = (self.per_address, peer) else { return Ok(None) };
         let max = match kind {
@@ -143,9 +139,9 @@ impl Admission {
         Ok(Some(Share { admission: Arc::clone(self), address, kind }))
     }
 
-    /// A session is to be opened now. `Err`: too soon after the others; so many seconds later there is a chance.
+    /// Takes a token of `accept_rate` for a new session. `Err`: there is none. The client may try again after so many seconds.
     pub(crate) fn take_turn(&self) -> Result<(), u64> {
-        self.door.lock().take(Instant::now(), 1).map_err(|wait| wait.as_secs() + 1)
+        self.opening.lock().take(Instant::now(), 1).map_err(|wait| wait.as_secs() + 1)
     }
 }
 
@@ -161,10 +157,8 @@ mod tests {
 
     use super::*;
 
-    fn admission(set_up: impl FnOnce(&mut Config)) -> Arc<Admission> {
-        let mut config = Config { max_connections_per_ip: Some(1), ..Config::default() };
-        set_up(&mut config);
-        Arc::new(Admission::new(&config))
+    fn admission(exempt: Option<Exempt>) -> Arc<Admission> {
+        Arc::new(Admission::new(Some(1), Rate::NONE, exempt))
     }
 
     fn peer(ip: &str) -> Peer {
@@ -174,12 +168,16 @@ mod tests {
     #[rstest]
     #[case::the_same("203.0.113.7", "203.0.113.7", false)]
     #[case::a_neighbour("203.0.113.7", "203.0.113.8", true)]
-    #[case::in_ipv6_clothes("203.0.113.7", "::ffff:203.0.113.7", false)]
+    #[case::mapped_to_ipv6("203.0.113.7", "::ffff:203.0.113.7", false)]
     #[case::the_same_network("2001:db8:0:1::1", "2001:db8:0:1:ffff::2", false)]
     #[case::another_network("2001:db8:0:1::1", "2001:db8:0:2::1", true)]
     #[case::two_families("::1", "127.0.0.1", true)]
-    fn whom_the_limit_counts_as_one(#[case] first: &str, #[case] second: &str, #[case] apart: bool) {
-        let admission = admission(|_| {});
+    fn the_addresses_that_the_limit_counts_as_one(
+        #[case] first: &str,
+        #[case] second: &str,
+        #[case] apart: bool,
+    ) {
+        let admission = admission(None);
         let kept = admission.session(peer(first));
         assert!(kept.is_ok());
         assert_eq!(admission.session(peer(second)).is_ok(), apart);
@@ -190,7 +188,7 @@ mod tests {
 
     #[test]
     fn sessions_and_connections_are_counted_apart() {
-        let admission = admission(|_| {});
+        let admission = admission(None);
         let ip = peer("203.0.113.7");
         let streams: Vec<_> = (0..2 + SPARE_STREAMS).map(|_| admission.stream(ip)).collect();
         assert!(streams.iter().all(Result::is_ok));
@@ -198,10 +196,8 @@ mod tests {
     }
 
     #[test]
-    fn some_are_let_in_beyond_the_limit() {
-        let admission = admission(|config| {
-            config.exempt_from_ip_limit = Some(Arc::new(|ip: IpAddr| ip.is_loopback()));
-        });
+    fn an_exempt_address_has_no_limit() {
+        let admission = admission(Some(Arc::new(|ip| ip.is_loopback())));
         for exempt in [Peer::Unix, peer("127.0.0.1"), peer("::1")] {
             let kept: Vec<_> = (0..3).map(|_| admission.session(exempt)).collect();
             assert!(kept.iter().all(Result::is_ok));

@@ -1,4 +1,7 @@
-//! What a server takes, and what it refuses.
+//! The limits of a server: admission, rates, budgets, and the count of what was refused.
+//!
+//! Plain types with a lock or an atomic at most. They use nothing of the server but [`Peer`](crate::server::peer::Peer). They do no
+//! I/O, start no threads and call no code of the application themselves.
 
 pub(crate) mod admission;
 pub(crate) mod budget;

@@ -39,17 +39,18 @@ pub(crate) fn http(bytes: &[u8]) {
         let mut connection = Connection::new(Arc::clone(&stream), peer, permit);
         let config =
             Config { max_head_size: 2048, max_http_buffer_size: 4096, park_after: None, ..Config::default() };
+        let limits = config.request_limits();
         let budget = Arc::new(Budget::new(1 << 20));
         while connection.keeps_alive() {
             let due = Instant::now() + config.head_timeout;
-            let Ok(NextHead::Head(head)) = connection.read_head(&config, due, None) else { break };
+            let Ok(NextHead::Head(head)) = connection.read_head(&limits, due, None) else { break };
             let request = Request::new(&head, peer);
             assert!(request.path().len() + request.query().len() <= 2048 + 4096);
             assert!(!request.path().contains('?'));
             let _ =
                 (Query::parse(request.query()), request.header("host"), websocket_handshake::accept(&head));
             let mut charge = Charge::new(&budget);
-            match connection.read_body(&head, &config, &mut charge) {
+            match connection.read_body(&head, &limits, &mut charge) {
                 Ok(body) => assert!(body.len() <= config.max_http_buffer_size),
                 Err(error) => drop(error.status()),
             }
