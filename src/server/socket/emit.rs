@@ -31,9 +31,10 @@ impl Socket {
     /// Official `socket.emit`. Without connection state recovery the packet is sent by this thread, at once, unless earlier packets
     /// wait.
     ///
-    /// `args`: a tuple gives one argument an element, `()` gives none. Everything else is one argument: a `Vec`, an array,
-    /// a slice, `null`, an `Option`, a struct. What came in an event ([`Event::args`](crate::server::Event::args), [`OwnedArgs`](crate::OwnedArgs)) is sent on as it came.
-    /// Byte values ([`bytes::Bytes`], whatever serialises as bytes) become attachments.
+    /// `args`: a tuple is a list of arguments, `()` an empty one. Every other value is one argument: a `Vec`,
+    /// an array, a slice, `null`, an `Option`, a struct. Received arguments
+    /// ([`Event::args`](crate::server::Event::args), [`OwnedArgs`](crate::OwnedArgs)) are forwarded as they
+    /// are. Values that serialise as bytes ([`bytes::Bytes`]) become attachments.
     ///
     /// With connection state recovery the hub sends it, as it does a broadcast, and what becomes of it is not reported; for a
     /// client that was just lost it is kept, like everything else that the client misses.
