@@ -7,7 +7,7 @@ use std::{io, sync::Arc};
 
 use crate::server::{
     config::Config,
-    hub::backpressure::Inflight,
+    hub::backpressure::InFlightBytes,
     hub::command::{Command, Signal, large},
     hub::delivery::Delivery,
     hub::handle::{HubHandle, Inbox, mark_hub_thread, next_own_command},
@@ -53,7 +53,7 @@ pub(crate) fn start(
 }
 
 /// Releases the threads that wait for the hub when its thread ends, also by a panic.
-struct ReleaseOnDrop(Arc<Inflight>);
+struct ReleaseOnDrop(Arc<InFlightBytes>);
 
 impl Drop for ReleaseOnDrop {
     fn drop(&mut self) {
@@ -66,7 +66,7 @@ impl Drop for ReleaseOnDrop {
 
 pub(super) struct Hub {
     inbox: Inbox,
-    inflight: Arc<Inflight>,
+    inflight: Arc<InFlightBytes>,
     pub(super) config: Config,
     /// The server stops. The store has until then.
     stopping: Option<Instant>,

@@ -9,19 +9,19 @@ pub(crate) const INFLIGHT_MAX: usize = 16 << 20;
 
 /// The bytes of large packets between an emit and its flush.
 #[derive(Debug, Default)]
-pub(super) struct Inflight {
-    state: Mutex<InflightState>,
+pub(super) struct InFlightBytes {
+    state: Mutex<InFlightState>,
     less: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct InflightState {
+struct InFlightState {
     bytes: usize,
     /// The hub has stopped: do not wait.
     stopped: bool,
 }
 
-impl Inflight {
+impl InFlightBytes {
     pub(super) fn enter(&self, bytes: usize) {
         if bytes == 0 {
             return;

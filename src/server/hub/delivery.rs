@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use crate::server::{
     error::EmitError,
-    hub::backpressure::Inflight,
+    hub::backpressure::InFlightBytes,
     hub::command::Packet,
     hub::held::{Held, Portion},
     hub::in_flight::InFlightGuard,
@@ -39,11 +39,11 @@ pub(super) struct Delivery {
     waiters: Vec<Sender<()>>,
     /// The bytes of large packets of this batch.
     large: usize,
-    inflight: Arc<Inflight>,
+    inflight: Arc<InFlightBytes>,
 }
 
 impl Delivery {
-    pub(super) fn new(inflight: &Arc<Inflight>) -> Self {
+    pub(super) fn new(inflight: &Arc<InFlightBytes>) -> Self {
         Self {
             slots: Slots::default(),
             held: Held::default(),

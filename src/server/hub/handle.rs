@@ -15,7 +15,7 @@ use smallvec::SmallVec;
 use crate::server::{
     config::Config,
     error::EmitError,
-    hub::backpressure::Inflight,
+    hub::backpressure::InFlightBytes,
     hub::batch::{self, Added, Batch},
     hub::command::{Command, Query, Selection, Signal},
     hub::in_flight::{caught_up, guard},
@@ -90,7 +90,7 @@ pub(crate) struct Inbox {
 pub(crate) struct HubHandle {
     inbox: Sender<Command>,
     signals: Sender<Signal>,
-    pub(super) inflight: Arc<Inflight>,
+    pub(super) inflight: Arc<InFlightBytes>,
     recovers: bool,
     /// The bytes of the largest packet that may be sent.
     packet_max: usize,

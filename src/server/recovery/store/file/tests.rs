@@ -17,8 +17,8 @@ use super::{
 
 /// What is in the folder beside the store.
 fn beside_it(folder: &Folder) -> Vec<String> {
-    let entries = fs::read_dir(&folder.0).unwrap();
-    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let entries = fs::read_dir(&folder.0).expect("no error");
+    let names = entries.map(|entry| entry.expect("no error").file_name().into_string().expect("no error"));
     let mut names: Vec<_> = names.filter(|name| name != "store").collect();
     names.sort();
     names
@@ -28,33 +28,33 @@ fn beside_it(folder: &Folder) -> Vec<String> {
 fn filled(folder: &Folder, properly: bool) -> Vec<Kept> {
     let (mut author, mut model, mut states) = (Author::default(), Model::default(), Vec::new());
     let mut store = FileStore::new(folder.file());
-    model.0.life = store.open().unwrap().life;
+    model.0.life = store.open().expect("no error").life;
     author.begin(model.0.life);
     for verb in 0..60 {
         let changes = [author.change((verb, verb / 7, verb / 5)), author.change((verb + 5, 1, 3))];
-        store.commit(&changes).unwrap();
+        store.commit(&changes).expect("no error");
         changes.iter().for_each(|change| model.apply(change));
         states.push(model.0.clone());
     }
-    let killed = fs::read(folder.file()).unwrap();
+    let killed = fs::read(folder.file()).expect("no error");
     drop(store);
     if !properly {
-        fs::write(folder.file(), killed).unwrap();
+        fs::write(folder.file(), killed).expect("no error");
     }
     states
 }
 
 /// Opens what is there. `None`: it was moved aside, unchanged, and a new store has begun.
 fn found(folder: &Folder) -> Option<Kept> {
-    let before = fs::read(folder.file()).unwrap();
-    let kept = FileStore::new(folder.file()).open().unwrap();
+    let before = fs::read(folder.file()).expect("no error");
+    let kept = FileStore::new(folder.file()).open().expect("no error");
     if beside_it(folder).is_empty() {
         return Some(Kept { life: kept.life - 1, ..kept });
     }
     assert_eq!(beside_it(folder), ["store.damaged"]);
     assert_eq!(kept, Kept { life: kept.life, ..Kept::default() });
-    assert!(fs::read(folder.0.join("store.damaged")).unwrap() == before, "changed");
-    fs::remove_file(folder.0.join("store.damaged")).unwrap();
+    assert!(fs::read(folder.0.join("store.damaged")).expect("no error") == before, "changed");
+    fs::remove_file(folder.0.join("store.damaged")).expect("no error");
     None
 }
 
@@ -65,7 +65,7 @@ fn found(folder: &Folder) -> Option<Kept> {
 fn a_damaged_file_is_moved_aside(#[case] properly: bool) {
     let folder = Folder::new();
     let states = filled(&folder, properly);
-    let sound = fs::read(folder.file()).unwrap();
+    let sound = fs::read(folder.file()).expect("no error");
     assert_eq!(found(&folder).as_ref(), states.last());
     let mut seed = 1_u64;
     let mut below = |limit: usize| {
@@ -83,7 +83,7 @@ fn a_damaged_file_is_moved_aside(#[case] properly: bool) {
             3 => file[at..].iter_mut().take(64).for_each(|byte| *byte = below(256) as u8),
             _ => file.extend(vec![7; at]),
         }
-        fs::write(folder.file(), &file).unwrap();
+        fs::write(folder.file(), &file).expect("no error");
         match found(&folder) {
             // After a power cut the last commit may have been under way, and damage looks as if it had.
             Some(kept) => {
@@ -108,9 +108,9 @@ fn a_damaged_file_is_moved_aside(#[case] properly: bool) {
 fn what_is_no_store_is_moved_aside(#[case] file: Vec<u8>) {
     let folder = Folder::new();
     for _ in 0..2 {
-        fs::write(folder.file(), &file).unwrap();
+        fs::write(folder.file(), &file).expect("no error");
         assert_eq!(found(&folder), None);
-        fs::write(folder.0.join("store.damaged"), "an older one").unwrap();
+        fs::write(folder.0.join("store.damaged"), "an older one").expect("no error");
     }
 }
 
@@ -122,7 +122,7 @@ fn what_is_no_store_is_moved_aside(#[case] file: Vec<u8>) {
 #[case::a_line_and_a_half([b"tinysio store 1\ntiny".to_vec(), vec![0; 9000]].concat())]
 fn an_unfinished_file_is_a_new_one(#[case] file: Vec<u8>) {
     let folder = Folder::new();
-    fs::write(folder.file(), file).unwrap();
+    fs::write(folder.file(), file).expect("no error");
     let kept = found(&folder).expect("it was left in its place");
     assert_eq!(kept, Kept { life: kept.life, ..Kept::default() });
 }
@@ -131,10 +131,10 @@ fn an_unfinished_file_is_a_new_one(#[case] file: Vec<u8>) {
 fn a_newer_format_is_left_as_it_is() {
     let folder = Folder::new();
     let file = b"tinysio store 12\n".repeat(2);
-    fs::write(folder.file(), &file).unwrap();
+    fs::write(folder.file(), &file).expect("no error");
     let error = FileStore::new(folder.file()).open().unwrap_err();
     assert!(matches!(error, StoreError::TooNew { found: 12, known: 1, .. }), "{error}");
-    assert_eq!(fs::read(folder.file()).unwrap(), file);
+    assert_eq!(fs::read(folder.file()).expect("no error"), file);
     assert!(beside_it(&folder).is_empty());
 }
 
@@ -146,41 +146,41 @@ fn a_store_that_could_not_be_opened_is_abandoned_too() {
     assert!(beside_it(&folder).is_empty());
 
     let mut running = FileStore::new(folder.file());
-    running.open().unwrap();
+    running.open().expect("no error");
     let mut second = FileStore::new(folder.file());
     second.open().unwrap_err();
     second.abandon();
-    running.commit(&[Change::Session(session("a", 1))]).unwrap();
+    running.commit(&[Change::Session(session("a", 1))]).expect("no error");
     drop(running);
-    assert_eq!(FileStore::new(folder.file()).open().unwrap().sessions, [session("a", 1)]);
+    assert_eq!(FileStore::new(folder.file()).open().expect("no error").sessions, [session("a", 1)]);
 
     FileStore::new(folder.file()).abandon();
     assert_eq!(beside_it(&folder), ["store.failed"]);
-    let kept = FileStore::new(folder.file()).open().unwrap();
+    let kept = FileStore::new(folder.file()).open().expect("no error");
     assert_eq!(kept, Kept { life: kept.life, ..Kept::default() });
 
     let newer = b"tinysio store 12\n".repeat(2);
-    fs::write(folder.file(), &newer).unwrap();
+    fs::write(folder.file(), &newer).expect("no error");
     FileStore::new(folder.file()).abandon();
-    assert_eq!(fs::read(folder.file()).unwrap(), newer);
+    assert_eq!(fs::read(folder.file()).expect("no error"), newer);
 }
 
 #[test]
 fn one_process_at_a_time() {
     let folder = Folder::new();
     let mut store = FileStore::new(folder.file());
-    store.open().unwrap();
+    store.open().expect("no error");
     let error = FileStore::new(folder.file()).open().unwrap_err();
     assert!(matches!(error, StoreError::InUse { .. }), "{error}");
     drop(store);
-    FileStore::new(folder.file()).open().unwrap();
+    FileStore::new(folder.file()).open().expect("no error");
 }
 
 #[test]
 fn only_the_owner_may_read_it() {
     let folder = Folder::new();
-    FileStore::new(folder.file()).open().unwrap();
-    assert_eq!(fs::metadata(folder.file()).unwrap().permissions().mode() & 0o777, 0o600);
+    FileStore::new(folder.file()).open().expect("no error");
+    assert_eq!(fs::metadata(folder.file()).expect("no error").permissions().mode() & 0o777, 0o600);
 }
 
 #[test]
@@ -234,11 +234,11 @@ impl StorageBackend for Small {
 fn a_full_disk_is_said_and_the_store_can_be_abandoned() {
     let folder = Folder::new();
     let path = folder.file();
-    let small = Small(FileDisk(locked(&path).unwrap().unwrap()), AtomicU64::new(400_000));
+    let small = Small(FileDisk(locked(&path).expect("no error").expect("no error")), AtomicU64::new(400_000));
     let disk: Arc<dyn StorageBackend> = Arc::new(small);
-    let tables = Tables::open(&disk).unwrap();
+    let tables = Tables::open(&disk).expect("no error");
     let mut store = FileStore { path, opened: Some(Opened { tables, disk }), life: 0, set_aside: false };
-    store.open().unwrap();
+    store.open().expect("no error");
     let commits = (1..).map(|offset| store.commit(&[Change::Packet(packet(offset, 1000))]));
     let error = commits.take(1000).find_map(Result::err).expect("the disk is full");
     assert!(matches!(error, StoreError::Full { .. }), "{error}");
@@ -250,7 +250,7 @@ fn a_full_disk_is_said_and_the_store_can_be_abandoned() {
     assert!(!folder.file().exists());
     store.commit(&[]).unwrap_err();
     // The lock is on the file that was abandoned.
-    let kept = FileStore::new(folder.file()).open().unwrap();
+    let kept = FileStore::new(folder.file()).open().expect("no error");
     assert_eq!(kept, Kept { life: kept.life, ..Kept::default() });
 }
 
@@ -259,15 +259,17 @@ fn a_full_disk_is_said_and_the_store_can_be_abandoned() {
 fn after_the_last_life_comes_a_first() {
     let folder = Folder::new();
     let mut store = FileStore::new(folder.file());
-    store.open().unwrap();
-    store.commit(&[Change::Packet(packet(7, 1)), Change::Trim(3), Change::Session(session("a", 1))]).unwrap();
-    store.with(|tables| tables.set_life(Kept::LIFE_MAX)).unwrap();
+    store.open().expect("no error");
+    store
+        .commit(&[Change::Packet(packet(7, 1)), Change::Trim(3), Change::Session(session("a", 1))])
+        .expect("no error");
+    store.with(|tables| tables.set_life(Kept::LIFE_MAX)).expect("no error");
     drop(store);
     store = FileStore::new(folder.file());
-    let first = store.open().unwrap();
+    let first = store.open().expect("no error");
     assert!((1..=FIRST_GENERATION_MAX).contains(&first.life));
     assert_eq!(first, Kept { life: first.life, ..Kept::default() });
     drop(store);
-    let next = FileStore::new(folder.file()).open().unwrap();
+    let next = FileStore::new(folder.file()).open().expect("no error");
     assert_eq!(next, Kept { life: first.life + 1, ..first });
 }
