@@ -1,6 +1,8 @@
-//! The memory bound: what a server can use at most, computed from its configuration. `docs/MEMORY.md` explains each term.
+//! The memory bound: what a server can use at most, computed from its configuration. `docs/MEMORY.md` explains each
+//! term.
 //!
-//! It uses the constants of every module that keeps something for clients. Nothing but the application and `Server` calls it.
+//! It uses the constants of every module that keeps something for clients. Nothing but the application and `Server`
+//! calls it.
 
 use crate::server::{
     config::Config, http, hub, hub::held, hub::recovery, hub::recovery::journal, limits::budget, socket,
@@ -13,7 +15,8 @@ const BASE: usize = 16 << 20;
 /// Bytes that the library uses of the stack of a connection. Handlers may use more, up to `stack_size`.
 const STACK: usize = 64 << 10;
 
-/// The structures of a connection: codec, meter, permit, its place among the idle connections, and the overhead of the allocator.
+/// The structures of a connection: codec, meter, permit, its place among the idle connections, and the overhead of the
+/// allocator.
 const CONNECTION: usize = 8 << 10;
 
 /// The structures of a session: outbox, turn, slot, deadlines in the hub, the ranges of the headers of its handshake.
@@ -26,11 +29,11 @@ const SOCKET: usize = 2 << 10;
 const ACK: usize = 192;
 
 impl Config {
-    /// Bytes of memory that a server with this configuration and so many namespaces can use at most. `docs/MEMORY.md` explains it,
-    /// and `cargo run --release --example soak` tests it.
+    /// Bytes of memory that a server with this configuration and so many namespaces can use at most. `docs/MEMORY.md`
+    /// explains it, and `cargo run --release --example soak` tests it.
     ///
-    /// It does not count what belongs to the application or to the kernel: what handlers allocate, and the stack that they use
-    /// beyond 64 KiB; a packet until the call that emits it returns; the socket buffers of the kernel.
+    /// It does not count what belongs to the application or to the kernel: what handlers allocate, and the stack that
+    /// they use beyond 64 KiB; a packet until the call that emits it returns; the socket buffers of the kernel.
     #[must_use]
     pub fn memory_bound(&self, namespaces: usize) -> usize {
         let terms = [
@@ -48,8 +51,8 @@ impl Config {
         terms.into_iter().fold(0, usize::saturating_add)
     }
 
-    /// The log, the records of disconnected clients, and the kept answers; the log once more for a store that works again; the
-    /// rooms of each socket; what is under way to the store; the batches of the threads that run handlers.
+    /// The log, the records of disconnected clients, and the kept answers; the log once more for a store that works
+    /// again; the rooms of each socket; what is under way to the store; the batches of the threads that run handlers.
     fn bytes_of_recovery(&self, namespaces: usize) -> usize {
         let Some(options) = &self.connection_state_recovery else { return 0 };
         let sockets = self.max_connections.saturating_mul(namespaces.clamp(1, self.max_namespaces));

@@ -129,7 +129,7 @@ pub(super) fn stop(core: &Core, waker: &Waker, threads: Threads, deadline: Insta
     let in_time = core.connections.wait_until_none(deadline);
     // A polling session has no connection between two requests. It may still be there when all connections are gone.
     for session in core.sessions.all() {
-        session.cut();
+        session.abort();
     }
     if !in_time {
         core.connections.shutdown_all();

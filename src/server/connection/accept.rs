@@ -1,7 +1,7 @@
 //! The accept thread: it takes connections from the listener, and refuses those that are over a limit.
 //!
-//! It uses the limits, the worker threads and the state machine of [`super`]. It never waits for a peer, and it calls no code
-//! of the application: where the application may exempt an address from its limit, a worker thread asks it.
+//! It uses the limits, the worker threads and the state machine of [`super`]. It never waits for a peer, and it calls
+//! no code of the application: where the application may exempt an address from its limit, a worker thread asks it.
 
 use std::{fmt, io, net::Shutdown, sync::Arc, time::Duration};
 

@@ -1,7 +1,7 @@
 //! What a request to an endpoint must fulfil before it reaches a session, and the answer when it does not.
 //!
-//! It reads the head, the configuration and the table of sessions. It calls the application's `allow_request`, and changes
-//! nothing but the counters of refusals.
+//! It reads the head, the configuration and the table of sessions. It calls the application's `allow_request`, and
+//! changes nothing but the counters of refusals.
 
 use std::{fmt, sync::Arc};
 
@@ -88,8 +88,8 @@ fn check_origin(core: &Core, head: &Head, websocket: bool) -> Result<(), Refusal
     Err(Refusal::Origin(format!("the origin {origin:?} for the host {:?}", target.host)))
 }
 
-/// The host that the browser has sent the request to. Behind a proxy, a header of the proxy names it. A page of another origin
-/// cannot make a browser send these headers on a WebSocket.
+/// The host that the browser has sent the request to. Behind a proxy, a header of the proxy names it. A page of
+/// another origin cannot make a browser send these headers on a WebSocket.
 fn target(head: &Head) -> Target<'_> {
     // Several proxies make a list. The first item is from the proxy that the browser has asked.
     let forwarded = head.header("x-forwarded-host").and_then(|list| list.split(',').next()).map(str::trim);
@@ -119,8 +119,8 @@ impl From<HandshakeError> for Refusal {
 }
 
 impl Refusal {
-    /// Counts the refusal and makes the response. For polling it is JSON. On WebSocket it is the bare message, always with
-    /// status 400, as from the official server.
+    /// Counts the refusal and makes the response. For polling it is JSON. On WebSocket it is the bare message, always
+    /// with status 400, as from the official server.
     pub(super) fn response(self, core: &Core, peer: Peer, websocket: bool) -> Response {
         let count = |reason, why: &dyn fmt::Display| core.refusals.add(reason, peer, why);
         let (status, code, message) = match self {

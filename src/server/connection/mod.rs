@@ -7,8 +7,8 @@
 //!                             └── idle connections ◄── silent: next head, held GET, websocket
 //! ```
 //! It owns what a connection does next ([`Stage`]) and the way of a request to its session. It uses sessions and their
-//! dispatch, the codecs and outboxes of `transport`, and `http` and `net`. None of these may use it: only the start of a server
-//! does, and [`Core`](crate::server::dispatch::core::Core), which holds the idle connections.
+//! dispatch, the codecs and outboxes of `transport`, and `http` and `net`. None of these may use it. Only the start of
+//! a server uses it, and [`Core`](crate::server::dispatch::core::Core), which holds the idle connections.
 
 pub(crate) mod accept;
 mod checks;
@@ -163,8 +163,8 @@ fn park(core: &Core, mut work: Work) -> Option<Work> {
     core.idle.park(token, work)
 }
 
-/// Gives the peer a moment to read the last answer. To close a socket that has unread input would reset the connection, and
-/// the answer would be lost.
+/// Gives the peer a moment to read the last answer. To close a socket that has unread input would reset the
+/// connection, and the answer would be lost.
 fn drain_input(connection: &Connection) {
     connection.stream.shutdown(Shutdown::Write);
     let deadline = Instant::now() + Duration::from_millis(500);

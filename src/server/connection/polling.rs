@@ -1,11 +1,12 @@
-//! HTTP long-polling (EIO "HTTP long-polling"): GET fetches packets, POST brings some.
+//! HTTP long-polling (EIO "HTTP long-polling"): a GET fetches packets, a POST brings packets.
 //!
 //! ```text
-//!   GET  ─► packets there: 200 payload      none: held until one comes, or the peer goes
+//!   GET  ─► packets there: 200 payload      none: held until one comes, or the peer is gone
 //!   POST ─► decoded, handled, 200 ok        broken: 200 ok, session closed; too big: 413, session lives
 //! ```
-//! The rules that the official server answers with 400 and the end of the session (a second GET, a second POST,
-//! binary bodies) are kept as they are.
+//! A second GET, a second POST or a binary body is answered with 400 and ends the session, as on the official server.
+//!
+//! It uses the session, its turn and its outbox. The router beside it sends the answers.
 
 use std::{cell::RefCell, io, sync::Arc, time::Duration};
 
@@ -47,10 +48,10 @@ fn thread_waker() -> Option<Arc<Waker>> {
     })
 }
 
-/// What a request of a session comes to.
+/// The result of a request of a session.
 pub(super) enum Served {
     Answer(Answer),
-    /// A GET that is held, and has been for so long that it can wait without a thread.
+    /// A GET that has been held for `park_after`. It can wait without a thread.
     Parks,
 }
 
@@ -59,7 +60,7 @@ pub(super) fn serve(connection: &mut Connection, head: &Head, session: &Arc<Sess
     match head.method() {
         Method::Get => get(connection, session),
         Method::Post => post(connection, head, session).map(Served::Answer),
-        // As the official server without its CORS handler: E4 knows no other method.
+        // As the official server without its CORS handler. EIO has no other method.
         _ => Ok(Served::Answer(refused(500))),
     }
 }
@@ -67,10 +68,10 @@ pub(super) fn serve(connection: &mut Connection, head: &Head, session: &Arc<Sess
 fn get(connection: &mut Connection, session: &Arc<Session>) -> io::Result<Served> {
     let waker = thread_waker();
     if session.outbox.backlog() == 0 {
-        // What it asks for is often made by a thread that can run already, as that of the POST beside it.
+        // A thread that is ready to run, such as that of a POST, often emits the packets that this GET asks for.
         connection.pause();
     }
-    // A GET that finds the session gone to a WebSocket is late in any case.
+    // Read before the outbox: a GET that finds the session on a WebSocket has come too late.
     let late = session.upgrading.load(Acquire);
     let holder = || waker.as_ref().map_or(Holder::Nobody, |waker| Holder::Thread(Arc::clone(waker)));
     match (session.outbox.poll(holder), waker) {
@@ -102,8 +103,8 @@ fn answer(session: &Arc<Session>, found: Poll, late: bool) -> Answer {
     match found {
         Poll::Payload(body) => Answer::Payload(body),
         Poll::Over => {
-            session.cut();
-            // A client that has said `1` itself gets a noop, as from the official server.
+            session.abort();
+            // A client that has sent the close packet itself gets a noop, as from the official server.
             let last = if session.ended() == Some(CloseReason::TransportClose) { "6" } else { "1" };
             Answer::Payload(last.into())
         }
@@ -117,7 +118,7 @@ fn answer(session: &Arc<Session>, found: Poll, late: bool) -> Answer {
     }
 }
 
-/// An answer that says nothing but its status, as from the official server.
+/// An answer without a body, as from the official server.
 fn refused(status: u16) -> Answer {
     Answer::Other(http::text(status, "text/html", ""))
 }
@@ -129,20 +130,20 @@ pub(super) fn greet(session: &Arc<Session>) -> Answer {
     Answer::Payload(packet)
 }
 
-/// The longest that a GET that came during an upgrade is held for the upgrade's end, before it is sent home with a noop. The
-/// official server looks every 100 ms.
+/// The longest time that a GET is held during an upgrade before it is answered with a noop. The official server checks
+/// every 100 ms.
 const UPGRADE_GRACE: Duration = Duration::from_millis(50);
 
-/// How long the next one is held. Its client may have asked before it had its probe's answer, and says nothing on the WebSocket
-/// before it has this one: so the first goes home at once. One that does not wait for the probe's answer asks again and again,
-/// and waits longer each time.
+/// How long the next GET is held during an upgrade. A client may have sent it before the answer to its probe, and it
+/// sends nothing on the WebSocket before this GET is answered. So the first GET is answered at once. Some clients send
+/// one GET after another, and each of these is held longer.
 fn grace(session: &Session) -> Duration {
     let doubled = 1_u64 << session.sent_home.load(Acquire).min(6);
     UPGRADE_GRACE.min(Duration::from_millis(doubled - 1))
 }
 
-/// Waits until there is something for the held GET, its peer is gone, or it can wait without this thread. `late`: it came
-/// during an upgrade.
+/// Waits until there are packets for the held GET, until its peer is gone, or until it can wait without this thread.
+/// `late`: it came during an upgrade.
 fn hold(connection: &Connection, session: &Arc<Session>, waker: &Waker, late: bool) -> io::Result<Served> {
     let mut grace = late.then(|| Instant::now() + grace(session));
     let parks_at = session.core.silence().map(|silence| Instant::now() + silence);
@@ -169,8 +170,8 @@ fn hold(connection: &Connection, session: &Arc<Session>, waker: &Waker, late: bo
     }
 }
 
-/// How long the POST of a client that closes its session waits for the GET that the client may have sent at the same time, so
-/// that the GET finds a session.
+/// How long the POST of a client that closes its session waits for the GET that the client may have sent at the same
+/// time, so that the GET finds a session.
 const LEAVE_GRACE: Duration = Duration::from_millis(100);
 
 fn post(connection: &mut Connection, head: &Head, session: &Arc<Session>) -> io::Result<Answer> {
@@ -195,7 +196,7 @@ fn post_alone(connection: &mut Connection, head: &Head, session: &Arc<Session>) 
     let body = match connection.read_body(head, &session.core.config.request_limits(), &mut charge) {
         Ok(body) => body,
         Err(error) => {
-            // Only too much is forgiven: what the client sends next may be fine.
+            // The session survives a body that is too large. The next one may fit.
             if !matches!(error, HttpError::BodyTooLarge | HttpError::Busy) {
                 session.end(CloseReason::TransportError);
             }
@@ -214,48 +215,48 @@ fn post_alone(connection: &mut Connection, head: &Head, session: &Arc<Session>) 
         while !session.outbox.is_closed() && Instant::now() < deadline {
             thread::sleep(Duration::from_millis(1));
         }
-        session.cut();
+        session.abort();
     }
     Ok(Answer::Received)
 }
 
-/// Handles the packets of a body in order, up to the first that is broken. What the handlers emit meanwhile is
-/// gathered until the POST is [`answered`], so that a held GET takes it home in one response.
+/// Handles the packets of a body in order, up to the first that is broken. Packets that the handlers emit are kept
+/// until the POST is [`answered`], so that the held GET takes all of them in one response.
 fn receive(session: &Arc<Session>, body: &[u8]) {
     let mut turn = session.enter();
     session.outbox.cork();
-    // The official server lets a session whose payload is broken go at once, but takes leave of one whose Socket.IO is.
+    // The official server drops a session after a broken payload. After broken Socket.IO it closes the session
+    // properly.
     let broken = |error: Error| {
         log::info!("session {}: {error}", session.name());
         (CloseReason::ParseError, CloseMode::Abort)
     };
-    let verdict = match std::str::from_utf8(body) {
+    let handled = match std::str::from_utf8(body) {
         Err(_) => Err(broken(Error::BadUtf8)),
         Ok(body) => payload::decode(body).try_for_each(|packet| {
             let packet = packet.map_err(broken)?;
             turn.packet(session, packet).map_err(|reason| (reason, close_mode(reason)))
         }),
     };
-    if let Err((reason, mode)) = verdict {
+    if let Err((reason, mode)) = handled {
         session.end_with(reason, mode);
     }
 }
 
-/// A POST has its answer: now the held GET gets what the POST has brought about. Not earlier, as on the official server:
-/// the Python client, told by the GET that it was disconnected while it still waits for the POST's answer, forgets
-/// to close the session.
+/// A POST was answered. Now the held GET gets the packets that the POST has caused. Not earlier, as on the official
+/// server: if the GET reports a disconnect before the POST is answered, the Python client does not close the session.
 pub(super) fn answered(session: &Arc<Session>) {
     let uncorked = session.outbox.uncork();
-    // Its failure has ended the session by itself.
+    // A failure has ended the session already.
     let _ = session.settle(uncorked);
 }
 
-/// A client that closes its session takes what waits for it home with its held GET.
+/// Pending packets are flushed into the held GET before the session closes, if the client closes it.
 fn close_mode(reason: CloseReason) -> CloseMode {
     if reason == CloseReason::TransportClose { CloseMode::Close(None) } else { CloseMode::for_reason(reason) }
 }
 
-/// The JSON answer to a request that is no session's.
+/// The JSON answer to a request that belongs to no session.
 pub(super) fn refusal(error: HandshakeError) -> Response {
     http::text(error.status(), "application/json", error.body())
 }

@@ -1,21 +1,23 @@
-//! Bodies of unknown length: the chunked coding (RFC 9112 7.1), read to the letter.
+//! Bodies of unknown length: the chunked coding (RFC 9112 7.1), read strictly.
 //!
 //! ```text
 //!   Size ─► Extension ─► SizeEnd ─┬─► Data ─► DataEnd ─► DataEnd2 ─► Size
 //!                                 └─ size 0 ─► Last ─► Last2 ─► Done
 //! ```
-//! A proxy in front reads the same bytes. Whatever it might take for a size where we take it for something else (`+4`, `0x4`,
-//! a line feed alone) is how requests are smuggled past it, so nothing is forgiven here. Trailers have no meaning to us and are
-//! refused.
+//! A proxy in front reads the same bytes. If it understands a size differently than we do (`+4`, `0x4`, a line feed
+//! alone), a request can be smuggled past it. So every deviation is an error. Trailers are refused too, because the
+//! server does not use them.
+//!
+//! A state machine over bytes. It does no I/O.
 
-/// Digits of a size: more cannot be a size that anybody accepts. Zeros in front count.
+/// Digits of a size, with leading zeros.
 const DIGITS_MAX: usize = 16;
 
-/// Bytes of one extension. Nobody sends any.
+/// Bytes of one extension. Clients send none.
 const EXTENSION_MAX: usize = 1 << 10;
 
-/// Bytes of sizes, extensions and line ends in a whole body, beyond one for each byte of it: who sends more of them than
-/// that is up to no good.
+/// Bytes of sizes, extensions and line ends in a whole body, beyond one for each byte of the body. Clients send far
+/// fewer.
 const FRAMING_SLACK: usize = 4 << 10;
 
 /// Why a body cannot be read.
@@ -23,7 +25,7 @@ const FRAMING_SLACK: usize = 4 << 10;
 pub(crate) enum ChunkError {
     /// It breaks a rule of the coding.
     Malformed,
-    /// Its data pass the bound.
+    /// Its data are more than the limit.
     TooLarge,
 }
 
@@ -58,10 +60,10 @@ impl Decoder {
         Self { state: State::Size { digits: 0 }, chunk: 0, body: Vec::new(), max, framing_left }
     }
 
-    /// Takes what has arrived, and tells how much of it was the body's.
+    /// Reads the bytes that have come. Returns how many of them belong to the body and its framing.
     ///
     /// # Errors
-    /// [`ChunkError`]; after it the decoder is of no use.
+    /// [`ChunkError`]. The decoder must not be used after it.
     pub(crate) fn decode(&mut self, input: &[u8]) -> Result<usize, ChunkError> {
         let mut at = 0;
         while at < input.len() && self.state != State::Done {
@@ -108,7 +110,7 @@ impl Decoder {
         }
     }
 
-    /// The whole body, once it is there.
+    /// Whether the body is complete.
     pub(crate) fn is_done(&self) -> bool {
         self.state == State::Done
     }

@@ -1,7 +1,7 @@
 //! A connection that speaks HTTP/1.1: it reads heads and bodies, and writes responses.
 //!
-//! Every read has a deadline and every size a limit, because nothing is known of the peer. It knows no sessions and no routes:
-//! `connection`, above, asks it for the next request.
+//! Every read has a deadline and every size a limit, because nothing is known of the peer. It knows no sessions and no
+//! routes: `connection`, above, asks it for the next request.
 
 use std::{borrow::Cow, io, sync::Arc, time::Duration};
 
@@ -145,8 +145,8 @@ impl Connection {
         self.adaptive_wait.pause();
     }
 
-    /// Reads the head of the next request. Its first byte is due at `due`. After `silence` without it, the connection can wait
-    /// without a thread.
+    /// Reads the head of the next request. Its first byte is due at `due`. After `silence` without it, the connection
+    /// can wait without a thread.
     pub(crate) fn read_head(
         &mut self,
         limits: &RequestLimits,
@@ -273,7 +273,8 @@ impl Connection {
         self.stream.recv_more(&mut self.input)
     }
 
-    /// Bytes by which the buffer grows for the next read. A large body needs few reads, and not much more memory than it has bytes.
+    /// Bytes by which the buffer grows for the next read. A large body needs few reads, and not much more memory than
+    /// it has bytes.
     fn step(&self) -> usize {
         READ_CHUNK.max(self.input.len() / 8)
     }
@@ -298,8 +299,8 @@ impl Connection {
         self.stream.send_all(&bytes, WRITE_PATIENCE)
     }
 
-    /// Sends a response. `tiny_http` prints it. `Connection: close` is added here where it applies, because the server of
-    /// `tiny_http` adds it elsewhere.
+    /// Sends a response. `tiny_http` prints it. `Connection: close` is added here where it applies, because the server
+    /// of `tiny_http` adds it elsewhere.
     pub(crate) fn respond(&mut self, response: Response, head: Option<&Head>) -> io::Result<()> {
         let without_body = head.is_some_and(|head| *head.method() == Method::Head);
         let version = HTTPVersion(1, u8::from(head.is_none_or(|head| head.persistent)));

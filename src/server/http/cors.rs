@@ -1,34 +1,37 @@
-//! Which web pages may talk to the server: the official `cors.origin` option, applied to WebSocket too.
+//! The web pages that may use the server: the official `cors.origin` option, applied to WebSocket too.
+//!
+//! Pure functions of the option and of headers.
 
 /// The origins that may use the server from a browser.
 ///
-/// Programs that are no browser send no `Origin` and are not concerned. Refused is 403 on polling, and 400 on WebSocket,
-/// where the official server answers every refusal so.
+/// Programs that are not browsers send no `Origin`. For them it has no effect. A request that is refused is answered
+/// with 403 on polling, and with 400 on WebSocket, where the official server answers every refusal so.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Cors {
     /// The default. No CORS header is sent, so browsers keep pages of other origins from polling; a WebSocket is
-    /// refused when its `Origin` is not the host it was sent to (behind a proxy: `X-Forwarded-Host`, or else the same name
-    /// with any port). The official server takes WebSockets from every page here.
+    /// refused when its `Origin` is not the host it was sent to (behind a proxy: `X-Forwarded-Host`, or else the same
+    /// name with any port). The official server takes WebSockets from every page here.
     #[default]
     SameOrigin,
-    /// Every origin, without credentials: the official `origin: "*"`. A browser gives a page of another origin nothing that it
-    /// asked for with the user's cookies (`withCredentials: true` in the official client).
+    /// Every origin, without credentials: the official `origin: "*"`. A browser gives a page of another origin nothing
+    /// that it asked for with the user's cookies (`withCredentials: true` in the official client).
     ///
-    /// On WebSocket browsers send the cookies whatever the server says here, as to the official server. A server that knows its
-    /// users by a cookie must name the origins ([`List`](Self::List)), or set the cookie `SameSite=Lax` or `Strict`.
+    /// On WebSocket browsers send the cookies whatever the server says here, as to the official server. A server that
+    /// knows its users by a cookie must name the origins ([`List`](Self::List)), or set the cookie `SameSite=Lax` or
+    /// `Strict`.
     Any,
-    /// Every origin, with credentials: the official `origin: true, credentials: true`. Any page may then act in the name of a
-    /// user whom the server knows by a cookie: only for servers that know their users by something else.
+    /// Every origin, with credentials: the official `origin: true, credentials: true`. Any page may then act in the
+    /// name of a user whom the server knows by a cookie: only for servers that know their users by something else.
     AnyWithCredentials,
-    /// These origins, each as browsers write it: `https://example.org`, `http://localhost:3000`; without credentials, as the
-    /// official `origin: [...]`. A request from another one is refused on both transports.
+    /// These origins, each as browsers write it: `https://example.org`, `http://localhost:3000`; without credentials,
+    /// as the official `origin: [...]`. A request from another one is refused on both transports.
     List(Vec<String>),
-    /// These origins with credentials: the official `origin: [...], credentials: true`. A page needs them when it connects
-    /// with `withCredentials: true`, for a cookie of the login or of a load balancer.
+    /// These origins with credentials: the official `origin: [...], credentials: true`. A page needs them when it
+    /// connects with `withCredentials: true`, for a cookie of the login or of a load balancer.
     ListWithCredentials(Vec<String>),
 }
 
-/// Where a request was sent, as its headers tell.
+/// Where a request was sent to, from its headers.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Target<'a> {
     pub(crate) host: Option<&'a str>,
@@ -37,8 +40,8 @@ pub(crate) struct Target<'a> {
 }
 
 impl Cors {
-    /// Whether a request with this `Origin`, sent there, may be served. `websocket`: the same-origin rule is ours to
-    /// keep, because browsers do not keep it for WebSockets.
+    /// Whether a request with this `Origin` to this target may be served. On WebSocket the server must enforce the
+    /// same-origin rule, because browsers do not.
     pub(crate) fn allows(&self, origin: &str, target: Target<'_>, websocket: bool) -> bool {
         match self {
             Self::Any | Self::AnyWithCredentials => true,
@@ -49,7 +52,7 @@ impl Cors {
         }
     }
 
-    /// The headers that tell the browser so.
+    /// The CORS headers of a response.
     pub(crate) fn headers<'a>(
         &self,
         origin: Option<&'a str>,
@@ -57,7 +60,7 @@ impl Cors {
         let allowed = self.allow_origin(origin).filter(|allowed| allowed.is_ascii());
         let named = allowed.is_some_and(|allowed| allowed != "*");
         let vary = named.then_some(("Vary", "Origin"));
-        // Browsers do not take this word beside `*`.
+        // Browsers do not accept it beside `*`.
         let credentials =
             (named && self.gives_credentials()).then_some(("Access-Control-Allow-Credentials", "true"));
         let allowed = allowed.map(|allowed| ("Access-Control-Allow-Origin", allowed));
@@ -68,7 +71,7 @@ impl Cors {
         matches!(self, Self::AnyWithCredentials | Self::ListWithCredentials(_))
     }
 
-    /// The `Access-Control-Allow-Origin` to answer this origin with.
+    /// The value of `Access-Control-Allow-Origin` for this origin.
     fn allow_origin<'a>(&self, origin: Option<&'a str>) -> Option<&'a str> {
         match self {
             Self::SameOrigin => None,

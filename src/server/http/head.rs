@@ -11,8 +11,8 @@ use crate::server::http::connection::HttpError;
 /// Headers of one request. Node allows more; browsers send fewer.
 const MAX_HEADERS: usize = 100;
 
-/// The head of a request: its bytes, and the places of its parts in them. A session keeps the head of its first request, so it is
-/// small.
+/// The head of a request: its bytes, and the places of its parts in them. A session keeps the head of its first
+/// request, so it is small.
 #[derive(Debug)]
 pub(crate) struct Head {
     bytes: Bytes,
@@ -106,8 +106,8 @@ impl Head {
         self.persistent && !self.has_token("connection", "close")
     }
 
-    /// Whether the request can become a WebSocket (RFC 9110 7.8). HTTP/1.0 has no upgrade. What follows a head that announces a
-    /// body would be a body to a proxy and frames to us.
+    /// Whether the request can become a WebSocket (RFC 9110 7.8). HTTP/1.0 has no upgrade. What follows a head that
+    /// announces a body would be a body to a proxy and frames to us.
     pub(crate) fn may_upgrade(&self) -> bool {
         self.persistent && self.is_whole()
     }
@@ -117,8 +117,8 @@ impl Head {
         matches!(self.framing, Some(Framing::Length(0)))
     }
 
-    /// Whether there is one legal `Host` header (RFC 9112 3.2). With several, a proxy could use another one than we do. HTTP/1.0
-    /// need not have one.
+    /// Whether there is one legal `Host` header (RFC 9112 3.2). With several, a proxy could use another one than we
+    /// do. HTTP/1.0 need not have one.
     fn names_its_host(&self) -> bool {
         let mut hosts = self.spans("host");
         match (hosts.next(), hosts.next()) {
@@ -128,8 +128,8 @@ impl Head {
         }
     }
 
-    /// How the body is delimited (RFC 9112 6.3). A request that says it twice is refused, because it could be used to smuggle
-    /// another request past a proxy.
+    /// How the body is delimited (RFC 9112 6.3). A request that says it twice is refused, because it could be used to
+    /// smuggle another request past a proxy.
     fn read_framing(&self) -> Option<Framing> {
         let mut lengths = self.spans("content-length");
         let mut codings = self.spans("transfer-encoding");

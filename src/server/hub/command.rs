@@ -39,7 +39,7 @@ pub(crate) struct Selection {
 pub(crate) enum Command {
     /// A session was opened at this time. Its heartbeat and its connect deadline begin.
     SessionOpened(Arc<dyn HubSession>, Instant),
-    /// Close a session behind its packets, with this code; cut it when that takes too long.
+    /// Close a session after its packets, with this code. Abort it when that takes too long.
     SessionClosing(Arc<dyn HubSession>, Option<u16>, InFlightGuard),
     /// The session is closed; its slot can be reused.
     SessionClosed(Arc<dyn HubSession>),

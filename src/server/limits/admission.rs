@@ -6,8 +6,8 @@
 //! ```
 //! Only a request that opens a session is asked for here. Those of a session that exists are not.
 //!
-//! It owns the counts of each address and the bucket of `accept_rate`. It uses [`Bucket`] and [`Peer`], and nothing else of the
-//! server.
+//! It owns the counts of each address and the bucket of `accept_rate`. It uses [`Bucket`] and [`Peer`], and nothing
+//! else of the server.
 
 use std::{collections::HashMap, fmt, net::IpAddr, sync::Arc};
 
@@ -23,8 +23,8 @@ pub(crate) type Exempt = Arc<dyn Fn(IpAddr) -> bool + Send + Sync>;
 /// TCP connections that an address may have beside two for each session, for requests that open no session.
 const SPARE_STREAMS: usize = 8;
 
-/// The addresses that the limit counts as one: an IPv4 address, or the 64-bit network of an IPv6 address, because a client
-/// usually has all addresses of its network.
+/// The addresses that the limit counts as one: an IPv4 address, or the 64-bit network of an IPv6 address, because a
+/// client usually has all addresses of its network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Address {
     V4(u32),
@@ -139,7 +139,8 @@ impl Admission {
         Ok(Some(Share { admission: Arc::clone(self), address, kind }))
     }
 
-    /// Takes a token of `accept_rate` for a new session. `Err`: there is none. The client may try again after so many seconds.
+    /// Takes a token of `accept_rate` for a new session. `Err`: there is none. The client may try again after so many
+    /// seconds.
     pub(crate) fn take_turn(&self) -> Result<(), u64> {
         self.opening.lock().take(Instant::now(), 1).map_err(|wait| wait.as_secs() + 1)
     }

@@ -1,22 +1,22 @@
-//! Bytes that all clients share: what waits for them, and what is being received from them.
+//! Budgets of bytes that all clients share: one for the packets that wait for them, one for the bytes that they send.
 //!
 //! ```text
 //!   outboxes    add ─► over? ─► the session with the largest backlog ends: "slow consumer"
-//!   receiving   Charge::hold ─► no room ─► whoever asked loses: 503, or close 1013 "overloaded"
+//!   receiving   Charge::hold ─► no room ─► the client that needs it: 503, or close 1013 "overloaded"
 //! ```
-//! Two rules, because they are two situations. A backlog can be taken from its client at once, by whoever notices, and the
-//! largest is the one that most likely nobody reads. What is being received belongs to a thread that reads it and would have to
-//! be woken and waited for; and whoever has sent most has used its uplink for it in good faith as likely as not. So there the
-//! one that wants more is told no. Small messages never ask ([`ALLOWANCE`]): nobody can keep them out by filling the budget.
+//! The two have different rules. Any thread can drop a backlog at once, and the client with the largest backlog most
+//! likely does not read. A body that is being received belongs to the thread that reads it, which would have to be
+//! woken and waited for. The largest sender is not necessarily abusive. So there the request for more is refused.
+//! Small messages are not charged ([`ALLOWANCE`]), so a full budget does not keep them out.
 
 use std::sync::Arc;
 
 use crate::sys::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-/// What a connection may have under way without asking; a part of what every connection costs.
+/// Bytes of a connection that are not charged. They are a part of the memory of each connection.
 pub(crate) const ALLOWANCE: usize = 16 << 10;
 
-/// So many bytes, and how many of them are used.
+/// A number of bytes, and how many of them are used.
 #[derive(Debug)]
 pub(crate) struct Budget {
     used: AtomicUsize,
@@ -28,7 +28,7 @@ impl Budget {
         Self { used: AtomicUsize::new(0), max }
     }
 
-    /// Notes that what was `before` is `after` now, also when that is too much.
+    /// A holder has `after` bytes instead of `before`. The budget may be exceeded.
     pub(crate) fn change(&self, before: usize, after: usize) {
         if after > before {
             self.used.fetch_add(after - before, Relaxed);
@@ -51,11 +51,11 @@ impl Budget {
     }
 }
 
-/// There is no room for it.
+/// The budget has no room.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Full;
 
-/// One holder's part of a budget, given back on drop.
+/// The part of a budget that one holder has. Given back on drop.
 #[derive(Debug)]
 pub(crate) struct Charge {
     budget: Arc<Budget>,
@@ -67,10 +67,10 @@ impl Charge {
         Self { budget: Arc::clone(budget), bytes: 0 }
     }
 
-    /// From now on `bytes` are held, of which the first [`ALLOWANCE`] count for nothing.
+    /// The holder has `bytes` from now on. The first [`ALLOWANCE`] of them are not charged.
     ///
     /// # Errors
-    /// [`Full`]: it has what it had.
+    /// [`Full`]: the charge is as before.
     pub(crate) fn hold(&mut self, bytes: usize) -> Result<(), Full> {
         let bytes = bytes.saturating_sub(ALLOWANCE);
         if bytes > self.bytes {
@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whoever_asks_for_too_much_keeps_what_it_had() {
+    fn a_refused_charge_stays_as_it_was() {
         let budget = Arc::new(Budget::new(100));
         let (mut one, mut two) = (Charge::new(&budget), Charge::new(&budget));
         assert_eq!(one.hold(ALLOWANCE + 60), Ok(()));
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn outboxes_may_pass_it_and_it_says_so() {
+    fn outboxes_may_exceed_it() {
         let budget = Budget::new(100);
         budget.change(0, 101);
         assert!(budget.is_exceeded());

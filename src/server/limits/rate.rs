@@ -1,26 +1,26 @@
-//! How fast: token buckets for what one client sends, and for the sessions that all of them open.
+//! Rates: token buckets for the packets of one client, and for the sessions that all clients open.
 //!
 //! ```text
 //!   event ─► Pace::take ─┬─ Pass ──────► its handler
 //!                        ├─ Refuse ────► on_rate_limited
 //!                        └─ Disconnect ► on_rate_limited, then the end: "rate limited"
 //! ```
-//! Every packet that a client sends is charged for its bytes; events, CONNECTs and acknowledgements that nobody awaits are
-//! counted too. Bytes that are refused are charged as well: they have been received.
+//! Every packet of a client is charged for its bytes. Events, CONNECTs and acknowledgements that nothing awaits are
+//! counted too. Refused bytes are charged as well, because they were received.
 //!
-//! A bucket may go below nothing: what it is asked for passes as long as anything is in it. So a message that is larger than
-//! the burst passes too, and the next one waits the longer.
+//! A bucket may be overdrawn: a packet passes if there is at least one token. So a message that is larger than the
+//! burst passes too, and the next one waits longer. Plain types: the time is an argument.
 
 use std::time::Duration;
 
 use crate::sys::time::Instant;
 
-/// A rate: so much a second in the long run, and so much at once after a rest.
+/// A rate: a number per second in the long run, and a number at once after a pause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
-    /// In the long run, a second; 0 switches the limit off.
+    /// Per second, in the long run. 0 switches the limit off.
     pub per_second: u32,
-    /// At once after a rest, at least 1.
+    /// At once after a pause. At least 1.
     pub burst: u32,
 }
 
@@ -35,7 +35,7 @@ impl Rate {
     }
 }
 
-/// Refusals after which the client is disconnected. The count starts anew when its buckets have been full again.
+/// Refusals after which the client is disconnected. The count starts again when all its buckets are full.
 const BREACHES_MAX: u32 = 100;
 
 /// Tokens that come back with time.
@@ -51,7 +51,7 @@ impl Bucket {
         Self { rate, tokens: rate.burst.into(), filled: now }
     }
 
-    /// Adds what has come back since the last time. `true`: it is full.
+    /// Adds the tokens of the time since the last call. `true`: the bucket is full.
     fn refill(&mut self, now: Instant) -> bool {
         let burst = f64::from(self.rate.burst.max(1));
         let gained =
@@ -61,7 +61,7 @@ impl Bucket {
         self.tokens >= burst
     }
 
-    /// Takes `count` in any case. `false`: there was nothing left before.
+    /// Takes `count` tokens in any case. `false`: there was none before.
     fn charge(&mut self, now: Instant, count: usize) -> bool {
         if !self.rate.is_limit() {
             return true;
@@ -72,7 +72,7 @@ impl Bucket {
         had_some
     }
 
-    /// Takes `count`. `Err`: after so long there would be something again.
+    /// Takes `count` tokens. `Err`: there is none before this time has passed.
     pub(crate) fn take(&mut self, now: Instant, count: usize) -> Result<(), Duration> {
         if !self.rate.is_limit() {
             return Ok(());
@@ -87,12 +87,12 @@ impl Bucket {
     }
 }
 
-/// What becomes of an event.
+/// What happens to a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Pass,
     Refuse,
-    /// Refused, and one time too many.
+    /// Refused, and the client has been refused too often.
     Disconnect,
 }
 
@@ -101,22 +101,22 @@ pub(crate) enum Verdict {
 pub(crate) enum Kind {
     Event,
     Connect,
-    /// Nothing but its bytes.
+    /// Only its bytes are counted.
     Other,
 }
 
-/// How fast one client sends: events, CONNECTs, bytes, and how often it was told to be slower.
+/// The rates of one client: events, CONNECTs, bytes, and the number of refusals.
 #[derive(Debug)]
 pub(crate) struct Pace {
     events: Bucket,
-    /// As fast as events, but apart from them, so that joining costs no event.
+    /// The same rate as for events, but counted apart, so that a CONNECT costs no event.
     connects: Bucket,
     bytes: Bucket,
     breaches: u32,
 }
 
 impl Pace {
-    /// `None`: neither is limited, and no clock need be read.
+    /// `None`: there is no limit, and no clock need be read.
     pub(crate) fn new(now: Instant, events: Rate, bytes: Rate) -> Option<Self> {
         let limits = events.is_limit() || bytes.is_limit();
         limits.then(|| Self {
@@ -127,9 +127,9 @@ impl Pace {
         })
     }
 
-    /// A packet of this kind, and so many bytes since the last one.
+    /// A packet of this kind has come, with this number of bytes since the last one.
     pub(crate) fn take(&mut self, now: Instant, kind: Kind, bytes: usize) -> Verdict {
-        // All of them, not one or the other: each fills up with the time.
+        // `&`, not `&&`: each must be refilled.
         if self.events.refill(now) & self.connects.refill(now) & self.bytes.refill(now) {
             self.breaches = 0;
         }
@@ -178,13 +178,13 @@ mod tests {
             [Verdict::Pass, Verdict::Refuse]
         );
         assert_eq!(pace.take(start + Duration::from_millis(1_990), Kind::Event, 1), Verdict::Refuse);
-        // What was refused had come too.
+        // The refused bytes were received too.
         assert_eq!(pace.take(start + Duration::from_millis(2_020), Kind::Event, 1), Verdict::Refuse);
         assert_eq!(pace.take(start + Duration::from_millis(2_050), Kind::Event, 1), Verdict::Pass);
     }
 
     #[test]
-    fn whatever_counts_as_nothing_else_is_charged_for_its_bytes() {
+    fn other_packets_are_charged_for_their_bytes_only() {
         let start = Instant::now();
         let mut pace = pace(start, Rate { per_second: 1, burst: 1 }, Rate { per_second: 100, burst: 50 });
         assert!((0..5).all(|_| pace.take(start, Kind::Other, 10) == Verdict::Pass));
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_goes_on_is_disconnected() {
+    fn a_client_that_goes_on_is_disconnected() {
         let start = Instant::now();
         let mut pace = pace(start, RATE, Rate::NONE);
         let verdicts = take(&mut pace, start, RATE.burst + BREACHES_MAX);
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rest_is_a_new_start() {
+    fn a_pause_resets_the_refusals() {
         let start = Instant::now();
         let mut pace = pace(start, RATE, Rate::NONE);
         take(&mut pace, start, RATE.burst + BREACHES_MAX - 1);
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn joining_costs_no_event() {
+    fn a_connect_costs_no_event() {
         let start = Instant::now();
         let mut pace = pace(start, RATE, Rate::NONE);
         assert!((0..3).all(|_| pace.take(start, Kind::Connect, 1) == Verdict::Pass));

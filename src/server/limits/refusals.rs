@@ -1,4 +1,6 @@
-//! What the server refuses before there is a session: counted by reason, and logged at a bounded rate.
+//! Refused connections and handshakes: counted by reason, and logged at a limited rate.
+//!
+//! It owns the counters and the times of the last log lines. It decides nothing.
 
 use std::{array, fmt, time::Duration};
 
@@ -11,7 +13,7 @@ use crate::sys::{
     time::Instant,
 };
 
-/// A reason is logged at most once in this time; the line says how many were not.
+/// A reason is logged at most once in this time. The line has the number of refusals that were not logged.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Why a connection or a handshake was refused. The names are those of the options where there is one.
@@ -22,18 +24,19 @@ pub enum RefusalReason {
     MaxConnections,
     /// The server has [`max_tcp_connections`](crate::server::Config::max_tcp_connections) connections: 503.
     MaxTcpConnections,
-    /// The address has [`max_connections_per_ip`](crate::server::Config::max_connections_per_ip) sessions, or the TCP connections
-    /// that go with them: 503.
+    /// The address has [`max_connections_per_ip`](crate::server::Config::max_connections_per_ip) sessions, or the TCP
+    /// connections that go with them: 503.
     MaxConnectionsPerIp,
     /// Sessions are opened faster than [`accept_rate`](crate::server::Config::accept_rate): 503.
     AcceptRate,
-    /// [`allow_request`](crate::server::Config::allow_request) said no: 403, or 400 on WebSocket.
+    /// [`allow_request`](crate::server::Config::allow_request) has refused it: 403, or 400 on WebSocket.
     AllowRequest,
-    /// [`cors`](crate::server::Config::cors) does not name the page's origin: 403, or 400 on WebSocket.
+    /// [`cors`](crate::server::Config::cors) does not allow the origin of the page: 403, or 400 on WebSocket.
     Cors,
     /// The request breaks a rule of HTTP or of the Engine.IO handshake: 400 or another 4xx.
     BadRequest,
-    /// The request names a session that does not exist, or no longer: 400. Clients of a server that was restarted do that.
+    /// The request names a session that does not exist, or does not exist any more: 400. Clients do so after a restart
+    /// of the server.
     UnknownSession,
     /// The server is shutting down: 503.
     ShuttingDown,
@@ -42,7 +45,7 @@ pub enum RefusalReason {
 }
 
 impl RefusalReason {
-    /// All of them.
+    /// All reasons.
     pub const ALL: [Self; 10] = [
         Self::MaxConnections,
         Self::MaxTcpConnections,
@@ -73,7 +76,7 @@ impl RefusalReason {
         }
     }
 
-    /// What the client is told with a 503.
+    /// The message of a response with status 503.
     pub(crate) const fn message(self) -> &'static str {
         match self {
             Self::MaxConnections => "Server is full",
@@ -84,7 +87,7 @@ impl RefusalReason {
         }
     }
 
-    /// The operator can do something about the others; these are the clients' doing.
+    /// A reason that the operator can do something about is a warning. One that the client has caused is not.
     const fn level(self) -> log::Level {
         match self {
             Self::AllowRequest
@@ -102,20 +105,20 @@ impl RefusalReason {
 pub struct RefusalCounts([u64; RefusalReason::ALL.len()]);
 
 impl RefusalCounts {
-    /// Those refused for this reason.
+    /// The number of refusals for this reason.
     #[must_use]
     pub const fn of(&self, reason: RefusalReason) -> u64 {
         self.0[reason as usize]
     }
 
-    /// All.
+    /// The number of all refusals.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.0.iter().sum()
     }
 }
 
-/// The counters, and what has been logged of them.
+/// The counters, and the state of the log for each.
 #[derive(Debug)]
 pub(crate) struct Refusals([Refused; RefusalReason::ALL.len()]);
 
@@ -125,7 +128,7 @@ struct Refused {
     log: Mutex<Log>,
 }
 
-/// When the reason was logged last, and what the counter said then.
+/// When the reason was logged last, and the counter at that time.
 #[derive(Debug, Default)]
 struct Log {
     last: Option<Instant>,
@@ -137,7 +140,7 @@ impl Refusals {
         Self(array::from_fn(|_| Refused::default()))
     }
 
-    /// Counts one more, and logs it unless the reason has been logged a moment ago.
+    /// Counts a refusal. Logs it unless the reason was logged within [`LOG_INTERVAL`].
     pub(crate) fn add(&self, reason: RefusalReason, peer: Peer, why: &dyn fmt::Display) {
         let refused = &self.0[reason as usize];
         let count = refused.count.fetch_add(1, Relaxed) + 1;
@@ -156,13 +159,13 @@ impl Refusals {
 }
 
 impl Log {
-    /// How many have not been logged, beside this one. `None`: this one is not to be logged either.
+    /// The number of refusals that were not logged, beside this one. `None`: this one is not logged either.
     fn more(&mut self, count: u64, now: Instant) -> Option<u64> {
         if self.last.is_some_and(|last| now.saturating_duration_since(last) < LOG_INTERVAL) {
             return None;
         }
         self.last = Some(now);
-        // Two threads may come here in the other order.
+        // Two threads may come here in another order than that of their counts.
         let more = count.saturating_sub(self.logged + 1);
         self.logged = self.logged.max(count);
         Some(more)

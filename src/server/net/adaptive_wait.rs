@@ -1,17 +1,20 @@
 //! How a connection's thread waits for its client when the machine is busy.
 //!
-//! A thread that blocks must be woken, and under load that costs its waker more than the message itself. So before it blocks it
-//! lets the others run once (`sched_yield`): where many clients talk, the next message has often come by then, and nobody
-//! has to wake anybody. And a client that answers within microseconds is waited for awake, for [`AWAKE`] at most.
+//! A thread that blocks must be woken. Under load, waking it costs more than the message itself. So before a thread
+//! blocks, it lets the other threads run once (`sched_yield`). With many active clients the next message has often
+//! come by then, and no wake is needed. If the last wait was short, the thread polls without blocking, for [`AWAKE`]
+//! at most.
 //!
 //! ```text
 //!   would wait ─► yield ─┬─ was quick last time: look, yield, look … for AWAKE ─► block
 //!                        └─ was not: block
 //! ```
-//! **When others compute.** To a thread of another program that computes, a yield gives away a whole slice, milliseconds. So
-//! each is timed, and when too many take longer than [`PREEMPTED`], no thread yields or waits awake for [`NO_YIELD_TIME`]; then one of them
-//! tries again for all. Among our own threads, of which each works for microseconds, a yield takes some hundred microseconds
-//! under load.
+//! **Other programs.** A yield to a thread of another program that computes costs a whole time slice, which is
+//! milliseconds. So each yield is timed. When too many take longer than [`PREEMPTED`], no thread yields or polls for
+//! [`NO_YIELD_TIME`]. Then one thread tries again for all. A yield to the threads of this server takes some hundred
+//! microseconds under load, because each of them works for microseconds.
+//!
+//! It uses a stream and the clock.
 
 use std::{
     io,
@@ -26,34 +29,35 @@ use std::{
 use crate::server::net::stream::Stream;
 use crate::wide::AtomicU64;
 
-/// How long a client that was quick is waited for awake: about what it costs to fall asleep and to be woken.
+/// How long a thread polls for a client that was quick. To block and to be woken costs about as much.
 const AWAKE: Duration = Duration::from_micros(50);
 
-/// The first waits of a connection, for the end of a handshake and the like, are plain ones.
+/// The first waits of a connection, such as for the end of a handshake, block at once.
 const WARM: u8 = 4;
 
-/// A yield that took longer went to a thread that computes, or to one that should have been ours.
+/// A yield that took longer counts as preempted: another program has computed meanwhile.
 const PREEMPTED: Duration = Duration::from_millis(1);
 
-/// So many good yields make up for a stolen one. A load of our own making, on both cores of a small machine, steals one in seven; a
-/// program that computes beside us, every other.
+/// So many short yields make up for a preempted one. When only this server loads both cores of a small machine, one
+/// yield in seven is preempted. When another program computes too, every other one is.
 const PREEMPTION_WEIGHT: u32 = 4;
 
-/// What is borne before nobody yields: some rounds in which all our threads met with a thief at once.
+/// The score at which no thread yields any more. It allows a few rounds in which the yields of all threads are
+/// preempted at once.
 const SCORE_MAX: u32 = 1_024;
 
-/// How long nobody yields then.
+/// How long no thread yields then.
 const NO_YIELD_TIME: Duration = Duration::from_millis(500);
 
-/// What stolen yields have cost lately. Of the process, like the next one: it is a fact about the machine.
+/// The score of the recent yields. One for the whole process, as the next one, because it depends on the machine.
 static PREEMPTION_SCORE: AtomicU32 = AtomicU32::new(0);
 
-/// The end of the time in which nobody yields, in microseconds since [`BEGINNING`]; 0: everybody may.
+/// The end of the time in which no thread yields, in microseconds since [`BEGINNING`]. 0: all threads may yield.
 static NO_YIELD_UNTIL: AtomicU64 = AtomicU64::new(0);
 
 static BEGINNING: LazyLock<Instant> = LazyLock::new(Instant::now);
 
-/// What a connection remembers of its last wait.
+/// What a connection knows of its last waits.
 #[derive(Debug, Default)]
 pub(crate) struct AdaptiveWait {
     /// Waits so far, up to [`WARM`].
@@ -84,7 +88,7 @@ impl AdaptiveWait {
         read
     }
 
-    /// To be called before any other wait.
+    /// Lets other threads run. To be called before a wait that is not [`recv_into`](Self::recv_into).
     pub(crate) fn pause(&mut self) {
         if !self.is_cold() {
             make_way(Instant::now());
@@ -98,7 +102,7 @@ impl AdaptiveWait {
     }
 }
 
-/// Lets the other threads run once; the time afterwards. `None`: better not.
+/// Lets the other threads run once. Returns the time afterwards. `None`: yields are off at present.
 fn make_way(now: Instant) -> Option<Instant> {
     if !may_yield(now) {
         return None;
@@ -119,14 +123,14 @@ fn may_yield(now: Instant) -> bool {
         return true;
     }
     let now = micros(now);
-    // Whoever moves the end on is the one who tries.
+    // The thread that moves the end is the one that tries.
     now >= until
         && NO_YIELD_UNTIL
             .compare_exchange(until, now + NO_YIELD_TIME.as_micros() as u64, Relaxed, Relaxed)
             .is_ok()
 }
 
-/// Keeps the account. The threads do so without a lock; that they may miss each other's entries does not matter.
+/// Updates the score. There is no lock: a lost update does no harm.
 fn yielded(now: Instant, took: Duration) {
     let lately = PREEMPTION_SCORE.load(Relaxed);
     if took > PREEMPTED {

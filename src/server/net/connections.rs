@@ -1,4 +1,7 @@
-//! Who is connected: the permits that bound the connections, and the means to end them all.
+//! The connections of a server: their permits, which limit their number, and the means to end them all.
+//!
+//! It owns the table of connections. It uses their streams, and the share of an address from `limits`. It reads
+//! nothing from them.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -19,16 +22,16 @@ use crate::sys::{
     time::Instant,
 };
 
-/// How long a connection may be without a request when others want its place. Clients ask at once.
+/// How long a connection may be without a request while the server is full. Clients send their first request at once.
 const FIRST_REQUEST: Duration = Duration::from_secs(1);
 
-/// Connections that were ended for a newcomer, and are not gone yet: there are never more than so many beyond the bound.
+/// The number of connections that were ended for a new one and still exist. So many may exist beyond the limit.
 const LEAVING_MAX: usize = 8;
 
-/// What such a connection is told, if it can be told without waiting.
+/// The answer to such a connection, if it can be sent without waiting.
 const TOO_LATE: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 
-/// Every connection there is, so that a stop can end them and wait for them.
+/// All connections. A stop ends them and waits for them.
 #[derive(Debug)]
 pub(crate) struct Connections {
     table: Mutex<Table>,
@@ -40,9 +43,9 @@ pub(crate) struct Connections {
 #[derive(Debug, Default)]
 struct Table {
     open: HashMap<u64, Arc<Place>>,
-    /// Those that have sent no request yet, the oldest first.
+    /// The connections that have sent no request yet, the oldest first.
     unasked: BTreeSet<u64>,
-    /// Those of `open` that were ended for a newcomer.
+    /// The number of connections in `open` that were ended for a new one.
     leaving: usize,
 }
 
@@ -57,7 +60,7 @@ impl Table {
         let places =
             self.unasked.iter().take(LEAVING_MAX).filter_map(|number| self.open.get_key_value(number));
         let mut late = places.take_while(|(_, place)| !in_time(place));
-        // On a busy machine a request may have come, and nobody has read it yet.
+        // On a busy machine a request may have come that no thread has read yet.
         let Some((&number, place)) = late.find(|(_, place)| !place.stream.has_input()) else {
             return false;
         };
@@ -75,7 +78,7 @@ impl Connections {
         Self { table: Mutex::default(), fewer: Condvar::new(), next: AtomicU64::new(0), max }
     }
 
-    /// `None`: there are as many as may be. `share`: what is given back to its address with the permit.
+    /// `None`: the server is full. `share` is given back to its address with the permit.
     pub(crate) fn permit(self: &Arc<Self>, stream: &Arc<Stream>, share: Option<Share>) -> Option<Permit> {
         let mut table = self.table.lock();
         if table.open.len() - table.leaving >= self.max && !table.make_room() {
@@ -98,7 +101,7 @@ impl Connections {
         self.table.lock().open.len()
     }
 
-    /// Ends the connections that have nothing under way.
+    /// Ends the connections that only wait for a request.
     pub(crate) fn interrupt_waiting(&self) {
         for place in self.table.lock().open.values().filter(|place| place.waiting.load(SeqCst)) {
             place.stream.shutdown(Shutdown::Read);
@@ -111,7 +114,7 @@ impl Connections {
         }
     }
 
-    /// `false`: some are still there at the deadline.
+    /// `false`: there are still some at the deadline.
     pub(crate) fn wait_until_none(&self, deadline: Instant) -> bool {
         let mut table = self.table.lock();
         while !table.open.is_empty() {
@@ -123,7 +126,7 @@ impl Connections {
     }
 }
 
-/// A connection as a stop sees it.
+/// A connection in the table.
 #[derive(Debug)]
 struct Place {
     stream: Arc<Stream>,
@@ -131,11 +134,11 @@ struct Place {
     waiting: AtomicBool,
     /// It has sent a request.
     asked: AtomicBool,
-    /// It was ended for a newcomer.
+    /// It was ended for a new one.
     leaves: AtomicBool,
 }
 
-/// A connection's right to be; given back when nothing of it is left.
+/// The permit of one connection. Given back on drop.
 #[derive(Debug)]
 pub(crate) struct Permit {
     connections: Arc<Connections>,
@@ -145,13 +148,14 @@ pub(crate) struct Permit {
 }
 
 impl Permit {
-    /// Whether the connection only waits for its peer's next request, or next step of an upgrade. A stop
-    /// interrupts it then; set before the stop is asked about, so that one of the two sees the other.
+    /// Whether the connection only waits for the next request of its peer, or for the next step of an upgrade. Then a
+    /// stop interrupts it. A connection sets this before it checks for a stop, so that either the connection or the
+    /// stop sees the other.
     pub(crate) fn set_waiting(&self, waiting: bool) {
         self.place.waiting.store(waiting, SeqCst);
     }
 
-    /// The connection has sent a request: it keeps its place.
+    /// The connection has sent a request. It is not ended for a new one any more.
     pub(crate) fn set_asked(&self) {
         if !self.place.asked.load(Relaxed) {
             self.place.asked.store(true, Relaxed);
@@ -165,7 +169,7 @@ impl Drop for Permit {
         let mut table = self.connections.table.lock();
         table.open.remove(&self.number);
         table.unasked.remove(&self.number);
-        // Under the lock, where it is set too.
+        // It is set under the same lock.
         table.leaving -= usize::from(self.place.leaves.load(Relaxed));
         drop(table);
         self.connections.fewer.notify_all();

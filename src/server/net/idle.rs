@@ -4,10 +4,10 @@
 //!   conn-N ── silent for park_after ──► park ──► epoll, one thread for all
 //!   conn-M ◄── resume ◄── the first byte, the peer's end, a packet for a held GET, a deadline
 //! ```
-//! It owns the parked connections and the thread that waits for them, the poller. A parked connection costs its descriptor and
-//! a little memory, but no stack. What a connection is, only its owner knows: this module asks it through [`IdleConnection`].
-//! The poller never blocks on a connection and calls no code of the application. It lets a connection read pongs and pings at
-//! once, so that the heartbeats of ten thousand idle clients need no other thread.
+//! It owns the parked connections and the thread that waits for them, the poller. A parked connection costs its
+//! descriptor and a little memory, but no stack. It knows a connection only as an [`IdleConnection`]. The poller never
+//! blocks on a connection and calls no code of the application. It lets a connection read pongs and pings at once, so
+//! that the heartbeats of ten thousand idle clients need no other thread.
 
 use std::{fmt, io, mem, sync::Arc, time::Duration};
 
@@ -47,14 +47,14 @@ pub(crate) trait IdleConnection: Send + 'static {
     fn handles_without_thread(&mut self) -> bool;
 }
 
-/// Ends the wait of an idle connection. For those who do not know what kind of connection it is.
+/// Ends the wait of an idle connection. It hides the type of the connection.
 pub(crate) trait WakeIdle: fmt::Debug + Send + Sync {
     /// The connection with this token gets a thread. Nothing happens if it has left.
     fn wake(&self, token: Token);
 }
 
-/// The index of a place in the table, and how often the place was given before. So a late wake for the last holder of a place
-/// does not wake the next one.
+/// The index of a place in the table, and how often the place was given before. So a late wake for the last holder of
+/// a place does not wake the next one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Token {
     index: u32,
@@ -208,7 +208,7 @@ impl<C: IdleConnection> IdleConnections<C> {
             Some(state @ State::Reserved { woken: false }) if !stopped && self.watch(token, &connection) => {
                 let deadline = connection.deadline();
                 *state = State::Parked { connection, woken: false };
-                // The poller may be about to sleep for longer.
+                // The poller may be about to wait for longer.
                 if deadline.is_some_and(|at| table.next_look.is_none_or(|next| at < next)) {
                     table.next_look = deadline;
                     self.waker.wake();
@@ -222,7 +222,8 @@ impl<C: IdleConnection> IdleConnections<C> {
         }
     }
 
-    /// Watches the stream. The poller handles its events when the lock of the table is free. `false`: no kernel memory.
+    /// Watches the stream. The poller handles its events when the lock of the table is free. `false`: no kernel
+    /// memory.
     fn watch(&self, token: Token, connection: &C) -> bool {
         let data = EventData::new_u64(token.number());
         epoll::add(&self.epoll, connection.stream(), data, connection.interest()).is_ok()

@@ -47,8 +47,8 @@ impl Listener {
         }
     }
 
-    /// Switches Nagle's algorithm off, because packets are small and must leave at once. On Linux a connection inherits the
-    /// option from its listener. `false`: this system refuses it on a listener.
+    /// Switches Nagle's algorithm off, because packets are small and must leave at once. On Linux a connection
+    /// inherits the option from its listener. `false`: this system refuses it on a listener.
     pub(crate) fn set_nodelay(&self) -> bool {
         match self {
             Self::Tcp(listener) => set_tcp_nodelay(listener, true).is_ok(),

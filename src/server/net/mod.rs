@@ -1,4 +1,7 @@
-//! Sockets, descriptors, and waiting for them.
+//! Sockets of the system: streams, the listener, the permits of connections, and the wait for idle connections.
+//!
+//! It uses `sys` and the admission of `limits`. It knows no protocol, no session and no option of the server, and it
+//! calls no code of the application.
 
 pub(crate) mod adaptive_wait;
 pub(crate) mod connections;

@@ -1,4 +1,7 @@
-//! One accepted connection, TCP or Unix-domain: read by its own thread, written to by whoever emits.
+//! One accepted connection, TCP or Unix-domain. Its own thread reads. Every thread that emits may write, through the
+//! outbox.
+//!
+//! It uses `sys`. Only reads with a deadline and [`Stream::send_all`] wait.
 
 use std::{
     io::{self, Read},
@@ -16,7 +19,7 @@ use crate::sys::{
 };
 use crate::wide::AtomicU64;
 
-/// The two kinds of stream behind one set of verbs. Shared: every method takes `&self`.
+/// A TCP or Unix-domain stream. It is shared: every method takes `&self`.
 #[derive(Debug)]
 pub(crate) struct Stream {
     socket: Socket,
@@ -68,7 +71,7 @@ impl Stream {
         self.recv_in_time(buffer)
     }
 
-    /// As [`recv`](Self::recv), but says `TimedOut` when the read timeout passes.
+    /// As [`recv`](Self::recv), but fails with `TimedOut` when the read timeout passes.
     pub(crate) fn recv_in_time(&self, buffer: &mut [u8]) -> io::Result<usize> {
         match self.recv(buffer) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(io::ErrorKind::TimedOut.into()),
@@ -76,8 +79,8 @@ impl Stream {
         }
     }
 
-    /// As [`recv`](Self::recv), or [`recv_until`](Self::recv_until) a deadline, in place of what the buffer
-    /// holds, up to its capacity; memory that nothing arrives in is not touched.
+    /// As [`recv`](Self::recv), or as [`recv_until`](Self::recv_until) with a deadline. It replaces the content of the
+    /// buffer, up to its capacity. Memory that no byte arrives in is not touched.
     pub(crate) fn recv_into(&self, buffer: &mut Vec<u8>, deadline: Option<Instant>) -> io::Result<()> {
         if let Some(deadline) = deadline {
             self.limit_reads(deadline)?;
@@ -86,7 +89,8 @@ impl Stream {
         self.recv_more(buffer).map(drop)
     }
 
-    /// As [`recv_in_time`](Self::recv_in_time), behind what the buffer holds, up to its capacity; says how much.
+    /// As [`recv_in_time`](Self::recv_in_time), but appends to the buffer, up to its capacity. Returns the number of
+    /// bytes.
     pub(crate) fn recv_more(&self, buffer: &mut Vec<u8>) -> io::Result<usize> {
         let before = buffer.len();
         loop {
@@ -98,7 +102,7 @@ impl Stream {
         }
     }
 
-    /// As [`recv_into`](Self::recv_into), but takes only what is there: `WouldBlock` when that is nothing.
+    /// As [`recv_into`](Self::recv_into), but does not wait. `WouldBlock`: nothing is there.
     pub(crate) fn recv_now(&self, buffer: &mut Vec<u8>) -> io::Result<()> {
         buffer.clear();
         loop {
@@ -109,7 +113,7 @@ impl Stream {
         }
     }
 
-    /// Has reads fail at `deadline`, as exactly as [`set_read_timeout`](Self::set_read_timeout) does.
+    /// Reads fail at `deadline`, as exactly as with [`set_read_timeout`](Self::set_read_timeout).
     pub(crate) fn limit_reads(&self, deadline: Instant) -> io::Result<()> {
         self.set_read_timeout(Some(time_left(deadline)?))
     }
@@ -119,7 +123,7 @@ impl Stream {
         wait(&mut [PollFd::new(self, PollFlags::IN)], Some(Instant::now())).unwrap_or(true)
     }
 
-    /// Hands the kernel as much as it takes now. `WouldBlock` when that is nothing.
+    /// Sends as much as the kernel takes now. `WouldBlock`: it takes nothing.
     pub(crate) fn send_now(&self, bytes: &[u8]) -> io::Result<usize> {
         loop {
             match send(self, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
@@ -129,9 +133,9 @@ impl Stream {
         }
     }
 
-    /// Writes all of it, waiting for the peer at most `patience` each time that it takes nothing, and once more for each
-    /// [`PATIENT_BYTES`] altogether: a peer that takes a little now and then would keep a thread and a payload for a day. For a
-    /// connection that nobody else writes to.
+    /// Writes all bytes. It waits for the peer at most `patience` each time, and in total at most `patience` and once
+    /// more for each [`PATIENT_BYTES`]. Without the total, a slow peer could keep a thread and a payload for a day.
+    /// For a connection that no other thread writes to.
     pub(crate) fn send_all(&self, mut bytes: &[u8], patience: Duration) -> io::Result<()> {
         let last = Instant::now() + patience * (1 + (bytes.len() / PATIENT_BYTES) as u32);
         while !bytes.is_empty() {
@@ -150,8 +154,8 @@ impl Stream {
         Ok(())
     }
 
-    /// Has reads fail after so long, or a sixteenth of it sooner or later: most waits are as long as the one before, and need no
-    /// call for it.
+    /// Reads fail after this time, or a sixteenth of it sooner or later. The tolerance saves a system call, because
+    /// most waits are as long as the one before.
     pub(crate) fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
         let wanted = timeout.map_or(0, |timeout| (timeout.as_micros() as u64).max(1));
         let set = self.read_timeout.load(Relaxed);
@@ -166,9 +170,9 @@ impl Stream {
         Ok(())
     }
 
-    /// Ends one or both directions for everybody who holds the stream; a blocked reader returns.
+    /// Ends one or both directions. A blocked reader returns.
     pub(crate) fn shutdown(&self, how: Shutdown) {
-        // Fails when the peer was faster, and then there is nothing left to do.
+        // It fails if the peer has ended the stream already.
         let _ = match &self.socket {
             Socket::Tcp(stream) => stream.shutdown(how),
             Socket::Unix(stream) => stream.shutdown(how),
@@ -176,13 +180,13 @@ impl Stream {
     }
 }
 
-/// How long a connection's own thread waits for a peer to take what nobody else writes to.
+/// How long the thread of a connection waits for its peer to take bytes.
 pub(crate) const WRITE_PATIENCE: Duration = Duration::from_secs(30);
 
-/// How much a peer must take of a large answer in the time that it may rest: 8 KiB a second, with [`WRITE_PATIENCE`].
+/// Bytes of a large answer that a peer must take in [`WRITE_PATIENCE`]: 8 KiB a second.
 const PATIENT_BYTES: usize = 256 << 10;
 
-/// How long it is until then; `TimedOut` when it has passed.
+/// The time until `deadline`. `TimedOut`: it has passed.
 pub(crate) fn time_left(deadline: Instant) -> io::Result<Duration> {
     let left = deadline.saturating_duration_since(Instant::now());
     if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }

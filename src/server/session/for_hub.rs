@@ -81,7 +81,7 @@ impl HubSession for Session {
     }
 
     fn abort(&self) {
-        Self::cut(self);
+        Self::abort(self);
     }
 
     fn forgotten(&self) {

@@ -251,7 +251,7 @@ impl Session {
         }
         log::debug!("session {} ends: {reason}", self.name());
         match mode {
-            CloseMode::Abort => self.cut(),
+            CloseMode::Abort => self.abort(),
             CloseMode::Close(code) => {
                 self.core.hub.close_session(Arc::<Self>::clone(self), code);
             }
@@ -259,8 +259,8 @@ impl Session {
         self.add_task(Task::SessionEnded(reason));
     }
 
-    /// Ends at once what was ending in peace, and what cannot.
-    pub(crate) fn cut(&self) {
+    /// Ends the session at once. Packets that wait are dropped.
+    pub(crate) fn abort(&self) {
         // In this order: what waits for it must not be counted when it is found no more, or the next largest backlog would pay
         // for it.
         self.outbox.abort();

@@ -73,7 +73,7 @@ impl Shared {
             );
             largest.end(CloseReason::SlowConsumer);
             // It may have been ending in peace.
-            largest.cut();
+            largest.abort();
         }
     }
 

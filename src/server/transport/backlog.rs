@@ -18,8 +18,8 @@ const SHARE_MIN: usize = 4096;
 /// Small packets are copied into one chunk up to this size, so that one `send` takes them.
 pub(super) const GATHER_MAX: usize = 64 << 10;
 
-/// Bytes of memory of a chunk beside its content: its place in the queue, which may have twice the room that it needs, and the
-/// overhead of its allocation.
+/// Bytes of memory of a chunk beside its content: its place in the queue, which may have twice the room that it needs,
+/// and the overhead of its allocation.
 const CHUNK_COST: usize = 96;
 
 /// No packet is added to a polling payload of this size.

@@ -1,4 +1,4 @@
-//! Counts what a WebSocket client sends, frame by frame, beside the codec, which does not tell how much it keeps.
+//! Counts the bytes that a WebSocket client sends, frame by frame. The codec does not report how many bytes it keeps.
 //!
 //! ```text
 //!   socket ─► bytes ─┬─► codec ─► Message ─► handled
@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::server::limits::budget::{Budget, Charge, Full};
 
-/// After a frame of this size the codec's buffer is not worth keeping.
+/// After a frame of this size the buffer of the codec is replaced.
 const LARGE: u64 = 16 << 10;
 
 /// The longest header: two bytes, a length of eight, a mask.
@@ -23,7 +23,7 @@ pub(crate) struct Meter {
     filled: usize,
     /// Bytes of the frame that are still to come.
     left: u64,
-    /// The frame is a control frame; it stands beside the messages.
+    /// The frame is a control frame, which is not a part of a message.
     control: bool,
     last: bool,
     /// The message has begun and its last frame has not ended.
@@ -58,7 +58,7 @@ impl Meter {
     /// The codec is given these bytes next.
     ///
     /// # Errors
-    /// [`Full`]: there is no room for them; the connection must end.
+    /// [`Full`]: the budget has no room for them. The connection must end.
     pub(crate) fn feed(&mut self, mut bytes: &[u8]) -> Result<(), Full> {
         while let Some((&first, rest)) = bytes.split_first() {
             if self.left == 0 {
@@ -121,19 +121,20 @@ impl Meter {
         self.ready = self.ready.saturating_sub(1);
     }
 
-    /// Whether the codec has a message or a control frame that it need not read for.
+    /// Whether the codec can give out a message or a control frame without reading.
     pub(crate) fn has_ready(&self) -> bool {
         self.ready > 0
     }
 
-    /// A message of this size has been handled, and is let go.
+    /// A message of this size has been handled and dropped.
     pub(crate) fn handled(&mut self, bytes: usize) {
         self.complete = self.complete.saturating_sub(bytes);
-        // It only gets less.
+        // A smaller charge cannot fail.
         let _ = self.charge.hold(self.message + self.complete);
     }
 
-    /// Whether the codec, which has taken everything and has no further message, has an empty buffer that once was a large one.
+    /// Whether the codec has a large buffer that is empty now. The codec has taken all bytes and has no further
+    /// message.
     pub(crate) fn wants_renewal(&self) -> bool {
         self.large && self.left == 0 && self.filled == 0 && !self.unfinished && self.complete == 0
     }
@@ -149,7 +150,7 @@ mod tests {
     use super::*;
     use crate::server::limits::budget::ALLOWANCE;
 
-    /// A client's frame; its mask is of no matter here.
+    /// A frame of a client. Its mask does not matter here.
     fn frame(first: u8, length: usize) -> Vec<u8> {
         let mut bytes = vec![first];
         match length {
@@ -200,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn who_fills_the_budget_is_told() {
+    fn a_client_that_fills_the_budget_is_refused() {
         let (mut meter, budget) = meter(10_000);
         let stream = frame(0x01, ALLOWANCE + 10_001);
         assert_eq!(meter.feed(&stream[..stream.len() - 1]), Ok(()));

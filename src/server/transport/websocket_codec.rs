@@ -4,8 +4,8 @@
 
 use tungstenite::protocol::WebSocketConfig;
 
-/// The codec's own buffer, which it fills from [`Input`]. It clears this many bytes before each read, and keeps them for each
-/// connection. The default of tungstenite is 128 KiB.
+/// The codec's own buffer, which it fills from [`Input`]. It clears this many bytes before each read, and keeps them
+/// for each connection. The default of tungstenite is 128 KiB.
 const CODEC_BUFFER: usize = 512;
 
 /// The size of the buffer: small at first, and larger for a client that fills it.

@@ -53,8 +53,8 @@ fn answer(head: &Head) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// The first subprotocol that the client offers. The official server picks it too, and clients refuse a response that names
-/// none of theirs. Outer `None`: the header is not a list of distinct tokens.
+/// The first subprotocol that the client offers. The official server picks it too, and clients refuse a response that
+/// names none of theirs. Outer `None`: the header is not a list of distinct tokens.
 fn subprotocol(head: &Head) -> Option<Option<&str>> {
     if head.is_illegible("sec-websocket-protocol") {
         return None;

@@ -1,4 +1,5 @@
-//! What an error of the codec or of the dispatch means for the session: the reason and the close code (RFC 6455 7.4.1).
+//! What an error of the codec or of the dispatch means for the session: the reason and the close code (RFC 6455
+//! 7.4.1).
 
 use std::io;
 

@@ -1,12 +1,14 @@
 //! A session on WebSocket: the thread of the connection reads, and hands each packet to the session.
 //!
-//! It owns the codec (tungstenite) and the bytes that were read. It uses the session, its dispatch and its outbox. What the
-//! codec writes (pongs, the answer to a close) goes through the outbox too, so that frames of two threads never mix.
+//! It owns the codec (tungstenite) and the bytes that were read. It uses the session, its dispatch and its outbox.
+//! What the codec writes (pongs, the answer to a close) goes through the outbox too, so that frames of two threads
+//! never mix.
 //!
 //! A client that is silent for `park_after` needs no thread: [`WebSocket::run`] returns the WebSocket, to be parked.
 //!
-//! **Several messages in one read** are answered with one write. The codec is asked for the next message before this one is
-//! handled. While there is one, the outbox is corked. The drain thread sees that nothing waits long in a corked outbox.
+//! **Several messages in one read** are answered with one write. The codec is asked for the next message before this
+//! one is handled. While there is one, the outbox is corked. The drain thread sees that nothing waits long in a corked
+//! outbox.
 
 mod fault;
 mod upgrade;
@@ -189,7 +191,8 @@ impl WebSocket {
         read
     }
 
-    /// The next message in the bytes that were read before. `None`: there is none. Often the meter knows it without the codec.
+    /// The next message in the bytes that were read before. `None`: there is none. Often the meter knows it without
+    /// the codec.
     fn read_on(&mut self) -> Option<Result<Message, Error>> {
         let more = !self.io.input.is_spent() || self.io.meter.has_ready();
         more.then(|| self.read_now(Reading::Buffered)).flatten()
@@ -223,7 +226,8 @@ impl WebSocket {
             };
             self.next = if message.is_ok() { self.read_on() } else { None };
             if self.next.is_none() {
-                // The last of several messages. The others had no answer, as the frames of a binary packet before its last one.
+                // The last of several messages. The others had no answer, as the frames of a binary packet before its
+                // last one.
                 corked = corked && !session.outbox.uncork_empty();
             } else if !corked {
                 session.outbox.cork();
@@ -256,8 +260,8 @@ impl WebSocket {
         None
     }
 
-    /// Reads what has come while the connection was parked, without waiting. `true`: only signs of life have come, and the
-    /// connection stays parked.
+    /// Reads what has come while the connection was parked, without waiting. `true`: only signs of life have come, and
+    /// the connection stays parked.
     pub(super) fn read_signs_of_life(&mut self) -> bool {
         for _ in 0..SIGNS_MAX {
             match self.read_now(Reading::Now) {
@@ -285,8 +289,8 @@ impl WebSocket {
         false
     }
 
-    /// Counts a sign of life that is charged later. `false`: it must be charged to `byte_rate` now, because it is too large, or
-    /// too many have come.
+    /// Counts a sign of life that is charged later. `false`: it must be charged to `byte_rate` now, because it is too
+    /// large, or too many have come.
     fn takes_uncharged(&mut self, bytes: usize) -> bool {
         let uncharged = self.uncharged + bytes + 1;
         let fits = uncharged <= UNCHARGED_MAX;
@@ -329,13 +333,14 @@ impl WebSocket {
     /// Reads and drops bytes until the peer has closed its side. The hub aborts a session whose peer takes too long.
     fn linger(&mut self) {
         if self.io.over {
-            return self.io.session.cut();
+            return self.io.session.abort();
         }
-        // Longer than `park_after`, because pending packets are still sent to a slow peer. If this fails, the peer is gone.
+        // Longer than `park_after`, because pending packets are still sent to a slow peer. If this fails, the peer is
+        // gone.
         let _ = self.io.stream.set_read_timeout(None);
         let mut sink = [0; 1024];
         while self.io.stream.recv(&mut sink).is_ok_and(|read| read > 0) {}
-        self.io.session.cut();
+        self.io.session.abort();
     }
 }
 

@@ -22,8 +22,8 @@ use crate::{
 /// Pings and pongs that a WebSocket may send during an upgrade.
 const PROBE_SIGNS_MAX: usize = 16;
 
-/// Moves a polling session to a WebSocket (EIO "Upgrade"). `None`: the upgrade has failed and the WebSocket is closed. The
-/// session stays on polling.
+/// Moves a polling session to a WebSocket (EIO "Upgrade"). `None`: the upgrade has failed and the WebSocket is closed.
+/// The session stays on polling.
 pub(crate) fn upgrade(
     connection: &mut Connection,
     response: &[u8],
@@ -100,8 +100,8 @@ impl WebSocket {
         let session = &self.io.session;
         // Waits for a POST that is being handled: its packets are older.
         let turn = session.enter();
-        // Before `attach`: a request that comes now must not find a polling session, and `attach` wakes the held GET, which reads
-        // this too.
+        // Before `attach`: a request that comes now must not find a polling session, and `attach` wakes the held GET,
+        // which reads this too.
         session.set_websocket();
         let Some(attached) = session.outbox.attach(&self.io.stream) else { return false };
         self.io.bound = true;
@@ -111,7 +111,8 @@ impl WebSocket {
         true
     }
 
-    /// Closes a WebSocket that has no session. The thread of the connection waits a moment for the peer to read the close.
+    /// Closes a WebSocket that has no session. The thread of the connection waits a moment for the peer to read the
+    /// close.
     fn close_unused(&mut self) {
         // The peer may be gone already.
         let _ = self.codec.close(&mut self.io, None);

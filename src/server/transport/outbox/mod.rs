@@ -5,13 +5,13 @@
 //!   Polling ──────► backlog      WebSocket ──────────────► backlog ─────────────────► WebSocket
 //!      │ held GET takes it           │ push, kernel takes it: nothing waits
 //!      └────────── upgrade ──────────┘
-//!                    any ──► Closing (what waits still goes out) ──► Closed
+//!                    any ──► Closing (waiting packets are still sent) ──► Closed
 //! ```
-//! The thread that emits also writes. The backlog keeps what the kernel did not take. A GET takes its packets out of the backlog.
-//! There is one lock, held for a non-blocking `send` at most.
+//! The thread that emits also writes. The backlog keeps what the kernel did not take. A GET takes its packets out of
+//! the backlog. There is one lock, held for a non-blocking `send` at most.
 //!
-//! It uses the streams and idle connections of `net`, and the budget of all outboxes. It knows no session: what a push leaves to
-//! be done, its result says ([`Pushed`]), and the session does it without the lock.
+//! It uses the streams and idle connections of `net`, and the budget of all outboxes. It knows no session. The result
+//! of a push ([`Pushed`]) says what is left to do, and the session does it without the lock.
 
 mod polling;
 
@@ -144,8 +144,8 @@ impl Outbox {
         self.charged.load(Relaxed)
     }
 
-    /// Waits until the backlog is at most half full and has room for `bytes` more. `None`: it was not before `deadline`. `false`:
-    /// the outbox is closed.
+    /// Waits until the backlog is at most half full and has room for `bytes` more. `None`: it was not before
+    /// `deadline`. `false`: the outbox is closed.
     pub(crate) fn wait_for_room(&self, bytes: usize, deadline: Instant) -> Option<bool> {
         let enough = (self.max / 2).min(self.max.saturating_sub(bytes));
         let mut state = self.state.lock();
@@ -161,8 +161,9 @@ impl Outbox {
         (state.backlog.len <= enough).then_some(true)
     }
 
-    /// The calling thread is about to write a payload of this outbox to this stream. Until the result is dropped, the payload
-    /// counts as waiting, and [`abort`](Self::abort) shuts the stream down. `None`: the payload is too small to be counted.
+    /// The calling thread is about to write a payload of this outbox to this stream. Until the result is dropped, the
+    /// payload counts as waiting, and [`abort`](Self::abort) shuts the stream down. `None`: the payload is too small
+    /// to be counted.
     pub(crate) fn deliver(&self, stream: &Arc<Stream>, bytes: usize) -> Option<Delivery<'_>> {
         if bytes < DELIVERY_MIN {
             return None;
@@ -196,8 +197,8 @@ impl Outbox {
         self.account(&mut state, pushed)
     }
 
-    /// The drain thread looks at a corked outbox, and sends what has waited since the last look. `false`: the outbox need not
-    /// be watched any more.
+    /// The drain thread looks at a corked outbox, and sends what has waited since the last look. `false`: the outbox
+    /// need not be watched any more.
     pub(crate) fn watch(&self) -> (Pushed, bool) {
         let mut state = self.state.lock();
         if !state.corked || !state.is_writable() || state.backlog.is_empty() || state.closing {
@@ -244,8 +245,8 @@ impl Outbox {
         matches!(self.state.lock().sink, Sink::Closed)
     }
 
-    /// The session moves to a WebSocket. The waiting packets are sent there, also when the session is closing, because the client
-    /// polls no more. `None`: the outbox is closed, or on a WebSocket already.
+    /// The session moves to a WebSocket. The waiting packets are sent there, also when the session is closing, because
+    /// the client polls no more. `None`: the outbox is closed, or on a WebSocket already.
     pub(crate) fn attach(&self, stream: &Arc<Stream>) -> Option<Pushed> {
         let mut state = self.state.lock();
         let Sink::Polling { held, .. } = &mut state.sink else { return None };
@@ -263,8 +264,8 @@ impl Outbox {
         Some(self.account(&mut state, pushed))
     }
 
-    /// Closes the outbox behind the waiting packets. A WebSocket gets them, `close_frame` and the end of the stream. A polling
-    /// client can still fetch them.
+    /// Closes the outbox behind the waiting packets. A WebSocket gets them, `close_frame` and the end of the stream. A
+    /// polling client can still fetch them.
     pub(crate) fn finish(&self, close_frame: &[u8]) -> Pushed {
         let mut state = self.state.lock();
         if state.closing {

@@ -61,8 +61,8 @@ impl Outbox {
         }
     }
 
-    /// The thread of a held GET is awake. [`Poll::Held`]: nothing waits. The GET is held on, with `holder` if there is a new one.
-    /// `yields`: during an upgrade, the GET is answered with a noop.
+    /// The thread of a held GET is awake. [`Poll::Held`]: nothing waits. The GET is held on, with `holder` if there is
+    /// a new one. `yields`: during an upgrade, the GET is answered with a noop.
     pub(crate) fn resume(&self, yields: bool, holder: Option<Holder>) -> Poll {
         let mut state = self.state.lock();
         let ready = !state.backlog.is_empty() || state.closing;
@@ -81,7 +81,8 @@ impl Outbox {
         }
     }
 
-    /// The held GET is parked. From now on `holder` is woken. `false`: there is something for the GET, and it must not be parked.
+    /// The held GET is parked. From now on `holder` is woken. `false`: there is something for the GET, and it must not
+    /// be parked.
     pub(crate) fn park(&self, holder: Holder) -> bool {
         let mut state = self.state.lock();
         let ready = !state.backlog.is_empty() || state.closing;
@@ -111,8 +112,8 @@ impl Outbox {
         state.backlog.take_packets(&mut body);
         self.settle(state);
         if !body.is_empty() {
-            // The close packet has a payload of its own. The JavaScript client handles the events of a payload later, and drops
-            // them if there is a close packet beside them.
+            // The close packet has a payload of its own. The JavaScript client handles the events of a payload later,
+            // and drops them if there is a close packet beside them.
             return Poll::Payload(body.finish());
         }
         if state.closing {
