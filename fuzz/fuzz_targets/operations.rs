@@ -1,5 +1,5 @@
 //! A sequence of operations on sessions and hub, on the simulated system: the first byte is the order of the threads, then two
-//! bytes an operation (`src/server/model/operations.rs`).
+//! bytes an operation (`tests/model/operations.rs`).
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

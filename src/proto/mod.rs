@@ -12,6 +12,8 @@
 //! thread, channel or clock: bytes and `Instant`s go in, values come out. "EIO" in comments is the Engine.IO
 //! protocol document, revision 4; "SIO" is the Socket.IO protocol document, revision 5.
 
+#![cfg_attr(shuttle, deny(clippy::disallowed_types, reason = "no thread, lock, channel, socket or clock"))]
+
 mod close;
 pub mod engine;
 mod error;

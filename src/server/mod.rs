@@ -57,6 +57,8 @@
 //! # Ok::<(), tinysio::server::StartError>(())
 //! ```
 
+#![cfg_attr(shuttle, deny(clippy::disallowed_types, reason = "what is not from crate::sys is not simulated"))]
+
 mod builder;
 mod config;
 mod connection;
@@ -70,6 +72,7 @@ mod hub;
 mod limits;
 mod memory;
 #[cfg(all(shuttle, any(test, fuzzing)))]
+#[path = "../../tests/model/mod.rs"]
 pub(crate) mod model;
 mod net;
 mod peer;

@@ -15,6 +15,7 @@
 //! microseconds under load, because each of them works for microseconds.
 //!
 //! It uses a stream and the clock.
+#![allow(clippy::disallowed_types, reason = "it measures the real scheduler")]
 
 use std::{
     io,
