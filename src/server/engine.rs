@@ -8,7 +8,7 @@ use crate::proto::{CloseReason, engine::TransportKind, socket::Encoded};
 use crate::server::{
     error::EmitError,
     guard::{self, Callee},
-    session::{Handshake, Session},
+    session::{Content, Handshake, Session},
     transport::outbox::Packets,
 };
 
@@ -131,7 +131,7 @@ impl EngineSession {
     /// [`EmitError`].
     pub fn send(&self, message: &Message<'_>) -> Result<(), EmitError> {
         let packet = match message {
-            Message::Text(text) if self.0.is_plain => Encoded::text(text),
+            Message::Text(text) if self.0.content == Content::Plain => Encoded::text(text),
             Message::Text(text) => Encoded::text(&format!("4{text}")),
             Message::Binary(bytes) => Encoded::binary(bytes),
         };

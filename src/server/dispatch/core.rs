@@ -11,7 +11,7 @@ use crate::server::{
     guard::Callee,
     http::{Request, Response},
     net::idle::IdleConnections,
-    session::{self, Handshake, Refused, Session, Shared},
+    session::{self, Content, Handshake, Refused, Session, Shared},
     socket::namespace::Namespace,
 };
 
@@ -53,8 +53,12 @@ impl Core {
         endpoint: usize,
         handshake: Handshake,
     ) -> Result<Arc<Session>, Refused> {
-        let is_plain = matches!(self.endpoint(endpoint), Endpoint::Engine(handlers) if handlers.plain);
-        session::open(&self.shared, endpoint, handshake, is_plain, || Box::new(Inbound::new(self, endpoint)))
+        let content = match self.endpoint(endpoint) {
+            Endpoint::SocketIo => Content::SocketIo,
+            Endpoint::Engine(handlers) if handlers.plain => Content::Plain,
+            Endpoint::Engine(_) => Content::Messages,
+        };
+        session::open(&self.shared, endpoint, handshake, content, || Box::new(Inbound::new(self, endpoint)))
     }
 
     pub(crate) fn endpoint(&self, index: usize) -> &Endpoint {

@@ -43,7 +43,7 @@ use crate::{
 };
 
 pub use handshake::Handshake;
-pub(crate) use open::{Refused, open, open_packet, opened};
+pub(crate) use open::{Content, Refused, open, open_packet, opened};
 pub(crate) use registry::Registry;
 pub(crate) use shared::Shared;
 use turn::Gate;
@@ -64,8 +64,7 @@ pub(crate) struct Session {
     pub(crate) core: Arc<Shared>,
     /// The endpoint that it was opened at.
     pub(crate) endpoint: usize,
-    /// Its messages are not wrapped in Engine.IO packets.
-    pub(crate) is_plain: bool,
+    pub(crate) content: Content,
     pub(crate) outbox: Outbox,
     pub(crate) handshake: Handshake,
     /// A POST is being read or handled.
@@ -101,7 +100,7 @@ impl Session {
         slot: u32,
         endpoint: usize,
         handshake: Handshake,
-        is_plain: bool,
+        content: Content,
         gate: Gate,
     ) -> Arc<Self> {
         let config = &core.config;
@@ -113,7 +112,7 @@ impl Session {
             slot,
             core: Arc::clone(core),
             endpoint,
-            is_plain,
+            content,
             outbox: Outbox::new(config.outbox_bytes(), Arc::clone(&core.waiting)),
             handshake,
             posting: AtomicBool::new(false),

@@ -21,12 +21,23 @@ pub(crate) enum Refused {
     NoId(getrandom::Error),
 }
 
-/// Makes a session and gives it a seat; nothing has been sent to it yet.
+/// What a session's messages are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Content {
+    /// Socket.IO packets.
+    SocketIo,
+    /// The application's, in Engine.IO packets.
+    Messages,
+    /// The application's, without Engine.IO packets around them.
+    Plain,
+}
+
+/// Makes a session and gives it a slot. Nothing has been sent to it yet.
 pub(crate) fn open(
     core: &Arc<Shared>,
     endpoint: usize,
     handshake: Handshake,
-    is_plain: bool,
+    content: Content,
     dispatch: impl FnOnce() -> Box<dyn Dispatch>,
 ) -> Result<Arc<Session>, Refused> {
     let id = new_id().map_err(Refused::NoId)?;
@@ -40,18 +51,19 @@ pub(crate) fn open(
         .take_turn()
         .map_err(|retry_after| Refused::Busy { reason: RefusalReason::AcceptRate, retry_after })?;
     let slot = core.sessions.take_slot().ok_or(busy(RefusalReason::MaxConnections))?;
-    let session = Session::new(core, id, slot, endpoint, handshake, is_plain, Gate::new(dispatch(), share));
+    let session = Session::new(core, id, slot, endpoint, handshake, content, Gate::new(dispatch(), share));
     core.sessions.insert(&session);
     core.hub.session_opened(Arc::<Session>::clone(&session));
     Ok(session)
 }
 
-/// The session's open packet is on its way: the layer above may speak.
+/// The session's open packet has been sent: the handlers of an Engine.IO endpoint may send.
 pub(crate) fn opened(session: &Arc<Session>) {
-    let core = Arc::clone(&session.core);
-    session.enter().opened(session);
-    // A stop that counted the sessions before this one was there must not wait for it.
-    if core.is_ending() {
+    if session.content != Content::SocketIo {
+        session.enter().opened(session);
+    }
+    // A stop that counted the sessions before this one existed must not wait for it.
+    if session.core.is_ending() {
         session.end(CloseReason::ServerShuttingDown);
     }
 }

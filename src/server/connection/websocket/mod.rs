@@ -33,7 +33,7 @@ use crate::server::{
     net::adaptive_wait::AdaptiveWait,
     net::stream::{Stream, WRITE_PATIENCE},
     session,
-    session::Session,
+    session::{Content, Session},
     transport::frame_meter::Meter,
     transport::outbox::Packets,
     transport::websocket_codec::{self, Input},
@@ -62,7 +62,7 @@ pub(super) fn begin(
     session.set_websocket();
     let stream = Arc::clone(&connection.stream);
     let mut greeting = response;
-    if !session.is_plain {
+    if session.content != Content::Plain {
         greeting.extend_from_slice(Encoded::text(&session::open_packet(session).packet()).bytes());
     }
     let greeted = stream.send_all(&greeting, session.core.config.head_timeout);
@@ -302,7 +302,7 @@ impl WebSocket {
 
     fn handle(&mut self, message: Message) -> Result<(), Fault> {
         let packet = match &message {
-            Message::Text(text) if self.io.session.is_plain => {
+            Message::Text(text) if self.io.session.content == Content::Plain => {
                 Packet::Message(Data::Text(text.as_str().into()))
             }
             Message::Text(text) => Packet::decode(text.as_str()).map_err(|error| {
