@@ -1,6 +1,6 @@
 //! The handle to a running server, which the application holds.
 //!
-//! It owns nothing itself: it reads [`Core`](super::core::Core), and leaves the stop to `shutdown`.
+//! It owns nothing itself: it reads [`Core`](crate::server::dispatch::core::Core), and leaves the stop to `shutdown`.
 
 use std::{collections::HashMap, fmt, net::SocketAddr, sync::Arc, time::Duration};
 

@@ -8,7 +8,7 @@
 //! ```
 //! It owns what a connection does next ([`Stage`]) and the way of a request to its session. It uses sessions and their
 //! dispatch, the codecs and outboxes of `transport`, and `http` and `net`. None of these may use it. Only the start of
-//! a server uses it, and [`Core`](crate::server::dispatch::core::Core), which holds the idle connections.
+//! a server uses it, and [`Core`], which holds the idle connections.
 
 pub(crate) mod accept;
 mod checks;

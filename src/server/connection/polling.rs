@@ -124,7 +124,7 @@ fn refused(status: u16) -> Answer {
 }
 
 /// The first answer to a new session: its open packet.
-pub(super) fn greet(session: &Arc<Session>) -> Answer {
+pub(super) fn open_answer(session: &Arc<Session>) -> Answer {
     let packet = session::open_packet(session).packet();
     session::opened(session);
     Answer::Payload(packet)
@@ -138,7 +138,7 @@ const UPGRADE_GRACE: Duration = Duration::from_millis(50);
 /// sends nothing on the WebSocket before this GET is answered. So the first GET is answered at once. Some clients send
 /// one GET after another, and each of these is held longer.
 fn grace(session: &Session) -> Duration {
-    let doubled = 1_u64 << session.sent_home.load(Acquire).min(6);
+    let doubled = 1_u64 << session.noops.load(Acquire).min(6);
     UPGRADE_GRACE.min(Duration::from_millis(doubled - 1))
 }
 
@@ -162,7 +162,7 @@ fn hold(connection: &Connection, session: &Arc<Session>, waker: &Waker, late: bo
             Poll::Held => {}
             found => {
                 if late && matches!(&found, Poll::Payload(body) if body == "6") {
-                    session.sent_home.fetch_add(1, AcqRel);
+                    session.noops.fetch_add(1, AcqRel);
                 }
                 return Ok(Served::Answer(answer(session, found, late)));
             }

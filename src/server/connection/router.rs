@@ -113,7 +113,7 @@ fn polling_request(
             let origin = head.header("origin").map(ToOwned::to_owned);
             let answer = core
                 .open_session(endpoint, Handshake::new(head, connection.peer))
-                .map(|session| polling::greet(&session))
+                .map(|session| polling::open_answer(&session))
                 .unwrap_or_else(|refused| {
                     Answer::Other(Refusal::Session(refused).response(core, connection.peer, false))
                 });

@@ -6,7 +6,7 @@
 //! at most.
 //!
 //! ```text
-//!   would wait ─► yield ─┬─ was quick last time: look, yield, look … for AWAKE ─► block
+//!   would wait ─► yield ─┬─ was quick last time: read, yield, read … for AWAKE ─► block
 //!                        └─ was not: block
 //! ```
 //! **Other programs.** A yield to a thread of another program that computes costs a whole time slice, which is
@@ -74,7 +74,7 @@ impl AdaptiveWait {
         }
         let begun = Instant::now();
         let mut now = begun;
-        while let Some(back) = make_way(now) {
+        while let Some(back) = yield_once(now) {
             now = back;
             if !self.quick || now - begun > AWAKE {
                 break;
@@ -92,7 +92,7 @@ impl AdaptiveWait {
     /// Lets other threads run. To be called before a wait that is not [`recv_into`](Self::recv_into).
     pub(crate) fn pause(&mut self) {
         if !self.is_cold() {
-            make_way(Instant::now());
+            yield_once(Instant::now());
         }
     }
 
@@ -104,7 +104,7 @@ impl AdaptiveWait {
 }
 
 /// Lets the other threads run once. Returns the time afterwards. `None`: yields are off at present.
-fn make_way(now: Instant) -> Option<Instant> {
+fn yield_once(now: Instant) -> Option<Instant> {
     if !may_yield(now) {
         return None;
     }

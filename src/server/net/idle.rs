@@ -352,3 +352,72 @@ impl<C: IdleConnection, R: Fn(C)> Poller<C, R> {
         (self.resume)(connection);
     }
 }
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    use super::*;
+    use crate::sys::net::UnixStream;
+
+    struct Parked(Stream, Option<Instant>);
+
+    impl IdleConnection for Parked {
+        fn stream(&self) -> &Stream {
+            &self.0
+        }
+
+        fn interest(&self) -> EventFlags {
+            EventFlags::IN
+        }
+
+        fn deadline(&self) -> Option<Instant> {
+            self.1
+        }
+
+        fn handles_without_thread(&mut self) -> bool {
+            false
+        }
+    }
+
+    #[test]
+    fn a_late_token_does_not_reach_the_next_holder_of_its_place() {
+        let mut table = Table::<()>::new(false);
+        let first = table.reserve();
+        assert!(matches!(table.free(first), State::Reserved { woken: false }));
+        let second = table.reserve();
+        assert_eq!(first.index, second.index);
+        assert!(table.state(first).is_none() && table.state(second).is_some());
+        assert!(matches!(table.free(first), State::Free));
+        assert!(table.state(second).is_some());
+    }
+
+    #[test]
+    fn no_token_has_the_number_of_the_waker() {
+        let mut table = Table::<()>::new(false);
+        table.places.push(Place { generation: u32::MAX - 1, state: State::Free });
+        let token = Token { index: 0, generation: u32::MAX - 1 };
+        assert_eq!(Token::from_number(token.number()), token);
+        assert_ne!(token.number(), WAKER);
+        table.free(token);
+        assert_eq!(table.reserve().generation, 0);
+    }
+
+    #[test]
+    fn only_the_overdue_end_their_wait_and_the_next_deadline_is_the_next_look() {
+        let now = Instant::now();
+        let later = now + Duration::from_secs(2);
+        let mut table = Table::new(false);
+        for deadline in [Some(now), None, Some(later), Some(later + Duration::from_secs(1))] {
+            let (near, _) = UnixStream::pair().expect("descriptors");
+            let token = table.reserve();
+            let connection = Parked(Stream::unix(near), deadline);
+            *table.state(token).expect("a place") = State::Parked { connection, woken: false };
+        }
+        let mut due = Vec::new();
+        table.take_overdue(now, &mut due);
+        assert!(due.is_empty(), "the poller looks at no deadline before its time");
+        table.next_look = Some(now);
+        table.take_overdue(now, &mut due);
+        assert_eq!(due, [Token { index: 0, generation: 0 }]);
+        assert_eq!(table.next_look, Some(later));
+    }
+}

@@ -15,7 +15,7 @@ use crate::sys::{
 #[derive(Debug)]
 pub(crate) enum Listener {
     Tcp(TcpListener),
-    /// Dropped before the listener: the inode of a socket that nobody holds may be reused by another file.
+    /// Dropped before the listener: the inode of a closed socket may be reused by another file.
     Unix {
         _file: SocketFile,
         listener: UnixListener,

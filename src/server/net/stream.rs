@@ -198,16 +198,15 @@ mod tests {
 
     use super::*;
 
-    /// It was waited for as long as anything moved.
     #[test]
-    fn a_reader_of_crumbs_does_not_keep_an_answer_for_ever() {
+    fn a_slow_reader_does_not_keep_an_answer_for_ever() {
         let (near, far) = UnixStream::pair().unwrap();
-        // So that every crumb is progress.
+        // With a small buffer, every read of the peer lets the writer go on.
         rustix::net::sockopt::set_socket_send_buffer_size(&near, 4 << 10).unwrap();
         let reader = thread::Builder::new().spawn(move || {
-            let mut crumbs = [0; 4 << 10];
+            let mut buffer = [0; 4 << 10];
             let mut read = 0;
-            while let Ok(count @ 1..) = (&far).read(&mut crumbs) {
+            while let Ok(count @ 1..) = (&far).read(&mut buffer) {
                 read += count;
                 thread::sleep(Duration::from_millis(5));
             }
@@ -217,6 +216,6 @@ mod tests {
         let sent = stream.send_all(&answer, Duration::from_millis(50));
         assert_eq!(sent.map_err(|error| error.kind()), Err(io::ErrorKind::TimedOut));
         drop(stream);
-        assert!(reader.unwrap().join().unwrap() > 0, "it had something");
+        assert!(reader.unwrap().join().unwrap() > 0, "it has read a part");
     }
 }

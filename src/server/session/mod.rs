@@ -71,8 +71,8 @@ pub(crate) struct Session {
     pub(crate) posting: AtomicBool,
     /// A WebSocket is probing.
     pub(crate) upgrading: AtomicBool,
-    /// GETs that came meanwhile and were sent home.
-    pub(crate) sent_home: AtomicU8,
+    /// GETs of the upgrade that were answered with a noop.
+    pub(crate) noops: AtomicU8,
     /// A namespace was joined, or the endpoint has none.
     pub(crate) settled: AtomicBool,
     /// The number of the binary packet whose attachments are due, 0 for none.
@@ -117,7 +117,7 @@ impl Session {
             handshake,
             posting: AtomicBool::new(false),
             upgrading: AtomicBool::new(false),
-            sent_home: AtomicU8::new(0),
+            noops: AtomicU8::new(0),
             settled: AtomicBool::new(false),
             assembling: AtomicU64::new(0),
             websocket: AtomicBool::new(false),

@@ -34,7 +34,7 @@ pub(crate) fn upgrade(
     let upgraded = try_upgrade(connection, response, session, alone);
     if alone {
         session.outbox.begin_upgrade(false);
-        session.sent_home.store(0, Release);
+        session.noops.store(0, Release);
         session.upgrading.store(false, Release);
     }
     upgraded
