@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use support::{Client, Frame, Http, PATIENCE, Road, Ws, addr, eventually, next, serve};
+use support::{Client, Frame, Http, PATIENCE, Transport, Ws, addr, eventually, next, serve};
 use tinysio::server::Server;
 
 /// The threads that a server has without any connection.
@@ -58,11 +58,11 @@ fn scene(token: &Arc<()>) -> (Server, Vec<Client>, Vec<Http>) {
                 });
             })
     });
-    let mut clients: Vec<Client> = [Road::Polling, Road::WebSocket, Road::Upgrade]
+    let mut clients: Vec<Client> = [Transport::Polling, Transport::WebSocket, Transport::Upgrade]
         .into_iter()
         .cycle()
         .take(9)
-        .map(|road| Client::connected(addr(&server), road))
+        .map(|transport| Client::connected(addr(&server), transport))
         .collect();
     for (id, client) in clients.iter_mut().enumerate() {
         client.send(r#"42["ask"]"#);
@@ -78,7 +78,7 @@ fn scene(token: &Arc<()>) -> (Server, Vec<Client>, Vec<Http>) {
     let mut others: Vec<Http> = (0..3).map(|_| Http::connect(addr(&server))).collect();
     others[0].get("/health");
     others[1].send("GET /half-a-he");
-    clients.push(Client::at(addr(&server), Road::WebSocket, "/engine.io/"));
+    clients.push(Client::at(addr(&server), Transport::WebSocket, "/engine.io/"));
     let mut probing = Ws::open(addr(&server), &clients[6].target("websocket"));
     probing.send("2probe");
     probing.expect("3probe");
@@ -104,7 +104,7 @@ fn a_silent_crowd_has_no_threads() {
         builder.park_after(Duration::from_millis(20)).namespace("/", |_| {})
     });
     let mut crowd: Vec<Ws> =
-        (0..100).map(|_| Client::connected(addr(&server), Road::WebSocket).into_ws()).collect();
+        (0..100).map(|_| Client::connected(addr(&server), Transport::WebSocket).into_ws()).collect();
     eventually("the crowd is parked", || server.parked_count() == crowd.len());
     eventually("the threads of the crowd are gone", || threads().len() == ALWAYS.len());
     for _ in 0..3 {
@@ -153,8 +153,8 @@ fn nothing_is_left_of_a_server_that_is_gone() {
     // Many sessions one after the other leave nothing while the server lives on.
     let server = serve(|builder| builder.max_connections(4).namespace("/", |_| {}));
     for n in 0..90 {
-        let road = [Road::Polling, Road::WebSocket, Road::Upgrade][n % 3];
-        let mut client = Client::connected(addr(&server), road);
+        let transport = [Transport::Polling, Transport::WebSocket, Transport::Upgrade][n % 3];
+        let mut client = Client::connected(addr(&server), transport);
         if n % 2 == 0 {
             client.leave();
         } else {
@@ -183,7 +183,7 @@ fn nothing_is_left_of_a_server_that_is_gone() {
             });
         })
     });
-    let mut client = Client::connected(addr(&server), Road::WebSocket);
+    let mut client = Client::connected(addr(&server), Transport::WebSocket);
     client.send(r#"42["block"]"#);
     let socket = next(&reports, "the handler");
     drop(server);

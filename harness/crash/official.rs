@@ -22,9 +22,9 @@ use crate::{
 /// How long the process may take to end when it is told to.
 const DOWN_WITHIN: Duration = Duration::from_secs(10);
 
-/// The roads that official clients take. Polling is in one room only: with every request a connection of its own, of which many
+/// The transports that official clients take. Polling is in one room only: with every request a connection of its own, of which many
 /// are cut, and 16 packets in an answer, it could fall behind for longer than the server keeps what it has missed.
-pub(crate) const ROADS: [&str; 3] = ["polling", "websocket", "upgrade"];
+pub(crate) const TRANSPORTS: [&str; 3] = ["polling", "websocket", "upgrade"];
 
 /// What the process is to do.
 #[derive(Default)]
@@ -35,14 +35,14 @@ pub(crate) struct Plan {
 
 impl Plan {
     pub(crate) fn subscribe(&mut self, listener: usize, rooms: &[usize]) {
-        let road = ROADS[self.subscribers.len() % ROADS.len()];
+        let transport = TRANSPORTS[self.subscribers.len() % TRANSPORTS.len()];
         let rooms: Vec<String> = rooms.iter().copied().map(room_name).chain(["ticks".to_owned()]).collect();
-        self.subscribers.push(json!({ "listener": listener, "road": road, "rooms": rooms }));
+        self.subscribers.push(json!({ "listener": listener, "transport": transport, "rooms": rooms }));
     }
 
     pub(crate) fn publish(&mut self, publisher: usize, listener: usize) {
-        let road = ROADS[self.publishers.len() % ROADS.len()];
-        self.publishers.push(json!({ "publisher": publisher, "listener": listener, "road": road }));
+        let transport = TRANSPORTS[self.publishers.len() % TRANSPORTS.len()];
+        self.publishers.push(json!({ "publisher": publisher, "listener": listener, "transport": transport }));
     }
 }
 

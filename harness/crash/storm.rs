@@ -12,7 +12,7 @@ use std::{
 use crate::{
     Failure,
     audit::{Kind, Ledger, Listener, ROOMS, Verdict},
-    official::{Official, Plan, ROADS},
+    official::{Official, Plan, TRANSPORTS},
     ours::Crowd,
     random::Random,
     relay::Relay,
@@ -142,7 +142,7 @@ impl Scene {
         for publisher in storm.publishers..publishers {
             plan.publish(publisher, publisher);
         }
-        let subscribers = if storm.official { ROADS.len() } else { 0 };
+        let subscribers = if storm.official { TRANSPORTS.len() } else { 0 };
         for number in 0..subscribers {
             plan.subscribe(publishers + storm.subscribers + number, &rooms_of(number));
         }
@@ -290,13 +290,15 @@ fn cast(storm: &Storm, publishers: usize) -> Vec<Listener> {
         _ if number < publishers => format!("official publisher {number}"),
         _ if number < publishers + settled => format!("subscriber {number}"),
         _ if number < publishers + storm.subscribers => format!("wanderer {number}"),
-        _ => format!("official subscriber {number} ({})", ROADS[number - publishers - storm.subscribers]),
+        _ => {
+            format!("official subscriber {number} ({})", TRANSPORTS[number - publishers - storm.subscribers])
+        }
     };
     let ours = (0..storm.subscribers).map(|number| match number < settled {
         true => Listener::subscriber(name(publishers + number), &rooms_of(number)),
         false => Listener::wanderer(name(publishers + number)),
     });
-    let officials = 0..if storm.official { ROADS.len() } else { 0 };
+    let officials = 0..if storm.official { TRANSPORTS.len() } else { 0 };
     let officials = officials
         .map(|number| Listener::subscriber(name(publishers + storm.subscribers + number), &rooms_of(number)));
     let publishers = (0..publishers).map(|number| Listener::publisher(name(number), number));

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::support::{Client, Road};
+use crate::support::{Client, Transport};
 
 /// How long an echo may take, attack or not.
 pub(crate) const SERVED_WITHIN: Duration = Duration::from_secs(1);
@@ -23,11 +23,11 @@ pub(crate) struct Account {
 pub(crate) fn watch<'scope>(
     scope: &'scope Scope<'scope, '_>,
     addr: SocketAddr,
-    road: Road,
+    transport: Transport,
     over: &'scope AtomicBool,
     settled: &'scope AtomicUsize,
 ) -> ScopedJoinHandle<'scope, Account> {
-    let mut client = Client::connected(addr, road);
+    let mut client = Client::connected(addr, transport);
     client.send(r#"420["bystander"]"#);
     client.expect("430[]");
     scope.spawn(move || {

@@ -2,18 +2,18 @@
 
 use std::net::SocketAddr;
 
-use Road::{Polling, WebSocket};
+use Transport::{Polling, WebSocket};
 use rstest::rstest;
 
 use crate::{
     server::Kind,
-    support::{Client, Frame, Http, Road, Ws, reset, socket_target},
+    support::{Client, Frame, Http, Transport, Ws, reset, socket_target},
     trial::{goodbye, trial, trial_of},
 };
 
 /// CVE-2026-48802: pongs that nobody asked for, and other packets without meaning.
-pub(crate) fn signs(addr: SocketAddr, road: Road, packet: &str, count: usize) {
-    let mut client = Client::connected(addr, road);
+pub(crate) fn signs(addr: SocketAddr, transport: Transport, packet: &str, count: usize) {
+    let mut client = Client::connected(addr, transport);
     let packets = vec![Frame::text(packet); count];
     client.send_burst(&packets);
     still_served(client);
@@ -26,8 +26,8 @@ fn still_served(mut client: Client) {
 }
 
 #[rstest]
-fn many_signs(#[values("3", "6", "0")] packet: &str, #[values(Polling, WebSocket)] road: Road) {
-    trial().ends(&["transport close"]).run(|addr| signs(addr, road, packet, 20_000));
+fn many_signs(#[values("3", "6", "0")] packet: &str, #[values(Polling, WebSocket)] transport: Transport) {
+    trial().ends(&["transport close"]).run(|addr| signs(addr, transport, packet, 20_000));
 }
 
 /// python-engineio, issue 142: very many packets in one body.
@@ -67,8 +67,8 @@ fn many_octet_streams() {
 }
 
 /// Namespaces that do not exist: each is refused, and nothing of it is kept.
-pub(crate) fn namespaces(addr: SocketAddr, road: Road, count: usize) {
-    let mut client = Client::connected(addr, road);
+pub(crate) fn namespaces(addr: SocketAddr, transport: Transport, count: usize) {
+    let mut client = Client::connected(addr, transport);
     for from in (0..count).step_by(1_000) {
         let names = from..count.min(from + 1_000);
         let packets: Vec<Frame> =
@@ -82,17 +82,17 @@ pub(crate) fn namespaces(addr: SocketAddr, road: Road, count: usize) {
 }
 
 #[rstest]
-fn many_namespaces(#[values(Polling, WebSocket)] road: Road) {
-    trial().ends(&["transport close"]).run(|addr| namespaces(addr, road, 2_000));
+fn many_namespaces(#[values(Polling, WebSocket)] transport: Transport) {
+    trial().ends(&["transport close"]).run(|addr| namespaces(addr, transport, 2_000));
 }
 
 /// Comes into a namespace and leaves it, again and again.
 #[rstest]
-fn in_and_out(#[values(Polling, WebSocket)] road: Road) {
+fn in_and_out(#[values(Polling, WebSocket)] transport: Transport) {
     const TIMES: usize = 500;
     let reasons = [vec!["client namespace disconnect"; TIMES], vec!["transport close"]].concat();
     trial().ends(&reasons).run(|addr| {
-        let mut client = Client::connected(addr, road);
+        let mut client = Client::connected(addr, transport);
         let packets: Vec<Frame> =
             (0..TIMES).flat_map(|_| [Frame::text("40/n,"), Frame::text("41/n,")]).collect();
         client.send_burst(&packets);
@@ -105,9 +105,9 @@ fn in_and_out(#[values(Polling, WebSocket)] road: Road) {
 
 /// Rooms without end: a thousand are taken, whatever their names, and all are gone with the socket.
 #[rstest]
-fn many_rooms(#[values(Polling, WebSocket)] road: Road) {
+fn many_rooms(#[values(Polling, WebSocket)] transport: Transport) {
     trial().ends(&["transport close"]).peak(40 << 10).run(|addr| {
-        let mut client = Client::connected(addr, road);
+        let mut client = Client::connected(addr, transport);
         for from in (0..3_000).step_by(500) {
             let name = "n".repeat(1_000);
             let joins: Vec<Frame> =
@@ -120,9 +120,9 @@ fn many_rooms(#[values(Polling, WebSocket)] road: Road) {
 
 /// Questions that nobody answers: no more than so many are awaited.
 #[rstest]
-fn many_questions(#[values(Polling, WebSocket)] road: Road) {
+fn many_questions(#[values(Polling, WebSocket)] transport: Transport) {
     trial().ends(&["transport close"]).run(|addr| {
-        let mut client = Client::connected(addr, road);
+        let mut client = Client::connected(addr, transport);
         client.send_burst(&vec![Frame::text(r#"42["ask"]"#); 3_000]);
         let mut asked = 0;
         client.send(r#"428["echo"]"#);
@@ -136,9 +136,9 @@ fn many_questions(#[values(Polling, WebSocket)] road: Road) {
 
 /// Answers to questions that were never asked.
 #[rstest]
-fn many_answers(#[values(Polling, WebSocket)] road: Road) {
+fn many_answers(#[values(Polling, WebSocket)] transport: Transport) {
     trial().ends(&["transport close"]).run(|addr| {
-        let mut client = Client::connected(addr, road);
+        let mut client = Client::connected(addr, transport);
         let answers: Vec<Frame> = (0..20_000).map(|n| Frame::Text(format!(r#"43{n}["x"]"#))).collect();
         client.send_burst(&answers);
         still_served(client);
@@ -186,7 +186,7 @@ fn fragments_without_end() {
 #[case::small_events(r#"42["give",10,5000]"#)]
 #[case::echoes(&format!(r#"420["echo","{}"]"#, "x".repeat(50_000)))]
 #[case::refusals("40/nowhere,")]
-fn who_never_reads(#[case] asks: &str, #[values(Polling, WebSocket)] road: Road) {
+fn who_never_reads(#[case] asks: &str, #[values(Polling, WebSocket)] transport: Transport) {
     trial_of(Kind::Small).ends(&["slow consumer"]).run(|addr| {
         // Larger questions than this server takes are asked in smaller ones.
         let asks = if asks.len() > 9_000 {
@@ -194,8 +194,8 @@ fn who_never_reads(#[case] asks: &str, #[values(Polling, WebSocket)] road: Road)
         } else {
             asks.into()
         };
-        let mut client = Client::connected(addr, road);
-        if road == Polling {
+        let mut client = Client::connected(addr, transport);
+        if transport == Polling {
             let mut http = Http::connect(addr);
             while http.post(&client.target("polling"), &asks).status == 200 {}
             return;

@@ -1,11 +1,11 @@
 //! WebSocket frames that break RFC 6455, or only abuse it.
 
-use Road::WebSocket;
+use Transport::WebSocket;
 use rstest::rstest;
 
 use crate::{
     server::Kind,
-    support::{Client, Frame, Road, Ws},
+    support::{Client, Frame, Transport, Ws},
     trial::{goodbye, trial, trial_of},
 };
 

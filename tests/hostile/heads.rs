@@ -1,12 +1,12 @@
 //! Requests that are no good HTTP, or good HTTP with bad intent.
 
-use Road::Polling;
 use Then::{Ends, Lives};
+use Transport::Polling;
 use rstest::rstest;
 
 use crate::{
     server::{Kind, ORIGIN},
-    support::{Client, Http, Road, Ws, socket_target},
+    support::{Client, Http, Transport, Ws, socket_target},
     trial::{goodbye, trial, trial_of},
 };
 

@@ -2,21 +2,21 @@
 
 use std::time::Duration;
 
-use Road::{Polling, WebSocket};
+use Transport::{Polling, WebSocket};
 use rstest::rstest;
 
 use crate::{
     floods,
     server::Kind,
-    support::Road,
+    support::Transport,
     trial::{trial, trial_of},
     upgrades::{self, Stop},
 };
 
 #[rstest]
 #[ignore = "100,000 packets, twice"]
-fn a_hundred_thousand_pongs(#[values(Polling, WebSocket)] road: Road) {
-    trial().ends(&["transport close"]).rounds(2).run(|addr| floods::signs(addr, road, "3", 100_000));
+fn a_hundred_thousand_pongs(#[values(Polling, WebSocket)] transport: Transport) {
+    trial().ends(&["transport close"]).rounds(2).run(|addr| floods::signs(addr, transport, "3", 100_000));
 }
 
 #[test]
@@ -27,8 +27,8 @@ fn ten_thousand_octet_streams() {
 
 #[rstest]
 #[ignore = "10,000 namespaces, twice"]
-fn ten_thousand_namespaces(#[values(Polling, WebSocket)] road: Road) {
-    trial().ends(&["transport close"]).rounds(2).run(|addr| floods::namespaces(addr, road, 10_000));
+fn ten_thousand_namespaces(#[values(Polling, WebSocket)] transport: Transport) {
+    trial().ends(&["transport close"]).rounds(2).run(|addr| floods::namespaces(addr, transport, 10_000));
 }
 
 #[test]

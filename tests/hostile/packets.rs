@@ -3,11 +3,11 @@
 use std::iter::repeat_n;
 
 use End::{Alive, Broken, Left};
-use Road::{Polling, WebSocket};
+use Transport::{Polling, WebSocket};
 use rstest::rstest;
 
 use crate::{
-    support::{Client, Frame, Http, Road, Ws},
+    support::{Client, Frame, Http, Transport, Ws},
     trial::{goodbye, trial},
 };
 
@@ -31,14 +31,14 @@ fn with_bytes(header: &str, attachments: usize) -> Vec<Frame> {
 }
 
 /// A client of `/` sends these.
-fn sends(road: Road, packets: &[Frame], end: End) {
+fn sends(transport: Transport, packets: &[Frame], end: End) {
     let held = match end {
         Broken => trial().ends(&["parse error"]),
         Left(reason) => trial().ends(&[reason]),
         Alive(_) => trial().ends(&["transport close"]),
     };
     held.run(|addr| {
-        let mut client = Client::connected(addr, road);
+        let mut client = Client::connected(addr, transport);
         client.send_burst(packets);
         let Alive(answers) = end else {
             let before = client.closed("the close of who sends this");
@@ -130,16 +130,20 @@ fn sends(road: Road, packets: &[Frame], end: End) {
 #[case::a_room_that_is_missing(text(r#"42["join"]"#), Alive(&[]))]
 #[case::an_error_that_quotes_it(text(r#"42["quote","x\r\n2026-01-01 INFO all is well\u001b[2J"]"#), Alive(&[]))]
 #[case::half_a_surrogate(text(r#"42["join","\ud800"]"#), Alive(&[]))]
-fn a_packet(#[case] packets: Vec<Frame>, #[case] end: End, #[values(Polling, WebSocket)] road: Road) {
-    sends(road, &packets, end);
+fn a_packet(
+    #[case] packets: Vec<Frame>,
+    #[case] end: End,
+    #[values(Polling, WebSocket)] transport: Transport,
+) {
+    sends(transport, &packets, end);
 }
 
 /// Polling clients say good-bye with `1`, WebSocket clients with a close frame: there `1` is passed over.
 #[rstest]
 #[case(Polling, Left("transport close"))]
 #[case(WebSocket, Alive(&[]))]
-fn a_close_packet_and_more(#[case] road: Road, #[case] end: End) {
-    sends(road, &[Frame::text("1"), Frame::text(r#"42["echo"]"#)], end);
+fn a_close_packet_and_more(#[case] transport: Transport, #[case] end: End) {
+    sends(transport, &[Frame::text("1"), Frame::text(r#"42["echo"]"#)], end);
 }
 
 const CONSENT: &str = r#"40/n,{"sid":"#;
@@ -156,14 +160,14 @@ const TOO_LARGE: &str = r#"44/n,{"message":"Auth payload too large"}"#;
 #[case::an_array("[]".into(), "")]
 #[case::a_string(r#""token""#.into(), "")]
 #[case::half_an_object(r#"{"a":"#.into(), "")]
-fn an_auth(#[case] auth: String, #[case] answer: &str, #[values(Polling, WebSocket)] road: Road) {
+fn an_auth(#[case] auth: String, #[case] answer: &str, #[values(Polling, WebSocket)] transport: Transport) {
     let ends: &[_] = match answer {
         CONSENT => &["transport close"; 2],
         TOO_LARGE => &["transport close"],
         _ => &["parse error"],
     };
     trial().ends(ends).run(|addr| {
-        let mut client = Client::connected(addr, road);
+        let mut client = Client::connected(addr, transport);
         client.send(&format!("40/n,{auth}"));
         if answer.is_empty() {
             client.closed("the close after a bad CONNECT");
@@ -181,9 +185,9 @@ fn an_auth(#[case] auth: String, #[case] answer: &str, #[values(Polling, WebSock
 #[case::attachments_alone(vec![Frame::Binary(vec![0; 500_000])])]
 #[case::an_event(text(r#"42["echo"]"#))]
 #[case::a_refusal(text(r#"44{"message":"no"}"#))]
-fn before_the_connect(#[case] packets: Vec<Frame>, #[values(Polling, WebSocket)] road: Road) {
+fn before_the_connect(#[case] packets: Vec<Frame>, #[values(Polling, WebSocket)] transport: Transport) {
     trial().run(|addr| {
-        let mut client = Client::new(addr, road);
+        let mut client = Client::new(addr, transport);
         client.send_burst(&packets);
         assert_eq!(client.closed("the close of who has not joined"), []);
     });
@@ -191,9 +195,9 @@ fn before_the_connect(#[case] packets: Vec<Frame>, #[values(Polling, WebSocket)]
 
 /// The socket of another session has asked; this one cannot answer in its place, and answering twice is once.
 #[rstest]
-fn an_answer_for_another_socket(#[values(Polling, WebSocket)] road: Road) {
+fn an_answer_for_another_socket(#[values(Polling, WebSocket)] transport: Transport) {
     trial().ends(&["transport close"; 2]).run(|addr| {
-        let (mut asked, mut other) = (Client::connected(addr, road), Client::connected(addr, road));
+        let (mut asked, mut other) = (Client::connected(addr, transport), Client::connected(addr, transport));
         asked.send(r#"42["ask"]"#);
         let question = asked.text("the question");
         let id = question.strip_prefix("42").unwrap().strip_suffix(r#"["question"]"#).unwrap().to_owned();
@@ -212,11 +216,11 @@ fn an_answer_for_another_socket(#[values(Polling, WebSocket)] road: Road) {
 #[case::half_a_character("42[\"é\"]".as_bytes()[..5].to_vec())]
 #[case::a_surrogate(b"42[\"\xed\xa0\x80\"]".to_vec())]
 #[case::an_overlong_slash(b"42[\"\xc0\xaf\"]".to_vec())]
-fn text_that_is_no_utf8(#[case] bytes: Vec<u8>, #[values(Polling, WebSocket)] road: Road) {
-    let reason = if road == Polling { "parse error" } else { "transport error" };
+fn text_that_is_no_utf8(#[case] bytes: Vec<u8>, #[values(Polling, WebSocket)] transport: Transport) {
+    let reason = if transport == Polling { "parse error" } else { "transport error" };
     trial().ends(&[reason]).run(|addr| {
-        let mut client = Client::connected(addr, road);
-        if road == WebSocket {
+        let mut client = Client::connected(addr, transport);
+        if transport == WebSocket {
             client.ws().send_raw(&Ws::frame(0x81, &bytes));
             assert_eq!(client.ws().closed("the close after bad UTF-8"), Some(Some(1007)));
             return;

@@ -1,10 +1,10 @@
 //! Polling: bodies, their framing, and two of what must be one.
 
-use Road::Polling;
+use Transport::Polling;
 use rstest::rstest;
 
 use crate::{
-    support::{Client, Http, Road},
+    support::{Client, Http, Transport},
     trial::{goodbye, trial},
 };
 

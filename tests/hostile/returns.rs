@@ -1,12 +1,12 @@
 //! Who says that it has been here before, on a server with recovery: other people's names, and names without end.
 
-use Road::{Polling, WebSocket};
+use Transport::{Polling, WebSocket};
 use rstest::rstest;
 use serde_json::{Value, json};
 
 use crate::{
     server::Kind,
-    support::{Client, Frame, Road},
+    support::{Client, Frame, Transport},
     trial::{goodbye, trial_of},
 };
 
@@ -34,9 +34,9 @@ fn still_served(mut client: Client) {
 #[case::half_a_character(r#"{"pid":"\ud83d","offset":"\udc00"}"#)]
 #[case::twice(r#"{"pid":"a","pid":"b","offset":"c","offset":"d"}"#)]
 #[case::as_long_as_may_be(&format!(r#"{{"pid":"{0}","offset":"{0}","rid":"{0}"}}"#, "x".repeat(5_000)))]
-fn not_a_name(#[case] auth: &str, #[values(Polling, WebSocket)] road: Road) {
+fn not_a_name(#[case] auth: &str, #[values(Polling, WebSocket)] transport: Transport) {
     trial_of(Kind::Recovering).ends(&["transport close"; 2]).run(|addr| {
-        let mut client = Client::connected(addr, road);
+        let mut client = Client::connected(addr, transport);
         client.send(&format!("40/n,{auth}"));
         let consent = consent(&mut client);
         let pid = consent["pid"].as_str().unwrap();
@@ -47,9 +47,12 @@ fn not_a_name(#[case] auth: &str, #[values(Polling, WebSocket)] road: Road) {
 
 /// A megabyte of name.
 #[rstest]
-fn a_huge_name(#[values("pid", "offset", "rid")] of: &str, #[values(Polling, WebSocket)] road: Road) {
+fn a_huge_name(
+    #[values("pid", "offset", "rid")] of: &str,
+    #[values(Polling, WebSocket)] transport: Transport,
+) {
     trial_of(Kind::Recovering).ends(&["transport close"]).run(|addr| {
-        let mut client = Client::connected(addr, road);
+        let mut client = Client::connected(addr, transport);
         client.send(&format!("40/n,{}", json!({ of: "x".repeat(900_000) })));
         client.expect(r#"44/n,{"message":"Auth payload too large"}"#);
         still_served(client);
@@ -58,11 +61,11 @@ fn a_huge_name(#[values("pid", "offset", "rid")] of: &str, #[values(Polling, Web
 
 /// One client guesses, again and again.
 #[rstest]
-fn many_guesses_of_a_pid(#[values(Polling, WebSocket)] road: Road) {
+fn many_guesses_of_a_pid(#[values(Polling, WebSocket)] transport: Transport) {
     const TIMES: usize = 500;
     let reasons = [vec!["client namespace disconnect"; TIMES], vec!["transport close"]].concat();
     trial_of(Kind::Recovering).ends(&reasons).run(|addr| {
-        let mut client = Client::connected(addr, road);
+        let mut client = Client::connected(addr, transport);
         let guess = |n: usize| Frame::Text(format!(r#"40/n,{{"pid":"{n:020}","offset":"AAAAAAAAAAA"}}"#));
         let packets: Vec<Frame> = (0..TIMES).flat_map(|n| [guess(n), Frame::text("41/n,")]).collect();
         client.send_burst(&packets);
@@ -114,11 +117,11 @@ fn many_with_one_pid() {
 
 /// A name for each event: the answers that are remembered are bounded too.
 #[rstest]
-fn many_rids(#[values(Polling, WebSocket)] road: Road) {
+fn many_rids(#[values(Polling, WebSocket)] transport: Transport) {
     const TIMES: usize = 200;
     let reasons = [vec!["client namespace disconnect"; TIMES], vec!["transport close"]].concat();
     trial_of(Kind::Recovering).ends(&reasons).rounds(3).run(|addr| {
-        let mut client = Client::new(addr, road);
+        let mut client = Client::new(addr, transport);
         let me = client.join("/", "");
         let text = "x".repeat(20_000);
         for n in 0..TIMES {

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use Road::{Polling, WebSocket};
+use Transport::{Polling, WebSocket};
 use rstest::rstest;
 
 use crate::{
     server::{FILES_LEFT, Kind},
-    support::{Client, Http, Road, Ws, eventually, socket_target},
+    support::{Client, Http, Transport, Ws, eventually, socket_target},
     trial::{goodbye, trial_of},
 };
 
@@ -69,11 +69,11 @@ fn no_connections_are_left() {
 
 /// As many sessions as there are seats; the next ones hear it, and once the others have gone there is room.
 #[rstest]
-fn no_sessions_are_left(#[values(Polling, WebSocket)] road: Road) {
+fn no_sessions_are_left(#[values(Polling, WebSocket)] transport: Transport) {
     trial_of(Kind::Small).ends(&["transport close"; 18]).run(|addr| {
-        let seated: Vec<Client> = (0..18).map(|_| Client::connected(addr, road)).collect();
+        let seated: Vec<Client> = (0..18).map(|_| Client::connected(addr, transport)).collect();
         for _ in 0..5 {
-            let refused = match road {
+            let refused = match transport {
                 Polling => Http::connect(addr).get(&socket_target("polling", "")),
                 _ => Ws::try_open(addr, &socket_target("websocket", ""), "").err().expect("a refusal"),
             };
@@ -85,13 +85,13 @@ fn no_sessions_are_left(#[values(Polling, WebSocket)] road: Road) {
 
 /// Readers that never read, as many as may be: what waits for all of them together has a bound too.
 #[rstest]
-fn no_memory_is_left(#[values(Polling, WebSocket)] road: Road) {
+fn no_memory_is_left(#[values(Polling, WebSocket)] transport: Transport) {
     // The kernel's own buffers, some megabytes a connection, are not the process's.
     trial_of(Kind::Small).ends_anyhow().peak(6 << 10).run(|addr| {
-        let mut clients: Vec<Client> = (0..12).map(|_| Client::connected(addr, road)).collect();
+        let mut clients: Vec<Client> = (0..12).map(|_| Client::connected(addr, transport)).collect();
         for _ in 0..30 {
             for client in &mut clients {
-                if road == Polling {
+                if transport == Polling {
                     let target = client.target("polling");
                     Http::connect(addr).post(&target, r#"42["give",9000,3]"#);
                 } else {

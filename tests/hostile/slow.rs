@@ -2,11 +2,11 @@
 
 use std::{net::SocketAddr, thread, time::Duration};
 
-use Road::{Polling, WebSocket};
+use Transport::{Polling, WebSocket};
 
 use crate::{
     server::Kind,
-    support::{Client, Frame, Http, Road, Ws, reset},
+    support::{Client, Frame, Http, Transport, Ws, reset},
     trial::{goodbye, trial_of},
 };
 
@@ -131,8 +131,8 @@ fn half_a_body(addr: SocketAddr, framing: &str, body: &str) {
     http.ends("a connection with half a body");
 }
 
-fn no_connect(addr: SocketAddr, road: Road) {
-    assert_eq!(Client::new(addr, road).closed("the end of who never joins"), []);
+fn no_connect(addr: SocketAddr, transport: Transport) {
+    assert_eq!(Client::new(addr, transport).closed("the end of who never joins"), []);
 }
 
 /// Says this on a WebSocket, and nothing more; its pings are not answered.

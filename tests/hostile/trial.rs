@@ -9,7 +9,7 @@ use std::{
 use crate::{
     bystander::{SERVED_WITHIN, watch},
     server::{Kind, Report, Subject, Usage},
-    support::{Client, PATIENCE, Road, eventually},
+    support::{Client, PATIENCE, Transport, eventually},
 };
 
 /// How much more memory than after the first round the process may have after the last one: what an allocator needs for its
@@ -25,7 +25,7 @@ const PEAK_KIB: usize = 24 << 10;
 const RESTING: usize = 16;
 
 /// The bystanders' transports.
-const ROADS: [Road; 2] = [Road::WebSocket, Road::Polling];
+const TRANSPORTS: [Transport; 2] = [Transport::WebSocket, Transport::Polling];
 
 /// How a trial is held. The attack is made `rounds` times, the first time to warm up.
 #[derive(Debug, Clone)]
@@ -113,8 +113,9 @@ impl Trial {
         let (over, ready) = (AtomicBool::new(false), AtomicUsize::new(0));
         std::thread::scope(|scope| {
             let end = Over(&over);
-            let bystanders = ROADS.map(|road| (road, watch(scope, subject.addr, road, &over, &ready)));
-            eventually("the bystanders have what they need", || ready.load(SeqCst) == ROADS.len());
+            let bystanders =
+                TRANSPORTS.map(|transport| (transport, watch(scope, subject.addr, transport, &over, &ready)));
+            eventually("the bystanders have what they need", || ready.load(SeqCst) == TRANSPORTS.len());
             let mut before = subject.usage();
             let peak = before.resident + self.peak;
             for round in 0..self.rounds {
@@ -132,10 +133,13 @@ impl Trial {
             drop(end);
             let needed = subject.usage().peak;
             assert!(needed <= peak, "{needed} KiB were needed at a time, from {before:?} on");
-            for (road, bystander) in bystanders {
+            for (transport, bystander) in bystanders {
                 let account = bystander.join().expect("the bystander was served");
-                assert!(account.echoes > 0, "the bystander on {road:?} had no turn");
-                assert!(account.longest < SERVED_WITHIN, "the bystander on {road:?} waited: {account:?}");
+                assert!(account.echoes > 0, "the bystander on {transport:?} had no turn");
+                assert!(
+                    account.longest < SERVED_WITHIN,
+                    "the bystander on {transport:?} waited: {account:?}"
+                );
             }
         });
     }
@@ -148,7 +152,7 @@ impl Trial {
             let mut report = subject.report();
             told.append(&mut report.reasons);
             let all_told = self.any_reasons || told.len() >= self.reasons.len();
-            if report.sessions == ROADS.len() && all_told {
+            if report.sessions == TRANSPORTS.len() && all_told {
                 told.sort();
                 let mut expected = self.reasons.to_vec();
                 expected.sort_unstable();
@@ -198,7 +202,7 @@ mod notices {
 
     fn says(event: &'static str) {
         trial().ends_anyhow().patience(Duration::from_secs(1)).run(|addr| {
-            let mut client = Client::connected(addr, Road::WebSocket);
+            let mut client = Client::connected(addr, Transport::WebSocket);
             client.send(&format!(r#"42["{event}"]"#));
             client.send(r#"420["echo"]"#);
             client.expect("430[]");
@@ -234,12 +238,12 @@ mod notices {
     fn a_session_that_is_kept() {
         let mut kept = Vec::new();
         let trial = trial().patience(Duration::from_secs(1));
-        trial.run_with(|subject| kept.push(Client::connected(subject.addr, Road::WebSocket)));
+        trial.run_with(|subject| kept.push(Client::connected(subject.addr, Transport::WebSocket)));
     }
 
     #[test]
     #[should_panic(expected = "ended with")]
     fn another_reason() {
-        trial().ends(&["parse error"]).run(|addr| goodbye(Client::connected(addr, Road::WebSocket)));
+        trial().ends(&["parse error"]).run(|addr| goodbye(Client::connected(addr, Transport::WebSocket)));
     }
 }

@@ -2,11 +2,11 @@
 
 use std::{collections::HashSet, net::SocketAddr};
 
-use Road::{Polling, Upgrade, WebSocket};
+use Transport::{Polling, Upgrade, WebSocket};
 use rstest::rstest;
 
 use crate::{
-    support::{Client, Frame, Http, Road, Ws, reset, socket_target},
+    support::{Client, Frame, Http, Transport, Ws, reset, socket_target},
     trial::{goodbye, trial},
 };
 
@@ -204,10 +204,10 @@ fn two_upgrades_at_once() {
 
 /// Packets on their way while the session moves, and then the connection is gone.
 #[rstest]
-fn a_reset_in_the_midst_of_packets(#[values(WebSocket, Upgrade)] road: Road) {
+fn a_reset_in_the_midst_of_packets(#[values(WebSocket, Upgrade)] transport: Transport) {
     trial().ends_anyhow().run(|addr| {
         for n in 0..10 {
-            let mut client = Client::connected(addr, road);
+            let mut client = Client::connected(addr, transport);
             client.send(r#"42["give",1000,100]"#);
             for _ in 0..n {
                 client.text("some of it");

@@ -1,7 +1,7 @@
 //! The `server` program when the system fails it: system calls with errors (by `strace`), a process that sleeps, a full disk.
 //!
 //! Each row says which call fails, how and when, and what may come of it. `when` counts the calls of each thread on its own, so
-//! every connection's thread meets the failure. Afterwards the server must serve all three roads, answer `/health`, and end with 0
+//! every connection's thread meets the failure. Afterwards the server must serve all three transports, answer `/health`, and end with 0
 //! on SIGTERM. What needs `strace`, and the permission to trace, is ignored by default: `cargo test --test injection -- --include-ignored`.
 #![allow(clippy::unwrap_used, reason = "in a test, an unwrap is an assertion")]
 
@@ -15,12 +15,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use peer::{Living, Road, talk};
+use peer::{Living, Transport, talk};
 use program::Served;
 use rstest::rstest;
 use rustix::process::Signal;
 
-const ROADS: [Road; 3] = [Road::WebSocket, Road::Polling, Road::Upgrade];
+const TRANSPORTS: [Transport; 3] = [Transport::WebSocket, Transport::Polling, Transport::Upgrade];
 
 /// How many clients may fail before one must be served: each thread meets a failure at most so often in these rows, and there are
 /// a few threads at rest.
@@ -69,12 +69,16 @@ fn a_failing_call(#[case] injected: &str, #[case] outcome: Outcome) {
     let server = Served::traced(injected, &[]);
     // Each has a thread for its first seconds, and so the accepting thread wants more of them than a few clients would.
     let crowd: Vec<_> = (0..12).map(|_| TcpStream::connect(("127.0.0.1", server.port)).unwrap()).collect();
-    for road in ROADS {
+    for transport in TRANSPORTS {
         let mut failures = 0;
-        while let Err(failure) = talk(server.port, road) {
+        while let Err(failure) = talk(server.port, transport) {
             failures += 1;
-            assert!(outcome == Outcome::Closed, "{injected}: {road:?}: {failure}\n{}", server.errors());
-            assert!(failures < TRIES, "{injected}: {road:?} is never served: {failure}\n{}", server.errors());
+            assert!(outcome == Outcome::Closed, "{injected}: {transport:?}: {failure}\n{}", server.errors());
+            assert!(
+                failures < TRIES,
+                "{injected}: {transport:?} is never served: {failure}\n{}",
+                server.errors()
+            );
         }
     }
     drop(crowd);
@@ -113,12 +117,12 @@ fn a_start_that_fails(#[case] injected: &str) {
 /// while answers lay unread. Who still answers stays.
 #[rstest]
 fn a_sleep_that_is_longer_than_the_heartbeat(
-    #[values(Road::WebSocket, Road::Polling, Road::Upgrade)] road: Road,
+    #[values(Transport::WebSocket, Transport::Polling, Transport::Upgrade)] transport: Transport,
     #[values(true, false)] just_pinged: bool,
 ) {
     let server = Served::new(&["--ping-interval", "500ms", "--ping-timeout", "500ms"]);
     let (pinged, pings) = mpsc::channel();
-    let clients: Vec<_> = (0..8).map(|_| Living::new(server.port, road, pinged.clone())).collect();
+    let clients: Vec<_> = (0..8).map(|_| Living::new(server.port, transport, pinged.clone())).collect();
     for slept in [700, 1500] {
         if just_pinged {
             // The client that was pinged answers a server that sleeps already.
@@ -160,8 +164,8 @@ fn a_store_that_fails(#[case] injected: &str, #[case] clients: usize) {
     let _ = std::fs::remove_file(&path);
     let server = Served::traced(injected, &["--store", path.to_str().unwrap(), "--store-optional"]);
     for _ in 0..clients {
-        for road in ROADS {
-            talk(server.port, road).unwrap();
+        for transport in TRANSPORTS {
+            talk(server.port, transport).unwrap();
         }
     }
     let health = peer::health(server.port).unwrap();
@@ -184,8 +188,8 @@ fn a_store_that_fails(#[case] injected: &str, #[case] clients: usize) {
 fn a_full_disk(#[case] args: &[&str]) {
     let full = || OpenOptions::new().write(true).open("/dev/full").unwrap();
     let server = Served::with_errors_to(full(), args);
-    for road in ROADS {
-        talk(server.port, road).unwrap();
+    for transport in TRANSPORTS {
+        talk(server.port, transport).unwrap();
     }
     server.stop();
 }

@@ -16,7 +16,7 @@ use super::program::spawn;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Road {
+pub(crate) enum Transport {
     Polling,
     WebSocket,
     Upgrade,
@@ -150,9 +150,9 @@ enum Session {
     WebSocket(Peer),
 }
 
-fn connect(port: u16, road: Road) -> io::Result<Session> {
+fn connect(port: u16, transport: Transport) -> io::Result<Session> {
     let mut peer = Peer::connect(port)?;
-    if road == Road::WebSocket {
+    if transport == Transport::WebSocket {
         peer.become_websocket(&target("websocket", ""))?;
         peer.text_with("0{")?;
         peer.say("40")?;
@@ -164,7 +164,7 @@ fn connect(port: u16, road: Road) -> io::Result<Session> {
     let sid = format!("&sid={sid}");
     peer.post(&target("polling", &sid), "40")?;
     while !peer.get(&target("polling", &sid))?.contains("40{") {}
-    if road == Road::Polling {
+    if transport == Transport::Polling {
         return Ok(Session::Polling { peer, sid });
     }
     let mut ws = Peer::connect(port)?;
@@ -176,9 +176,9 @@ fn connect(port: u16, road: Road) -> io::Result<Session> {
 }
 
 /// Comes, asks, is answered, and looks at `/health`.
-pub(crate) fn talk(port: u16, road: Road) -> io::Result<()> {
+pub(crate) fn talk(port: u16, transport: Transport) -> io::Result<()> {
     const QUESTION: &str = r#"42["custom_event",{"n":1}]"#;
-    match connect(port, road)? {
+    match connect(port, transport)? {
         Session::WebSocket(mut ws) => {
             ws.say(QUESTION)?;
             ws.text_with("custom_response")?;
@@ -206,10 +206,10 @@ pub(crate) struct Living {
 pub(crate) type Ping = SyncSender<()>;
 
 impl Living {
-    pub(crate) fn new(port: u16, road: Road, pings: Sender<Ping>) -> Self {
+    pub(crate) fn new(port: u16, transport: Transport, pings: Sender<Ping>) -> Self {
         let over = Arc::new(AtomicBool::new(false));
         let living = Self { over: Arc::clone(&over) };
-        let session = connect(port, road).unwrap();
+        let session = connect(port, transport).unwrap();
         spawn(move || {
             // The end that this waits for is the stream's.
             let _ = live(port, session, &pings);
@@ -254,7 +254,7 @@ fn live(port: u16, session: Session, pings: &Sender<Ping>) -> io::Result<()> {
 
 /// A client that reads and says nothing.
 pub(crate) fn silent(port: u16) -> TcpStream {
-    let Ok(Session::WebSocket(ws)) = connect(port, Road::WebSocket) else { panic!("no WebSocket") };
+    let Ok(Session::WebSocket(ws)) = connect(port, Transport::WebSocket) else { panic!("no WebSocket") };
     ws.stream
 }
 

@@ -28,7 +28,7 @@ const ROOMS: [&str; 3] = ["red", "green", "blue"];
 const OPERATIONS_MAX: usize = 48;
 
 struct Client {
-    road: Road,
+    transport: Transport,
     consent: Consent,
     /// What came with the consent.
     early: Vec<String>,
@@ -40,7 +40,7 @@ struct Client {
     due: Vec<String>,
 }
 
-enum Road {
+enum Transport {
     Polling { peer: Peer, id: String },
     WebSocket(Peer),
 }
@@ -138,11 +138,11 @@ impl Scene {
         if self.clients[index].is_some() {
             return;
         }
-        let (road, consent, early) = enter("40", websocket);
+        let (transport, consent, early) = enter("40", websocket);
         assert_eq!(early, [""; 0], "nothing is due to it yet");
         let socket = self.sockets.recv().expect("it has connected");
         let (rooms, due) = (BTreeSet::new(), Vec::new());
-        self.clients[index] = Some(Client { road, consent, early, offset: None, socket, rooms, due });
+        self.clients[index] = Some(Client { transport, consent, early, offset: None, socket, rooms, due });
     }
 
     fn join(&mut self, index: usize, room: &'static str) {
@@ -185,48 +185,48 @@ impl Scene {
         let due = std::mem::take(&mut client.due);
         let mut heard: Vec<String> = client.early.drain(..).filter_map(|packet| word(&packet)).collect();
         while heard.len() < due.len() {
-            match &mut client.road {
-                Road::WebSocket(peer) => heard.extend(peer.words(1)),
-                Road::Polling { peer, id } => {
+            match &mut client.transport {
+                Transport::WebSocket(peer) => heard.extend(peer.words(1)),
+                Transport::Polling { peer, id } => {
                     let packets = peer.get(&format!("&sid={id}")).expect("the session lives");
                     heard.extend(packets.iter().filter_map(|packet| word(packet)));
                 }
             }
         }
         assert_eq!(heard, due);
-        let (Road::WebSocket(peer) | Road::Polling { peer, .. }) = &client.road;
+        let (Transport::WebSocket(peer) | Transport::Polling { peer, .. }) = &client.transport;
         client.offset = peer.offset.clone().or(client.offset.take());
         assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
     }
 
     fn upgrade(&mut self, index: usize) {
-        let Some(Client { road, socket, .. }) = &mut self.clients[index] else { return };
-        let Road::Polling { id, .. } = road else { return };
+        let Some(Client { transport, socket, .. }) = &mut self.clients[index] else { return };
+        let Transport::Polling { id, .. } = transport else { return };
         let mut ws = Peer::on_websocket(&format!("&sid={id}"));
         assert!(ws.say("2probe"));
         assert_eq!(ws.packet().as_deref(), Some("3probe"));
         assert!(ws.say("5"));
         // A stream that ends before its `5` was read has failed to upgrade, and the session lives on.
         super::eventually("it has moved", || socket.transport() == TransportKind::Websocket);
-        *road = Road::WebSocket(ws);
+        *transport = Transport::WebSocket(ws);
     }
 
     /// It is lost, or not even that, and comes back: it hears all the same what it is due.
     fn come_back(&mut self, index: usize, how: u8, word: &str) {
         let Some(mut client) = self.clients[index].take() else { return };
-        match (how % 2, &mut client.road) {
+        match (how % 2, &mut client.transport) {
             // The old connection hangs around.
             (0, _) => {}
-            (_, Road::WebSocket(peer)) => peer.stream.reset(),
-            (_, Road::Polling { peer, id }) => assert_eq!(peer.post(id, "1"), Some(200)),
+            (_, Transport::WebSocket(peer)) => peer.stream.reset(),
+            (_, Transport::Polling { peer, id }) => assert_eq!(peer.post(id, "1"), Some(200)),
         }
         let before = self.clients.iter().flatten().count() + usize::from(how % 2 == 0);
         super::eventually("it is gone, or is not", || self.server.clients_count() == before);
         self.server.emit("w", word).expect("the server runs");
         let connect = client.consent.connect_again(client.offset.as_deref(), None);
         let pid = client.consent.pid;
-        let old = client.road;
-        (client.road, client.consent, client.early) = enter(&connect, how & 2 == 0);
+        let old = client.transport;
+        (client.transport, client.consent, client.early) = enter(&connect, how & 2 == 0);
         drop(old);
         assert_eq!(client.consent.pid, pid, "it is known still");
         client.socket = self.sockets.recv().expect("it has connected");
@@ -237,20 +237,20 @@ impl Scene {
 
     fn cut(&mut self, index: usize, how: u8) {
         let Some(client) = self.clients[index].take() else { return };
-        match (how % 4, client.road) {
-            (0, Road::WebSocket(peer)) => peer.stream.reset(),
-            (1, Road::WebSocket(peer)) => peer.leave(),
-            (2, Road::WebSocket(mut peer)) => {
+        match (how % 4, client.transport) {
+            (0, Transport::WebSocket(peer)) => peer.stream.reset(),
+            (1, Transport::WebSocket(peer)) => peer.leave(),
+            (2, Transport::WebSocket(mut peer)) => {
                 client.socket.disconnect(true);
                 while peer.packet().is_some() {}
                 peer.hang_up();
             }
-            (_, Road::WebSocket(peer)) => peer.hang_up(),
-            (0, Road::Polling { id, .. }) => {
+            (_, Transport::WebSocket(peer)) => peer.hang_up(),
+            (0, Transport::Polling { id, .. }) => {
                 client.socket.disconnect(true);
                 while Peer::connect().get(&format!("&sid={id}")).is_some_and(|packets| packets != ["1"]) {}
             }
-            (_, Road::Polling { mut peer, id }) => assert_eq!(peer.post(&id, "1"), Some(200)),
+            (_, Transport::Polling { mut peer, id }) => assert_eq!(peer.post(&id, "1"), Some(200)),
         }
         // Its handlers are told in their turn, and until then it is in its rooms.
         let left = self.clients.iter().flatten().count();
@@ -280,20 +280,20 @@ impl Scene {
 }
 
 /// A session with this CONNECT; with what came behind the consent.
-fn enter(connect: &str, websocket: bool) -> (Road, Consent, Vec<String>) {
+fn enter(connect: &str, websocket: bool) -> (Transport, Consent, Vec<String>) {
     if websocket {
         let (peer, consent) = Peer::enter(connect).expect("a consent");
-        return (Road::WebSocket(peer), consent, Vec::new());
+        return (Transport::WebSocket(peer), consent, Vec::new());
     }
     let (peer, id, consent, early) = Peer::enter_polling(connect).expect("a consent");
-    (Road::Polling { peer, id }, consent, early)
+    (Transport::Polling { peer, id }, consent, early)
 }
 
 impl Client {
     fn say(&mut self, packet: &str) {
-        match &mut self.road {
-            Road::WebSocket(peer) => assert!(peer.say(packet)),
-            Road::Polling { peer, id } => assert_eq!(peer.post(id, packet), Some(200)),
+        match &mut self.transport {
+            Transport::WebSocket(peer) => assert!(peer.say(packet)),
+            Transport::Polling { peer, id } => assert_eq!(peer.post(id, packet), Some(200)),
         }
     }
 }

@@ -69,7 +69,7 @@ fn serve(options: ConnectionStateRecovery, seen: &Arc<Seen>) -> (Server, Receive
 
 /// A client that keeps what it needs to come back.
 struct Client {
-    road: Road,
+    transport: Transport,
     consent: Consent,
     offset: Option<String>,
     heard: Vec<String>,
@@ -79,19 +79,19 @@ struct Client {
     left: Vec<Peer>,
 }
 
-enum Road {
+enum Transport {
     WebSocket(Peer),
     Polling(Peer, String),
 }
 
 impl Client {
     fn new() -> Self {
-        let (road, consent, early) = enter("40").expect("a consent");
-        Self { road, consent, offset: None, heard: Vec::new(), early, left: Vec::new() }
+        let (transport, consent, early) = enter("40").expect("a consent");
+        Self { transport, consent, offset: None, heard: Vec::new(), early, left: Vec::new() }
     }
 
     fn peer(&mut self) -> &mut Peer {
-        let (Road::WebSocket(peer) | Road::Polling(peer, _)) = &mut self.road;
+        let (Transport::WebSocket(peer) | Transport::Polling(peer, _)) = &mut self.transport;
         peer
     }
 
@@ -100,9 +100,9 @@ impl Client {
         self.peer().stream.set_read_timeout(Some(10 * SOON)).expect("a stream");
         self.heard.extend(self.early.drain(..).filter_map(|packet| word(&packet)));
         while !enough(&self.heard) {
-            let packets = match &mut self.road {
-                Road::WebSocket(peer) => peer.packet().map(|packet| vec![packet]),
-                Road::Polling(peer, id) => peer.get(&format!("&sid={id}")),
+            let packets = match &mut self.transport {
+                Transport::WebSocket(peer) => peer.packet().map(|packet| vec![packet]),
+                Transport::Polling(peer, id) => peer.get(&format!("&sid={id}")),
             };
             let Some(packets) = packets else { return false };
             self.heard.extend(packets.iter().filter_map(|packet| word(packet)));
@@ -112,14 +112,14 @@ impl Client {
 
     /// The connection breaks: the server is told, or not at all.
     fn lose(&mut self) {
-        match (thread_rng().gen_range(0..3), &mut self.road) {
+        match (thread_rng().gen_range(0..3), &mut self.transport) {
             (0, _) => {}
-            (1, road) => {
-                let (Road::WebSocket(peer) | Road::Polling(peer, _)) = road;
+            (1, transport) => {
+                let (Transport::WebSocket(peer) | Transport::Polling(peer, _)) = transport;
                 peer.stream.reset();
             }
-            (_, Road::WebSocket(peer)) => drop(peer.frame(0x88, &[])),
-            (_, Road::Polling(_, id)) => drop(Peer::connect().post(id, "1")),
+            (_, Transport::WebSocket(peer)) => drop(peer.frame(0x88, &[])),
+            (_, Transport::Polling(_, id)) => drop(Peer::connect().post(id, "1")),
         }
     }
 
@@ -128,9 +128,10 @@ impl Client {
         let offset = self.peer().offset.take();
         self.offset = offset.or(self.offset.take());
         let connect = self.consent.connect_again(self.offset.as_deref(), None);
-        let (road, consent, early) = enter(&connect)?;
+        let (transport, consent, early) = enter(&connect)?;
         self.heard.extend(std::mem::replace(&mut self.early, early).iter().filter_map(|packet| word(packet)));
-        let (Road::WebSocket(peer) | Road::Polling(peer, _)) = std::mem::replace(&mut self.road, road);
+        let (Transport::WebSocket(peer) | Transport::Polling(peer, _)) =
+            std::mem::replace(&mut self.transport, transport);
         self.left.push(peer);
         let before = std::mem::replace(&mut self.consent, consent);
         let recovered = before.pid == self.consent.pid;
@@ -142,21 +143,21 @@ impl Client {
     }
 
     fn leave(self) {
-        match self.road {
-            Road::WebSocket(peer) => peer.leave(),
-            Road::Polling(_, id) => drop(Peer::connect().post(&id, "1")),
+        match self.transport {
+            Transport::WebSocket(peer) => peer.leave(),
+            Transport::Polling(_, id) => drop(Peer::connect().post(&id, "1")),
         }
     }
 }
 
-/// On a road that chance takes; with what came behind the consent.
-fn enter(connect: &str) -> Option<(Road, Consent, Vec<String>)> {
+/// On a transport that chance takes; with what came behind the consent.
+fn enter(connect: &str) -> Option<(Transport, Consent, Vec<String>)> {
     if thread_rng().gen_bool(0.75) {
         let (peer, consent) = Peer::enter(connect)?;
-        return Some((Road::WebSocket(peer), consent, Vec::new()));
+        return Some((Transport::WebSocket(peer), consent, Vec::new()));
     }
     let (peer, id, consent, early) = Peer::enter_polling(connect)?;
-    Some((Road::Polling(peer, id), consent, early))
+    Some((Transport::Polling(peer, id), consent, early))
 }
 
 /// Time for others, now and then.

@@ -17,7 +17,7 @@ use crate::{
     },
 };
 
-/// Some clients on all roads, under these faults; then the faults end, and the server is what it was.
+/// Some clients on all transports, under these faults; then the faults end, and the server is what it was.
 fn survive(faults: Faults) {
     let starts: Arc<AtomicUsize> = Arc::default();
     let ends: Arc<AtomicUsize> = Arc::default();
@@ -37,7 +37,7 @@ fn survive(faults: Faults) {
         .listen("127.0.0.1:1")
         .expect("it starts");
     sim::set_faults(faults);
-    let clients = [0, 1, 2].map(|road| go(move || client(road)));
+    let clients = [0, 1, 2].map(|transport| go(move || client(transport)));
     for client in clients {
         client.join().unwrap();
     }
@@ -59,9 +59,9 @@ fn survive(faults: Faults) {
 }
 
 /// Goes as far as it gets. Every answer but a broken one is fine.
-fn client(road: usize) -> Option<()> {
+fn client(transport: usize) -> Option<()> {
     let mut peer = Peer::connect();
-    if road == 0 {
+    if transport == 0 {
         peer.ask_websocket("");
         (peer.status()? == 101).then_some(())?;
         peer.packet()?;
@@ -76,7 +76,7 @@ fn client(road: usize) -> Option<()> {
     (peer.post(&id, "40")? == 200).then_some(())?;
     (peer.post(&id, r#"42["echo","a0"]"#)? == 200).then_some(())?;
     peer.get(&format!("&sid={id}"))?;
-    if road == 2 {
+    if transport == 2 {
         let mut ws = Peer::connect();
         ws.ask_websocket(&format!("&sid={id}"));
         (ws.status()? == 101).then_some(())?;

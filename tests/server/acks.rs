@@ -2,14 +2,14 @@
 
 use std::{sync::mpsc, time::Duration};
 
-use Road::{Polling, Upgrade, WebSocket};
+use Transport::{Polling, Upgrade, WebSocket};
 use rstest::rstest;
 use tinysio::{
     Bytes,
     server::{AckError, Server, Socket},
 };
 
-use crate::support::{Client, PATIENCE, Road, addr, next, serve, serve_root};
+use crate::support::{Client, PATIENCE, Transport, addr, next, serve, serve_root};
 
 const SOON: Duration = Duration::from_millis(20);
 
@@ -21,7 +21,7 @@ fn only_socket(server: &Server) -> Socket {
 
 #[rstest]
 fn the_client_gets_one_answer_at_once_later_or_from_another_thread(
-    #[values(Polling, WebSocket, Upgrade)] road: Road,
+    #[values(Polling, WebSocket, Upgrade)] transport: Transport,
 ) {
     let (later, deferred) = mpsc::channel();
     let server = serve_root(|ns| {
@@ -33,7 +33,7 @@ fn the_client_gets_one_answer_at_once_later_or_from_another_thread(
         });
         ns.on("later", move |_, event| later.send(event.take_ack().unwrap()).unwrap());
     });
-    let mut client = Client::connected(addr(&server), road);
+    let mut client = Client::connected(addr(&server), transport);
     client.send_texts(&[r#"4218446744073709551615["twice"]"#, r#"420["later"]"#, r#"421["twice"]"#]);
     client.expect(r#"4318446744073709551615["first"]"#);
     client.expect(r#"431["first"]"#);
@@ -42,9 +42,11 @@ fn the_client_gets_one_answer_at_once_later_or_from_another_thread(
 }
 
 #[rstest]
-fn the_server_waits_for_an_answer_on_another_thread(#[values(Polling, WebSocket, Upgrade)] road: Road) {
+fn the_server_waits_for_an_answer_on_another_thread(
+    #[values(Polling, WebSocket, Upgrade)] transport: Transport,
+) {
     let server = serve_root(|_| {});
-    let mut client = Client::connected(addr(&server), road);
+    let mut client = Client::connected(addr(&server), transport);
     let socket = only_socket(&server);
     std::thread::scope(|scope| {
         let asked = scope.spawn(|| socket.emit_with_ack("add", (1, 2), PATIENCE));
@@ -65,7 +67,7 @@ fn the_server_waits_for_an_answer_on_another_thread(#[values(Polling, WebSocket,
 
 #[rstest]
 fn the_callback_form_works_inside_a_handler_and_the_blocking_one_says_so(
-    #[values(Polling, WebSocket, Upgrade)] road: Road,
+    #[values(Polling, WebSocket, Upgrade)] transport: Transport,
 ) {
     let server = serve_root(|ns| {
         ns.on("ask me", |socket, _| {
@@ -77,7 +79,7 @@ fn the_callback_form_works_inside_a_handler_and_the_blocking_one_says_so(
             })
         });
     });
-    let mut client = Client::connected(addr(&server), road);
+    let mut client = Client::connected(addr(&server), transport);
     client.send(r#"42["ask me"]"#);
     client.expect(r#"420["q"]"#);
     client.send("430[5]");
@@ -86,7 +88,9 @@ fn the_callback_form_works_inside_a_handler_and_the_blocking_one_says_so(
 
 /// The way out that it names is there, also for a broadcast.
 #[rstest]
-fn a_broadcast_inside_a_handler_asks_each_recipient(#[values(Polling, WebSocket, Upgrade)] road: Road) {
+fn a_broadcast_inside_a_handler_asks_each_recipient(
+    #[values(Polling, WebSocket, Upgrade)] transport: Transport,
+) {
     let server = serve_root(|ns| {
         ns.on("ask all", |socket, _| {
             let everybody = socket.namespace().to(socket.id());
@@ -99,7 +103,7 @@ fn a_broadcast_inside_a_handler_asks_each_recipient(#[values(Polling, WebSocket,
             }
         });
     });
-    let mut client = Client::connected(addr(&server), road);
+    let mut client = Client::connected(addr(&server), transport);
     client.send(r#"42["ask all"]"#);
     assert!(client.text("the refusal").contains("Socket::emit_with_callback does not wait"));
     client.expect(r#"420["q"]"#);
@@ -108,10 +112,10 @@ fn a_broadcast_inside_a_handler_asks_each_recipient(#[values(Polling, WebSocket,
 }
 
 #[rstest]
-fn an_answer_that_does_not_come_is_a_timeout(#[values(Polling, WebSocket, Upgrade)] road: Road) {
+fn an_answer_that_does_not_come_is_a_timeout(#[values(Polling, WebSocket, Upgrade)] transport: Transport) {
     let (report, reports) = mpsc::channel();
     let server = serve_root(|_| {});
-    let mut client = Client::connected(addr(&server), road);
+    let mut client = Client::connected(addr(&server), transport);
     let socket = only_socket(&server);
     assert!(matches!(socket.emit_with_ack("q", (), SOON), Err(AckError::Timeout)));
     let callback = move |_: &Socket, answer: Result<_, AckError>| report.send(answer).unwrap();
@@ -125,10 +129,10 @@ fn an_answer_that_does_not_come_is_a_timeout(#[values(Polling, WebSocket, Upgrad
 }
 
 #[rstest]
-fn a_disconnect_fails_what_is_awaited(#[values(Polling, WebSocket, Upgrade)] road: Road) {
+fn a_disconnect_fails_what_is_awaited(#[values(Polling, WebSocket, Upgrade)] transport: Transport) {
     let (report, reports) = mpsc::channel();
     let server = serve_root(|_| {});
-    let mut client = Client::connected(addr(&server), road);
+    let mut client = Client::connected(addr(&server), transport);
     let socket = only_socket(&server);
     std::thread::scope(|scope| {
         let asked = scope.spawn(|| socket.emit_with_ack("a", (), PATIENCE));
@@ -159,9 +163,9 @@ fn more_than_max_pending_acks_are_refused() {
 }
 
 #[rstest]
-fn a_broadcast_collects_the_answers(#[values(Polling, WebSocket, Upgrade)] road: Road) {
+fn a_broadcast_collects_the_answers(#[values(Polling, WebSocket, Upgrade)] transport: Transport) {
     let server = serve_root(|_| {});
-    let mut clients: Vec<Client> = (0..3).map(|_| Client::connected(addr(&server), road)).collect();
+    let mut clients: Vec<Client> = (0..3).map(|_| Client::connected(addr(&server), transport)).collect();
     std::thread::scope(|scope| {
         let io = server.of("/").unwrap();
         let asked = scope.spawn(move || io.to("nobody").to("").except("x").volatile().sockets().len());

@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use Road::{Polling, Upgrade, WebSocket};
+use Transport::{Polling, Upgrade, WebSocket};
 use rstest::rstest;
 use tinysio::server::{Cors, Rate, RefusalReason, Server};
 
-use crate::support::{Client, Http, Road, Ws, addr, all_gone, eventually, reset, serve, socket_target};
+use crate::support::{Client, Http, Transport, Ws, addr, all_gone, eventually, reset, serve, socket_target};
 
 /// Asks for a session: the status, and whether it says when to come back.
-fn handshake(server: &Server, road: Road) -> (u16, bool) {
-    let answer = match road {
+fn handshake(server: &Server, transport: Transport) -> (u16, bool) {
+    let answer = match transport {
         WebSocket => match Ws::try_open(addr(server), &socket_target("websocket", ""), "") {
             Ok(_) => return (101, false),
             Err(refused) => refused,
@@ -21,14 +21,14 @@ fn handshake(server: &Server, road: Road) -> (u16, bool) {
 }
 
 #[rstest]
-fn an_address_has_only_so_many_sessions(#[values(Polling, WebSocket, Upgrade)] road: Road) {
+fn an_address_has_only_so_many_sessions(#[values(Polling, WebSocket, Upgrade)] transport: Transport) {
     let server = serve(|builder| builder.max_connections_per_ip(2).namespace("/", |_| {}));
-    let mut clients: Vec<Client> = (0..2).map(|_| Client::connected(addr(&server), road)).collect();
-    assert_eq!(handshake(&server, road), (503, true));
+    let mut clients: Vec<Client> = (0..2).map(|_| Client::connected(addr(&server), transport)).collect();
+    assert_eq!(handshake(&server, transport), (503, true));
     clients[0].send("41");
     clients[0].leave();
     eventually("a session is gone", || server.clients_count() == 1);
-    Client::connected(addr(&server), road);
+    Client::connected(addr(&server), transport);
 }
 
 #[test]
@@ -54,21 +54,21 @@ fn proxies_may_bring_as_many_as_they_like() {
 
 #[rstest]
 fn a_storm_is_told_to_come_later_and_who_is_in_notices_nothing(
-    #[values(Polling, WebSocket, Upgrade)] road: Road,
+    #[values(Polling, WebSocket, Upgrade)] transport: Transport,
 ) {
     let server = serve(|builder| {
         builder.accept_rate(Rate { per_second: 1, burst: 1 }).namespace("/", |ns| {
             ns.on("x", |_, event| event.ack(()));
         })
     });
-    let mut client = Client::connected(addr(&server), road);
+    let mut client = Client::connected(addr(&server), transport);
     // A second may pass between two of them, but not between all.
-    let refused = (0..20).filter(|_| handshake(&server, road) == (503, true)).count();
+    let refused = (0..20).filter(|_| handshake(&server, transport) == (503, true)).count();
     assert!(refused >= 10, "{refused} of 20 were refused");
     assert_eq!(server.stats().refused.of(RefusalReason::AcceptRate), refused as u64);
     client.send(r#"421["x"]"#);
     client.expect("431[]");
-    eventually("a turn comes", || handshake(&server, road).0 != 503);
+    eventually("a turn comes", || handshake(&server, transport).0 != 503);
 }
 
 /// Nothing else shows an operator that clients are turned away, so each reason has a counter of its own.
@@ -79,7 +79,7 @@ fn a_storm_is_told_to_come_later_and_who_is_in_notices_nothing(
 fn refused_handshakes_are_counted_by_reason(
     #[case] reason: RefusalReason,
     #[case] status: u16,
-    #[values(Polling, WebSocket)] road: Road,
+    #[values(Polling, WebSocket)] transport: Transport,
 ) {
     let server = serve(|builder| {
         let builder = builder.namespace("/", |_| {});
@@ -90,14 +90,14 @@ fn refused_handshakes_are_counted_by_reason(
         }
     });
     let first = reason != RefusalReason::AllowRequest;
-    let _first = first.then(|| Client::connected(addr(&server), road));
+    let _first = first.then(|| Client::connected(addr(&server), transport));
     assert_eq!(server.stats().refused.total(), 0);
     let before = server.stats();
     assert_eq!(before.is_full(), reason == RefusalReason::MaxConnections, "{before:?}");
     for refused in 1..=3 {
         // On WebSocket a rule that is broken is always 400, as by the official server.
-        let expected = if road == WebSocket && status == 403 { 400 } else { status };
-        assert_eq!(handshake(&server, road), (expected, status == 503));
+        let expected = if transport == WebSocket && status == 403 { 400 } else { status };
+        assert_eq!(handshake(&server, transport), (expected, status == 503));
         let stats = server.stats();
         assert_eq!((stats.refused.of(reason), stats.refused.total()), (refused, refused), "{stats:?}");
     }

@@ -1,10 +1,10 @@
 //! Rooms, and who gets a broadcast.
 
-use Road::{Polling, Upgrade, WebSocket};
+use Transport::{Polling, Upgrade, WebSocket};
 use rstest::rstest;
 use tinysio::server::{Namespace, Server, Socket};
 
-use crate::support::{Client, Road, addr, eventually, serve, serve_root};
+use crate::support::{Client, Transport, addr, eventually, serve, serve_root};
 
 /// Three clients: the first in `red`, the second in `red` and `blue`, the third in `green`.
 struct Scene {
@@ -14,9 +14,9 @@ struct Scene {
 }
 
 impl Scene {
-    fn new(road: Road) -> Self {
+    fn new(transport: Transport) -> Self {
         let server = serve_root(|_| {});
-        let mut clients: Vec<Client> = (0..3).map(|_| Client::new(addr(&server), road)).collect();
+        let mut clients: Vec<Client> = (0..3).map(|_| Client::new(addr(&server), transport)).collect();
         let ids: Vec<String> = clients.iter_mut().map(|client| client.join("/", "")).collect();
         let io = server.of("/").unwrap();
         let socket = |id: &String| io.to(id).sockets().pop().unwrap();
@@ -64,8 +64,8 @@ const BROADCASTS: [(&str, Emit, [usize; 3]); 14] = [
 ];
 
 #[rstest]
-fn a_broadcast_reaches_whom_it_is_for(#[values(Polling, WebSocket, Upgrade)] road: Road) {
-    let mut scene = Scene::new(road);
+fn a_broadcast_reaches_whom_it_is_for(#[values(Polling, WebSocket, Upgrade)] transport: Transport) {
+    let mut scene = Scene::new(transport);
     for (name, emit, expected) in BROADCASTS {
         emit(&scene.io(), &scene.sockets).unwrap();
         assert_eq!(scene.received(), expected, "{name}");
@@ -73,8 +73,8 @@ fn a_broadcast_reaches_whom_it_is_for(#[values(Polling, WebSocket, Upgrade)] roa
 }
 
 #[rstest]
-fn rooms_are_joined_and_left(#[values(Polling, WebSocket, Upgrade)] road: Road) {
-    let mut scene = Scene::new(road);
+fn rooms_are_joined_and_left(#[values(Polling, WebSocket, Upgrade)] transport: Transport) {
+    let mut scene = Scene::new(transport);
     let io = scene.io();
     let mut rooms = scene.sockets[1].rooms();
     rooms.sort();
@@ -97,8 +97,8 @@ fn rooms_are_joined_and_left(#[values(Polling, WebSocket, Upgrade)] road: Road) 
 
 /// As on the official server, but that nobody leaves it, and that it gives nobody else what is emitted to the socket itself.
 #[rstest]
-fn a_sockets_id_is_a_room_that_it_is_in(#[values(Polling, WebSocket, Upgrade)] road: Road) {
-    let mut scene = Scene::new(road);
+fn a_sockets_id_is_a_room_that_it_is_in(#[values(Polling, WebSocket, Upgrade)] transport: Transport) {
+    let mut scene = Scene::new(transport);
     let io = scene.io();
     let own = scene.sockets[0].id().to_owned();
     assert_eq!(io.room_len(&own), 1);
@@ -132,8 +132,8 @@ fn a_join_beyond_max_rooms_is_refused() {
 }
 
 #[rstest]
-fn sockets_can_be_disconnected_together(#[values(Polling, WebSocket, Upgrade)] road: Road) {
-    let mut scene = Scene::new(road);
+fn sockets_can_be_disconnected_together(#[values(Polling, WebSocket, Upgrade)] transport: Transport) {
+    let mut scene = Scene::new(transport);
     scene.io().to("red").disconnect_sockets(true);
     for client in &mut scene.clients[..2] {
         client.expect("41");
@@ -169,12 +169,12 @@ fn a_socket_that_is_gone_has_no_hand_in_its_successor() {
 }
 
 #[rstest]
-fn volatile_packets_reach_who_is_ready(#[values(Polling, WebSocket, Upgrade)] road: Road) {
+fn volatile_packets_reach_who_is_ready(#[values(Polling, WebSocket, Upgrade)] transport: Transport) {
     let server = serve_root(|_| {});
-    let mut client = Client::connected(addr(&server), road);
+    let mut client = Client::connected(addr(&server), transport);
     let io = server.of("/").unwrap();
     let socket = io.sockets().pop().unwrap();
-    if road == Polling {
+    if transport == Polling {
         assert!(socket.emit_volatile("lost", 1).is_err(), "no GET is held");
         client.ask();
         eventually("a GET is held", || socket.emit_volatile("x", 1).is_ok());
@@ -202,7 +202,7 @@ fn rooms_joined_in_a_middleware_are_kept() {
 
 /// A handler reaches the rest of the server without anything that it was given before the start.
 #[rstest]
-fn a_handler_reaches_the_other_namespaces(#[values(Polling, WebSocket, Upgrade)] road: Road) {
+fn a_handler_reaches_the_other_namespaces(#[values(Polling, WebSocket, Upgrade)] transport: Transport) {
     let server = serve(|builder| {
         let builder = builder.namespace("/", |ns| {
             ns.on("tell", |socket, event| {
@@ -214,7 +214,8 @@ fn a_handler_reaches_the_other_namespaces(#[values(Polling, WebSocket, Upgrade)]
         });
         builder.namespace("/admin", |ns| _ = ns.on_connect(|socket| socket.join("duty")))
     });
-    let (mut client, mut admin) = (Client::connected(addr(&server), road), Client::new(addr(&server), road));
+    let (mut client, mut admin) =
+        (Client::connected(addr(&server), transport), Client::new(addr(&server), transport));
     admin.join("/admin", "");
     client.send(r#"421["tell","fire"]"#);
     client.expect(r#"431["/admin"]"#);

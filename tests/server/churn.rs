@@ -7,7 +7,7 @@ use std::{
 
 use rstest::rstest;
 
-use crate::support::{Client, Road, Ws, addr, all_gone, reset, serve};
+use crate::support::{Client, Transport, Ws, addr, all_gone, reset, serve};
 
 #[rstest]
 fn clients_come_and_go(#[values(1, 1024)] hub_queue: usize) {
@@ -68,8 +68,8 @@ fn clients_come_and_go(#[values(1, 1024)] hub_queue: usize) {
 }
 
 fn come_and_go(addr: std::net::SocketAddr, n: usize) {
-    let road = [Road::Polling, Road::WebSocket, Road::Upgrade][n % 3];
-    let mut client = Client::new(addr, road);
+    let transport = [Transport::Polling, Transport::WebSocket, Transport::Upgrade][n % 3];
+    let mut client = Client::new(addr, transport);
     client.send("40");
     until(&mut client, |text| text.starts_with("40"));
     client.send(r#"421["echo"]"#);

@@ -6,7 +6,7 @@ use rstest::rstest;
 use serde_json::Value;
 
 use crate::support::{
-    Client, Frame, Http, Road, Ws, addr, conformance, conformance_with_heartbeat, eventually,
+    Client, Frame, Http, Transport, Ws, addr, conformance, conformance_with_heartbeat, eventually,
 };
 
 /// The two endpoints, which share the Engine.IO cases.
@@ -133,7 +133,7 @@ mod engine_message {
     #[test]
     fn websocket_sends_and_receives_a_plain_text_packet() {
         let server = conformance();
-        let mut client = Client::at(addr(&server), Road::WebSocket, ENGINE);
+        let mut client = Client::at(addr(&server), Transport::WebSocket, ENGINE);
         client.send("4hello");
         client.expect("4hello");
     }
@@ -141,7 +141,7 @@ mod engine_message {
     #[test]
     fn websocket_sends_and_receives_a_binary_packet() {
         let server = conformance();
-        let mut client = Client::at(addr(&server), Road::WebSocket, ENGINE);
+        let mut client = Client::at(addr(&server), Transport::WebSocket, ENGINE);
         client.send_burst(&[Frame::Binary(vec![1, 2, 3, 4])]);
         client.expect_binary(&[1, 2, 3, 4]);
     }
@@ -149,7 +149,7 @@ mod engine_message {
     #[test]
     fn websocket_closes_the_session_upon_invalid_packet_format() {
         let server = conformance();
-        let mut client = Client::at(addr(&server), Road::WebSocket, ENGINE);
+        let mut client = Client::at(addr(&server), Transport::WebSocket, ENGINE);
         client.send("abc");
         client.closed("the close after garbage");
     }
@@ -222,7 +222,7 @@ mod close {
     #[rstest]
     fn websocket_forcefully_closes_the_session(#[values(ENGINE, SOCKET)] path: &str) {
         let server = conformance_with_heartbeat(300, 200);
-        let mut client = Client::at(addr(&server), Road::WebSocket, path);
+        let mut client = Client::at(addr(&server), Transport::WebSocket, path);
         client.send("1");
         // The client of the suite answers no ping, and by that the official server, which passes `1` over here, closes.
         client.ws().closed("the close that was asked for");
@@ -304,9 +304,9 @@ mod upgrade {
     }
 }
 
-/// Socket.IO, the second suite, on its road and on the two others.
+/// Socket.IO, the second suite, on its transport and on the two others.
 mod socket {
-    use Road::{Polling, Upgrade, WebSocket};
+    use Transport::{Polling, Upgrade, WebSocket};
 
     use super::*;
 
@@ -323,10 +323,10 @@ mod socket {
         #[case] connect: &str,
         #[case] consent: &str,
         #[case] auth: &str,
-        #[values(Polling, WebSocket, Upgrade)] road: Road,
+        #[values(Polling, WebSocket, Upgrade)] transport: Transport,
     ) {
         let server = conformance();
-        let mut client = Client::new(addr(&server), road);
+        let mut client = Client::new(addr(&server), transport);
         client.send(connect);
         let answer = client.text("the consent");
         let answer: Value = serde_json::from_str(answer.strip_prefix(consent).unwrap()).unwrap();
@@ -337,45 +337,45 @@ mod socket {
 
     #[rstest]
     fn connect_should_disallow_connection_to_an_unknown_namespace(
-        #[values(Polling, WebSocket, Upgrade)] road: Road,
+        #[values(Polling, WebSocket, Upgrade)] transport: Transport,
     ) {
         let server = conformance();
-        let mut client = Client::new(addr(&server), road);
+        let mut client = Client::new(addr(&server), transport);
         client.send("40/random");
         client.expect(r#"44/random,{"message":"Invalid namespace"}"#);
     }
 
     #[rstest]
     fn connect_should_disallow_connection_with_an_invalid_handshake(
-        #[values(Polling, WebSocket, Upgrade)] road: Road,
+        #[values(Polling, WebSocket, Upgrade)] transport: Transport,
     ) {
         let server = conformance();
-        let mut client = Client::new(addr(&server), road);
+        let mut client = Client::new(addr(&server), transport);
         client.send("4abc");
         client.closed("the close after an invalid handshake");
     }
 
     #[rstest]
     fn connect_should_close_the_connection_if_no_handshake_is_received(
-        #[values(Polling, WebSocket, Upgrade)] road: Road,
+        #[values(Polling, WebSocket, Upgrade)] transport: Transport,
     ) {
         let server = conformance();
         // Pings are answered, so it is not their timeout.
-        Client::new(addr(&server), road).closed("the close without a CONNECT");
+        Client::new(addr(&server), transport).closed("the close without a CONNECT");
     }
 
-    fn greeted(addr: SocketAddr, road: Road) -> Client {
-        let mut client = Client::connected(addr, road);
+    fn greeted(addr: SocketAddr, transport: Transport) -> Client {
+        let mut client = Client::connected(addr, transport);
         client.expect(r#"42["auth",{}]"#);
         client
     }
 
     #[rstest]
     fn disconnect_should_disconnect_from_the_main_namespace(
-        #[values(Polling, WebSocket, Upgrade)] road: Road,
+        #[values(Polling, WebSocket, Upgrade)] transport: Transport,
     ) {
         let server = conformance();
-        let mut client = greeted(addr(&server), road);
+        let mut client = greeted(addr(&server), transport);
         client.send("41");
         // The session lives on: it may join again.
         client.join("/", "");
@@ -383,10 +383,10 @@ mod socket {
 
     #[rstest]
     fn disconnect_should_connect_then_disconnect_from_a_custom_namespace(
-        #[values(Polling, WebSocket, Upgrade)] road: Road,
+        #[values(Polling, WebSocket, Upgrade)] transport: Transport,
     ) {
         let server = conformance();
-        let mut client = greeted(addr(&server), road);
+        let mut client = greeted(addr(&server), transport);
         client.join("/custom", "");
         client.expect(r#"42/custom,["auth",{}]"#);
         client.send("41/custom");
@@ -406,10 +406,10 @@ mod socket {
     fn message_should_send(
         #[case] sent: &str,
         #[case] answer: &str,
-        #[values(Polling, WebSocket, Upgrade)] road: Road,
+        #[values(Polling, WebSocket, Upgrade)] transport: Transport,
     ) {
         let server = conformance();
-        let mut client = greeted(addr(&server), road);
+        let mut client = greeted(addr(&server), transport);
         client.send(sent);
         client.expect(answer);
     }
@@ -426,10 +426,10 @@ mod socket {
     fn message_should_send_binary(
         #[case] sent: &str,
         #[case] answer: &str,
-        #[values(Polling, WebSocket, Upgrade)] road: Road,
+        #[values(Polling, WebSocket, Upgrade)] transport: Transport,
     ) {
         let server = conformance();
-        let mut client = greeted(addr(&server), road);
+        let mut client = greeted(addr(&server), transport);
         client.send(sent);
         client.send_burst(&[Frame::Binary(vec![1, 2, 3])]);
         client.send_burst(&[Frame::Binary(vec![4, 5, 6])]);
@@ -444,10 +444,10 @@ mod socket {
     #[case::invalid_ack_id(r#"42abc["message-with-ack",1,"2",{"3":[false]}]"#)]
     fn message_should_close_the_connection_upon_invalid_format(
         #[case] packet: &str,
-        #[values(Polling, WebSocket, Upgrade)] road: Road,
+        #[values(Polling, WebSocket, Upgrade)] transport: Transport,
     ) {
         let server = conformance();
-        let mut client = greeted(addr(&server), road);
+        let mut client = greeted(addr(&server), transport);
         client.send(packet);
         client.closed("the close after a broken packet");
     }

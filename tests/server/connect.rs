@@ -6,13 +6,13 @@ use std::{
     time::Duration,
 };
 
-use Road::{Polling, Upgrade, WebSocket};
+use Transport::{Polling, Upgrade, WebSocket};
 use rstest::rstest;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::json;
 use tinysio::server::{ConnectError, Server, Socket};
 
-use crate::support::{Client, Frame, Http, PATIENCE, Road, addr, all_gone, next, serve, serve_root};
+use crate::support::{Client, Frame, Http, PATIENCE, Transport, addr, all_gone, next, serve, serve_root};
 
 #[derive(Deserialize)]
 struct Auth {
@@ -20,7 +20,9 @@ struct Auth {
 }
 
 #[rstest]
-fn auth_is_accepted_or_refused_with_message_and_data(#[values(Polling, WebSocket, Upgrade)] road: Road) {
+fn auth_is_accepted_or_refused_with_message_and_data(
+    #[values(Polling, WebSocket, Upgrade)] transport: Transport,
+) {
     let (report, reports) = mpsc::channel();
     let server = serve_root(|ns| {
         ns.middleware(|socket| match socket.auth_as::<Auth>() {
@@ -30,7 +32,7 @@ fn auth_is_accepted_or_refused_with_message_and_data(#[values(Polling, WebSocket
         });
         ns.on_connect(move |socket| report.send(socket.id().to_owned()).unwrap());
     });
-    let mut client = Client::new(addr(&server), road);
+    let mut client = Client::new(addr(&server), transport);
     client.send("40");
     client.expect(r#"44{"message":"no token"}"#);
     client.send(r#"40{"token":"guess"}"#);
@@ -43,7 +45,9 @@ fn auth_is_accepted_or_refused_with_message_and_data(#[values(Polling, WebSocket
 }
 
 #[rstest]
-fn middlewares_run_in_their_order_until_one_refuses(#[values(Polling, WebSocket, Upgrade)] road: Road) {
+fn middlewares_run_in_their_order_until_one_refuses(
+    #[values(Polling, WebSocket, Upgrade)] transport: Transport,
+) {
     let (report, reports) = mpsc::channel();
     let server = serve_root(|ns| {
         for (name, verdict) in [("first", true), ("second", false), ("third", true)] {
@@ -54,7 +58,7 @@ fn middlewares_run_in_their_order_until_one_refuses(#[values(Polling, WebSocket,
             });
         }
     });
-    let mut client = Client::new(addr(&server), road);
+    let mut client = Client::new(addr(&server), transport);
     client.send("40");
     client.expect(r#"44{"message":"stop"}"#);
     drop((client, report));
@@ -69,7 +73,7 @@ fn middlewares_run_in_their_order_until_one_refuses(#[values(Polling, WebSocket,
 #[case::disconnect_sockets(|server: &Server| server.of("/other").unwrap().disconnect_sockets(false))]
 fn what_is_under_way_for_a_namespace_that_the_server_has_left_is_ignored(
     #[case] remove: fn(&Server),
-    #[values(Polling, WebSocket, Upgrade)] road: Road,
+    #[values(Polling, WebSocket, Upgrade)] transport: Transport,
     #[values(true, false)] is_elsewhere: bool,
 ) {
     let server = serve(|builder| {
@@ -81,7 +85,7 @@ fn what_is_under_way_for_a_namespace_that_the_server_has_left_is_ignored(
         }
         builder
     });
-    let mut client = Client::new(addr(&server), road);
+    let mut client = Client::new(addr(&server), transport);
     if is_elsewhere {
         client.join("/", "");
     }
@@ -107,16 +111,16 @@ fn what_is_under_way_for_a_namespace_that_the_server_has_left_is_ignored(
 /// A client that has left by itself knows it, as on the official server.
 #[rstest]
 fn what_is_sent_to_a_namespace_that_the_client_has_left_closes(
-    #[values(Polling, WebSocket, Upgrade)] road: Road,
+    #[values(Polling, WebSocket, Upgrade)] transport: Transport,
 ) {
     let server = serve_root(|_| {});
-    let mut client = Client::connected(addr(&server), road);
+    let mut client = Client::connected(addr(&server), transport);
     client.send_texts(&["41", r#"42["ask"]"#]);
     client.closed("the end");
 }
 
 #[rstest]
-fn a_room_left_in_a_middleware_is_left(#[values(Polling, WebSocket, Upgrade)] road: Road) {
+fn a_room_left_in_a_middleware_is_left(#[values(Polling, WebSocket, Upgrade)] transport: Transport) {
     let server = serve_root(|ns| {
         ns.middleware(|socket| {
             socket.join("left");
@@ -133,7 +137,7 @@ fn a_room_left_in_a_middleware_is_left(#[values(Polling, WebSocket, Upgrade)] ro
             event.ack(socket.rooms().iter().map(|room| room.to_string()).collect::<Vec<_>>())
         });
     });
-    let mut client = Client::connected(addr(&server), road);
+    let mut client = Client::connected(addr(&server), transport);
     client.send(r#"420["rooms"]"#);
     client.expect(r#"430[["stays"]]"#);
 }
@@ -160,7 +164,7 @@ impl<'de> Deserialize<'de> for Gated {
 /// thread that admits the socket still has to do.
 #[rstest]
 fn a_room_joined_right_after_the_connection_gets_what_follows(
-    #[values(Polling, WebSocket, Upgrade)] road: Road,
+    #[values(Polling, WebSocket, Upgrade)] transport: Transport,
 ) {
     let (open, gate) = mpsc::channel();
     let gate = Mutex::new(Some(Mutex::new(gate)));
@@ -171,7 +175,7 @@ fn a_room_joined_right_after_the_connection_gets_what_follows(
         });
     });
     let io = server.of("/").unwrap();
-    let mut client = Client::new(addr(&server), road);
+    let mut client = Client::new(addr(&server), transport);
     let id = if client.is_polling() {
         // Its POST is answered when the data has been written.
         let mut http = Http::connect(addr(&server));
@@ -238,7 +242,7 @@ fn a_panic_in_a_middleware_refuses() {
 }
 
 #[rstest]
-fn namespaces_are_apart_and_share_a_session(#[values(Polling, WebSocket, Upgrade)] road: Road) {
+fn namespaces_are_apart_and_share_a_session(#[values(Polling, WebSocket, Upgrade)] transport: Transport) {
     let server = serve(|builder| {
         let mut builder = builder;
         for name in ["/", "/a", "/b"] {
@@ -248,7 +252,7 @@ fn namespaces_are_apart_and_share_a_session(#[values(Polling, WebSocket, Upgrade
         }
         builder
     });
-    let mut client = Client::new(addr(&server), road);
+    let mut client = Client::new(addr(&server), transport);
     client.join("/a", "");
     client.join("/b", "");
     client.send(r#"42/b,1["where"]"#);
@@ -291,9 +295,9 @@ enum Way {
 fn every_ending_has_its_reason(
     #[case] way: Way,
     #[case] reason: &str,
-    #[values(Polling, WebSocket, Upgrade)] road: Road,
+    #[values(Polling, WebSocket, Upgrade)] transport: Transport,
 ) {
-    check_ending(way, reason, road);
+    check_ending(way, reason, transport);
 }
 
 #[rstest]
@@ -304,11 +308,15 @@ fn every_ending_has_its_reason(
 #[case(Way::BrokenFrame, "transport error", Upgrade)]
 #[case(Way::TooBig, "message too big", WebSocket)]
 #[case(Way::TooBig, "message too big", Upgrade)]
-fn every_ending_of_a_transport_has_its_reason(#[case] way: Way, #[case] reason: &str, #[case] road: Road) {
-    check_ending(way, reason, road);
+fn every_ending_of_a_transport_has_its_reason(
+    #[case] way: Way,
+    #[case] reason: &str,
+    #[case] transport: Transport,
+) {
+    check_ending(way, reason, transport);
 }
 
-fn check_ending(way: Way, reason: &str, road: Road) {
+fn check_ending(way: Way, reason: &str, transport: Transport) {
     let (report, reports) = mpsc::channel();
     let report_leaving = report.clone();
     let server = serve(|builder| {
@@ -331,7 +339,7 @@ fn check_ending(way: Way, reason: &str, road: Road) {
                 });
             })
     });
-    let mut client = Client::connected(addr(&server), road);
+    let mut client = Client::connected(addr(&server), transport);
     client.send(r#"421["join"]"#);
     client.expect("431[]");
     if way == Way::ClientVanishes {
@@ -409,10 +417,10 @@ fn end(server: &Server, client: &mut Client, way: Way) -> bool {
 
 #[rstest]
 fn a_client_that_joins_again_at_once_is_not_connected_twice(
-    #[values(Polling, WebSocket, Upgrade)] road: Road,
+    #[values(Polling, WebSocket, Upgrade)] transport: Transport,
 ) {
     let server = serve_root(|_| {});
-    let mut client = Client::new(addr(&server), road);
+    let mut client = Client::new(addr(&server), transport);
     for round in 0..50 {
         client.join("/", "");
         let [socket] = &server.of("/").unwrap().sockets()[..] else {
@@ -425,9 +433,9 @@ fn a_client_that_joins_again_at_once_is_not_connected_twice(
 }
 
 #[rstest]
-fn who_was_told_of_a_socket_finds_it(#[values(Polling, WebSocket, Upgrade)] road: Road) {
+fn who_was_told_of_a_socket_finds_it(#[values(Polling, WebSocket, Upgrade)] transport: Transport) {
     let server = serve_root(|_| {});
-    let mut clients: Vec<Client> = (0..20).map(|_| Client::new(addr(&server), road)).collect();
+    let mut clients: Vec<Client> = (0..20).map(|_| Client::new(addr(&server), transport)).collect();
     for (index, client) in clients.iter_mut().enumerate() {
         let id = client.join("/", "");
         server.to(&id).unwrap().emit("hello", index).unwrap();
@@ -436,13 +444,13 @@ fn who_was_told_of_a_socket_finds_it(#[values(Polling, WebSocket, Upgrade)] road
 }
 
 #[rstest]
-fn who_joins_no_namespace_in_time_is_closed(#[values(Polling, WebSocket, Upgrade)] road: Road) {
+fn who_joins_no_namespace_in_time_is_closed(#[values(Polling, WebSocket, Upgrade)] transport: Transport) {
     let server = serve(|builder| {
         builder.connect_timeout(Duration::from_millis(100)).namespace("/", |ns| {
             ns.middleware(|_| Err(ConnectError::new("no")));
         })
     });
-    let mut client = Client::new(addr(&server), road);
+    let mut client = Client::new(addr(&server), transport);
     client.send("40");
     client.expect(r#"44{"message":"no"}"#);
     assert_eq!(client.closed("the close without a namespace"), []);
@@ -451,7 +459,9 @@ fn who_joins_no_namespace_in_time_is_closed(#[values(Polling, WebSocket, Upgrade
 
 /// Only the namespace of the caller was told, so the official client came back in the others.
 #[rstest]
-fn disconnect_true_says_goodbye_in_every_namespace(#[values(Polling, WebSocket, Upgrade)] road: Road) {
+fn disconnect_true_says_goodbye_in_every_namespace(
+    #[values(Polling, WebSocket, Upgrade)] transport: Transport,
+) {
     let (report, reports) = mpsc::channel();
     let server = serve(|builder| {
         builder.namespace("/", |ns| _ = ns.on("bye", |socket, _| socket.disconnect(true))).namespace(
@@ -461,7 +471,7 @@ fn disconnect_true_says_goodbye_in_every_namespace(#[values(Polling, WebSocket, 
             },
         )
     });
-    let mut client = Client::connected(addr(&server), road);
+    let mut client = Client::connected(addr(&server), transport);
     client.join("/b", "");
     client.send(r#"42["bye"]"#);
     client.expect("41");

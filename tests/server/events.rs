@@ -6,7 +6,7 @@ use std::sync::{
     mpsc,
 };
 
-use Road::{Polling, Upgrade, WebSocket};
+use Transport::{Polling, Upgrade, WebSocket};
 use rstest::rstest;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -16,7 +16,7 @@ use tinysio::{
     server::{EmitError, Server, StartError},
 };
 
-use crate::support::{Client, Frame, Road, addr, eventually, next, serve, serve_root};
+use crate::support::{Client, Frame, Transport, addr, eventually, next, serve, serve_root};
 
 #[derive(Debug, Serialize, Deserialize, PartialEq)]
 struct Point {
@@ -25,7 +25,7 @@ struct Point {
 }
 
 #[rstest]
-fn arguments_are_typed_or_raw(#[values(Polling, WebSocket, Upgrade)] road: Road) {
+fn arguments_are_typed_or_raw(#[values(Polling, WebSocket, Upgrade)] transport: Transport) {
     let server = serve_root(|ns| {
         ns.on("typed", |socket, event| {
             let (point, rest): (Point, Option<String>) = event.parse().unwrap();
@@ -38,7 +38,7 @@ fn arguments_are_typed_or_raw(#[values(Polling, WebSocket, Upgrade)] road: Road)
             socket.emit("raw", (raw, raw.json().len()))
         });
     });
-    let mut client = Client::connected(addr(&server), road);
+    let mut client = Client::connected(addr(&server), transport);
     client.send(r#"42["typed",{"x":-1,"name":"ü\n\u2028"}]"#);
     client.expect("42[\"typed\",{\"x\":-1,\"name\":\"ü\\n\u{2028}\"},true,1]");
     client.send(r#"42["raw",{"b" : [1.50, true]}]"#);
@@ -46,9 +46,9 @@ fn arguments_are_typed_or_raw(#[values(Polling, WebSocket, Upgrade)] road: Road)
 }
 
 #[rstest]
-fn arguments_of_every_shape_are_sent(#[values(Polling, WebSocket, Upgrade)] road: Road) {
+fn arguments_of_every_shape_are_sent(#[values(Polling, WebSocket, Upgrade)] transport: Transport) {
     let server = serve_root(|_| {});
-    let mut client = Client::connected(addr(&server), road);
+    let mut client = Client::connected(addr(&server), transport);
     let io = server.of("/").unwrap();
     io.emit("none", ()).unwrap();
     io.emit("one", "text").unwrap();
@@ -63,7 +63,7 @@ fn arguments_of_every_shape_are_sent(#[values(Polling, WebSocket, Upgrade)] road
 
 /// Whoever sends, whichever way: a tuple spreads, an array and `null` are one argument.
 #[rstest]
-fn only_tuples_spread(#[values(Polling, WebSocket, Upgrade)] road: Road) {
+fn only_tuples_spread(#[values(Polling, WebSocket, Upgrade)] transport: Transport) {
     let server = serve_root(|ns| {
         ns.on("go", |socket, event| {
             socket.emit("floats", [1.0, 2.0, 3.0])?;
@@ -75,7 +75,7 @@ fn only_tuples_spread(#[values(Polling, WebSocket, Upgrade)] road: Road) {
         });
         ns.on("ack null", |_, event| event.ack(Value::Null));
     });
-    let mut client = Client::connected(addr(&server), road);
+    let mut client = Client::connected(addr(&server), transport);
     client.send(r#"421["go",[1],null]"#);
     client.expect(r#"42["floats",[1.0,2.0,3.0]]"#);
     client.expect(r#"42["null",null]"#);
@@ -96,13 +96,13 @@ fn only_tuples_spread(#[values(Polling, WebSocket, Upgrade)] road: Road) {
 
 /// As Node: a number is the name of its digits, and half an emoji may be in a name.
 #[rstest]
-fn event_names_that_are_no_plain_text(#[values(Polling, WebSocket, Upgrade)] road: Road) {
+fn event_names_that_are_no_plain_text(#[values(Polling, WebSocket, Upgrade)] transport: Transport) {
     let server = serve_root(|ns| {
         ns.on("7", |_, event| event.ack(("seven", event.args().len())));
         ns.on(r"half \ud83d", |_, event| event.ack(("half", event.args().len())));
         ns.on_any(|socket, event| socket.emit("any", event.name()).unwrap());
     });
-    let mut client = Client::connected(addr(&server), road);
+    let mut client = Client::connected(addr(&server), transport);
     client.send(r#"421[7,1]"#);
     client.expect(r#"42["any","7"]"#);
     client.expect(r#"431["seven",1]"#);
@@ -124,7 +124,7 @@ fn lists(levels: usize, inside: &str) -> String {
 /// of the connection.
 #[rstest]
 fn deep_json_keeps_the_connection(
-    #[values(Polling, WebSocket, Upgrade)] road: Road,
+    #[values(Polling, WebSocket, Upgrade)] transport: Transport,
     #[values(false, true)] bytes: bool,
     #[values(64, 65, 127, 128, 2_000)] depth: usize,
 ) {
@@ -138,7 +138,7 @@ fn deep_json_keeps_the_connection(
             ns.on("back", |_, event| event.ack(event.args()));
         })
     });
-    let mut client = Client::connected(addr(&server), road);
+    let mut client = Client::connected(addr(&server), transport);
     let deep = if bytes { lists(depth - 1, PLACEHOLDER) } else { lists(depth, "") };
     let readable = depth <= if bytes { 64 } else { 127 };
     let is_sent_on = readable || !bytes;
@@ -186,7 +186,7 @@ fn deeper_json_than_max_depth_is_a_parse_error(
     #[case] taken: &str,
     #[case] refused: &str,
     #[case] bytes: bool,
-    #[values(Polling, WebSocket, Upgrade)] road: Road,
+    #[values(Polling, WebSocket, Upgrade)] transport: Transport,
 ) {
     let (report, reports) = mpsc::channel();
     let server = serve(|builder| {
@@ -196,7 +196,7 @@ fn deeper_json_than_max_depth_is_a_parse_error(
             ns.on_disconnect(move |_, reason| report.send(reason).unwrap());
         })
     });
-    let mut client = Client::connected(addr(&server), road);
+    let mut client = Client::connected(addr(&server), transport);
     let text = |text: &str| Frame::text(text);
     let attachments = if bytes { vec![Frame::Binary(b"x".to_vec())] } else { vec![] };
     client.send_burst(&[vec![text(taken)], attachments, vec![text(r#"429["alive"]"#)]].concat());
@@ -216,7 +216,7 @@ struct Picture {
 }
 
 #[rstest]
-fn binary_goes_both_ways(#[values(Polling, WebSocket, Upgrade)] road: Road) {
+fn binary_goes_both_ways(#[values(Polling, WebSocket, Upgrade)] transport: Transport) {
     let server = serve_root(|ns| {
         ns.on("picture", |socket, event| {
             let (mut picture, last): (Picture, Bytes) = event.parse().unwrap();
@@ -226,7 +226,7 @@ fn binary_goes_both_ways(#[values(Polling, WebSocket, Upgrade)] road: Road) {
             event.ack(&picture.parts[0])
         });
     });
-    let mut client = Client::connected(addr(&server), road);
+    let mut client = Client::connected(addr(&server), transport);
     client.send_burst(&[
         Frame::text(concat!(
             r#"453-9["picture",{"title":"t","parts":[{"_placeholder":true,"num":0},"#,
@@ -248,10 +248,10 @@ fn binary_goes_both_ways(#[values(Polling, WebSocket, Upgrade)] road: Road) {
 }
 
 #[rstest]
-fn binary_packets_of_many_threads_do_not_mix(#[values(Polling, WebSocket, Upgrade)] road: Road) {
+fn binary_packets_of_many_threads_do_not_mix(#[values(Polling, WebSocket, Upgrade)] transport: Transport) {
     const EACH: usize = 40;
     let server = serve_root(|_| {});
-    let mut client = Client::connected(addr(&server), road);
+    let mut client = Client::connected(addr(&server), transport);
     let io = server.of("/").unwrap();
     let socket = io.sockets().pop().unwrap();
     std::thread::scope(|scope| {
@@ -278,7 +278,7 @@ fn binary_packets_of_many_threads_do_not_mix(#[values(Polling, WebSocket, Upgrad
 }
 
 #[rstest]
-fn catch_all_handlers_see_what_they_should(#[values(Polling, WebSocket, Upgrade)] road: Road) {
+fn catch_all_handlers_see_what_they_should(#[values(Polling, WebSocket, Upgrade)] transport: Transport) {
     let (report, reports) = mpsc::channel();
     let (any, unhandled) = (report.clone(), report.clone());
     let server = serve_root(|ns| {
@@ -286,7 +286,7 @@ fn catch_all_handlers_see_what_they_should(#[values(Polling, WebSocket, Upgrade)
         ns.on("known", move |_, event| report.send(("known", event.name().to_owned())).unwrap());
         ns.on_unhandled(move |_, event| unhandled.send(("unhandled", event.name().to_owned())).unwrap());
     });
-    let mut client = Client::connected(addr(&server), road);
+    let mut client = Client::connected(addr(&server), transport);
     client.send_texts(&[r#"42["known"]"#, r#"42["error","x"]"#, r#"42["__proto__"]"#]);
     let seen: Vec<_> = (0..6).map(|_| next(&reports, "a handler")).collect();
     let seen: Vec<_> = seen.iter().map(|(who, what)| (*who, &**what)).collect();
@@ -304,7 +304,7 @@ fn catch_all_handlers_see_what_they_should(#[values(Polling, WebSocket, Upgrade)
 }
 
 #[rstest]
-fn a_socket_keeps_data(#[values(Polling, WebSocket, Upgrade)] road: Road) {
+fn a_socket_keeps_data(#[values(Polling, WebSocket, Upgrade)] transport: Transport) {
     let server = serve_root(|ns| {
         ns.on_connect(|socket| socket.set_data(Mutex::new(0u32)));
         ns.on("count", |socket, event| {
@@ -314,7 +314,8 @@ fn a_socket_keeps_data(#[values(Polling, WebSocket, Upgrade)] road: Road) {
             event.ack(*data.lock().unwrap())
         });
     });
-    let mut clients = [Client::connected(addr(&server), road), Client::connected(addr(&server), road)];
+    let mut clients =
+        [Client::connected(addr(&server), transport), Client::connected(addr(&server), transport)];
     for round in 1..4 {
         for client in &mut clients {
             client.send(r#"420["count"]"#);
@@ -324,13 +325,13 @@ fn a_socket_keeps_data(#[values(Polling, WebSocket, Upgrade)] road: Road) {
 }
 
 #[rstest]
-fn a_panic_in_a_handler_costs_that_event(#[values(Polling, WebSocket, Upgrade)] road: Road) {
+fn a_panic_in_a_handler_costs_that_event(#[values(Polling, WebSocket, Upgrade)] transport: Transport) {
     let server = serve_root(|ns| {
         ns.on("bad", |_, _| -> Result<(), EmitError> { panic!("on purpose") });
         ns.on("failing", |_, _| Err("on purpose"));
         ns.on("good", |_, event| event.ack(()));
     });
-    let mut client = Client::connected(addr(&server), road);
+    let mut client = Client::connected(addr(&server), transport);
     client.send_texts(&[r#"421["good"]"#, r#"422["bad"]"#, r#"423["failing"]"#, r#"424["good"]"#]);
     client.expect("431[]");
     client.expect("434[]");
@@ -353,7 +354,9 @@ impl Alone {
 }
 
 #[rstest]
-fn handlers_of_one_client_never_run_at_the_same_time(#[values(Polling, WebSocket, Upgrade)] road: Road) {
+fn handlers_of_one_client_never_run_at_the_same_time(
+    #[values(Polling, WebSocket, Upgrade)] transport: Transport,
+) {
     const EVENTS: usize = 200;
     let (done, waits) = mpsc::channel();
     let alone = Arc::new(Alone::default());
@@ -372,7 +375,7 @@ fn handlers_of_one_client_never_run_at_the_same_time(#[values(Polling, WebSocket
             done.send(()).unwrap();
         });
     });
-    let mut client = Client::connected(addr(&server), road);
+    let mut client = Client::connected(addr(&server), transport);
     for _ in 0..EVENTS / 20 {
         client.send_texts(&[r#"42["work"]"#; 20]);
     }
@@ -385,7 +388,7 @@ fn handlers_of_one_client_never_run_at_the_same_time(#[values(Polling, WebSocket
 /// As in the official API: each `on` adds a handler.
 #[rstest]
 fn several_handlers_of_one_event_are_called_in_their_order(
-    #[values(Polling, WebSocket, Upgrade)] road: Road,
+    #[values(Polling, WebSocket, Upgrade)] transport: Transport,
 ) {
     let server = serve_root(|ns| {
         ns.on("x", |socket, event| {
@@ -399,7 +402,7 @@ fn several_handlers_of_one_event_are_called_in_their_order(
             socket.emit("fourth", (event.arg::<Option<Bytes>>(0).unwrap(), unanswered))
         });
     });
-    let mut client = Client::connected(addr(&server), road);
+    let mut client = Client::connected(addr(&server), transport);
     client.send_burst(&[
         Frame::text(r#"451-7["x",{"_placeholder":true,"num":0}]"#),
         Frame::Binary(b"bytes".to_vec()),
@@ -415,13 +418,13 @@ fn several_handlers_of_one_event_are_called_in_their_order(
 }
 
 #[rstest]
-fn an_acknowledgement_that_one_handler_took_is_no_others(#[values(Polling, WebSocket)] road: Road) {
+fn an_acknowledgement_that_one_handler_took_is_no_others(#[values(Polling, WebSocket)] transport: Transport) {
     let (give, taken) = mpsc::channel();
     let server = serve_root(|ns| {
         ns.on("x", move |_, event| give.send(event.take_ack().expect("nobody had it before")).unwrap());
         ns.on("x", |_, event| assert!(event.take_ack().is_none() && event.ack("now").is_ok()));
     });
-    let mut client = Client::connected(addr(&server), road);
+    let mut client = Client::connected(addr(&server), transport);
     client.send(r#"421["x"]"#);
     next(&taken, "the acknowledgement").send("later").unwrap();
     client.expect(r#"431["later"]"#);
@@ -429,7 +432,7 @@ fn an_acknowledgement_that_one_handler_took_is_no_others(#[values(Polling, WebSo
 
 #[rstest]
 fn several_handlers_of_everything_are_called_in_their_order(
-    #[values(Polling, WebSocket, Upgrade)] road: Road,
+    #[values(Polling, WebSocket, Upgrade)] transport: Transport,
 ) {
     let (report, reports) = mpsc::channel();
     let server = serve(|builder| {
@@ -446,7 +449,7 @@ fn several_handlers_of_everything_are_called_in_their_order(
             }
         })
     });
-    let mut client = Client::connected(addr(&server), road);
+    let mut client = Client::connected(addr(&server), transport);
     client.send_texts(&[r#"42["x"]"#, r#"42["y"]"#]);
     for (event, n) in
         ["connected", "any", "unhandled", "slower"].iter().flat_map(|event| [(event, 1), (event, 2)])

@@ -12,7 +12,7 @@ use tinysio::{
 };
 
 use crate::support::{
-    Client, Http, PATIENCE, Response, Road, Ws, addr, all_gone, eventually, serve, socket_target,
+    Client, Http, PATIENCE, Response, Transport, Ws, addr, all_gone, eventually, serve, socket_target,
 };
 
 const TRANSPORT_UNKNOWN: (u16, &str) = (400, r#"{"code":0,"message":"Transport unknown"}"#);
@@ -36,7 +36,7 @@ fn answer(response: &Response) -> (u16, &str) {
 #[test]
 fn polling_requests_are_refused_as_by_the_official_server() {
     let server = server();
-    let mut client = Client::connected(addr(&server), Road::Polling);
+    let mut client = Client::connected(addr(&server), Transport::Polling);
     let sid = client.open.sid.clone();
     let long = "x".repeat(10_000);
     let rows = [
@@ -87,7 +87,7 @@ fn polling_requests_are_refused_as_by_the_official_server() {
 #[test]
 fn websocket_requests_are_refused_before_the_handshake() {
     let server = server();
-    let client = Client::connected(addr(&server), Road::Polling);
+    let client = Client::connected(addr(&server), Transport::Polling);
     let sid = &client.open.sid;
     for (query, message) in [
         ("", "Transport unknown"),
@@ -185,8 +185,8 @@ fn a_request_names_one_legal_host(#[case] version: &str, #[case] headers: &[&str
 #[case::twice_connected("40", (200, "ok"), false)]
 fn post(#[case] body: &str, #[case] expected: (u16, &str), #[case] survives: bool) {
     let server = server();
-    let mut bystander = Client::connected(addr(&server), Road::Polling);
-    let mut client = Client::connected(addr(&server), Road::Polling);
+    let mut bystander = Client::connected(addr(&server), Transport::Polling);
+    let mut client = Client::connected(addr(&server), Transport::Polling);
     let response = Http::connect(addr(&server)).post(&client.target("polling"), body);
     assert_eq!(answer(&response), expected);
     if survives {
@@ -205,7 +205,7 @@ fn post(#[case] body: &str, #[case] expected: (u16, &str), #[case] survives: boo
 #[test]
 fn a_body_may_be_chunked_or_asked_for() {
     let server = server();
-    let mut client = Client::connected(addr(&server), Road::Polling);
+    let mut client = Client::connected(addr(&server), Transport::Polling);
     let target = client.target("polling");
     let mut http = Http::connect(addr(&server));
     let event = r#"421["echo"]"#;
@@ -257,7 +257,7 @@ fn a_body_may_be_chunked_or_asked_for() {
 #[case::octet_stream("Content-Type: application/octet-stream\r\nContent-Length: 1\r\n", 400)]
 fn a_dangerous_body_is_refused_unread(#[case] headers: &str, #[case] status: u16) {
     let server = server();
-    let client = Client::connected(addr(&server), Road::Polling);
+    let client = Client::connected(addr(&server), Transport::Polling);
     let mut http = Http::connect(addr(&server));
     let mut request =
         format!("POST {} HTTP/1.1\r\nHost: localhost\r\n", client.target("polling")).into_bytes();
@@ -280,7 +280,7 @@ fn a_dangerous_body_is_refused_unread(#[case] headers: &str, #[case] status: u16
 #[test]
 fn chunks_without_end_are_refused_at_the_limit() {
     let server = server();
-    let client = Client::connected(addr(&server), Road::Polling);
+    let client = Client::connected(addr(&server), Transport::Polling);
     let mut http = Http::connect(addr(&server));
     http.send(format!(
         "POST {} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n",
@@ -296,7 +296,7 @@ fn chunks_without_end_are_refused_at_the_limit() {
 #[test]
 fn a_large_body_that_was_sent_anyway_gets_its_answer() {
     let server = server();
-    let mut client = Client::connected(addr(&server), Road::Polling);
+    let mut client = Client::connected(addr(&server), Transport::Polling);
     let mut http = Http::connect(addr(&server));
     assert_eq!(http.post(&client.target("polling"), &"4".repeat(3_000_000)).status, 413);
     client.send(r#"421["echo"]"#);
@@ -354,7 +354,7 @@ fn whoever_takes_too_long_is_sent_away() {
     half_a_head.send("GET / HT");
     let mut resting = Http::connect(addr(&server));
     assert_eq!(resting.get("/").status, 404);
-    let client = Client::connected(addr(&server), Road::Polling);
+    let client = Client::connected(addr(&server), Transport::Polling);
     let mut half_a_body = Http::connect(addr(&server));
     half_a_body.send(format!(
         "POST {} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n42[",
@@ -381,7 +381,7 @@ fn whoever_takes_too_long_is_sent_away() {
 #[test]
 fn a_held_poll_is_not_kept_to_these_deadlines() {
     let server = serve(hasty);
-    let mut client = Client::connected(addr(&server), Road::Polling);
+    let mut client = Client::connected(addr(&server), Transport::Polling);
     client.ask();
     std::thread::sleep(Duration::from_millis(300));
     server.emit("x", ()).unwrap();
@@ -392,7 +392,7 @@ fn a_held_poll_is_not_kept_to_these_deadlines() {
 fn polling_requests_exclude_each_other() {
     let server = server();
     // A second POST while the first is read.
-    let client = Client::connected(addr(&server), Road::Polling);
+    let client = Client::connected(addr(&server), Transport::Polling);
     let (mut first, mut second) = (Http::connect(addr(&server)), Http::connect(addr(&server)));
     first.send(format!(
         "POST {} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n",
@@ -407,7 +407,7 @@ fn polling_requests_exclude_each_other() {
     assert_eq!(first.response("the first POST's answer").status, 200);
     all_gone(&server);
     // Who goes in the midst of a POST.
-    let client = Client::connected(addr(&server), Road::Polling);
+    let client = Client::connected(addr(&server), Transport::Polling);
     let mut gone = Http::connect(addr(&server));
     gone.send(format!(
         "POST {} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n3",
@@ -416,7 +416,7 @@ fn polling_requests_exclude_each_other() {
     drop(gone);
     all_gone(&server);
     // Who goes while its GET is held.
-    let mut client = Client::connected(addr(&server), Road::Polling);
+    let mut client = Client::connected(addr(&server), Transport::Polling);
     client.ask();
     drop(client);
     all_gone(&server);
@@ -478,8 +478,8 @@ fn origins(
     let response = with_origin(Ws::request(&target, &format!("Origin: {origin}\r\n")));
     assert_eq!(response.status == 101, websocket, "{response:?}");
     // Programs that are no browser have no origin.
-    Client::connected(addr(&server), Road::Polling);
-    Client::connected(addr(&server), Road::WebSocket);
+    Client::connected(addr(&server), Transport::Polling);
+    Client::connected(addr(&server), Transport::WebSocket);
 }
 
 #[test]
@@ -524,9 +524,9 @@ fn transports_that_are_not_served_are_unknown() {
     let server = serve(|builder| builder.transports([TransportKind::Websocket]).namespace("/", |_| {}));
     let refused = Http::connect(addr(&server)).get(&socket_target("polling", ""));
     assert_eq!(answer(&refused), TRANSPORT_UNKNOWN);
-    Client::connected(addr(&server), Road::WebSocket);
+    Client::connected(addr(&server), Transport::WebSocket);
     let server = serve(|builder| builder.transports([TransportKind::Polling]).namespace("/", |_| {}));
-    let client = Client::connected(addr(&server), Road::Polling);
+    let client = Client::connected(addr(&server), Transport::Polling);
     assert!(client.open.upgrades.is_empty());
     let refused = Ws::try_open(addr(&server), &socket_target("websocket", ""), "").err().unwrap();
     assert_eq!(answer(&refused), (400, "Transport unknown"));
@@ -563,5 +563,5 @@ fn a_panic_in_a_route_costs_its_request() {
         assert_eq!(http.get("/healthy").status, 404, "the connection goes on");
     }
     assert_eq!(server.clients_count(), 0);
-    Client::connected(addr(&server), Road::Polling);
+    Client::connected(addr(&server), Transport::Polling);
 }

@@ -11,22 +11,22 @@ use std::{
     time::Duration,
 };
 
-use Road::{Polling, Upgrade, WebSocket};
+use Transport::{Polling, Upgrade, WebSocket};
 use rstest::rstest;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket, socket_with};
 use tinysio::server::{Builder, Config, ConnectionStateRecovery, Rate, Server, StartError};
 
 use crate::support::{
-    Client, Http, PATIENCE, Road, Ws, addr, eventually, next, serve, serve_root, socket_target,
+    Client, Http, PATIENCE, Transport, Ws, addr, eventually, next, serve, serve_root, socket_target,
 };
 
 #[rstest]
-fn a_stop_lets_out_what_waits_and_says_goodbye(#[values(Polling, WebSocket, Upgrade)] road: Road) {
+fn a_stop_lets_out_what_waits_and_says_goodbye(#[values(Polling, WebSocket, Upgrade)] transport: Transport) {
     let (report, reports) = mpsc::channel();
     let server = serve_root(|ns| {
         ns.on_disconnect(move |_, reason| report.send(reason.as_str()).unwrap());
     });
-    let mut clients: Vec<Client> = (0..5).map(|_| Client::connected(addr(&server), road)).collect();
+    let mut clients: Vec<Client> = (0..5).map(|_| Client::connected(addr(&server), transport)).collect();
     for n in 0..40 {
         server.emit("n", n).unwrap();
     }
@@ -73,20 +73,22 @@ fn a_stop_does_not_wait_for_connections_without_a_request() {
 }
 
 #[rstest]
-fn what_is_left_at_the_deadline_is_cut(#[values(Polling, WebSocket)] road: Road) {
+fn what_is_left_at_the_deadline_is_cut(#[values(Polling, WebSocket)] transport: Transport) {
     let (report, reports) = mpsc::channel();
     let server = serve_root(|ns| {
         ns.on_disconnect(move |_, reason| report.send(reason.as_str()).unwrap());
     });
     // Reads nothing, so it never learns of the stop.
-    let client = Client::connected(addr(&server), road);
+    let client = Client::connected(addr(&server), transport);
     assert!(server.shutdown(Duration::from_millis(50)));
     assert_eq!(next(&reports, "the disconnect handler"), "server shutting down");
     drop(client);
 }
 
 #[rstest]
-fn a_spread_stop_serves_those_whose_turn_has_not_come(#[values(Polling, WebSocket, Upgrade)] road: Road) {
+fn a_spread_stop_serves_those_whose_turn_has_not_come(
+    #[values(Polling, WebSocket, Upgrade)] transport: Transport,
+) {
     let (report, reports) = mpsc::channel();
     let server = serve_root(|ns| {
         ns.on("x", |_, event| event.ack(()));
@@ -96,7 +98,7 @@ fn a_spread_stop_serves_those_whose_turn_has_not_come(#[values(Polling, WebSocke
     });
     let mut clients: Vec<(String, Client)> = (0..3)
         .map(|_| {
-            let mut client = Client::new(addr(&server), road);
+            let mut client = Client::new(addr(&server), transport);
             (client.join("/", ""), client)
         })
         .collect();
@@ -405,7 +407,7 @@ fn an_option_that_cannot_work_is_refused_by_name(
 })]
 fn the_largest_number_is_no_limit(
     #[case] set: impl FnOnce(Builder) -> Builder,
-    #[values(Polling, WebSocket, Upgrade)] road: Road,
+    #[values(Polling, WebSocket, Upgrade)] transport: Transport,
 ) {
     let server = serve(|builder| {
         set(builder).namespace("/", |ns| {
@@ -418,7 +420,7 @@ fn the_largest_number_is_no_limit(
     });
     // More than the 62 that the arithmetic once came to.
     let idle: Vec<_> = (0..70).map(|_| Http::connect(addr(&server))).collect();
-    let mut client = Client::connected(addr(&server), road);
+    let mut client = Client::connected(addr(&server), transport);
     client.send(r#"421["join"]"#);
     client.expect("431[1]");
     assert!(server.memory_bound() > 0);

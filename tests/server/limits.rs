@@ -2,7 +2,7 @@
 
 use std::{sync::mpsc, time::Duration};
 
-use Road::{Polling, Upgrade, WebSocket};
+use Transport::{Polling, Upgrade, WebSocket};
 use rstest::rstest;
 use tinysio::{
     proto::CloseReason,
@@ -10,7 +10,7 @@ use tinysio::{
 };
 
 use crate::support::{
-    Client, Frame, Http, PATIENCE, Road, Ws, addr, all_gone, eventually, next, serve, socket_target,
+    Client, Frame, Http, PATIENCE, Transport, Ws, addr, all_gone, eventually, next, serve, socket_target,
 };
 
 #[test]
@@ -74,11 +74,11 @@ fn small(set_up: impl FnOnce(Builder) -> Builder) -> (Server, mpsc::Receiver<(St
 const CHUNK: usize = 20_000;
 
 #[rstest]
-fn a_slow_consumer_is_closed_while_others_are_served(#[values(Polling, WebSocket)] road: Road) {
+fn a_slow_consumer_is_closed_while_others_are_served(#[values(Polling, WebSocket)] transport: Transport) {
     let (server, reports) = small(|builder| builder);
-    let mut slow = Client::new(addr(&server), road);
+    let mut slow = Client::new(addr(&server), transport);
     let id = slow.join("/", "");
-    let mut quick = Client::connected(addr(&server), road);
+    let mut quick = Client::connected(addr(&server), transport);
     let io = server.of("/").unwrap();
     let payload = "x".repeat(CHUNK);
     let mut emitted = 0;
@@ -235,7 +235,7 @@ fn talkative(recovery: bool) -> (Server, mpsc::Receiver<String>) {
 /// A client that reads and has nothing to read is not too slow for anything.
 #[rstest]
 fn a_packet_larger_than_outbox_bytes_max_is_refused_and_costs_nobody_anything(
-    #[values(Polling, WebSocket, Upgrade)] road: Road,
+    #[values(Polling, WebSocket, Upgrade)] transport: Transport,
     #[values(
         Sent::Directly,
         Sent::InTime,
@@ -252,7 +252,7 @@ fn a_packet_larger_than_outbox_bytes_max_is_refused_and_costs_nobody_anything(
     // More than any kernel takes at once.
     const BYTES: usize = 20_000_000;
     let (server, answers) = talkative(recovery);
-    let mut client = Client::connected(addr(&server), road);
+    let mut client = Client::connected(addr(&server), transport);
     client.ask();
     let refusal = match send(&server, &mut client, BYTES, how) {
         Some(error) => {
@@ -270,12 +270,12 @@ fn a_packet_larger_than_outbox_bytes_max_is_refused_and_costs_nobody_anything(
 
 #[rstest]
 fn an_empty_outbox_takes_a_packet_as_large_as_outbox_bytes_max(
-    #[values(Polling, WebSocket, Upgrade)] road: Road,
+    #[values(Polling, WebSocket, Upgrade)] transport: Transport,
     #[values(Sent::Directly, Sent::InTime, Sent::ToMany)] how: Sent,
     #[values(false, true)] recovery: bool,
 ) {
     let (server, _answers) = talkative(recovery);
-    let mut client = Client::connected(addr(&server), road);
+    let mut client = Client::connected(addr(&server), transport);
     // Without what is around it: four bytes of frame, the event and its offset.
     let payload = 200_000 - 100;
     for _ in 0..3 {
@@ -289,9 +289,11 @@ fn an_empty_outbox_takes_a_packet_as_large_as_outbox_bytes_max(
 
 /// `emit_timeout` looks whether there is room for this packet.
 #[rstest]
-fn a_patient_producer_of_large_packets_never_costs_its_client(#[values(Polling, WebSocket)] road: Road) {
+fn a_patient_producer_of_large_packets_never_costs_its_client(
+    #[values(Polling, WebSocket)] transport: Transport,
+) {
     let (server, reports) = small(|builder| builder);
-    let mut client = Client::connected(addr(&server), road);
+    let mut client = Client::connected(addr(&server), transport);
     let socket = server.of("/").unwrap().sockets().pop().unwrap();
     // Less than half of what may wait, and so much that it does not fit behind that.
     let payloads = ["x".repeat(80_000), "x".repeat(150_000)];
@@ -312,13 +314,13 @@ fn a_patient_producer_of_large_packets_never_costs_its_client(#[values(Polling, 
 
 /// What the handlers of one read say is gathered, but not until it is too much for a client that reads.
 #[rstest]
-fn answers_to_a_burst_are_no_backlog(#[values(WebSocket, Upgrade)] road: Road) {
+fn answers_to_a_burst_are_no_backlog(#[values(WebSocket, Upgrade)] transport: Transport) {
     let server = serve(|builder| {
         builder.max_http_buffer_size(100_000).outbox_bytes_max(200_000).namespace("/", |ns| {
             ns.on("x", |_, event| event.ack("x".repeat(10_000)));
         })
     });
-    let mut client = Client::connected(addr(&server), road);
+    let mut client = Client::connected(addr(&server), transport);
     client.send_burst(&vec![Frame::text(r#"421["x"]"#); 50]);
     for _ in 0..50 {
         assert_eq!(client.text("an answer").len(), 10_000 + r#"431[""]"#.len());

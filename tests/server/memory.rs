@@ -5,12 +5,12 @@ use std::{
     time::Duration,
 };
 
-use Road::{Polling, Upgrade, WebSocket};
+use Transport::{Polling, Upgrade, WebSocket};
 use rstest::rstest;
 use serde_json::json;
 use tinysio::server::{Builder, EmitError, Server};
 
-use crate::support::{Client, Frame, Http, PATIENCE, Road, Ws, addr, all_gone, eventually, next, serve};
+use crate::support::{Client, Frame, Http, PATIENCE, Transport, Ws, addr, all_gone, eventually, next, serve};
 
 /// A server that says who was disconnected and why, and acknowledges `x`.
 fn reporting(set_up: impl FnOnce(Builder) -> Builder) -> (Server, mpsc::Receiver<(String, &'static str)>) {
@@ -173,12 +173,12 @@ fn a_message_beyond_what_may_be_under_way_closes_its_connection(#[case] frames: 
 
 #[rstest]
 fn attachments_beyond_what_may_be_under_way_end_their_session(
-    #[values(Polling, WebSocket, Upgrade)] road: Road,
+    #[values(Polling, WebSocket, Upgrade)] transport: Transport,
 ) {
     let (server, reports) = reporting(|builder| {
         builder.max_http_buffer_size(200_000).max_packet_size(250_000).receive_bytes_total(300_000)
     });
-    let mut clients: Vec<Client> = (0..3).map(|_| Client::connected(addr(&server), road)).collect();
+    let mut clients: Vec<Client> = (0..3).map(|_| Client::connected(addr(&server), transport)).collect();
     let header = r#"452-["x",{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}]"#;
     for client in &mut clients {
         client.send_burst(&[Frame::text(header), Frame::Binary(vec![0; 100_000])]);
@@ -186,16 +186,16 @@ fn attachments_beyond_what_may_be_under_way_end_their_session(
     let (_, reason) = next(&reports, "the end of one of them");
     assert_eq!(reason, "overloaded");
     // The others' packets can be completed.
-    eventually("two are left", || server.clients_count() == 2 || road == Polling);
+    eventually("two are left", || server.clients_count() == 2 || transport == Polling);
     assert!(reports.try_recv().is_err());
 }
 
 #[rstest]
-fn an_emit_may_wait_for_its_client(#[values(Polling, WebSocket)] road: Road) {
+fn an_emit_may_wait_for_its_client(#[values(Polling, WebSocket)] transport: Transport) {
     let server = serve(|builder| {
         builder.max_http_buffer_size(50_000).outbox_bytes_max(200_000).namespace("/", |_| {})
     });
-    let mut client = Client::connected(addr(&server), road);
+    let mut client = Client::connected(addr(&server), transport);
     let socket = server.of("/").unwrap().sockets().pop().unwrap();
     let payload = "x".repeat(CHUNK);
     // Nobody reads, and nobody is disconnected for it.
@@ -227,11 +227,11 @@ fn an_emit_may_wait_for_its_client(#[values(Polling, WebSocket)] road: Road) {
 
 /// A thread that waits for room learns that there will be none.
 #[rstest]
-fn whoever_waits_for_a_client_that_goes_is_told(#[values(Polling, WebSocket)] road: Road) {
+fn whoever_waits_for_a_client_that_goes_is_told(#[values(Polling, WebSocket)] transport: Transport) {
     let server = serve(|builder| {
         builder.max_http_buffer_size(50_000).outbox_bytes_max(200_000).namespace("/", |_| {})
     });
-    let _client = Client::connected(addr(&server), road);
+    let _client = Client::connected(addr(&server), transport);
     let socket = server.of("/").unwrap().sockets().pop().unwrap();
     let payload = "x".repeat(CHUNK);
     while socket.emit_timeout("n", &payload, Duration::from_millis(20)).is_ok() {}
@@ -244,7 +244,7 @@ fn whoever_waits_for_a_client_that_goes_is_told(#[values(Polling, WebSocket)] ro
 }
 
 #[rstest]
-fn what_a_socket_keeps_is_bounded(#[values(Polling, WebSocket, Upgrade)] road: Road) {
+fn what_a_socket_keeps_is_bounded(#[values(Polling, WebSocket, Upgrade)] transport: Transport) {
     let server = serve(|builder| {
         builder.max_auth_size(100).max_namespaces(2).namespace("/", |_| {}).namespace("/a", |_| {}).namespace(
             "/b",
@@ -253,7 +253,7 @@ fn what_a_socket_keeps_is_bounded(#[values(Polling, WebSocket, Upgrade)] road: R
             },
         )
     });
-    let mut client = Client::new(addr(&server), road);
+    let mut client = Client::new(addr(&server), transport);
     client.send(&format!("40{}", json!({ "token": "x".repeat(100) })));
     client.expect(r#"44{"message":"Auth payload too large"}"#);
     client.join("/", &json!({ "token": "x".repeat(80) }).to_string());

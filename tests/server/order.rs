@@ -2,11 +2,11 @@
 
 use std::sync::mpsc;
 
-use Road::{Polling, Upgrade, WebSocket};
+use Transport::{Polling, Upgrade, WebSocket};
 use rstest::rstest;
 use tinysio::server::Server;
 
-use crate::support::{Client, Http, Road, addr, next, serve};
+use crate::support::{Client, Http, Transport, addr, next, serve};
 
 fn number(packet: &str) -> usize {
     let digits = packet.strip_prefix(r#"42["n","#).and_then(|rest| rest.strip_suffix(']'));
@@ -42,11 +42,14 @@ fn talkative(hub_queue: usize) -> Server {
 }
 
 #[rstest]
-fn of_one_handler(#[values(Polling, WebSocket, Upgrade)] road: Road, #[values(1, 1024)] hub_queue: usize) {
+fn of_one_handler(
+    #[values(Polling, WebSocket, Upgrade)] transport: Transport,
+    #[values(1, 1024)] hub_queue: usize,
+) {
     let server = talkative(hub_queue);
-    let mut speaker = Client::new(addr(&server), road);
+    let mut speaker = Client::new(addr(&server), transport);
     speaker.join("/", "");
-    let mut listener = Client::new(addr(&server), road);
+    let mut listener = Client::new(addr(&server), transport);
     let id = listener.join("/", "");
     server.to(&id).unwrap().sockets_join("room");
     speaker.send(r#"421["talk"]"#);
@@ -61,13 +64,13 @@ fn of_one_handler(#[values(Polling, WebSocket, Upgrade)] road: Road, #[values(1,
 
 #[rstest]
 fn of_several_threads(
-    #[values(Polling, WebSocket, Upgrade)] road: Road,
+    #[values(Polling, WebSocket, Upgrade)] transport: Transport,
     #[values(1, 1024)] hub_queue: usize,
 ) {
     const THREADS: usize = 4;
     let each = packets(hub_queue) / 3;
     let server = serve(|builder| builder.hub_queue(hub_queue).namespace("/", |_| {}));
-    let mut client = Client::connected(addr(&server), road);
+    let mut client = Client::connected(addr(&server), transport);
     let io = server.of("/").unwrap();
     let socket = io.sockets().pop().unwrap();
     std::thread::scope(|scope| {

@@ -9,7 +9,7 @@ use rstest::rstest;
 use tinysio::server::{Builder, Server};
 
 use crate::support::{
-    Client, Frame, Http, Road, Ws, addr, all_gone, eventually, next, reset, serve, socket_target,
+    Client, Frame, Http, Transport, Ws, addr, all_gone, eventually, next, reset, serve, socket_target,
 };
 
 /// So short that every client is parked between two steps of a test.
@@ -19,9 +19,9 @@ fn parking(set_up: impl FnOnce(Builder) -> Builder) -> Server {
     serve(|builder| set_up(builder.park_after(SOON)))
 }
 
-/// How many connections a client of this road has, all of them silent.
-fn parked_of(road: Road) -> usize {
-    if road == Road::Polling { 2 } else { 1 }
+/// How many connections a client of this transport has, all of them silent.
+fn parked_of(transport: Transport) -> usize {
+    if transport == Transport::Polling { 2 } else { 1 }
 }
 
 fn all_parked(server: &Server, count: usize) {
@@ -29,14 +29,16 @@ fn all_parked(server: &Server, count: usize) {
 }
 
 /// Connected and silent: a polling client has a GET held, and the connection of its last POST rests.
-fn silent(server: &Server, road: Road) -> Client {
-    let mut client = Client::connected(addr(server), road);
+fn silent(server: &Server, transport: Transport) -> Client {
+    let mut client = Client::connected(addr(server), transport);
     client.ask();
     client
 }
 
 #[rstest]
-fn a_parked_client_hears_and_is_heard(#[values(Road::Polling, Road::WebSocket, Road::Upgrade)] road: Road) {
+fn a_parked_client_hears_and_is_heard(
+    #[values(Transport::Polling, Transport::WebSocket, Transport::Upgrade)] transport: Transport,
+) {
     let server = parking(|builder| {
         builder.namespace("/", |ns| {
             ns.on_connect(|socket| socket.join("room"));
@@ -44,21 +46,21 @@ fn a_parked_client_hears_and_is_heard(#[values(Road::Polling, Road::WebSocket, R
         })
     });
     let io = server.of("/").unwrap();
-    let mut client = silent(&server, road);
+    let mut client = silent(&server, transport);
     for n in 0..3 {
-        all_parked(&server, parked_of(road));
+        all_parked(&server, parked_of(transport));
         io.emit("to all", n).unwrap();
         client.expect(&format!(r#"42["to all",{n}]"#));
         client.ask();
-        all_parked(&server, parked_of(road));
+        all_parked(&server, parked_of(transport));
         io.to("room").emit("to the room", n).unwrap();
         client.expect(&format!(r#"42["to the room",{n}]"#));
         client.ask();
-        all_parked(&server, parked_of(road));
+        all_parked(&server, parked_of(transport));
         io.sockets()[0].emit("to one", n).unwrap();
         client.expect(&format!(r#"42["to one",{n}]"#));
         client.ask();
-        all_parked(&server, parked_of(road));
+        all_parked(&server, parked_of(transport));
         client.send_burst(&[Frame::text(r#"42["echo",1]"#), Frame::text(r#"42["echo",2]"#)]);
         client.expect(r#"42["echo",1]"#);
         client.expect(r#"42["echo",2]"#);
@@ -69,7 +71,7 @@ fn a_parked_client_hears_and_is_heard(#[values(Road::Polling, Road::WebSocket, R
 /// Pings go out to parked clients, and their pongs need no thread; without them the session ends.
 #[rstest]
 fn heartbeats_reach_parked_clients(
-    #[values(Road::Polling, Road::WebSocket, Road::Upgrade)] road: Road,
+    #[values(Transport::Polling, Transport::WebSocket, Transport::Upgrade)] transport: Transport,
     #[values(true, false)] answers: bool,
 ) {
     let (report, reports) = mpsc::channel();
@@ -81,8 +83,8 @@ fn heartbeats_reach_parked_clients(
             },
         )
     });
-    let mut client = silent(&server, road);
-    all_parked(&server, parked_of(road));
+    let mut client = silent(&server, transport);
+    all_parked(&server, parked_of(transport));
     if answers {
         let begun = Instant::now();
         while begun.elapsed() < Duration::from_millis(1500) {
@@ -90,7 +92,7 @@ fn heartbeats_reach_parked_clients(
             server.emit("tick", ()).unwrap();
             client.expect(r#"42["tick"]"#);
             client.ask();
-            all_parked(&server, parked_of(road));
+            all_parked(&server, parked_of(transport));
         }
         assert!(reports.try_recv().is_err(), "its session lives");
     } else {
@@ -100,19 +102,23 @@ fn heartbeats_reach_parked_clients(
 }
 
 #[rstest]
-#[case::websocket_without_a_word(Road::WebSocket, false, &["transport close"])]
-#[case::websocket_by_a_reset(Road::WebSocket, true, &["transport close", "transport error"])]
-#[case::upgraded_without_a_word(Road::Upgrade, false, &["transport close"])]
-#[case::held_poll_without_a_word(Road::Polling, false, &["transport error"])]
-fn the_end_of_a_parked_peer_is_seen(#[case] road: Road, #[case] by_reset: bool, #[case] reasons: &[&str]) {
+#[case::websocket_without_a_word(Transport::WebSocket, false, &["transport close"])]
+#[case::websocket_by_a_reset(Transport::WebSocket, true, &["transport close", "transport error"])]
+#[case::upgraded_without_a_word(Transport::Upgrade, false, &["transport close"])]
+#[case::held_poll_without_a_word(Transport::Polling, false, &["transport error"])]
+fn the_end_of_a_parked_peer_is_seen(
+    #[case] transport: Transport,
+    #[case] by_reset: bool,
+    #[case] reasons: &[&str],
+) {
     let (report, reports) = mpsc::channel();
     let server = parking(|builder| {
         builder.namespace("/", |ns| {
             ns.on_disconnect(move |_, reason| report.send(reason.to_string()).unwrap());
         })
     });
-    let client = silent(&server, road);
-    all_parked(&server, parked_of(road));
+    let client = silent(&server, transport);
+    all_parked(&server, parked_of(transport));
     if by_reset {
         reset(client.into_ws().http.stream);
     } else {
@@ -126,11 +132,11 @@ fn the_end_of_a_parked_peer_is_seen(#[case] road: Road, #[case] by_reset: bool, 
 
 #[rstest]
 fn a_parked_client_is_disconnected_by_the_server(
-    #[values(Road::Polling, Road::WebSocket, Road::Upgrade)] road: Road,
+    #[values(Transport::Polling, Transport::WebSocket, Transport::Upgrade)] transport: Transport,
 ) {
     let server = parking(|builder| builder.namespace("/", |_| {}));
-    let mut client = silent(&server, road);
-    all_parked(&server, parked_of(road));
+    let mut client = silent(&server, transport);
+    all_parked(&server, parked_of(transport));
     server.of("/").unwrap().sockets()[0].disconnect(true);
     client.expect("41");
     client.closed("the close");
@@ -138,10 +144,12 @@ fn a_parked_client_is_disconnected_by_the_server(
 }
 
 #[rstest]
-fn a_stop_reaches_parked_clients(#[values(Road::Polling, Road::WebSocket, Road::Upgrade)] road: Road) {
+fn a_stop_reaches_parked_clients(
+    #[values(Transport::Polling, Transport::WebSocket, Transport::Upgrade)] transport: Transport,
+) {
     let server = parking(|builder| builder.namespace("/", |_| {}));
-    let mut client = silent(&server, road);
-    all_parked(&server, parked_of(road));
+    let mut client = silent(&server, transport);
+    all_parked(&server, parked_of(transport));
     server.emit("last", ()).unwrap();
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -156,7 +164,7 @@ fn a_stop_reaches_parked_clients(#[values(Road::Polling, Road::WebSocket, Road::
 #[test]
 fn a_stopped_server_says_that_nobody_is_parked() {
     let server = parking(|builder| builder.namespace("/", |_| {}));
-    let client = silent(&server, Road::WebSocket);
+    let client = silent(&server, Transport::WebSocket);
     all_parked(&server, 1);
     drop(client);
     all_gone(&server);
@@ -172,7 +180,7 @@ fn a_parked_polling_client_upgrades() {
             ns.on("echo", |socket, event| socket.emit("echo", event.args()));
         })
     });
-    let mut client = silent(&server, Road::Polling);
+    let mut client = silent(&server, Transport::Polling);
     all_parked(&server, 2);
     client.upgrade();
     client.send(r#"42["echo","over WebSocket"]"#);
@@ -226,8 +234,9 @@ fn a_resting_http_connection_has_its_deadline(#[case] asks: bool) {
 #[test]
 fn nobody_is_parked_who_must_not_be() {
     let server = serve(|builder| builder.park_after(None).namespace("/", |_| {}));
-    let _clients: Vec<Client> =
-        [Road::Polling, Road::WebSocket, Road::Upgrade].map(|road| silent(&server, road)).into();
+    let _clients: Vec<Client> = [Transport::Polling, Transport::WebSocket, Transport::Upgrade]
+        .map(|transport| silent(&server, transport))
+        .into();
     std::thread::sleep(20 * SOON);
     assert_eq!(server.parked_count(), 0);
 }

@@ -2,14 +2,14 @@
 
 use std::{sync::mpsc, time::Duration};
 
-use Road::{Polling, Upgrade, WebSocket};
+use Transport::{Polling, Upgrade, WebSocket};
 use rstest::rstest;
 use tinysio::{
     proto::{CloseReason, engine::payload, socket::OwnedArgs},
     server::{AckError, Builder, Message, Rate, Server, Socket},
 };
 
-use crate::support::{Client, Frame, Http, PATIENCE, Road, Ws, addr, all_gone, eventually, next, serve};
+use crate::support::{Client, Frame, Http, PATIENCE, Transport, Ws, addr, all_gone, eventually, next, serve};
 
 /// A server that answers `x`, and says `slower` to whoever is too fast.
 fn strict(set_up: impl FnOnce(Builder) -> Builder) -> (Server, mpsc::Receiver<String>) {
@@ -30,10 +30,12 @@ fn strict(set_up: impl FnOnce(Builder) -> Builder) -> (Server, mpsc::Receiver<St
 const FEW: Rate = Rate { per_second: 1, burst: 4 };
 
 #[rstest]
-fn too_many_events_are_refused_and_then_the_client(#[values(Polling, WebSocket, Upgrade)] road: Road) {
+fn too_many_events_are_refused_and_then_the_client(
+    #[values(Polling, WebSocket, Upgrade)] transport: Transport,
+) {
     let (server, reports) = strict(|builder| builder.event_rate(FEW));
-    let mut bystander = Client::connected(addr(&server), road);
-    let mut client = Client::connected(addr(&server), road);
+    let mut bystander = Client::connected(addr(&server), transport);
+    let mut client = Client::connected(addr(&server), transport);
     client.send_burst(&vec![Frame::text(r#"421["x"]"#); 300]);
     let came: Vec<String> = client
         .closed("the end")
@@ -53,9 +55,9 @@ fn too_many_events_are_refused_and_then_the_client(#[values(Polling, WebSocket, 
 }
 
 #[rstest]
-fn too_many_bytes_are_refused(#[values(Polling, WebSocket)] road: Road) {
+fn too_many_bytes_are_refused(#[values(Polling, WebSocket)] transport: Transport) {
     let (server, reports) = strict(|builder| builder.byte_rate(Rate { per_second: 1, burst: 50_000 }));
-    let mut client = Client::connected(addr(&server), road);
+    let mut client = Client::connected(addr(&server), transport);
     // More than the burst, with its attachment: on credit.
     client.send_burst(&[
         Frame::text(r#"451-["x",{"_placeholder":true,"num":0}]"#),
@@ -69,22 +71,22 @@ fn too_many_bytes_are_refused(#[values(Polling, WebSocket)] road: Road) {
 }
 
 #[rstest]
-fn connects_are_counted_too(#[values(Polling, WebSocket)] road: Road) {
+fn connects_are_counted_too(#[values(Polling, WebSocket)] transport: Transport) {
     let (server, _reports) = strict(|builder| builder.event_rate(Rate { per_second: 1, burst: 1 }));
-    let mut client = Client::new(addr(&server), road);
+    let mut client = Client::new(addr(&server), transport);
     client.send_texts(&["40", "40/other,"]);
     client.text("the consent");
     client.expect(r#"44/other,{"message":"Rate limit exceeded"}"#);
 }
 
 #[rstest]
-fn without_a_handler_what_is_too_fast_is_dropped(#[values(Polling, WebSocket)] road: Road) {
+fn without_a_handler_what_is_too_fast_is_dropped(#[values(Polling, WebSocket)] transport: Transport) {
     let server = serve(|builder| {
         builder.event_rate(Rate { per_second: 1, burst: 2 }).namespace("/", |ns| {
             ns.on("x", |_, event| event.ack(()));
         })
     });
-    let mut client = Client::connected(addr(&server), road);
+    let mut client = Client::connected(addr(&server), transport);
     client.send_burst(&vec![Frame::text(r#"421["x"]"#); 150]);
     let came = client.closed("the end");
     assert!(came.contains(&Frame::text("431[]")) && came.len() < 5, "{came:?}");
@@ -130,10 +132,10 @@ const SLOW: Rate = Rate { per_second: 1_000, burst: 1_000 };
 #[case::unhandled_events(format!(r#"42["nobody","{}"]"#, "x".repeat(10_000)))]
 fn no_packet_goes_around_byte_rate(
     #[case] packet: String,
-    #[values(Polling, WebSocket, Upgrade)] road: Road,
+    #[values(Polling, WebSocket, Upgrade)] transport: Transport,
 ) {
     let (server, reports) = strict(|builder| builder.byte_rate(SLOW));
-    let mut client = Client::connected(addr(&server), road);
+    let mut client = Client::connected(addr(&server), transport);
     flood(&mut client, 1_000, &Frame::Text(packet));
     client.closed("the end of who sends ten megabytes");
     assert_eq!(next(&reports, "the disconnect handler"), "rate limited");
@@ -142,11 +144,11 @@ fn no_packet_goes_around_byte_rate(
 
 /// A client that has a debt for hours lives on, as long as it does nothing but answer pings.
 #[rstest]
-fn heartbeats_cost_nothing(#[values(Polling, WebSocket, Upgrade)] road: Road) {
+fn heartbeats_cost_nothing(#[values(Polling, WebSocket, Upgrade)] transport: Transport) {
     let (server, reports) = strict(|builder| {
         builder.byte_rate(Rate { per_second: 1, burst: 1 }).ping_interval(Duration::from_millis(5))
     });
-    let mut client = Client::connected(addr(&server), road);
+    let mut client = Client::connected(addr(&server), transport);
     client.send(&format!(r#"42["x","{}"]"#, "x".repeat(100_000)));
     client.text("the answer to an event on credit");
     for n in 0..150 {
@@ -162,9 +164,9 @@ fn heartbeats_cost_nothing(#[values(Polling, WebSocket, Upgrade)] road: Road) {
 #[rstest]
 #[case::pings(Frame::Ping(vec![b'x'; 125]))]
 #[case::pongs(Frame::Pong(vec![b'x'; 125]))]
-fn no_frame_goes_around_byte_rate(#[case] frame: Frame, #[values(WebSocket, Upgrade)] road: Road) {
+fn no_frame_goes_around_byte_rate(#[case] frame: Frame, #[values(WebSocket, Upgrade)] transport: Transport) {
     let (server, reports) = strict(|builder| builder.byte_rate(Rate { per_second: 10, burst: 1_000 }));
-    let mut client = Client::connected(addr(&server), road);
+    let mut client = Client::connected(addr(&server), transport);
     flood(&mut client, 1_000, &frame);
     client.closed("the end of who sends frames");
     assert_eq!(next(&reports, "the disconnect handler"), "rate limited");
@@ -190,9 +192,11 @@ fn a_parked_client_does_not_go_around_byte_rate(#[values(true, false)] of_engine
 }
 
 #[rstest]
-fn acknowledgements_that_nobody_awaits_count_as_events(#[values(Polling, WebSocket, Upgrade)] road: Road) {
+fn acknowledgements_that_nobody_awaits_count_as_events(
+    #[values(Polling, WebSocket, Upgrade)] transport: Transport,
+) {
     let (server, reports) = strict(|builder| builder.event_rate(FEW));
-    let mut client = Client::connected(addr(&server), road);
+    let mut client = Client::connected(addr(&server), transport);
     flood(&mut client, 300, &Frame::text("4399[]"));
     client.closed("the end of who answers nothing");
     assert_eq!(next(&reports, "the disconnect handler"), "rate limited");
@@ -200,9 +204,11 @@ fn acknowledgements_that_nobody_awaits_count_as_events(#[values(Polling, WebSock
 
 /// How many questions there are is the server's doing.
 #[rstest]
-fn acknowledgements_that_are_awaited_cost_no_event(#[values(Polling, WebSocket, Upgrade)] road: Road) {
+fn acknowledgements_that_are_awaited_cost_no_event(
+    #[values(Polling, WebSocket, Upgrade)] transport: Transport,
+) {
     let (server, _reports) = strict(|builder| builder.event_rate(Rate { per_second: 1, burst: 1 }));
-    let mut client = Client::connected(addr(&server), road);
+    let mut client = Client::connected(addr(&server), transport);
     let socket = server.of("/").unwrap().sockets().pop().unwrap();
     let (answers, answered) = mpsc::channel();
     for _ in 0..200 {
@@ -229,7 +235,7 @@ fn acknowledgements_that_are_awaited_cost_no_event(#[values(Polling, WebSocket, 
 #[case::bytes(|builder: Builder| builder.byte_rate(Rate { per_second: 1, burst: 10 }))]
 fn a_bare_session_is_limited_too(
     #[case] limit: impl FnOnce(Builder) -> Builder,
-    #[values(Polling, WebSocket, Upgrade)] road: Road,
+    #[values(Polling, WebSocket, Upgrade)] transport: Transport,
 ) {
     let (report, reports) = mpsc::channel();
     let server = serve(|builder| {
@@ -238,7 +244,7 @@ fn a_bare_session_is_limited_too(
             engine.on_close(move |_, reason| report.send(reason).unwrap());
         })
     });
-    let mut client = Client::at(addr(&server), road, "/engine.io/");
+    let mut client = Client::at(addr(&server), transport, "/engine.io/");
     flood(&mut client, 300, &Frame::text("4hello"));
     let came = client.closed("the end of who is too fast");
     assert!((1..=8).contains(&came.len()), "{came:?}");

@@ -14,15 +14,17 @@ use tinysio::{
 };
 
 use crate::support::{
-    Client, Frame, Road, addr, eventually, from, next,
+    Client, Frame, Transport, addr, eventually, from, next,
     recovery::{Caller, Lost, assert_same, connect, drain, empty, gone, recovering},
     serve,
 };
 
 #[rstest]
-fn what_was_missed_comes_in_order(#[values(Road::Polling, Road::WebSocket, Road::Upgrade)] road: Road) {
+fn what_was_missed_comes_in_order(
+    #[values(Transport::Polling, Transport::WebSocket, Transport::Upgrade)] transport: Transport,
+) {
     let (server, io) = recovering(|builder| builder);
-    let mut caller = Caller::new(addr(&server), road);
+    let mut caller = Caller::new(addr(&server), transport);
     caller.client.send(r#"42["join","a room"]"#);
     caller.expect_nothing();
     io.emit("first", 1).unwrap();
@@ -58,11 +60,11 @@ fn what_was_missed_comes_in_order(#[values(Road::Polling, Road::WebSocket, Road:
 /// The official server needs an event received before (its issue 4888).
 #[rstest]
 fn with_nothing_received(
-    #[values(Road::Polling, Road::WebSocket, Road::Upgrade)] road: Road,
+    #[values(Transport::Polling, Transport::WebSocket, Transport::Upgrade)] transport: Transport,
     #[values(true, false)] knows_where_it_stands: bool,
 ) {
     let (server, io) = recovering(|builder| builder);
-    let caller = Caller::new(addr(&server), road);
+    let caller = Caller::new(addr(&server), transport);
     let (sid, stands) = (caller.sid.clone(), caller.stands.clone());
     let mut lost = caller.lose();
     empty(&io);
@@ -75,9 +77,11 @@ fn with_nothing_received(
 
 /// The official server recovers a client once (its issue 4880).
 #[rstest]
-fn again_and_again(#[values(Road::Polling, Road::WebSocket, Road::Upgrade)] road: Road) {
+fn again_and_again(
+    #[values(Transport::Polling, Transport::WebSocket, Transport::Upgrade)] transport: Transport,
+) {
     let (server, io) = recovering(|builder| builder);
-    let mut caller = Caller::new(addr(&server), road);
+    let mut caller = Caller::new(addr(&server), transport);
     let sid = caller.sid.clone();
     for round in 0..10 {
         let lost = caller.lose();
@@ -102,7 +106,7 @@ fn again_and_again(#[values(Road::Polling, Road::WebSocket, Road::Upgrade)] road
 #[test]
 fn from_where_the_client_stands_and_not_from_where_the_server_noticed() {
     let (server, io) = recovering(|builder| builder);
-    let mut caller = Caller::new(addr(&server), Road::WebSocket);
+    let mut caller = Caller::new(addr(&server), Transport::WebSocket);
     let sid = caller.sid.clone();
     for number in 0..5 {
         io.emit("n", number).unwrap();
@@ -124,7 +128,7 @@ fn from_where_the_client_stands_and_not_from_where_the_server_noticed() {
 /// A connection whose end the server has not seen is taken over, its disconnect handlers first.
 #[rstest]
 fn while_the_old_connection_hangs_around(
-    #[values(Road::Polling, Road::WebSocket, Road::Upgrade)] road: Road,
+    #[values(Transport::Polling, Transport::WebSocket, Transport::Upgrade)] transport: Transport,
 ) {
     let (told, events) = channel();
     let (server, io) = recovering(|builder| {
@@ -140,11 +144,11 @@ fn while_the_old_connection_hangs_around(
             });
         })
     });
-    let old = Caller::new(addr(&server), road);
+    let old = Caller::new(addr(&server), transport);
     let sid = old.sid.clone();
     let event = |events: &Receiver<String>| next(events, "an event of the socket's life");
     assert_eq!(event(&events), format!("{sid} connects, recovered: false"));
-    let lost = Lost { addr: addr(&server), road, pid: old.pid.clone(), offset: None };
+    let lost = Lost { addr: addr(&server), transport, pid: old.pid.clone(), offset: None };
     let mut caller = lost.back();
     assert_same(&caller, &sid);
     assert_eq!(event(&events), format!("{sid} disconnects: transport close"));
@@ -162,7 +166,7 @@ fn while_the_old_connection_hangs_around(
 #[test]
 fn after_a_volatile_event() {
     let (server, io) = recovering(|builder| builder);
-    let mut caller = Caller::new(addr(&server), Road::WebSocket);
+    let mut caller = Caller::new(addr(&server), Transport::WebSocket);
     let sid = caller.sid.clone();
     io.emit("kept", ()).unwrap();
     io.volatile().emit("volatile", "with a string").unwrap();
@@ -184,7 +188,7 @@ fn after_a_volatile_event() {
 #[test]
 fn the_rooms_of_the_time() {
     let (server, io) = recovering(|builder| builder);
-    let mut caller = Caller::new(addr(&server), Road::WebSocket);
+    let mut caller = Caller::new(addr(&server), Transport::WebSocket);
     let sid = caller.sid.clone();
     io.to("left").emit("before it was there", ()).unwrap();
     caller.client.send(r#"42["join","left"]"#);
@@ -218,10 +222,10 @@ fn the_rooms_of_the_time() {
 
 /// Who declines recovery gets its events as they are, beside others who get theirs with offsets, and is a new client each time.
 #[rstest]
-fn declined(#[values(Road::Polling, Road::WebSocket, Road::Upgrade)] road: Road) {
+fn declined(#[values(Transport::Polling, Transport::WebSocket, Transport::Upgrade)] transport: Transport) {
     let (server, io) = recovering(|builder| builder);
-    let mut other = Caller::new(addr(&server), road);
-    let mut client = Client::new(addr(&server), road);
+    let mut other = Caller::new(addr(&server), transport);
+    let mut client = Client::new(addr(&server), transport);
     client.send(r#"40{"recovery":false}"#);
     let consent = client.text("the consent");
     let consent: Value = serde_json::from_str(consent.strip_prefix("40").unwrap()).unwrap();
@@ -249,7 +253,7 @@ fn declined(#[values(Road::Polling, Road::WebSocket, Road::Upgrade)] road: Road)
     drop(client);
     let others_sid = other.sid.clone();
     eventually("the server notices the loss", || io.len() == 1);
-    let mut again = Client::new(addr(&server), road);
+    let mut again = Client::new(addr(&server), transport);
     again.send(&format!(r#"40{{"recovery":false,"pid":"{}"}}"#, other.pid));
     let consent = again.text("the consent");
     assert!(!consent.contains("pid") && !consent.contains(&others_sid), "{consent}");
@@ -258,13 +262,13 @@ fn declined(#[values(Road::Polling, Road::WebSocket, Road::Upgrade)] road: Road)
 /// What is emitted to a client that declined is not kept, so it pushes out nothing that others are owed.
 #[rstest]
 fn direct_emits_to_who_declined_are_not_kept(
-    #[values(Road::Polling, Road::WebSocket, Road::Upgrade)] road: Road,
+    #[values(Transport::Polling, Transport::WebSocket, Transport::Upgrade)] transport: Transport,
 ) {
     let (server, io) = recovering(|builder| {
         builder.connection_state_recovery(ConnectionStateRecovery::new().max_packets(2))
     });
-    let mut caller = Caller::new(addr(&server), road);
-    let mut declined = Client::new(addr(&server), road);
+    let mut caller = Caller::new(addr(&server), transport);
+    let mut declined = Client::new(addr(&server), transport);
     let id = declined.join("/", r#"{"recovery":false}"#);
     let stranger = io.sockets().into_iter().find(|socket| socket.id() == id).unwrap();
     caller.expect_nothing();
@@ -296,7 +300,7 @@ fn a_gap(
     #[case] recovered: bool,
 ) {
     let (server, io) = recovering(|builder| builder.connection_state_recovery(options));
-    let caller = Caller::new(addr(&server), Road::WebSocket);
+    let caller = Caller::new(addr(&server), Transport::WebSocket);
     let sid = caller.sid.clone();
     let lost = caller.lose();
     empty(&io);
@@ -316,9 +320,9 @@ fn a_gap(
 fn after_others_have_filled_the_log() {
     let options = ConnectionStateRecovery::new().max_packets(10);
     let (server, io) = recovering(|builder| builder.connection_state_recovery(options));
-    let mut quiet = Caller::new(addr(&server), Road::WebSocket);
-    let silent = Caller::new(addr(&server), Road::WebSocket);
-    let mut busy = Caller::new(addr(&server), Road::WebSocket);
+    let mut quiet = Caller::new(addr(&server), Transport::WebSocket);
+    let silent = Caller::new(addr(&server), Transport::WebSocket);
+    let mut busy = Caller::new(addr(&server), Transport::WebSocket);
     io.to(&quiet.sid).emit("once", ()).unwrap();
     quiet.expect(json!(["once"]));
     for number in 0..100 {
@@ -349,7 +353,7 @@ fn after_others_have_filled_the_log() {
 fn after_too_long() {
     let options = ConnectionStateRecovery::new().max_disconnection_duration(Duration::from_millis(50));
     let (server, io) = recovering(|builder| builder.connection_state_recovery(options));
-    let caller = Caller::new(addr(&server), Road::WebSocket);
+    let caller = Caller::new(addr(&server), Transport::WebSocket);
     let sid = caller.sid.clone();
     let lost = caller.lose();
     empty(&io);
@@ -362,14 +366,14 @@ fn after_too_long() {
 
 /// Strangers who come and go push out each other, and nobody who came from elsewhere.
 #[rstest]
-fn strangers(#[values(Road::Polling, Road::WebSocket)] road: Road) {
+fn strangers(#[values(Transport::Polling, Transport::WebSocket)] transport: Transport) {
     let (server, io) = recovering(|builder| builder.max_connections(3));
-    let caller = Caller::new(addr(&server), road);
+    let caller = Caller::new(addr(&server), transport);
     let sid = caller.sid.clone();
     let lost = caller.lose();
     empty(&io);
     let stranger = || {
-        let lost = Caller::new(addr(&server), Road::WebSocket).lose();
+        let lost = Caller::new(addr(&server), Transport::WebSocket).lose();
         empty(&io);
         lost
     };
@@ -392,7 +396,7 @@ fn strangers(#[values(Road::Polling, Road::WebSocket)] road: Road) {
 #[case::empty(json!({"pid": "", "offset": ""}))]
 fn not_a_pid(#[case] auth: Value) {
     let (server, io) = recovering(|builder| builder);
-    let caller = Caller::new(addr(&server), Road::WebSocket);
+    let caller = Caller::new(addr(&server), Transport::WebSocket);
     let sid = caller.sid.clone();
     let lost = caller.lose();
     empty(&io);
@@ -409,7 +413,7 @@ fn not_a_pid(#[case] auth: Value) {
 #[case::of_the_future(|now: Offset| json!(now.next().to_string()))]
 fn not_an_offset(#[case] offset: impl FnOnce(Offset) -> Value) {
     let (server, io) = recovering(|builder| builder);
-    let caller = Caller::new(addr(&server), Road::WebSocket);
+    let caller = Caller::new(addr(&server), Transport::WebSocket);
     let sid = caller.sid.clone();
     let offset = offset(Offset::parse(&caller.stands).unwrap());
     let lost = caller.lose();
@@ -426,14 +430,14 @@ fn not_an_offset(#[case] offset: impl FnOnce(Offset) -> Value) {
 #[case::message_too_big(format!("42[\"echo\",\"{}\"]", "x".repeat(2_000)))]
 fn after_a_packet_that_ends_the_connection(
     #[case] packet: String,
-    #[values(Road::Polling, Road::WebSocket, Road::Upgrade)] road: Road,
+    #[values(Transport::Polling, Transport::WebSocket, Transport::Upgrade)] transport: Transport,
 ) {
-    if road == Road::Polling && packet.len() > 2_000 {
+    if transport == Transport::Polling && packet.len() > 2_000 {
         // Answered 413, and the session goes on.
         return;
     }
     let (server, io) = recovering(|builder| builder.max_http_buffer_size(1_000));
-    let mut caller = Caller::new(addr(&server), road);
+    let mut caller = Caller::new(addr(&server), transport);
     let sid = caller.sid.clone();
     caller.client.send(&packet);
     empty(&io);
@@ -451,7 +455,7 @@ fn after_a_packet_that_ends_the_connection(
 #[case::it_was_thrown_out("", |io: &Namespace| io.disconnect_sockets(true))]
 fn an_end_for_good(#[case] packet: &str, #[case] end: impl FnOnce(&Namespace)) {
     let (server, io) = recovering(|builder| builder);
-    let mut caller = Caller::new(addr(&server), Road::WebSocket);
+    let mut caller = Caller::new(addr(&server), Transport::WebSocket);
     let sid = caller.sid.clone();
     if !packet.is_empty() {
         caller.client.send(packet);
@@ -468,9 +472,9 @@ fn an_end_for_good(#[case] packet: &str, #[case] end: impl FnOnce(&Namespace)) {
 #[test]
 fn another_namespace() {
     let (server, io) = recovering(|builder| builder.namespace("/other", |_| {}));
-    let caller = Caller::new(addr(&server), Road::WebSocket);
+    let caller = Caller::new(addr(&server), Transport::WebSocket);
     let auth = json!({"pid": caller.pid}).to_string();
-    let other = Caller::join(addr(&server), Road::WebSocket, "/other", &auth, None);
+    let other = Caller::join(addr(&server), Transport::WebSocket, "/other", &auth, None);
     assert!(other.sid != caller.sid && other.pid != caller.pid);
     assert_eq!(io.len(), 1);
 }
@@ -489,14 +493,14 @@ fn middlewares(#[case] skip: bool) {
             );
         })
     });
-    let caller = Caller::new(addr(&server), Road::WebSocket);
+    let caller = Caller::new(addr(&server), Transport::WebSocket);
     let lost = caller.lose();
     empty(&io);
     if skip {
         assert!(lost.back().recovered);
         return;
     }
-    let mut client = Client::new(lost.addr, lost.road);
+    let mut client = Client::new(lost.addr, lost.transport);
     client.send(&format!(r#"40{{"pid":"{}"}}"#, lost.pid));
     client.expect(r#"44{"message":"not again"}"#);
 }
@@ -505,7 +509,7 @@ fn middlewares(#[case] skip: bool) {
 #[test]
 fn off_unless_asked_for() {
     let server = serve(|builder| builder.namespace("/", |_| {}));
-    let mut client = Client::new(addr(&server), Road::WebSocket);
+    let mut client = Client::new(addr(&server), Transport::WebSocket);
     client.send(r#"40{"pid":"x","offset":"y","rid":"z"}"#);
     let consent = client.text("the consent");
     assert!(consent.starts_with(r#"40{"sid":""#) && !consent.contains("pid"), "{consent}");

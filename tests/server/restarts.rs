@@ -14,7 +14,7 @@ use serde_json::json;
 use tinysio::server::{ConnectionStateRecovery, Durability, MemoryStore, Namespace, Server};
 
 use crate::support::{
-    Road, addr,
+    Transport, addr,
     recovery::{Caller, assert_same, connect, drain, empty, event, recovering},
     serve,
     stores::{Gated, Mortal},
@@ -34,7 +34,7 @@ fn data(#[values(false, true)] restarts: bool) {
         })
     };
     let (mut server, mut io) = begin();
-    let mut caller = Caller::new(addr(&server), Road::WebSocket);
+    let mut caller = Caller::new(addr(&server), Transport::WebSocket);
     let sid = caller.sid.clone();
     caller.client.send(r#"42["set","kept"]"#);
     caller.expect_nothing();
@@ -55,13 +55,13 @@ fn data(#[values(false, true)] restarts: bool) {
 /// A restart in good order, and one without a word: the first server's clients are those of the second.
 #[rstest]
 fn a_restart(
-    #[values(Road::Polling, Road::WebSocket, Road::Upgrade)] road: Road,
+    #[values(Transport::Polling, Transport::WebSocket, Transport::Upgrade)] transport: Transport,
     #[values(Durability::EveryPacket, Durability::Every(Duration::from_millis(1)))] durability: Durability,
 ) {
     let store = MemoryStore::new();
     let begin = || recovering(|builder| builder.store(store.clone(), durability));
     let (server, io) = begin();
-    let mut caller = Caller::new(addr(&server), road);
+    let mut caller = Caller::new(addr(&server), transport);
     let sid = caller.sid.clone();
     caller.client.send(r#"42["join","a room"]"#);
     caller.expect_nothing();
@@ -103,11 +103,13 @@ fn a_restart(
 
 /// The shutdown itself is a loss from which one recovers.
 #[rstest]
-fn the_servers_shutdown(#[values(Road::Polling, Road::WebSocket, Road::Upgrade)] road: Road) {
+fn the_servers_shutdown(
+    #[values(Transport::Polling, Transport::WebSocket, Transport::Upgrade)] transport: Transport,
+) {
     let store = MemoryStore::new();
     let begin = || recovering(|builder| builder.store(store.clone(), Durability::EveryPacket));
     let (server, io) = begin();
-    let mut caller = Caller::new(addr(&server), road);
+    let mut caller = Caller::new(addr(&server), transport);
     let sid = caller.sid.clone();
     io.emit("last words", ()).unwrap();
     std::thread::scope(|scope| {

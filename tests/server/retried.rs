@@ -21,15 +21,15 @@ use tinysio::server::{
 };
 
 use crate::support::{
-    Client, Road, addr, eventually, next,
+    Client, Transport, addr, eventually, next,
     recovery::{connect, event},
     serve,
     stores::{Gated, Watched},
 };
 
 /// A connection of the client `rid`.
-fn connected(addr: SocketAddr, road: Road, rid: &str) -> Client {
-    let mut client = Client::new(addr, road);
+fn connected(addr: SocketAddr, transport: Transport, rid: &str) -> Client {
+    let mut client = Client::new(addr, transport);
     client.send(&format!(r#"40{{"rid":"{rid}"}}"#));
     let consent = client.text("the consent");
     assert!(consent.starts_with("40{"), "{consent}");
@@ -50,15 +50,15 @@ fn counting(set_up: impl FnOnce(Builder) -> Builder) -> (Server, Arc<AtomicUsize
 
 #[rstest]
 fn a_retry_is_answered_and_not_handled(
-    #[values(Road::Polling, Road::WebSocket, Road::Upgrade)] road: Road,
+    #[values(Transport::Polling, Transport::WebSocket, Transport::Upgrade)] transport: Transport,
     #[values(true, false)] on_a_new_connection: bool,
 ) {
     let (server, handled) = counting(|builder| builder);
-    let mut client = connected(addr(&server), road, "me");
+    let mut client = connected(addr(&server), transport, "me");
     client.send(r#"420["count"]"#);
     client.expect(r#"430["answer",1]"#);
     if on_a_new_connection {
-        client = connected(addr(&server), road, "me");
+        client = connected(addr(&server), transport, "me");
     }
     client.send(r#"420["count"]"#);
     client.expect(r#"430["answer",1]"#);
@@ -79,10 +79,10 @@ fn a_retry_is_answered_and_not_handled(
 #[case::too_long(&format!(r#"{{"rid":"{}"}}"#, "x".repeat(65)))]
 fn others(#[case] auth: &str) {
     let (server, handled) = counting(|builder| builder);
-    let mut first = connected(addr(&server), Road::WebSocket, "me");
+    let mut first = connected(addr(&server), Transport::WebSocket, "me");
     first.send(r#"420["count"]"#);
     first.expect(r#"430["answer",1]"#);
-    let mut client = Client::new(addr(&server), Road::WebSocket);
+    let mut client = Client::new(addr(&server), Transport::WebSocket);
     client.send(&format!("40{auth}"));
     client.text("the consent");
     client.send(r#"420["count"]"#);
@@ -114,13 +114,13 @@ fn delegating() -> (Server, std::sync::mpsc::Receiver<Ack>, Arc<AtomicUsize>) {
 /// The answer goes to the connection that asked last, and is remembered.
 #[rstest]
 fn an_answer_after_the_connection_is_lost(
-    #[values(Road::Polling, Road::WebSocket, Road::Upgrade)] road: Road,
+    #[values(Transport::Polling, Transport::WebSocket, Transport::Upgrade)] transport: Transport,
 ) {
     let (server, acks, handled) = delegating();
-    let mut first = connected(addr(&server), road, "me");
+    let mut first = connected(addr(&server), transport, "me");
     first.send(r#"420["ask"]"#);
     let ack = next(&acks, "the acknowledgement");
-    let mut second = connected(addr(&server), road, "me");
+    let mut second = connected(addr(&server), transport, "me");
     second.send(r#"420["ask"]"#);
     second.send(r#"420["ask"]"#);
     drop(first);
@@ -134,7 +134,7 @@ fn an_answer_after_the_connection_is_lost(
 /// The data of a connection that waits for an answer is dropped with the connection, and while it is, others are answered.
 #[rstest]
 fn data_that_blocks_in_its_drop_holds_up_no_retries(
-    #[values(Road::Polling, Road::WebSocket, Road::Upgrade)] road: Road,
+    #[values(Transport::Polling, Transport::WebSocket, Transport::Upgrade)] transport: Transport,
 ) {
     struct Blocks(Sender<()>, Mutex<std::sync::mpsc::Receiver<()>>);
     impl Drop for Blocks {
@@ -157,18 +157,18 @@ fn data_that_blocks_in_its_drop_holds_up_no_retries(
             ns.on_disconnect(move |_, _| _ = left.send(()));
         })
     });
-    let mut first = connected(addr(&server), road, "me");
+    let mut first = connected(addr(&server), transport, "me");
     first.send(r#"420["ask"]"#);
     let _ack: Ack = next(&acks, "the acknowledgement");
-    let mut second = connected(addr(&server), road, "me");
+    let mut second = connected(addr(&server), transport, "me");
     second.send_texts(&[r#"42["keep"]"#, r#"420["ask"]"#]);
     // On polling, the answer to this waits for the drop.
     let leaves = thread::Builder::new().spawn(move || second.send("41")).unwrap();
     next(&lefts, "the second's end");
-    let mut third = connected(addr(&server), road, "me");
+    let mut third = connected(addr(&server), transport, "me");
     third.send(r#"420["ask"]"#);
     next(&dropped, "the drop of the second's data");
-    let mut other = connected(addr(&server), road, "another");
+    let mut other = connected(addr(&server), transport, "another");
     other.send(r#"420["count"]"#);
     other.expect("430[]");
     drop(release);
@@ -195,7 +195,7 @@ fn what_nobody_acknowledges(#[values(true, false)] taken: bool) {
             });
         })
     });
-    let mut client = connected(addr(&server), Road::WebSocket, "me");
+    let mut client = connected(addr(&server), Transport::WebSocket, "me");
     client.send_texts(&[r#"420["fails at first"]"#, r#"420["fails at first"]"#, r#"420["fails at first"]"#]);
     client.expect(r#"430[]"#);
     client.expect(r#"430[]"#);
@@ -208,13 +208,13 @@ fn after_a_restart(
 ) {
     let store = MemoryStore::new();
     let (server, handled) = counting(|builder| builder.store(store.clone(), durability));
-    let mut client = connected(addr(&server), Road::WebSocket, "me");
+    let mut client = connected(addr(&server), Transport::WebSocket, "me");
     client.send(r#"427["count"]"#);
     client.expect(r#"437["answer",1]"#);
     server.shutdown(Duration::from_secs(1));
     assert_eq!(handled.load(SeqCst), 1);
     let (server, handled) = counting(|builder| builder.store(store.clone(), durability));
-    let mut client = connected(addr(&server), Road::WebSocket, "me");
+    let mut client = connected(addr(&server), Transport::WebSocket, "me");
     client.send(r#"427["count"]"#);
     client.expect(r#"437["answer",1]"#);
     assert_eq!(handled.load(SeqCst), 0);
@@ -236,7 +236,7 @@ fn a_handlers_work_is_kept_with_its_answer() {
             });
         })
     });
-    let mut client = connected(addr(&server), Road::WebSocket, "me");
+    let mut client = connected(addr(&server), Transport::WebSocket, "me");
     client.send(r#"420["work"]"#);
     let with_answer = loop {
         let changes = next(&commits, "the commit of the answer");
@@ -270,7 +270,7 @@ fn a_handler_that_asks_the_hub() {
             });
         })
     });
-    let mut client = connected(addr(&server), Road::WebSocket, "me");
+    let mut client = connected(addr(&server), Transport::WebSocket, "me");
     client.send(r#"420["work"]"#);
     for _ in 0..50 {
         client.text("a large event");
@@ -283,7 +283,7 @@ fn a_handler_that_asks_the_hub() {
 fn as_many_as_there_is_room_for() {
     let (server, handled) = counting(|builder| builder.max_connections(2));
     for client in 0..6 {
-        let mut client = connected(addr(&server), Road::WebSocket, &format!("client {client}"));
+        let mut client = connected(addr(&server), Transport::WebSocket, &format!("client {client}"));
         client.send(r#"420["count"]"#);
         client.text("the answer");
         client.leave();
@@ -291,7 +291,7 @@ fn as_many_as_there_is_room_for() {
         eventually("the seat is free", || server.clients_count() == 0);
     }
     let answer = |name: &str| {
-        let mut client = connected(addr(&server), Road::WebSocket, name);
+        let mut client = connected(addr(&server), Transport::WebSocket, name);
         client.send(r#"420["count"]"#);
         let answer: Value =
             serde_json::from_str(client.text("the answer").strip_prefix("430").unwrap()).unwrap();
@@ -490,7 +490,7 @@ fn answers_pile_up_in_the_store() {
             ns.on("count", |_, event| event.ack(()));
         })
     });
-    let mut client = Client::new(addr(&server), Road::WebSocket);
+    let mut client = Client::new(addr(&server), Transport::WebSocket);
     for number in 0..100 {
         client.join("/", &json!({"rid": format!("client {number}")}).to_string());
         client.send_texts(&[r#"420["count"]"#, r#"421["no such event"]"#, "41"]);
@@ -546,7 +546,7 @@ fn a_running_handler_is_evicted() {
     let (mut asker, _) = connect(addr(&server), &json!({"rid": "asker"}));
     asker.send(r#"420["ask"]"#);
     let ack = next(&acks, "the acknowledgement");
-    let mut client = Client::new(addr(&server), Road::WebSocket);
+    let mut client = Client::new(addr(&server), Transport::WebSocket);
     for number in 0..20 {
         client.join("/", &json!({"rid": format!("client {number}")}).to_string());
         client.send(r#"420["echo"]"#);
@@ -585,7 +585,7 @@ fn eviction_tears_a_handlers_work() {
             },
         )
     });
-    let mut client = Client::new(addr(&server), Road::WebSocket);
+    let mut client = Client::new(addr(&server), Transport::WebSocket);
     for number in 0..8 {
         client.join("/", &json!({"rid": format!("client {number}")}).to_string());
         client.send(r#"420["work"]"#);

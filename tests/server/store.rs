@@ -19,7 +19,7 @@ use tinysio::server::{
 };
 
 use crate::support::{
-    Client, Road, addr, eventually, next,
+    Client, Transport, addr, eventually, next,
     recovery::{Caller, Lost, empty, recovering},
     serve,
     stores::Gated,
@@ -81,8 +81,8 @@ fn chat(builder: Builder) -> Builder {
 }
 
 /// The server echoes, whatever has become of its store.
-fn assert_echoes(server: &Server, road: Road) {
-    let mut client = Client::connected(addr(server), road);
+fn assert_echoes(server: &Server, transport: Transport) {
+    let mut client = Client::connected(addr(server), transport);
     client.send(r#"42["echo",1]"#);
     let echo = client.text("the echo");
     assert!(echo.starts_with(r#"42["echo",1"#), "{echo}");
@@ -105,7 +105,7 @@ fn a_store_that_cannot_be_opened_is_an_error_of_the_start(
 
     let server = begin().store_required(false).listen("127.0.0.1:0").expect("it goes on without");
     assert!(matches!(server.store_watch().status(), StoreStatus::Failed(_)));
-    assert_echoes(&server, Road::WebSocket);
+    assert_echoes(&server, Transport::WebSocket);
 }
 
 /// What is kept in it is there for the next start.
@@ -124,7 +124,7 @@ fn a_store_that_was_refused_at_the_start_is_not_abandoned() {
 fn a_panic_in_the_store_costs_the_store_only(
     #[values("commit", "abandon", "drop")] method: &str,
     #[values(Durability::EveryPacket, Durability::Every(Duration::from_millis(10)))] durability: Durability,
-    #[values(Road::Polling, Road::WebSocket, Road::Upgrade)] road: Road,
+    #[values(Transport::Polling, Transport::WebSocket, Transport::Upgrade)] transport: Transport,
 ) {
     let mut store = Store::new(&MemoryStore::new());
     match method {
@@ -139,9 +139,9 @@ fn a_panic_in_the_store_costs_the_store_only(
         }
     }
     let server = serve(|builder| chat(builder).store(store, durability));
-    assert_echoes(&server, road);
+    assert_echoes(&server, transport);
     eventually("the store has failed", || matches!(server.store_watch().status(), StoreStatus::Failed(_)));
-    assert_echoes(&server, road);
+    assert_echoes(&server, transport);
     assert!(server.shutdown(WAITS_FOR_CLIENTS), "every thread has ended");
 }
 
@@ -194,7 +194,7 @@ impl Blocking {
 #[rstest]
 fn a_store_that_blocks_holds_up_only_what_it_keeps(
     #[values(Duration::from_secs(3), Duration::from_millis(1))] park_after: Duration,
-    #[values(Road::Polling, Road::WebSocket, Road::Upgrade)] road: Road,
+    #[values(Transport::Polling, Transport::WebSocket, Transport::Upgrade)] transport: Transport,
 ) {
     let (store, blocking) = Blocking::new();
     let server = serve(|builder| {
@@ -203,8 +203,8 @@ fn a_store_that_blocks_holds_up_only_what_it_keeps(
             .store(store, Durability::EveryPacket)
     });
     let io = server.of("/").unwrap();
-    let mut keeper = Client::connected(addr(&server), Road::WebSocket);
-    let mut other = Client::connected(addr(&server), road);
+    let mut keeper = Client::connected(addr(&server), Transport::WebSocket);
+    let mut other = Client::connected(addr(&server), transport);
     let begun = blocking.begin(&mut keeper);
     // Its thread emits and acknowledges: both wait, in order.
     keeper.send_texts(&[r#"42["echo",2]"#, r#"420["ask"]"#]);
@@ -220,7 +220,7 @@ fn a_store_that_blocks_holds_up_only_what_it_keeps(
     other.send(r#"421["ask"]"#);
     other.expect(r#"431["yes"]"#);
     assert_eq!(io.room_len("nobody"), 0);
-    let mut declining = Client::new(addr(&server), road);
+    let mut declining = Client::new(addr(&server), transport);
     declining.join("/", r#"{"recovery":false}"#);
     declining.send_texts(&[r#"42["echo","a"]"#, r#"421["ask"]"#]);
     declining.expect(r#"42["echo","a"]"#);
@@ -246,7 +246,7 @@ fn a_store_that_blocks_does_not_hold_up_the_stop(
 ) {
     let (store, blocking) = Blocking::new();
     let server = serve(|builder| chat(builder).store(store, durability));
-    let mut client = Client::connected(addr(&server), Road::WebSocket);
+    let mut client = Client::connected(addr(&server), Transport::WebSocket);
     blocking.begin(&mut client);
     let begun = Instant::now();
     drop(client);
@@ -262,7 +262,7 @@ fn a_full_queue_behind_a_store_that_blocks_does_not_hold_up_the_stop(
     let gate = Arc::new((Mutex::new(false), Condvar::new()));
     let store = Gated(MemoryStore::new(), Arc::clone(&gate));
     let server = serve(|builder| chat(builder.hub_queue(16)).store(store, durability));
-    let _client = Client::connected(addr(&server), Road::WebSocket);
+    let _client = Client::connected(addr(&server), Transport::WebSocket);
     let io = server.of("/").unwrap();
     *gate.0.lock() = true;
     let emitted = Arc::new(AtomicUsize::new(0));
@@ -295,7 +295,7 @@ fn a_store_that_blocks_loses_nothing_while_sessions_end_one_after_the_other(
     let store = Gated(MemoryStore::new(), Arc::clone(&gate));
     let server = Arc::new(serve(|builder| chat(builder.hub_queue(16)).store(store, durability)));
     let mut clients = [(); 2].map(|()| {
-        let mut client = Client::new(addr(&server), Road::WebSocket);
+        let mut client = Client::new(addr(&server), Transport::WebSocket);
         client.send("40");
         (client.text("the consent"), client)
     });
@@ -349,7 +349,7 @@ fn what_waits_for_a_store_that_blocks_is_bounded(
     const EVENTS: usize = 3_000;
     let (store, blocking) = Blocking::new();
     let server = serve(|builder| chat(builder.hub_queue(16)).store(store, durability));
-    let mut client = Client::connected(addr(&server), Road::WebSocket);
+    let mut client = Client::connected(addr(&server), Transport::WebSocket);
     let io = server.of("/").unwrap();
     let begun = blocking.begin(&mut client);
     let text = "x".repeat(2_000);
@@ -372,7 +372,7 @@ fn what_waits_for_a_store_that_blocks_is_bounded(
 #[rstest]
 fn a_store_that_uses_the_server_blocks_nothing(
     #[values(Durability::EveryPacket, Durability::Every(Duration::from_millis(1)))] durability: Durability,
-    #[values(Road::Polling, Road::WebSocket, Road::Upgrade)] road: Road,
+    #[values(Transport::Polling, Transport::WebSocket, Transport::Upgrade)] transport: Transport,
 ) {
     let mut store = Store::new(&MemoryStore::new());
     let sockets: Arc<Mutex<Option<Socket>>> = Arc::default();
@@ -396,7 +396,7 @@ fn a_store_that_uses_the_server_blocks_nothing(
         tinysio::server::Store::commit(kept, changes)
     });
     let server = serve(|builder| chat(builder).store(store, durability));
-    let mut client = Client::connected(addr(&server), road);
+    let mut client = Client::connected(addr(&server), transport);
     *sockets.lock() = server.of("/").unwrap().sockets().pop();
     client.send(r#"420["ask"]"#);
     client.send(r#"42["echo","to be kept"]"#);
@@ -413,7 +413,7 @@ fn a_store_that_uses_the_server_blocks_nothing(
 fn a_store_that_works_again_has_everything(
     #[values(Durability::EveryPacket, Durability::Every(Duration::from_millis(1)))] durability: Durability,
     #[values("at the start", "later")] fails: &str,
-    #[values(Road::Polling, Road::WebSocket, Road::Upgrade)] road: Road,
+    #[values(Transport::Polling, Transport::WebSocket, Transport::Upgrade)] transport: Transport,
 ) {
     let kept = MemoryStore::new();
     let mut store = Store::new(&kept);
@@ -433,7 +433,7 @@ fn a_store_that_works_again_has_everything(
     let begin =
         |store| recovering(|builder| builder.store(store, durability).store_required(fails == "later"));
     let (server, io) = begin(store);
-    let mut caller = Caller::new(addr(&server), road);
+    let mut caller = Caller::new(addr(&server), transport);
     caller.client.send(r#"42["join","a room"]"#);
     broken.store(fails == "later", SeqCst);
     io.emit("while it works, or not", ()).unwrap();
@@ -499,7 +499,7 @@ impl<'de> Deserialize<'de> for Data {
 fn data_that_misbehaves_costs_its_own_client_only(
     #[values("written: ", "read: ")] when: &str,
     #[values("panics", "blocks", "takes a lock")] how: &str,
-    #[values(Road::Polling, Road::WebSocket, Road::Upgrade)] road: Road,
+    #[values(Transport::Polling, Transport::WebSocket, Transport::Upgrade)] transport: Transport,
 ) {
     let kept = MemoryStore::new();
     let begin = || {
@@ -512,7 +512,8 @@ fn data_that_misbehaves_costs_its_own_client_only(
         })
     };
     let (server, io) = begin();
-    let (mut caller, mut other) = (Caller::new(addr(&server), road), Client::connected(addr(&server), road));
+    let (mut caller, mut other) =
+        (Caller::new(addr(&server), transport), Client::connected(addr(&server), transport));
     let held = (how == "takes a lock").then(|| LOCK.lock());
     caller.client.send(r#"42["keep","at first"]"#);
     caller.expect_nothing();
@@ -539,7 +540,7 @@ fn data_that_misbehaves_costs_its_own_client_only(
     let held = (how == "takes a lock").then(|| LOCK.lock());
     let (address, begun) = (addr(&server), Instant::now());
     let returns = thread::Builder::new().spawn(move || Lost { addr: address, ..lost }.back()).unwrap();
-    let mut other = Client::connected(address, road);
+    let mut other = Client::connected(address, transport);
     other.send(r#"421["ask"]"#);
     other.expect("431[null]");
     assert_eq!(io.room_len("nobody"), 0);

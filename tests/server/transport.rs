@@ -5,12 +5,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use Road::{Polling, Upgrade, WebSocket};
+use Transport::{Polling, Upgrade, WebSocket};
 use rstest::rstest;
 use tinysio::server::Server;
 
 use crate::support::{
-    Client, Frame, Http, PATIENCE, Road, Ws, addr, all_gone, eventually, next, reset, serve, serve_root,
+    Client, Frame, Http, PATIENCE, Transport, Ws, addr, all_gone, eventually, next, reset, serve, serve_root,
 };
 
 fn with_heartbeat(interval: u64, timeout: u64) -> Server {
@@ -29,9 +29,9 @@ fn with_heartbeat(interval: u64, timeout: u64) -> Server {
 }
 
 #[rstest]
-fn pongs_keep_a_session_alive(#[values(Polling, WebSocket, Upgrade)] road: Road) {
+fn pongs_keep_a_session_alive(#[values(Polling, WebSocket, Upgrade)] transport: Transport) {
     let server = with_heartbeat(30, 2_000);
-    let mut client = Client::connected(addr(&server), road);
+    let mut client = Client::connected(addr(&server), transport);
     let begun = Instant::now();
     // Pings are answered on the way to what never comes.
     while begun.elapsed() < Duration::from_millis(300) {
@@ -42,11 +42,11 @@ fn pongs_keep_a_session_alive(#[values(Polling, WebSocket, Upgrade)] road: Road)
 }
 
 #[rstest]
-fn traffic_extends_the_wait_for_a_pong_once(#[values(Polling, WebSocket, Upgrade)] road: Road) {
+fn traffic_extends_the_wait_for_a_pong_once(#[values(Polling, WebSocket, Upgrade)] transport: Transport) {
     let (interval, timeout) = (100, 400);
     let server = with_heartbeat(interval, timeout);
     let begun = Instant::now();
-    let mut client = Client::connected(addr(&server), road);
+    let mut client = Client::connected(addr(&server), transport);
     let target = client.target("polling");
     while server.clients_count() > 0 {
         assert!(begun.elapsed() < PATIENCE, "traffic alone keeps a session alive");
@@ -64,10 +64,10 @@ fn traffic_extends_the_wait_for_a_pong_once(#[values(Polling, WebSocket, Upgrade
 
 #[rstest]
 fn a_handler_longer_than_the_timeouts_does_not_kill_its_session(
-    #[values(Polling, WebSocket, Upgrade)] road: Road,
+    #[values(Polling, WebSocket, Upgrade)] transport: Transport,
 ) {
     let server = with_heartbeat(100, 1_000);
-    let mut client = Client::connected(addr(&server), road);
+    let mut client = Client::connected(addr(&server), transport);
     client.send(r#"421["sleep",1800]"#);
     client.expect("431[]");
     client.send(r#"422["echo","still here"]"#);
@@ -76,10 +76,10 @@ fn a_handler_longer_than_the_timeouts_does_not_kill_its_session(
 
 /// Official clients leave when no ping came for `ping_interval + ping_timeout`, whatever their own pongs lie behind.
 #[rstest]
-fn pings_go_on_while_a_handler_runs(#[values(Polling, WebSocket, Upgrade)] road: Road) {
+fn pings_go_on_while_a_handler_runs(#[values(Polling, WebSocket, Upgrade)] transport: Transport) {
     let (interval, timeout, sleep) = (100, 400, 2_500);
     let server = with_heartbeat(interval, timeout);
-    let mut client = Client::connected(addr(&server), road);
+    let mut client = Client::connected(addr(&server), transport);
     let event = format!(r#"421["sleep",{sleep}]"#);
     let mut post = Http::connect(addr(&server));
     if client.is_polling() {
@@ -111,10 +111,10 @@ fn pings_go_on_while_a_handler_runs(#[values(Polling, WebSocket, Upgrade)] road:
 /// Its pongs are not read while its handler runs, but a client that is gone is not kept for longer than one that is idle.
 #[rstest]
 fn a_client_that_goes_while_its_handler_runs_is_missed_in_time(
-    #[values(Polling, WebSocket, Upgrade)] road: Road,
+    #[values(Polling, WebSocket, Upgrade)] transport: Transport,
 ) {
     let server = with_heartbeat(100, 300);
-    let mut client = Client::connected(addr(&server), road);
+    let mut client = Client::connected(addr(&server), transport);
     let event = r#"42["sleep",1000]"#;
     let mut post = Http::connect(addr(&server));
     if client.is_polling() {
@@ -257,9 +257,9 @@ fn a_second_websocket_during_the_upgrade_is_closed() {
 }
 
 #[rstest]
-fn a_session_on_a_websocket_takes_no_other_transport(#[values(WebSocket, Upgrade)] road: Road) {
+fn a_session_on_a_websocket_takes_no_other_transport(#[values(WebSocket, Upgrade)] transport: Transport) {
     let server = with_heartbeat(25_000, 20_000);
-    let mut client = Client::connected(addr(&server), road);
+    let mut client = Client::connected(addr(&server), transport);
     for method in ["GET", "POST"] {
         let refused = Http::connect(client.addr).request(method, &client.target("polling"), "");
         assert_eq!((refused.status, &*refused.body), (400, r#"{"code":3,"message":"Bad request"}"#));
@@ -375,9 +375,11 @@ fn answers_to_a_burst_go_out_before_its_end(#[case] last: Frame, #[case] code: O
 }
 
 #[rstest]
-fn many_packets_of_one_burst_are_answered_in_order(#[values(Polling, WebSocket, Upgrade)] road: Road) {
+fn many_packets_of_one_burst_are_answered_in_order(
+    #[values(Polling, WebSocket, Upgrade)] transport: Transport,
+) {
     let server = with_heartbeat(25_000, 20_000);
-    let mut client = Client::connected(addr(&server), road);
+    let mut client = Client::connected(addr(&server), transport);
     let packets: Vec<Frame> =
         (0..2_000).map(|n| Frame::Text(format!(r#"42{n}["echo","{}"]"#, "x".repeat(n % 100)))).collect();
     client.send_burst(&packets);
@@ -388,7 +390,9 @@ fn many_packets_of_one_burst_are_answered_in_order(#[values(Polling, WebSocket, 
 
 /// The packets of one handler are gathered while another event waits for its turn, but not for as long as it emits.
 #[rstest]
-fn a_handler_that_never_rests_does_not_keep_its_packets_back(#[values(Polling, WebSocket)] road: Road) {
+fn a_handler_that_never_rests_does_not_keep_its_packets_back(
+    #[values(Polling, WebSocket)] transport: Transport,
+) {
     let (release, released) = mpsc::channel::<()>();
     let released = Mutex::new(released);
     let server = serve_root(|ns| {
@@ -404,9 +408,9 @@ fn a_handler_that_never_rests_does_not_keep_its_packets_back(#[values(Polling, W
         });
         ns.on("after", |_, event| event.ack(()));
     });
-    let mut client = Client::connected(addr(&server), road);
+    let mut client = Client::connected(addr(&server), transport);
     let (target, mut posts) = (client.target("polling"), Http::connect(addr(&server)));
-    if road == Polling {
+    if transport == Polling {
         posts.begin("POST", &target, "42[\"chat\"]\x1e421[\"after\"]");
     } else {
         client.send_texts(&[r#"42["chat"]"#, r#"421["after"]"#]);

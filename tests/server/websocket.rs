@@ -1,10 +1,10 @@
 //! WebSocket at its edges: what breaks a rule is closed with the right code, and nobody else notices.
 
-use Road::WebSocket;
+use Transport::WebSocket;
 use rstest::rstest;
 use tinysio::server::Server;
 
-use crate::support::{Client, Frame, Road, Ws, addr, all_gone, reset, serve_root, socket_target};
+use crate::support::{Client, Frame, Transport, Ws, addr, all_gone, reset, serve_root, socket_target};
 
 fn echo() -> Server {
     serve_root(|ns| {
@@ -65,7 +65,7 @@ fn another_version_of_websocket_is_told_ours(
     #[values(false, true)] upgrades: bool,
 ) {
     let server = echo();
-    let mut polling = upgrades.then(|| Client::connected(addr(&server), Road::Polling));
+    let mut polling = upgrades.then(|| Client::connected(addr(&server), Transport::Polling));
     let target = match &polling {
         Some(client) => client.target("websocket"),
         None => socket_target("websocket", ""),
@@ -94,7 +94,7 @@ fn a_subprotocol_is_agreed_on(
     #[values(false, true)] upgrades: bool,
 ) {
     let server = echo();
-    let polling = upgrades.then(|| Client::connected(addr(&server), Road::Polling));
+    let polling = upgrades.then(|| Client::connected(addr(&server), Transport::Polling));
     let target = match &polling {
         Some(client) => client.target("websocket"),
         None => socket_target("websocket", ""),

@@ -1,4 +1,4 @@
-//! A client that takes any of the three roads: each scenario is written once.
+//! A client that takes any of the three transports: each scenario is written once.
 
 use std::{
     collections::VecDeque,
@@ -12,7 +12,7 @@ use super::{Frame, Http, Response, Ws};
 
 /// How a client comes to its session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Road {
+pub(crate) enum Transport {
     Polling,
     WebSocket,
     /// Polling, then upgraded.
@@ -28,29 +28,29 @@ pub(crate) struct Client {
     pub(crate) addr: SocketAddr,
     pub(crate) open: Open,
     path: String,
-    transport: Transport,
+    connection: Connection,
     /// What has come and was not asked for yet.
     queue: VecDeque<Frame>,
 }
 
-enum Transport {
+enum Connection {
     Polling { gets: Box<Http>, posts: Box<Http>, asked: bool },
     WebSocket(Box<Ws>),
 }
 
 impl Client {
     /// A session at the Socket.IO endpoint.
-    pub(crate) fn new(addr: SocketAddr, road: Road) -> Self {
-        Self::at(addr, road, "/socket.io/")
+    pub(crate) fn new(addr: SocketAddr, transport: Transport) -> Self {
+        Self::at(addr, transport, "/socket.io/")
     }
 
     /// A session at an endpoint.
-    pub(crate) fn at(addr: SocketAddr, road: Road, path: &str) -> Self {
-        let mut client = match road {
-            Road::WebSocket => Self::websocket(addr, path),
-            Road::Polling | Road::Upgrade => Self::polling(addr, path),
+    pub(crate) fn at(addr: SocketAddr, transport: Transport, path: &str) -> Self {
+        let mut client = match transport {
+            Transport::WebSocket => Self::websocket(addr, path),
+            Transport::Polling | Transport::Upgrade => Self::polling(addr, path),
         };
-        if road == Road::Upgrade {
+        if transport == Transport::Upgrade {
             client.upgrade();
         }
         client
@@ -63,7 +63,7 @@ impl Client {
             addr,
             open,
             path: path.into(),
-            transport: Transport::WebSocket(Box::new(ws)),
+            connection: Connection::WebSocket(Box::new(ws)),
             queue: VecDeque::new(),
         }
     }
@@ -73,13 +73,13 @@ impl Client {
         let response = gets.get(&format!("{path}?EIO=4&transport=polling"));
         assert_eq!(response.status, 200, "{response:?}");
         let posts = Http::connect(addr);
-        let transport = Transport::Polling { gets: Box::new(gets), posts: Box::new(posts), asked: false };
-        Self { addr, open: read_open(&response.body), path: path.into(), transport, queue: VecDeque::new() }
+        let connection = Connection::Polling { gets: Box::new(gets), posts: Box::new(posts), asked: false };
+        Self { addr, open: read_open(&response.body), path: path.into(), connection, queue: VecDeque::new() }
     }
 
     /// A client of this server that is connected to `/`.
-    pub(crate) fn connected(addr: SocketAddr, road: Road) -> Self {
-        let mut client = Self::new(addr, road);
+    pub(crate) fn connected(addr: SocketAddr, transport: Transport) -> Self {
+        let mut client = Self::new(addr, transport);
         client.join("/", "");
         client
     }
@@ -102,12 +102,12 @@ impl Client {
         ws.expect("3probe");
         self.end_poll();
         ws.send("5");
-        self.transport = Transport::WebSocket(Box::new(ws));
+        self.connection = Connection::WebSocket(Box::new(ws));
     }
 
     /// Reads the answer to the GET that is on its way, if there is one.
     pub(crate) fn end_poll(&mut self) {
-        if matches!(self.transport, Transport::Polling { asked: true, .. }) {
+        if matches!(self.connection, Connection::Polling { asked: true, .. }) {
             self.poll("the held GET's release");
         }
     }
@@ -125,8 +125,8 @@ impl Client {
     /// Sends packets in one POST, or in one write.
     pub(crate) fn send_burst(&mut self, packets: &[Frame]) {
         let target = self.target("polling");
-        match &mut self.transport {
-            Transport::Polling { posts, .. } => {
+        match &mut self.connection {
+            Connection::Polling { posts, .. } => {
                 let mut body = payload::Builder::new();
                 for packet in packets {
                     match packet {
@@ -138,7 +138,7 @@ impl Client {
                 let response = posts.post(&target, &body.finish());
                 assert_eq!((response.status, &*response.body), (200, "ok"), "{response:?}");
             }
-            Transport::WebSocket(ws) => {
+            Connection::WebSocket(ws) => {
                 let mut bytes = Vec::new();
                 for packet in packets {
                     bytes.extend(match packet {
@@ -161,7 +161,7 @@ impl Client {
     /// Sends a GET whose answer is read later. Of no meaning on WebSocket.
     pub(crate) fn ask(&mut self) {
         let target = self.target("polling");
-        if let Transport::Polling { gets, asked, .. } = &mut self.transport
+        if let Connection::Polling { gets, asked, .. } = &mut self.connection
             && !std::mem::replace(asked, true)
         {
             gets.begin("GET", &target, "");
@@ -185,12 +185,12 @@ impl Client {
             if let Some(frame) = self.queue.pop_front() {
                 return frame;
             }
-            match &mut self.transport {
-                Transport::WebSocket(ws) => {
+            match &mut self.connection {
+                Connection::WebSocket(ws) => {
                     let frame = ws.next(what);
                     self.queue.push_back(frame);
                 }
-                Transport::Polling { .. } => self.poll(what),
+                Connection::Polling { .. } => self.poll(what),
             }
         }
     }
@@ -198,16 +198,16 @@ impl Client {
     /// The session may be over by now, and then there is nobody to answer.
     fn pong(&mut self) {
         let target = self.target("polling");
-        match &mut self.transport {
-            Transport::WebSocket(ws) => ws.send("3"),
-            Transport::Polling { .. } => drop(Http::connect(self.addr).post(&target, "3")),
+        match &mut self.connection {
+            Connection::WebSocket(ws) => ws.send("3"),
+            Connection::Polling { .. } => drop(Http::connect(self.addr).post(&target, "3")),
         }
     }
 
     /// One GET's answer into the queue.
     fn poll(&mut self, what: &str) {
         self.ask();
-        let Transport::Polling { gets, asked, .. } = &mut self.transport else { return };
+        let Connection::Polling { gets, asked, .. } = &mut self.connection else { return };
         *asked = false;
         let Response { status, body, .. } = gets.response(what);
         if status != 200 {
@@ -246,7 +246,7 @@ impl Client {
                 frame => before.push(frame),
             }
         }
-        if let Transport::WebSocket(ws) = &mut self.transport {
+        if let Connection::WebSocket(ws) = &mut self.connection {
             ws.send_close();
             // The server may have been faster.
             let _ = ws.http.stream.shutdown(Shutdown::Both);
@@ -256,29 +256,29 @@ impl Client {
 
     /// Says good-bye below Socket.IO: `1` on polling, a close frame on WebSocket.
     pub(crate) fn leave(&mut self) {
-        match &mut self.transport {
-            Transport::WebSocket(ws) => ws.send_close(),
-            Transport::Polling { .. } => self.send("1"),
+        match &mut self.connection {
+            Connection::WebSocket(ws) => ws.send_close(),
+            Connection::Polling { .. } => self.send("1"),
         }
     }
 
     /// The stream that the server writes to, where there is one.
     pub(crate) fn ws(&mut self) -> &mut Ws {
-        match &mut self.transport {
-            Transport::WebSocket(ws) => ws,
-            Transport::Polling { .. } => panic!("the client is on polling"),
+        match &mut self.connection {
+            Connection::WebSocket(ws) => ws,
+            Connection::Polling { .. } => panic!("the client is on polling"),
         }
     }
 
     pub(crate) fn into_ws(self) -> Ws {
-        match self.transport {
-            Transport::WebSocket(ws) => *ws,
-            Transport::Polling { .. } => panic!("the client is on polling"),
+        match self.connection {
+            Connection::WebSocket(ws) => *ws,
+            Connection::Polling { .. } => panic!("the client is on polling"),
         }
     }
 
     pub(crate) fn is_polling(&self) -> bool {
-        matches!(self.transport, Transport::Polling { .. })
+        matches!(self.connection, Connection::Polling { .. })
     }
 }
 

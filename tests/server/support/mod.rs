@@ -1,4 +1,4 @@
-//! What the tests stand on: servers on port 0, raw HTTP and WebSocket peers, a client that takes any of the three roads, and
+//! What the tests stand on: servers on port 0, raw HTTP and WebSocket peers, a client that takes any of the three transports, and
 //! waits that say what they waited for.
 
 mod client;
@@ -16,7 +16,7 @@ use std::{
 use serde_json::json;
 use tinysio::server::{Builder, Cors, Message, NamespaceBuilder, Server};
 
-pub(crate) use client::{Client, Road, socket_target};
+pub(crate) use client::{Client, Transport, socket_target};
 pub(crate) use http::{Http, Response, from};
 pub(crate) use ws::{Frame, Ws};
 

@@ -5,12 +5,12 @@ use std::net::SocketAddr;
 use serde_json::{Value, json};
 use tinysio::server::{Builder, ConnectionStateRecovery, Namespace, Server};
 
-use super::{Client, Road, eventually, serve};
+use super::{Client, Transport, eventually, serve};
 
 /// A client that recovers as the official one does: it sends its `pid`, and the last argument of the last event that was a string.
 pub(crate) struct Caller {
     pub(crate) client: Client,
-    pub(crate) road: Road,
+    pub(crate) transport: Transport,
     pub(crate) sid: String,
     pub(crate) pid: String,
     /// What the consent said of where it stands.
@@ -20,18 +20,18 @@ pub(crate) struct Caller {
 }
 
 impl Caller {
-    pub(crate) fn new(addr: SocketAddr, road: Road) -> Self {
-        Self::join(addr, road, "/", "", None)
+    pub(crate) fn new(addr: SocketAddr, transport: Transport) -> Self {
+        Self::join(addr, transport, "/", "", None)
     }
 
     pub(crate) fn join(
         addr: SocketAddr,
-        road: Road,
+        transport: Transport,
         namespace: &str,
         auth: &str,
         offset: Option<String>,
     ) -> Self {
-        let mut client = Client::new(addr, road);
+        let mut client = Client::new(addr, transport);
         let prefix = if namespace == "/" { "40".to_owned() } else { format!("40{namespace},") };
         client.send(&format!("{prefix}{auth}"));
         let answer = client.text("the consent");
@@ -39,7 +39,7 @@ impl Caller {
         let text = |key: &str| consent[key].as_str().unwrap().to_owned();
         let (sid, pid, stands) = (text("sid"), text("pid"), text("offset"));
         let recovered = !pid.is_empty() && auth.contains(&pid);
-        Self { client, road, sid, pid, stands, offset, recovered }
+        Self { client, transport, sid, pid, stands, offset, recovered }
     }
 
     /// Loses its connection; the server notices, because there is one.
@@ -50,7 +50,7 @@ impl Caller {
 
     /// Has lost its connection.
     pub(crate) fn lost(self) -> Lost {
-        Lost { addr: self.client.addr, road: self.road, pid: self.pid, offset: self.offset }
+        Lost { addr: self.client.addr, transport: self.transport, pid: self.pid, offset: self.offset }
     }
 
     /// The next event, without its offset, which is noted.
@@ -80,7 +80,7 @@ impl Caller {
 /// A client without a connection.
 pub(crate) struct Lost {
     pub(crate) addr: SocketAddr,
-    pub(crate) road: Road,
+    pub(crate) transport: Transport,
     pub(crate) pid: String,
     pub(crate) offset: Option<String>,
 }
@@ -93,7 +93,7 @@ impl Lost {
     }
 
     pub(crate) fn back_with(self, auth: &Value) -> Caller {
-        Caller::join(self.addr, self.road, "/", &auth.to_string(), self.offset)
+        Caller::join(self.addr, self.transport, "/", &auth.to_string(), self.offset)
     }
 }
 
@@ -129,7 +129,7 @@ pub(crate) fn gone(io: &Namespace, sid: &str) {
 
 /// CONNECT; gives the consent.
 pub(crate) fn connect(addr: SocketAddr, auth: &Value) -> (Client, Value) {
-    let mut client = Client::new(addr, Road::WebSocket);
+    let mut client = Client::new(addr, Transport::WebSocket);
     client.send(&format!("40{auth}"));
     let consent = client.text("the consent");
     (client, serde_json::from_str(consent.strip_prefix("40").unwrap()).unwrap())

@@ -10,12 +10,12 @@ use std::{
     time::Duration,
 };
 
-use Road::{Polling, WebSocket};
+use Transport::{Polling, WebSocket};
 use acts::{Act, Behaviour};
 use rstest::rstest;
 use scene::{Place, Scene};
 
-use crate::support::{Client, PATIENCE, Road, addr, eventually, next, serve_root};
+use crate::support::{Client, PATIENCE, Transport, addr, eventually, next, serve_root};
 
 /// Polling clients that do not fetch their last packets keep a stop waiting for so long.
 const SOON: Duration = Duration::from_millis(50);
@@ -52,11 +52,11 @@ fn user_code_costs_its_own_call_only(
         Behaviour::ShutsDown
     )]
     behaviour: Behaviour,
-    #[values(Polling, WebSocket)] road: Road,
+    #[values(Polling, WebSocket)] transport: Transport,
 ) {
     let (act, begun) = Act::new(behaviour);
     let mut scene = Scene::new(place, &act);
-    let victim = scene.provoke(place, road);
+    let victim = scene.provoke(place, transport);
     next(&begun, "the call of the user's code");
     match behaviour {
         Behaviour::Panics => {
@@ -104,11 +104,11 @@ fn many_that_block_delay_nobody() {
 
 /// Each handler of a stop waits until all of them run.
 #[rstest]
-fn a_stop_tells_all_handlers_at_once(#[values(Polling, WebSocket)] road: Road) {
+fn a_stop_tells_all_handlers_at_once(#[values(Polling, WebSocket)] transport: Transport) {
     const CLIENTS: usize = 12;
     let barrier = Arc::new(Barrier::new(CLIENTS));
     let server = serve_root(|ns| _ = ns.on_disconnect(move |_, _| _ = barrier.wait()));
-    let clients: Vec<_> = (0..CLIENTS).map(|_| Client::connected(addr(&server), road)).collect();
+    let clients: Vec<_> = (0..CLIENTS).map(|_| Client::connected(addr(&server), transport)).collect();
     assert!(in_time("the shutdown", move || server.shutdown(SOON)), "some handlers have not returned");
     drop(clients);
 }

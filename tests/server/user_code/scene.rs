@@ -13,7 +13,7 @@ use std::{
 use tinysio::server::{Builder, NamespaceBuilder, Rate, Response, Server, Socket};
 
 use super::{acts::Act, in_time};
-use crate::support::{Client, Http, PATIENCE, Road, Ws, addr, from, next, serve, socket_target};
+use crate::support::{Client, Http, PATIENCE, Transport, Ws, addr, from, next, serve, socket_target};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
@@ -200,7 +200,9 @@ impl Scene {
         }));
         act.server.set(Arc::downgrade(&server)).unwrap();
         let addr = addr(&server);
-        let others = [Road::Polling, Road::WebSocket].map(|road| Client::connected(addr, road)).into();
+        let others = [Transport::Polling, Transport::WebSocket]
+            .map(|transport| Client::connected(addr, transport))
+            .into();
         Self { server: Some(server), addr, act: Arc::clone(act), others, reports, victim: None }
     }
 
@@ -209,28 +211,28 @@ impl Scene {
     }
 
     /// Has the user's code called in this place.
-    pub(super) fn provoke(&mut self, place: Place, road: Road) -> Victim {
+    pub(super) fn provoke(&mut self, place: Place, transport: Transport) -> Victim {
         self.act.arm(1);
-        self.provoke_unarmed(place, road)
+        self.provoke_unarmed(place, transport)
     }
 
-    pub(super) fn provoke_unarmed(&mut self, place: Place, road: Road) -> Victim {
+    pub(super) fn provoke_unarmed(&mut self, place: Place, transport: Transport) -> Victim {
         match place {
-            Place::On => self.say(road, &[r#"42["act"]"#]),
-            Place::OnAny => self.say(road, &[r#"42["any"]"#]),
-            Place::OnUnhandled => self.say(road, &[r#"42["nobody listens"]"#]),
-            Place::OnRateLimited => self.say(road, &[r#"42["echo"]"#; 160]),
-            Place::ErrorText => self.say(road, &[r#"42["fail"]"#]),
-            Place::Middleware => self.say(road, &["40/middleware,"]),
-            Place::OnConnect => self.say(road, &["40/connect,"]),
+            Place::On => self.say(transport, &[r#"42["act"]"#]),
+            Place::OnAny => self.say(transport, &[r#"42["any"]"#]),
+            Place::OnUnhandled => self.say(transport, &[r#"42["nobody listens"]"#]),
+            Place::OnRateLimited => self.say(transport, &[r#"42["echo"]"#; 160]),
+            Place::ErrorText => self.say(transport, &[r#"42["fail"]"#]),
+            Place::Middleware => self.say(transport, &["40/middleware,"]),
+            Place::OnConnect => self.say(transport, &["40/connect,"]),
             Place::OnDisconnecting | Place::OnDisconnect => {
-                self.say(road, &["40/disconnect,", "41/disconnect,"])
+                self.say(transport, &["40/disconnect,", "41/disconnect,"])
             }
-            Place::OnDisconnectQueued => self.disconnect(road),
-            Place::Acknowledgement => self.acknowledge(road),
-            Place::AcknowledgementTimeout => self.say(road, &[r#"42["ask"]"#]),
-            Place::DropOfData => self.say(road, &[r#"42["keep"]"#, "41"]),
-            Place::DropOfReplacedData => self.say(road, &[r#"42["keep"]"#, r#"42["replace"]"#]),
+            Place::OnDisconnectQueued => self.disconnect(transport),
+            Place::Acknowledgement => self.acknowledge(transport),
+            Place::AcknowledgementTimeout => self.say(transport, &[r#"42["ask"]"#]),
+            Place::DropOfData => self.say(transport, &[r#"42["keep"]"#, "41"]),
+            Place::DropOfReplacedData => self.say(transport, &[r#"42["keep"]"#, r#"42["replace"]"#]),
             Place::AllowRequest => self.request(&socket_target("polling", "&act=1")),
             Place::Route => self.request("/act"),
             Place::Exempt => from(Ipv4Addr::new(127, 0, 0, 9), || {
@@ -239,13 +241,13 @@ impl Scene {
                 Victim { client: None, requests }
             }),
             Place::EngineOpen => self.request("/engine.io/?EIO=4&transport=polling"),
-            Place::EngineMessage | Place::EngineClose => self.engine(place, road),
+            Place::EngineMessage | Place::EngineClose => self.engine(place, transport),
         }
     }
 
     /// A client says this, and does not wait for answers.
-    fn say(&mut self, road: Road, packets: &[&str]) -> Victim {
-        let mut client = Client::new(self.addr, road);
+    fn say(&mut self, transport: Transport, packets: &[&str]) -> Victim {
+        let mut client = Client::new(self.addr, transport);
         self.victim = Some(client.join("/", ""));
         let mut victim = Victim { client: None, requests: Vec::new() };
         victim.say(self.addr, &mut client, packets);
@@ -253,8 +255,8 @@ impl Scene {
         victim
     }
 
-    fn acknowledge(&mut self, road: Road) -> Victim {
-        let mut client = Client::new(self.addr, road);
+    fn acknowledge(&mut self, transport: Transport) -> Victim {
+        let mut client = Client::new(self.addr, transport);
         self.victim = Some(client.join("/", ""));
         client.send(r#"42["ask"]"#);
         let question = client.text("a question");
@@ -266,8 +268,8 @@ impl Scene {
     }
 
     /// The server disconnects a client for which no thread is there.
-    fn disconnect(&mut self, road: Road) -> Victim {
-        let mut client = Client::new(self.addr, road);
+    fn disconnect(&mut self, transport: Transport) -> Victim {
+        let mut client = Client::new(self.addr, transport);
         client.join("/", "");
         let id = client.join("/disconnect", "");
         self.server().of("/disconnect").unwrap().to(&id).disconnect_sockets(false);
@@ -275,11 +277,11 @@ impl Scene {
         Victim { client: Some(client), requests: Vec::new() }
     }
 
-    fn engine(&self, place: Place, road: Road) -> Victim {
-        let mut client = Client::at(self.addr, road, "/engine.io/");
+    fn engine(&self, place: Place, transport: Transport) -> Victim {
+        let mut client = Client::at(self.addr, transport, "/engine.io/");
         let mut victim = Victim { client: None, requests: Vec::new() };
-        match (place, road) {
-            (Place::EngineClose, Road::WebSocket) => client.leave(),
+        match (place, transport) {
+            (Place::EngineClose, Transport::WebSocket) => client.leave(),
             (Place::EngineClose, _) => victim.say(self.addr, &mut client, &["1"]),
             _ => victim.say(self.addr, &mut client, &["4hello"]),
         }
@@ -378,8 +380,8 @@ impl Scene {
         }
         let mut http = Http::connect(self.addr);
         assert_eq!(http.get("/health").body, "well");
-        for road in [Road::Polling, Road::WebSocket, Road::Upgrade] {
-            let mut newcomer = Client::new(self.addr, road);
+        for transport in [Transport::Polling, Transport::WebSocket, Transport::Upgrade] {
+            let mut newcomer = Client::new(self.addr, transport);
             let id = newcomer.join("/", "");
             newcomer.send(r#"421["echo"]"#);
             assert_eq!(heard(&mut newcomer), "431[]");
