@@ -4,7 +4,7 @@
 //! `cargo run --release --example soak` (a minute and a half; `-- --short`: half a minute, for CI)
 //!
 //! The server is a process of its own, so that its memory is its own. Ends with 0 when it stayed under `Server::memory_bound`,
-//! when bystanders were answered within a second, all but one in a thousand, and when all sessions and connections were gone afterwards; else with 1.
+//! when control clients were answered within a second, all but one in a thousand, and when all sessions and connections were gone afterwards; else with 1.
 
 use std::{
     error::Error,
@@ -33,7 +33,7 @@ const SIZES: [usize; 4] = [64, 4 << 10, 100 << 10, 900 << 10];
 /// Clients of each bad kind at one time.
 const CROWD: usize = 20;
 
-/// What no bystander may have to wait.
+/// What no control client may have to wait.
 const BOUND: Duration = Duration::from_secs(1);
 
 /// How long anything else may take.
@@ -150,7 +150,7 @@ impl Served {
         Ok(())
     }
 
-    /// Waits until nobody is left but the bystanders.
+    /// Waits until nobody is left but the control clients.
     fn wait_until_alone(&self, sessions: usize) -> Outcome<()> {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -339,13 +339,13 @@ impl std::fmt::Display for Latency {
 }
 
 /// Asks the server again and again for so long, and looks at its memory: the times, and the most memory.
-fn observe(served: &Served, bystanders: &[Client], span: Duration) -> Outcome<(Latency, usize)> {
+fn observe(served: &Served, control_clients: &[Client], span: Duration) -> Outcome<(Latency, usize)> {
     let (begun, mut most) = (Instant::now(), 0);
     let mut times = Vec::new();
     while begun.elapsed() < span {
-        for bystander in bystanders {
+        for control_client in control_clients {
             let asked = Instant::now();
-            bystander.socket("/").emit_with_ack("x", "how are you", PATIENCE)?;
+            control_client.socket("/").emit_with_ack("x", "how are you", PATIENCE)?;
             times.push(asked.elapsed());
         }
         most = most.max(served.resident()?);
@@ -355,7 +355,7 @@ fn observe(served: &Served, bystanders: &[Client], span: Duration) -> Outcome<(L
     Ok((Latency(times), most))
 }
 
-fn bystanders(addr: SocketAddr) -> Outcome<Vec<Client>> {
+fn control_clients(addr: SocketAddr) -> Outcome<Vec<Client>> {
     let clients = [TransportKind::Websocket, TransportKind::Polling]
         .map(|transport| Client::builder(&format!("http://{addr}")).transports(&[transport]).build());
     let clients = clients.into_iter().collect::<Result<Vec<_>, _>>()?;
@@ -391,7 +391,7 @@ fn abort_upgrades(addr: SocketAddr, count: usize) -> Outcome<()> {
 
 fn soak(span: Duration, upgrades: usize) -> Outcome<()> {
     let served = Served::start()?;
-    let clients = bystanders(served.addr)?;
+    let clients = control_clients(served.addr)?;
     let (quiet, idle) = observe(&served, &clients, span)?;
     println!("promise {} KiB; at rest {} KiB, {quiet}", served.bound >> 10, idle >> 10);
     let mut failed = Vec::new();
@@ -414,7 +414,7 @@ fn soak(span: Duration, upgrades: usize) -> Outcome<()> {
         }
         // One in a thousand may be the machine's: it has other things to do.
         if latency.at(0.999) > BOUND {
-            failed.push(format!("at {size} bytes bystanders waited {:?}", latency.at(0.999)));
+            failed.push(format!("at {size} bytes control clients waited {:?}", latency.at(0.999)));
         }
         served.wait_until_alone(clients.len())?;
     }

@@ -104,7 +104,7 @@ impl Ledger {
             acknowledged += sender.acknowledged.len();
             unsure += sender.unsure;
             extra += sender.heard.len().saturating_sub(sender.acknowledged.len());
-            self.judge(name, &sender);
+            self.check(name, &sender);
         }
         let heard = self.heard.load(Relaxed);
         println!("{acknowledged} messages acknowledged, {heard} times heard by others");
@@ -120,7 +120,7 @@ impl Ledger {
         Err(format!("{} things were wrong, among them:\n{}", wrongs.len(), first.join("\n")).into())
     }
 
-    fn judge(&self, name: usize, sender: &Sender) {
+    fn check(&self, name: usize, sender: &Sender) {
         let mut place = HashMap::new();
         for (at, number) in sender.heard.iter().enumerate() {
             if place.insert(number, at).is_some() {

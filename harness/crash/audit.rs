@@ -237,8 +237,8 @@ impl Ledger {
         highest
     }
 
-    /// Judges all logs. Of the last ticker, what comes after `last_tick` is not asked for.
-    pub(crate) fn judge(&self, last_tick: (u32, u64)) -> Verdict {
+    /// Checks all logs. Of the last ticker, what comes after `last_tick` is not asked for.
+    pub(crate) fn check(&self, last_tick: (u32, u64)) -> Verdict {
         let load = |count: &AtomicU64| count.load(SeqCst);
         let mut verdict = Verdict {
             published: self.publishers.iter().map(|publisher| load(&publisher.begun)).sum(),
@@ -259,17 +259,17 @@ impl Ledger {
         ticks.insert(last_tick.0, last_tick.1);
         for listener in &self.listeners {
             let listener = listener.lock();
-            self.judge_what_came(&listener, &mut verdict);
-            self.judge_what_did_not(&listener, &mut verdict);
+            self.check_what_came(&listener, &mut verdict);
+            self.check_what_did_not(&listener, &mut verdict);
             if listener.ticks {
-                judge_ticks(&listener, &ticks, &mut verdict);
+                check_ticks(&listener, &ticks, &mut verdict);
             }
         }
         verdict
     }
 
     /// Nothing twice, nothing out of order, nothing of somebody else's.
-    fn judge_what_came(&self, listener: &Listener, verdict: &mut Verdict) {
+    fn check_what_came(&self, listener: &Listener, verdict: &mut Verdict) {
         let mut seen = HashSet::new();
         let mut last = BTreeMap::new();
         for heard in &listener.heard {
@@ -298,7 +298,7 @@ impl Ledger {
     }
 
     /// Everything that was acknowledged and due.
-    fn judge_what_did_not(&self, listener: &Listener, verdict: &mut Verdict) {
+    fn check_what_did_not(&self, listener: &Listener, verdict: &mut Verdict) {
         for (number, publisher) in self.publishers.iter().enumerate() {
             let of_it = listener.heard.iter().filter(|heard| heard.sender == Sender::Publisher(number));
             let heard: BTreeMap<u64, u32> = of_it.map(|heard| (heard.number, heard.deaths)).collect();
@@ -348,7 +348,7 @@ impl Listener {
 }
 
 /// What one has heard of a ticker, all hear who were there, without a gap.
-fn judge_ticks(listener: &Listener, highest: &BTreeMap<u32, u64>, verdict: &mut Verdict) {
+fn check_ticks(listener: &Listener, highest: &BTreeMap<u32, u64>, verdict: &mut Verdict) {
     let mut heard = BTreeMap::<u32, Vec<&Heard>>::new();
     let mut last = None;
     for tick in &listener.heard {

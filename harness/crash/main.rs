@@ -99,7 +99,7 @@ fn run(Wishes { storm, short }: Wishes) -> Result<(), Failure> {
             None => storm.rage("storm")?.result(),
         };
     }
-    // A judge that never condemns proves nothing.
+    // An audit that never finds a fault proves nothing.
     for mutant in Mutant::ALL {
         let (kills, cuts) = if mutant == Mutant::Forgets { (2, 0) } else { (0, 30) };
         must_fail(&Storm { kills, cuts, publishers: 2, subscribers: 4, ..storm }, mutant)?;

@@ -249,7 +249,7 @@ impl Scene {
         }
         let last_tick = self.ledger.last_tick();
         loop {
-            let verdict = self.ledger.judge(last_tick);
+            let verdict = self.ledger.check(last_tick);
             if verdict.count(Kind::Lost) == 0 || Instant::now() > deadline {
                 return Ok(verdict);
             }

@@ -6,9 +6,9 @@ use Transport::{Polling, WebSocket};
 use rstest::rstest;
 
 use crate::{
+    scenario::{goodbye, scenario, scenario_of},
     server::Kind,
     support::{Client, Frame, Http, Transport, Ws, reset, socket_target},
-    trial::{goodbye, trial, trial_of},
 };
 
 /// CVE-2026-48802: pongs that nobody asked for, and other packets without meaning.
@@ -27,7 +27,7 @@ fn still_served(mut client: Client) {
 
 #[rstest]
 fn many_signs(#[values("3", "6", "0")] packet: &str, #[values(Polling, WebSocket)] transport: Transport) {
-    trial().ends(&["transport close"]).run(|addr| signs(addr, transport, packet, 20_000));
+    scenario().ends(&["transport close"]).run(|addr| signs(addr, transport, packet, 20_000));
 }
 
 /// python-engineio, issue 142: very many packets in one body.
@@ -36,7 +36,7 @@ fn many_signs(#[values("3", "6", "0")] packet: &str, #[values(Polling, WebSocket
 #[case::events(r#"42["x"]"#, "transport close", 20_000)]
 #[case::pongs("3", "transport close", 100_000)]
 fn many_packets_in_a_body(#[case] packet: &str, #[case] reason: &'static str, #[case] count: usize) {
-    trial().ends(&[reason]).run(|addr| {
+    scenario().ends(&[reason]).run(|addr| {
         let mut client = Client::connected(addr, Polling);
         let body = vec![packet; count].join("\x1e");
         assert_eq!(Http::connect(addr).post(&client.target("polling"), &body).body, "ok");
@@ -63,7 +63,7 @@ pub(crate) fn octet_streams(addr: SocketAddr, count: usize) {
 
 #[test]
 fn many_octet_streams() {
-    trial().run(|addr| octet_streams(addr, 50));
+    scenario().run(|addr| octet_streams(addr, 50));
 }
 
 /// Namespaces that do not exist: each is refused, and nothing of it is kept.
@@ -83,7 +83,7 @@ pub(crate) fn namespaces(addr: SocketAddr, transport: Transport, count: usize) {
 
 #[rstest]
 fn many_namespaces(#[values(Polling, WebSocket)] transport: Transport) {
-    trial().ends(&["transport close"]).run(|addr| namespaces(addr, transport, 2_000));
+    scenario().ends(&["transport close"]).run(|addr| namespaces(addr, transport, 2_000));
 }
 
 /// Comes into a namespace and leaves it, again and again.
@@ -91,7 +91,7 @@ fn many_namespaces(#[values(Polling, WebSocket)] transport: Transport) {
 fn in_and_out(#[values(Polling, WebSocket)] transport: Transport) {
     const TIMES: usize = 500;
     let reasons = [vec!["client namespace disconnect"; TIMES], vec!["transport close"]].concat();
-    trial().ends(&reasons).run(|addr| {
+    scenario().ends(&reasons).run(|addr| {
         let mut client = Client::connected(addr, transport);
         let packets: Vec<Frame> =
             (0..TIMES).flat_map(|_| [Frame::text("40/n,"), Frame::text("41/n,")]).collect();
@@ -106,7 +106,7 @@ fn in_and_out(#[values(Polling, WebSocket)] transport: Transport) {
 /// Rooms without end: a thousand are taken, whatever their names, and all are gone with the socket.
 #[rstest]
 fn many_rooms(#[values(Polling, WebSocket)] transport: Transport) {
-    trial().ends(&["transport close"]).peak(40 << 10).run(|addr| {
+    scenario().ends(&["transport close"]).peak(40 << 10).run(|addr| {
         let mut client = Client::connected(addr, transport);
         for from in (0..3_000).step_by(500) {
             let name = "n".repeat(1_000);
@@ -121,7 +121,7 @@ fn many_rooms(#[values(Polling, WebSocket)] transport: Transport) {
 /// Questions that nobody answers: no more than so many are awaited.
 #[rstest]
 fn many_questions(#[values(Polling, WebSocket)] transport: Transport) {
-    trial().ends(&["transport close"]).run(|addr| {
+    scenario().ends(&["transport close"]).run(|addr| {
         let mut client = Client::connected(addr, transport);
         client.send_burst(&vec![Frame::text(r#"42["ask"]"#); 3_000]);
         let mut asked = 0;
@@ -137,7 +137,7 @@ fn many_questions(#[values(Polling, WebSocket)] transport: Transport) {
 /// Answers to questions that were never asked.
 #[rstest]
 fn many_answers(#[values(Polling, WebSocket)] transport: Transport) {
-    trial().ends(&["transport close"]).run(|addr| {
+    scenario().ends(&["transport close"]).run(|addr| {
         let mut client = Client::connected(addr, transport);
         let answers: Vec<Frame> = (0..20_000).map(|n| Frame::Text(format!(r#"43{n}["x"]"#))).collect();
         client.send_burst(&answers);
@@ -160,7 +160,7 @@ pub(crate) fn fragments(addr: SocketAddr, size: usize, count: usize) {
 
 #[rstest]
 fn many_fragments(#[values(0, 1)] size: usize) {
-    trial().ends(&["transport close"]).run(|addr| fragments(addr, size, 30_000));
+    scenario().ends(&["transport close"]).run(|addr| fragments(addr, size, 30_000));
 }
 
 /// Fragments of one byte until the message is too large.
@@ -176,7 +176,7 @@ pub(crate) fn fragments_beyond_the_limit(addr: SocketAddr) {
 
 #[test]
 fn fragments_without_end() {
-    trial().ends(&["message too big"]).run(fragments_beyond_the_limit);
+    scenario().ends(&["message too big"]).run(fragments_beyond_the_limit);
 }
 
 /// Clients that never read: what they ask for waits up to its bound, and then they are closed.
@@ -187,7 +187,7 @@ fn fragments_without_end() {
 #[case::echoes(&format!(r#"420["echo","{}"]"#, "x".repeat(50_000)))]
 #[case::refusals("40/nowhere,")]
 fn who_never_reads(#[case] asks: &str, #[values(Polling, WebSocket)] transport: Transport) {
-    trial_of(Kind::Small).ends(&["slow consumer"]).run(|addr| {
+    scenario_of(Kind::Small).ends(&["slow consumer"]).run(|addr| {
         // Larger questions than this server takes are asked in smaller ones.
         let asks = if asks.len() > 9_000 {
             asks.replace(&"x".repeat(50_000), &"x".repeat(9_000))
@@ -208,7 +208,7 @@ fn who_never_reads(#[case] asks: &str, #[values(Polling, WebSocket)] transport: 
 /// Pings and pings, and the pongs are never read.
 #[test]
 fn pings_whose_pongs_are_never_read() {
-    trial_of(Kind::Small).ends(&["slow consumer"]).run(|addr| {
+    scenario_of(Kind::Small).ends(&["slow consumer"]).run(|addr| {
         let mut client = Client::connected(addr, WebSocket);
         let pings = Ws::frame(0x89, &[7; 125]).repeat(100);
         while std::io::Write::write_all(&mut client.ws().http.stream, &pings).is_ok() {}
@@ -218,7 +218,7 @@ fn pings_whose_pongs_are_never_read() {
 /// One write of very many events, whose answers gather behind a cork; then it does not read them.
 #[test]
 fn a_burst_whose_answers_are_never_read() {
-    trial_of(Kind::Small).ends_anyhow().run(|addr| {
+    scenario_of(Kind::Small).ends_anyhow().run(|addr| {
         let mut client = Client::connected(addr, WebSocket);
         let burst = Ws::frame(0x81, br#"420["echo","0123456789"]"#).repeat(40_000);
         client.ws().send_raw(&burst);
@@ -241,7 +241,7 @@ pub(crate) fn comings_and_goings(addr: SocketAddr, count: usize) {
 
 #[test]
 fn many_connections() {
-    trial().ends_anyhow().run(|addr| comings_and_goings(addr, 100));
+    scenario().ends_anyhow().run(|addr| comings_and_goings(addr, 100));
 }
 
 /// Handshakes whose clients never come back: each has its seat until the deadline for the CONNECT, and for the half minute in

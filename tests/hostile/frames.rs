@@ -4,9 +4,9 @@ use Transport::WebSocket;
 use rstest::rstest;
 
 use crate::{
+    scenario::{goodbye, scenario, scenario_of},
     server::Kind,
     support::{Client, Frame, Transport, Ws},
-    trial::{goodbye, trial, trial_of},
 };
 
 /// A frame whose header announces this length in eight bytes, and nothing of it follows.
@@ -59,7 +59,7 @@ fn close(payload: &[u8]) -> Vec<u8> {
 #[case::too_large_in_parts([Ws::frame(0x01, &[b'4'; 600_000]), Ws::frame(0x80, &[b'4'; 600_000])].concat(), 1009, "message too big")]
 #[case::too_large_in_the_end([Ws::frame(0x02, &[0; 999_999]), Ws::frame(0x80, b"xx")].concat(), 1009, "message too big")]
 fn a_frame(#[case] bytes: Vec<u8>, #[case] code: u16, #[case] reason: &'static str) {
-    trial().ends(&[reason]).run(|addr| {
+    scenario().ends(&[reason]).run(|addr| {
         let mut client = Client::connected(addr, WebSocket);
         client.ws().send_raw(&bytes);
         assert_eq!(client.ws().closed("the close of who breaks a rule"), Some(Some(code)));
@@ -74,7 +74,7 @@ fn a_frame(#[case] bytes: Vec<u8>, #[case] code: u16, #[case] reason: &'static s
 #[case::a_long_header_for_a_short_frame(b"\x89\xfe\0\x01\0\0\0\0x".to_vec(), Some(Frame::Pong(b"x".to_vec())))]
 #[case::empty_fragments([vec![Ws::frame(0x01, b"")], vec![Ws::frame(0x00, b""); 1_000], vec![Ws::frame(0x80, b"3")]].concat().concat(), None)]
 fn a_legal_frame(#[case] bytes: Vec<u8>, #[case] answer: Option<Frame>) {
-    trial().ends(&["transport close"]).run(|addr| {
+    scenario().ends(&["transport close"]).run(|addr| {
         let mut client = Client::connected(addr, WebSocket);
         client.ws().send_raw(&bytes);
         if let Some(answer) = &answer {
@@ -102,7 +102,7 @@ fn a_close(#[case] payload: &[u8], #[case] code: Option<u16>) {
         _ if payload.len() != 1 && payload.last() != Some(&0xff) || payload == [0xff; 2] => "transport close",
         _ => "transport error",
     };
-    trial().ends(&[reason]).run(|addr| {
+    scenario().ends(&[reason]).run(|addr| {
         let mut client = Client::connected(addr, WebSocket);
         client.ws().send_raw(&close(payload));
         assert_eq!(client.ws().closed("the answer to the close"), Some(code));
@@ -115,7 +115,7 @@ fn an_end_after_every_byte(#[values(true, false)] reset: bool) {
     let mut bytes = Ws::frame(0x01, br#"420["#);
     bytes.extend(Ws::frame(0x89, b"?"));
     bytes.extend(Ws::frame(0x80, br#""echo"]"#));
-    trial_of(Kind::Plain).ends_anyhow().rounds(2).run(|addr| {
+    scenario_of(Kind::Plain).ends_anyhow().rounds(2).run(|addr| {
         for length in 0..=bytes.len() {
             let mut client = Client::connected(addr, WebSocket);
             client.ws().send_raw(&bytes[..length]);

@@ -5,9 +5,9 @@ use Transport::Polling;
 use rstest::rstest;
 
 use crate::{
+    scenario::{goodbye, scenario, scenario_of},
     server::{Kind, ORIGIN},
     support::{Client, Http, Transport, Ws, socket_target},
-    trial::{goodbye, trial, trial_of},
 };
 
 /// What becomes of the connection after the answer.
@@ -92,7 +92,7 @@ fn check_then(http: &mut Http, then: Then) {
 #[case::a_get_with_chunks(format!("{}5\r\nhello\r\n0\r\n\r\n", request("GET /health HTTP/1.1", "Transfer-Encoding: chunked\r\n")), 200, Ends)]
 #[case::a_get_that_expects(request("GET /health HTTP/1.1", "Expect: 100-continue\r\n"), 200, Lives)]
 fn a_request(#[case] request: String, #[case] status: u16, #[case] then: Then) {
-    trial().run(|addr| {
+    scenario().run(|addr| {
         let mut http = Http::connect(addr);
         http.send(latin1(&request));
         assert_eq!(http.response("the answer").status, status);
@@ -121,7 +121,7 @@ fn a_request(#[case] request: String, #[case] status: u16, #[case] then: Then) {
 #[case::no_revision("transport=$", "Unsupported protocol version", 5)]
 #[case::two_revisions("EIO=4&EIO=3&transport=$", "Unsupported protocol version", 5)]
 fn a_query(#[case] query: &str, #[case] message: &str, #[case] code: u8) {
-    trial().run(|addr| {
+    scenario().run(|addr| {
         let polled = Http::connect(addr).get(&format!("/socket.io/?{}", query.replace('$', "polling")));
         let json = format!(r#"{{"code":{code},"message":"{message}"}}"#);
         assert_eq!((polled.status, polled.body), (400, json));
@@ -134,7 +134,7 @@ fn a_query(#[case] query: &str, #[case] message: &str, #[case] code: u8) {
 /// Another `EIO` within a session: refused, and the session goes on.
 #[rstest]
 fn another_revision_within_a_session(#[values("EIO=3", "EIO=4&EIO=3", "EIO=", "EIO[]=4")] revision: &str) {
-    trial().ends(&["transport close"]).run(|addr| {
+    scenario().ends(&["transport close"]).run(|addr| {
         let mut client = Client::connected(addr, Polling);
         let target = client.target("polling").replace("EIO=4", revision);
         for method in ["GET", "POST"] {
@@ -174,7 +174,7 @@ fn another_revision_within_a_session(#[values("EIO=3", "EIO=4&EIO=3", "EIO=", "E
 #[case::chunks("Transfer-Encoding: chunked", 400)]
 #[case::a_body_of_nothing("Content-Length: 0", 101)]
 fn a_handshake(#[case] header: &str, #[case] status: u16) {
-    trial().run(|addr| {
+    scenario().run(|addr| {
         let mut http = Http::connect(addr);
         http.send(latin1(&Ws::request(&socket_target("websocket", ""), &format!("{header}\r\n"))));
         let response = http.response("the answer to the handshake");
@@ -201,7 +201,7 @@ fn a_handshake(#[case] header: &str, #[case] status: u16) {
 #[case::http_1_0("HTTP/1.1", "HTTP/1.0")]
 #[case::a_post("GET /", "POST /")]
 fn a_bad_handshake(#[case] good: &str, #[case] bad: &str) {
-    trial().run(|addr| {
+    scenario().run(|addr| {
         let mut http = Http::connect(addr);
         http.send(Ws::request(&socket_target("websocket", ""), "").replace(good, bad));
         assert_eq!(http.response("the refusal").status, 400);
@@ -222,7 +222,7 @@ fn a_bad_handshake(#[case] good: &str, #[case] bad: &str) {
 #[case::a_list(&format!("{ORIGIN}, http://evil.example"), 403)]
 #[case::illegible("\u{ff}", 400)]
 fn an_origin(#[case] origin: &str, #[case] status: u16) {
-    trial_of(Kind::Choosy).run(|addr| {
+    scenario_of(Kind::Choosy).run(|addr| {
         let header = format!("Origin: {origin}\r\n");
         for (method, target) in [("GET", "polling"), ("OPTIONS", "polling"), ("GET", "websocket")] {
             let mut http = Http::connect(addr);
@@ -249,7 +249,7 @@ fn an_origin(#[case] origin: &str, #[case] status: u16) {
 /// Requests behind each other, and nobody who reads the answers before the last one is written.
 #[test]
 fn a_thousand_requests_in_one_write() {
-    trial().run(|addr| {
+    scenario().run(|addr| {
         let mut http = Http::connect(addr);
         http.send(get("/health").repeat(1_000));
         for n in 0..1_000 {
@@ -265,7 +265,7 @@ fn a_thousand_requests_in_one_write() {
 #[case::no_ascii("x-\u{e9}", "content-type")]
 #[case::long(&"x,".repeat(5_000), &"x,".repeat(5_000))]
 fn a_preflight(#[case] asked: &str, #[case] answered: &str) {
-    trial_of(Kind::Choosy).run(|addr| {
+    scenario_of(Kind::Choosy).run(|addr| {
         let mut http = Http::connect(addr);
         let line = format!("OPTIONS {} HTTP/1.1", socket_target("polling", ""));
         let headers = format!("Origin: {ORIGIN}\r\nAccess-Control-Request-Headers: {asked}\r\n");

@@ -7,8 +7,8 @@ use Transport::{Polling, WebSocket};
 use rstest::rstest;
 
 use crate::{
+    scenario::{goodbye, scenario},
     support::{Client, Frame, Http, Transport, Ws},
-    trial::{goodbye, trial},
 };
 
 /// What a client that has sent this finds out.
@@ -33,9 +33,9 @@ fn with_bytes(header: &str, attachments: usize) -> Vec<Frame> {
 /// A client of `/` sends these.
 fn sends(transport: Transport, packets: &[Frame], end: End) {
     let held = match end {
-        Broken => trial().ends(&["parse error"]),
-        Left(reason) => trial().ends(&[reason]),
-        Alive(_) => trial().ends(&["transport close"]),
+        Broken => scenario().ends(&["parse error"]),
+        Left(reason) => scenario().ends(&[reason]),
+        Alive(_) => scenario().ends(&["transport close"]),
     };
     held.run(|addr| {
         let mut client = Client::connected(addr, transport);
@@ -166,7 +166,7 @@ fn an_auth(#[case] auth: String, #[case] answer: &str, #[values(Polling, WebSock
         TOO_LARGE => &["transport close"],
         _ => &["parse error"],
     };
-    trial().ends(ends).run(|addr| {
+    scenario().ends(ends).run(|addr| {
         let mut client = Client::connected(addr, transport);
         client.send(&format!("40/n,{auth}"));
         if answer.is_empty() {
@@ -186,7 +186,7 @@ fn an_auth(#[case] auth: String, #[case] answer: &str, #[values(Polling, WebSock
 #[case::an_event(text(r#"42["echo"]"#))]
 #[case::a_refusal(text(r#"44{"message":"no"}"#))]
 fn before_the_connect(#[case] packets: Vec<Frame>, #[values(Polling, WebSocket)] transport: Transport) {
-    trial().run(|addr| {
+    scenario().run(|addr| {
         let mut client = Client::new(addr, transport);
         client.send_burst(&packets);
         assert_eq!(client.closed("the close of who has not joined"), []);
@@ -196,7 +196,7 @@ fn before_the_connect(#[case] packets: Vec<Frame>, #[values(Polling, WebSocket)]
 /// The socket of another session has asked; this one cannot answer in its place, and answering twice is once.
 #[rstest]
 fn an_answer_for_another_socket(#[values(Polling, WebSocket)] transport: Transport) {
-    trial().ends(&["transport close"; 2]).run(|addr| {
+    scenario().ends(&["transport close"; 2]).run(|addr| {
         let (mut asked, mut other) = (Client::connected(addr, transport), Client::connected(addr, transport));
         asked.send(r#"42["ask"]"#);
         let question = asked.text("the question");
@@ -218,7 +218,7 @@ fn an_answer_for_another_socket(#[values(Polling, WebSocket)] transport: Transpo
 #[case::an_overlong_slash(b"42[\"\xc0\xaf\"]".to_vec())]
 fn text_that_is_no_utf8(#[case] bytes: Vec<u8>, #[values(Polling, WebSocket)] transport: Transport) {
     let reason = if transport == Polling { "parse error" } else { "transport error" };
-    trial().ends(&[reason]).run(|addr| {
+    scenario().ends(&[reason]).run(|addr| {
         let mut client = Client::connected(addr, transport);
         if transport == WebSocket {
             client.ws().send_raw(&Ws::frame(0x81, &bytes));

@@ -4,8 +4,8 @@ use Transport::Polling;
 use rstest::rstest;
 
 use crate::{
+    scenario::{goodbye, scenario},
     support::{Client, Http, Transport},
-    trial::{goodbye, trial},
 };
 
 /// A POST of a session, and what is known before its body is read: the answer comes at once, the connection ends, and the
@@ -34,7 +34,7 @@ use crate::{
 #[case::octet_stream("Content-Type: application/octet-stream\r\nContent-Length: 4", 400)]
 fn a_dangerous_body(#[case] headers: &str, #[case] status: u16) {
     let reason = if status == 413 { "transport close" } else { "transport error" };
-    trial().ends(&[reason]).run(|addr| {
+    scenario().ends(&[reason]).run(|addr| {
         let mut client = Client::connected(addr, Polling);
         let mut http = Http::connect(addr);
         http.send(format!("POST {} HTTP/1.1\r\nHost: x\r\n{headers}\r\n\r\n", client.target("polling")));
@@ -68,7 +68,7 @@ fn a_dangerous_body(#[case] headers: &str, #[case] status: u16) {
 #[case::a_size_without_end(&"0".repeat(100_000))]
 #[case::an_extension_with_a_line_feed("4;a=\nb\r\n42[\"\r\n0\r\n\r\n")]
 fn bad_chunks(#[case] body: &str) {
-    trial().ends(&["transport error"]).run(|addr| {
+    scenario().ends(&["transport error"]).run(|addr| {
         let client = Client::connected(addr, Polling);
         let mut http = chunked(&client);
         http.send(body);
@@ -89,7 +89,7 @@ fn bad_chunks(#[case] body: &str) {
 fn more_framing_than_body(#[case] chunks: &str, #[case] status: u16) {
     let reason =
         if chunks.starts_with("1\r\n6") || status != 200 { "transport error" } else { "parse error" };
-    trial().ends(&[reason]).run(|addr| {
+    scenario().ends(&[reason]).run(|addr| {
         let mut client = Client::connected(addr, Polling);
         let mut http = chunked(&client);
         http.send(chunks);
@@ -125,7 +125,7 @@ fn chunked(client: &Client) -> Http {
 #[case::letters("abc")]
 #[case::a_hundred_thousand_empty_messages(&"4\x1e".repeat(100_000))]
 fn a_body(#[case] body: &str) {
-    trial().ends(&["parse error"]).run(|addr| {
+    scenario().ends(&["parse error"]).run(|addr| {
         let mut client = Client::connected(addr, Polling);
         let response = Http::connect(addr).post(&client.target("polling"), body);
         assert_eq!((response.status, &*response.body), (200, "ok"));
@@ -136,7 +136,7 @@ fn a_body(#[case] body: &str) {
 /// Two GETs at the same moment: one is refused, the other told of the end.
 #[test]
 fn two_gets_at_once() {
-    trial().ends(&["transport error"]).run(|addr| {
+    scenario().ends(&["transport error"]).run(|addr| {
         let client = Client::connected(addr, Polling);
         let mut two = [Http::connect(addr), Http::connect(addr)];
         for http in &mut two {
@@ -154,7 +154,7 @@ fn two_gets_at_once() {
 /// A second POST while the first is read.
 #[test]
 fn two_posts_at_once() {
-    trial().ends(&["transport error"]).run(|addr| {
+    scenario().ends(&["transport error"]).run(|addr| {
         let client = Client::connected(addr, Polling);
         let mut first = Http::connect(addr);
         let target = client.target("polling");
@@ -171,7 +171,7 @@ fn two_posts_at_once() {
 /// Many at once on one session: one is held, the others are refused, the session ends once, and every one gets its answer.
 #[rstest]
 fn fifty_at_once(#[values("GET", "POST")] method: &str) {
-    trial().ends(&["transport error"]).run(|addr| {
+    scenario().ends(&["transport error"]).run(|addr| {
         let client = Client::connected(addr, Polling);
         let mut crowd: Vec<Http> = (0..50).map(|_| Http::connect(addr)).collect();
         let body = if method == "GET" { "" } else { "3" };
@@ -194,7 +194,7 @@ fn fifty_at_once(#[values("GET", "POST")] method: &str) {
 /// HTTP/1.0 has no chunks (RFC 9112 6.1), and somebody in between may not know them.
 #[test]
 fn chunks_in_http_1_0() {
-    trial().ends(&["transport error"]).run(|addr| {
+    scenario().ends(&["transport error"]).run(|addr| {
         let client = Client::connected(addr, Polling);
         let mut http = Http::connect(addr);
         http.send(format!(
@@ -214,7 +214,7 @@ fn chunks_in_http_1_0() {
 #[case::malformed("Content-Length: x", 400)]
 fn continuation(#[case] length: &str, #[case] status: u16) {
     let reason = if status == 400 { "transport error" } else { "transport close" };
-    trial().ends(&[reason]).run(|addr| {
+    scenario().ends(&[reason]).run(|addr| {
         let client = Client::connected(addr, Polling);
         let mut http = Http::connect(addr);
         let target = client.target("polling");

@@ -5,9 +5,9 @@ use rstest::rstest;
 use serde_json::{Value, json};
 
 use crate::{
+    scenario::{goodbye, scenario_of},
     server::Kind,
     support::{Client, Frame, Transport},
-    trial::{goodbye, trial_of},
 };
 
 /// The consent to a CONNECT of the namespace `/n`.
@@ -35,7 +35,7 @@ fn still_served(mut client: Client) {
 #[case::twice(r#"{"pid":"a","pid":"b","offset":"c","offset":"d"}"#)]
 #[case::as_long_as_may_be(&format!(r#"{{"pid":"{0}","offset":"{0}","rid":"{0}"}}"#, "x".repeat(5_000)))]
 fn not_a_name(#[case] auth: &str, #[values(Polling, WebSocket)] transport: Transport) {
-    trial_of(Kind::Recovering).ends(&["transport close"; 2]).run(|addr| {
+    scenario_of(Kind::Recovering).ends(&["transport close"; 2]).run(|addr| {
         let mut client = Client::connected(addr, transport);
         client.send(&format!("40/n,{auth}"));
         let consent = consent(&mut client);
@@ -51,7 +51,7 @@ fn a_huge_name(
     #[values("pid", "offset", "rid")] of: &str,
     #[values(Polling, WebSocket)] transport: Transport,
 ) {
-    trial_of(Kind::Recovering).ends(&["transport close"]).run(|addr| {
+    scenario_of(Kind::Recovering).ends(&["transport close"]).run(|addr| {
         let mut client = Client::connected(addr, transport);
         client.send(&format!("40/n,{}", json!({ of: "x".repeat(900_000) })));
         client.expect(r#"44/n,{"message":"Auth payload too large"}"#);
@@ -64,7 +64,7 @@ fn a_huge_name(
 fn many_guesses_of_a_pid(#[values(Polling, WebSocket)] transport: Transport) {
     const TIMES: usize = 500;
     let reasons = [vec!["client namespace disconnect"; TIMES], vec!["transport close"]].concat();
-    trial_of(Kind::Recovering).ends(&reasons).run(|addr| {
+    scenario_of(Kind::Recovering).ends(&reasons).run(|addr| {
         let mut client = Client::connected(addr, transport);
         let guess = |n: usize| Frame::Text(format!(r#"40/n,{{"pid":"{n:020}","offset":"AAAAAAAAAAA"}}"#));
         let packets: Vec<Frame> = (0..TIMES).flat_map(|n| [guess(n), Frame::text("41/n,")]).collect();
@@ -79,7 +79,7 @@ fn many_guesses_of_a_pid(#[values(Polling, WebSocket)] transport: Transport) {
 /// Whoever comes, takes rooms with long names and is lost leaves a record of 10 KB; these are no more than the bounds allow.
 #[test]
 fn many_are_away() {
-    trial_of(Kind::Recovering).ends(&["transport close"; 300]).rounds(3).run(|addr| {
+    scenario_of(Kind::Recovering).ends(&["transport close"; 300]).rounds(3).run(|addr| {
         for n in 0..300 {
             let mut client = Client::connected(addr, WebSocket);
             let name = "n".repeat(500);
@@ -96,7 +96,7 @@ fn many_are_away() {
 #[test]
 fn many_with_one_pid() {
     const TIMES: usize = 100;
-    trial_of(Kind::Recovering).ends(&["transport close"; TIMES + 1]).run(|addr| {
+    scenario_of(Kind::Recovering).ends(&["transport close"; TIMES + 1]).run(|addr| {
         let mut client = Client::new(addr, WebSocket);
         client.send("40/n,");
         let first = consent(&mut client);
@@ -120,7 +120,7 @@ fn many_with_one_pid() {
 fn many_rids(#[values(Polling, WebSocket)] transport: Transport) {
     const TIMES: usize = 200;
     let reasons = [vec!["client namespace disconnect"; TIMES], vec!["transport close"]].concat();
-    trial_of(Kind::Recovering).ends(&reasons).rounds(3).run(|addr| {
+    scenario_of(Kind::Recovering).ends(&reasons).rounds(3).run(|addr| {
         let mut client = Client::new(addr, transport);
         let me = client.join("/", "");
         let text = "x".repeat(20_000);

@@ -6,16 +6,16 @@ use Transport::{Polling, WebSocket};
 use rstest::rstest;
 
 use crate::{
+    scenario::{goodbye, scenario_of},
     server::{FILES_LEFT, Kind},
     support::{Client, Http, Transport, Ws, eventually, socket_target},
-    trial::{goodbye, trial_of},
 };
 
 /// tiny_http, and many a server: the files run out, and accepting ends for ever. Here whoever comes then is told, the log hears
 /// it once, and it goes on.
 #[test]
 fn no_files_are_left() {
-    trial_of(Kind::FewFiles).ends_anyhow().may_log_errors().run_with(|subject| {
+    scenario_of(Kind::FewFiles).ends_anyhow().may_log_errors().run_with(|subject| {
         let mut crowd: Vec<Http> = (0..2 * FILES_LEFT).map(|_| Http::connect(subject.addr)).collect();
         eventually("the server says that it has no files", || subject.report().errors > 0);
         for http in &mut crowd[FILES_LEFT as usize..] {
@@ -36,7 +36,7 @@ fn no_files_are_left() {
 /// A held GET has a descriptor of its own while a thread waits for it; without one it is parked at once.
 #[test]
 fn polls_are_held_when_no_files_are_left() {
-    trial_of(Kind::FewFiles).ends_anyhow().may_log_errors().run_with(|subject| {
+    scenario_of(Kind::FewFiles).ends_anyhow().may_log_errors().run_with(|subject| {
         let mut clients: Vec<Client> = (0..4).map(|_| Client::new(subject.addr, Polling)).collect();
         let crowd: Vec<Http> = (0..FILES_LEFT).map(|_| Http::connect(subject.addr)).collect();
         eventually("the server says that it has no files", || subject.report().errors > 0);
@@ -54,8 +54,8 @@ fn polls_are_held_when_no_files_are_left() {
 /// As many connections as there are places; the next ones hear it at once.
 #[test]
 fn no_connections_are_left() {
-    trial_of(Kind::Small).run(|addr| {
-        // Three places are the bystanders'; one of these may be the first that is turned away.
+    scenario_of(Kind::Small).run(|addr| {
+        // Three places are the control clients'; one of these may be the first that is turned away.
         let mut crowd: Vec<Http> = (0..60).map(|_| Http::connect(addr)).collect();
         for http in &mut crowd[40..] {
             let refused = http.response("the refusal");
@@ -70,7 +70,7 @@ fn no_connections_are_left() {
 /// As many sessions as there are seats; the next ones hear it, and once the others have gone there is room.
 #[rstest]
 fn no_sessions_are_left(#[values(Polling, WebSocket)] transport: Transport) {
-    trial_of(Kind::Small).ends(&["transport close"; 18]).run(|addr| {
+    scenario_of(Kind::Small).ends(&["transport close"; 18]).run(|addr| {
         let seated: Vec<Client> = (0..18).map(|_| Client::connected(addr, transport)).collect();
         for _ in 0..5 {
             let refused = match transport {
@@ -87,7 +87,7 @@ fn no_sessions_are_left(#[values(Polling, WebSocket)] transport: Transport) {
 #[rstest]
 fn no_memory_is_left(#[values(Polling, WebSocket)] transport: Transport) {
     // The kernel's own buffers, some megabytes a connection, are not the process's.
-    trial_of(Kind::Small).ends_anyhow().peak(6 << 10).run(|addr| {
+    scenario_of(Kind::Small).ends_anyhow().peak(6 << 10).run(|addr| {
         let mut clients: Vec<Client> = (0..12).map(|_| Client::connected(addr, transport)).collect();
         for _ in 0..30 {
             for client in &mut clients {

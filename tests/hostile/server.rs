@@ -42,7 +42,7 @@ pub(crate) const ORIGIN: &str = "http://good.example";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Report {
     pub(crate) sessions: usize,
-    /// Why sockets have left since the last question, but for those of clients who said that they are bystanders.
+    /// Why sockets have left since the last question, but for those of clients who said that they are control clients.
     pub(crate) reasons: Vec<String>,
     pub(crate) panics: usize,
     /// Lines of the log at "error".
@@ -242,7 +242,7 @@ fn set_up(kind: Kind, tally: &Arc<Tally>) -> Builder {
             .connect_timeout(Duration::from_millis(1_500))
             .keep_alive_timeout(Duration::from_secs(2))
             .close_timeout(moment)
-            // Bystanders on a busy machine must not miss it.
+            // Control clients on a busy machine must not miss it.
             .ping_interval(Duration::from_millis(300))
             .ping_timeout(Duration::from_millis(1_500)),
         Kind::Small => builder
@@ -291,22 +291,22 @@ fn namespace(ns: &mut NamespaceBuilder, tally: &Arc<Tally>) {
         Ok(())
     });
     ns.on("quote", |_, event| -> Result<(), String> { Err(event.arg::<String>(0).unwrap_or_default()) });
-    // What the trials must notice.
+    // What the scenarios must notice.
     ns.on("leak", |_, _| std::mem::forget(vec![1u8; 8 << 20]));
     ns.on("panic", |_, _| -> () { panic!("as the client wanted") });
     ns.on("ask", |socket, _| {
         socket.emit_with_callback("question", (), Duration::from_millis(200), |_, _| ())
     });
-    ns.on("bystander", |socket, event| {
-        socket.set_data(Bystander);
+    ns.on("control", |socket, event| {
+        socket.set_data(ControlClient);
         event.ack(())
     });
     ns.on_disconnect(move |socket, reason| {
-        if socket.data::<Bystander>().is_none() {
+        if socket.data::<ControlClient>().is_none() {
             tally.reasons.lock().unwrap().push(reason.as_str().into());
         }
     });
 }
 
 /// The data of a socket whose end is not of interest.
-struct Bystander;
+struct ControlClient;

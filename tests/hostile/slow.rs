@@ -5,9 +5,9 @@ use std::{net::SocketAddr, thread, time::Duration};
 use Transport::{Polling, WebSocket};
 
 use crate::{
+    scenario::{goodbye, scenario_of},
     server::Kind,
     support::{Client, Frame, Http, Transport, Ws, reset},
-    trial::{goodbye, trial_of},
 };
 
 /// How many there are of each row at the same time.
@@ -79,7 +79,7 @@ const SESSIONS: &[Row] = &[
 fn at_once(rows: &[Row]) {
     let crowd: Vec<&Row> = rows.iter().flat_map(|row| [row; CROWD]).collect();
     let reasons: Vec<&str> = crowd.iter().filter_map(|(_, reason, _)| *reason).collect();
-    trial_of(Kind::Hasty).ends(&reasons).rounds(2).run(|addr| {
+    scenario_of(Kind::Hasty).ends(&reasons).rounds(2).run(|addr| {
         thread::scope(|scope| {
             for (name, _, attack) in &crowd {
                 // A panic is reported with its thread's name.

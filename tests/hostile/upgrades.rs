@@ -6,8 +6,8 @@ use Transport::{Polling, Upgrade, WebSocket};
 use rstest::rstest;
 
 use crate::{
+    scenario::{goodbye, scenario},
     support::{Client, Frame, Http, Transport, Ws, reset, socket_target},
-    trial::{goodbye, trial},
 };
 
 /// How a connection stops.
@@ -73,17 +73,17 @@ pub(crate) fn upgrades_that_stop(addr: SocketAddr, how: Stop, step: usize) {
 
 #[rstest]
 fn a_handshake_that_stops(#[values(Stop::Reset, Stop::HalfClose, Stop::Close)] how: Stop) {
-    trial_with_short_sessions().run(|addr| handshakes_that_stop(addr, how, 3));
+    scenario_with_short_sessions().run(|addr| handshakes_that_stop(addr, how, 3));
 }
 
 #[rstest]
 fn an_upgrade_that_stops(#[values(Stop::Reset, Stop::HalfClose, Stop::Close)] how: Stop) {
-    trial().ends_anyhow().rounds(2).run(|addr| upgrades_that_stop(addr, how, 9));
+    scenario().ends_anyhow().rounds(2).run(|addr| upgrades_that_stop(addr, how, 9));
 }
 
 /// Sessions that nobody comes for end with the deadline for the CONNECT.
-fn trial_with_short_sessions() -> crate::trial::Trial {
-    crate::trial::trial_of(crate::server::Kind::Hasty).ends_anyhow().rounds(2)
+fn scenario_with_short_sessions() -> crate::scenario::Scenario {
+    crate::scenario::scenario_of(crate::server::Kind::Hasty).ends_anyhow().rounds(2)
 }
 
 /// engineioxide 0.17.4: what is left of half an upgrade.
@@ -107,13 +107,13 @@ pub(crate) fn half_upgrades(addr: SocketAddr, count: usize) {
 
 #[test]
 fn half_an_upgrade() {
-    trial().ends_anyhow().run(|addr| half_upgrades(addr, 20));
+    scenario().ends_anyhow().run(|addr| half_upgrades(addr, 20));
 }
 
 /// A stranger with a sid that never was, one of another endpoint's, or one that is a character off.
 #[test]
 fn guesses_of_a_sid() {
-    trial().ends(&["transport close"]).run(|addr| {
+    scenario().ends(&["transport close"]).run(|addr| {
         let mut client = Client::connected(addr, Polling);
         let elsewhere = Client::at(addr, Polling, "/engine.io/");
         let sid = client.open.sid.clone();
@@ -166,7 +166,7 @@ pub(crate) fn ids(addr: SocketAddr, count: usize) {
 /// Two WebSockets want the same session at the same moment: one gets it, the other is closed, and nothing is lost.
 #[test]
 fn two_upgrades_at_once() {
-    trial().ends(&["transport close"]).run(|addr| {
+    scenario().ends(&["transport close"]).run(|addr| {
         let client = Client::connected(addr, Polling);
         let mut both = [Http::connect(addr), Http::connect(addr)];
         let bytes = [
@@ -205,7 +205,7 @@ fn two_upgrades_at_once() {
 /// Packets on their way while the session moves, and then the connection is gone.
 #[rstest]
 fn a_reset_in_the_midst_of_packets(#[values(WebSocket, Upgrade)] transport: Transport) {
-    trial().ends_anyhow().run(|addr| {
+    scenario().ends_anyhow().run(|addr| {
         for n in 0..10 {
             let mut client = Client::connected(addr, transport);
             client.send(r#"42["give",1000,100]"#);
@@ -219,5 +219,5 @@ fn a_reset_in_the_midst_of_packets(#[values(WebSocket, Upgrade)] transport: Tran
 
 #[test]
 fn ids_are_random() {
-    trial().rounds(2).run(|addr| ids(addr, 400));
+    scenario().rounds(2).run(|addr| ids(addr, 400));
 }

@@ -1,5 +1,5 @@
-"""What the scenarios of the two Python judges stand on: a server process, a client with an inbox, bounded waits, the
-runner. Scenarios are coroutines; what differs between the asyncio and the threaded client is in the two judges."""
+"""What the scenarios of the two Python clients stand on: a server process, a client with an inbox, bounded waits, the
+runner. Scenarios are coroutines; what differs between the asyncio and the threaded client is in the two scripts."""
 
 import argparse
 import asyncio
@@ -23,7 +23,7 @@ PATIENCE = 20
 """Bound of every wait, in seconds. It is only used up by a failure, so it is generous to a busy machine."""
 CONCURRENCY = 4
 """Scenarios under way at once. Each has a server of its own, so they cannot see each other."""
-ROADS = {"polling": ["polling"], "websocket": ["websocket"], "upgrade": None}
+TRANSPORTS = {"polling": ["polling"], "websocket": ["websocket"], "upgrade": None}
 
 
 class Failure(Exception):
@@ -89,7 +89,7 @@ cases = json.loads((HERE / "cases.json").read_text("utf-8"), object_hook=expand)
 
 
 class Server:
-    """One process of the server under judgement, on a free port unless told."""
+    """One process of the server under test, on a free port unless told."""
 
     @classmethod
     async def start(cls, command, flags, port=0):
@@ -173,9 +173,9 @@ class Peer:
         self.sent[kind] += 1
         return kind not in self.muted
 
-    async def connect(self, url, road, auth=None, namespaces=("/",)):
+    async def connect(self, url, transport, auth=None, namespaces=("/",)):
         self.listen(namespaces)
-        connecting = self.do("connect", url, auth=auth, transports=ROADS[road], namespaces=list(namespaces), wait_timeout=PATIENCE)
+        connecting = self.do("connect", url, auth=auth, transports=TRANSPORTS[transport], namespaces=list(namespaces), wait_timeout=PATIENCE)
         await within(connecting, "the connection", 2 * PATIENCE)
 
     @property
@@ -238,10 +238,10 @@ class Peer:
 
 
 class Stage:
-    """What a scenario gets: a server, and peers on one road."""
+    """What a scenario gets: a server, and peers on one transport."""
 
-    def __init__(self, road, command, flags, peer_class):
-        self.road, self.command, self.flags, self.peer_class = road, command, flags, peer_class
+    def __init__(self, transport, command, flags, peer_class):
+        self.transport, self.command, self.flags, self.peer_class = transport, command, flags, peer_class
         self.peers, self.server = [], None
 
     async def start(self, port=0):
@@ -256,7 +256,7 @@ class Stage:
     async def peer(self, reconnection=False, **options):
         """A connected peer, its welcome taken and kept in `welcome`."""
         peer = self.opening(reconnection)
-        await peer.connect(self.server.url, self.road, **options)
+        await peer.connect(self.server.url, self.transport, **options)
         await peer.take("connect")
         peer.welcome = await peer.next("message")
         return peer
@@ -265,12 +265,12 @@ class Stage:
         return await asyncio.gather(*(self.peer() for _ in range(count)))
 
     async def finish(self):
-        """What every scenario promises: nobody lost a connection or got an error unnoticed, the road was the road, the
+        """What every scenario promises: nobody lost a connection or got an error unnoticed, the transport was the transport, the
         server lives and ends well."""
         for peer in self.peers:
             peer.none("disconnect", "error", "connect_error")
             if peer.connected:
-                wanted = "polling" if self.road == "polling" else "websocket"
+                wanted = "polling" if self.transport == "polling" else "websocket"
                 check(peer.client.transport() == wanted, f"transport is {peer.client.transport()}")
         # Now and then the threaded client loses its own CLOSE on polling, and stays until the server goes: its affair.
         with contextlib.suppress(asyncio.TimeoutError):
@@ -295,20 +295,20 @@ def scenario(*flags, alone=False):
     return register
 
 
-async def perform(entry, road, command, peer_class):
-    stage = Stage(road, command, entry.flags, peer_class)
+async def perform(entry, transport, command, peer_class):
+    stage = Stage(transport, command, entry.flags, peer_class)
     try:
         await stage.start()
         await entry.run(stage)
         await stage.finish()
         panic = re.search(r"panicked at.*\n?.*", stage.server.log)
         check(not panic, f"a thread panicked: {panic and panic[0]}")
-        print(f"ok {road} {entry.name}", flush=True)
+        print(f"ok {transport} {entry.name}", flush=True)
         return True
     except Exception as error:
         reason = str(error) if isinstance(error, Failure) else "".join(traceback.format_exception(error))
         reason = re.sub(r"\s*\n\s*", " | ", reason)
-        print(f"FAIL {road} {entry.name}: {reason}", flush=True)
+        print(f"FAIL {transport} {entry.name}: {reason}", flush=True)
         return False
     finally:
         if stage.server and stage.server.alive:
@@ -316,18 +316,18 @@ async def perform(entry, road, command, peer_class):
         await stage.close()
 
 
-async def judge(options, peer_class):
+async def run_all(options, peer_class):
     command = str(HERE / "reference-server.mjs") if options.reference else options.server
-    roads = [road for road in ROADS if options.transport in ("all", road)]
+    transports = [transport for transport in TRANSPORTS if options.transport in ("all", transport)]
     chosen = [entry for entry in scenarios if options.scenario in (None, entry.name)]
     verdicts = []
 
     async def work(queue):
         while queue:
-            entry, road = queue.pop(0)
-            verdicts.append(await perform(entry, road, command, peer_class))
+            entry, transport = queue.pop(0)
+            verdicts.append(await perform(entry, transport, command, peer_class))
 
-    jobs = lambda alone: [(entry, road) for entry in chosen for road in roads if entry.alone == alone]
+    jobs = lambda alone: [(entry, transport) for entry in chosen for transport in transports if entry.alone == alone]
     beside = jobs(False)
     await asyncio.gather(*(work(beside) for _ in range(CONCURRENCY)))
     await work(jobs(True))
@@ -337,15 +337,15 @@ async def judge(options, peer_class):
 def main(peer_class):
     parser = argparse.ArgumentParser()
     which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("--server", metavar="PATH", help="the server program to judge")
-    which.add_argument("--reference", action="store_true", help="judge the official Node server instead")
-    parser.add_argument("--transport", choices=[*ROADS, "all"], default="all")
+    which.add_argument("--server", metavar="PATH", help="the server program to test")
+    which.add_argument("--reference", action="store_true", help="test the official Node server instead")
+    parser.add_argument("--transport", choices=[*TRANSPORTS, "all"], default="all")
     parser.add_argument("--scenario", choices=[entry.name for entry in scenarios])
     options = parser.parse_args()
     if options.reference:
         # This client refuses a poll of more than 16 packets. The Node server does not care, tinysio does.
         engineio.payload.Payload.max_decode_packets = 1000
-    verdicts = asyncio.run(judge(options, peer_class))
+    verdicts = asyncio.run(run_all(options, peer_class))
     failed = verdicts.count(False)
     print(f"{len(verdicts) - failed} passed, {failed} failed", flush=True)
     return 1 if failed or not verdicts else 0

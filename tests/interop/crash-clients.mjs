@@ -1,7 +1,7 @@
 // The official client in the storm of harness/crash: subscribers that say what they hear, publishers with `retries`.
 //
 // Options: --url URL --seed N --plan JSON, which has
-//   subscribers: [{ listener, road, rooms }], publishers: [{ publisher, listener, road }]
+//   subscribers: [{ listener, transport, rooms }], publishers: [{ publisher, listener, transport }]
 // Reads orders, a line each: `publish`, `hush`; ends when its input does. Says, a line each:
 //   joined LISTENER                    its rooms, for the first time
 //   again LISTENER 1|0 MS REASON       connected again, recovered or not, after so long, lost for this reason
@@ -12,7 +12,7 @@ import { createInterface } from 'node:readline';
 import { parseArgs } from 'node:util';
 import { io } from 'socket.io-client';
 
-const ROADS = { polling: ['polling'], websocket: ['websocket'], upgrade: ['polling', 'websocket'] };
+const TRANSPORTS = { polling: ['polling'], websocket: ['websocket'], upgrade: ['polling', 'websocket'] };
 /** Messages that one publisher may have in its queue. */
 const IN_QUEUE = 8;
 
@@ -33,9 +33,9 @@ function below(bound) {
 }
 
 /** A socket that says what it hears; `opened` is called for the first session, and again when one was not recovered. */
-function listen({ listener, road }, options, opened) {
+function listen({ listener, transport }, options, opened) {
   const socket = io(values.url, {
-    transports: ROADS[road],
+    transports: TRANSPORTS[transport],
     forceNew: true,
     timeout: 3000,
     reconnectionDelay: 40,

@@ -1,4 +1,4 @@
-// What the scenarios of judge.mjs stand on: a server process, a client with an inbox, bounded waits, the runner.
+// What the scenarios of official.mjs stand on: a server process, a client with an inbox, bounded waits, the runner.
 
 import { spawn } from 'node:child_process';
 import { readFileSync } from 'node:fs';
@@ -9,7 +9,7 @@ import { io } from 'socket.io-client';
 const PATIENCE = 10_000;
 /** Scenarios under way at once. Each has a server of its own, so they cannot see each other. */
 const CONCURRENCY = 6;
-const ROADS = { polling: ['polling'], websocket: ['websocket'], upgrade: undefined, http: ['polling'] };
+const TRANSPORTS = { polling: ['polling'], websocket: ['websocket'], upgrade: undefined, http: ['polling'] };
 
 export class Failure extends Error {}
 
@@ -65,7 +65,7 @@ export const cases = JSON.parse(readFileSync(new URL('cases.json', import.meta.u
   return value;
 });
 
-/** One process of the server under judgement, on a free port unless told. */
+/** One process of the server under test, on a free port unless told. */
 export class Server {
   static #running = new Set();
   static { process.on('exit', () => this.#running.forEach((child) => child.kill('SIGKILL'))); }
@@ -176,12 +176,12 @@ export class Peer {
   }
 }
 
-/** What a scenario gets: a server, and peers on one road. */
+/** What a scenario gets: a server, and peers on one transport. */
 class Stage {
   peers = [];
 
-  constructor(road, command, flags) {
-    Object.assign(this, { road, command, flags });
+  constructor(transport, command, flags) {
+    Object.assign(this, { transport, command, flags });
   }
 
   async start(port) {
@@ -203,7 +203,7 @@ class Stage {
 
   /** A peer that has begun to connect. No reconnecting unless asked for, lest it hide a loss. */
   opening({ namespace = '/', ...options } = {}) {
-    const transports = ROADS[this.road];
+    const transports = TRANSPORTS[this.transport];
     const socket = io(this.url + namespace, {
       forceNew: true, reconnection: false, reconnectionDelay: 50, reconnectionDelayMax: 200, timeout: PATIENCE,
       ...(transports && { transports }), ...options,
@@ -221,13 +221,13 @@ class Stage {
     return peer;
   }
 
-  /** What every scenario promises: nobody lost a connection or got an error unnoticed, the road was the road, the server lives and ends well. */
+  /** What every scenario promises: nobody lost a connection or got an error unnoticed, the transport was the transport, the server lives and ends well. */
   async finish() {
     for (const peer of this.peers) {
       peer.none('disconnect', 'error', 'connect_error');
       if (!peer.socket.connected) continue;
-      if (this.road === 'upgrade') await peer.upgraded();
-      else check(peer.engine.transport.name === ROADS[this.road][0], `transport is ${peer.engine.transport.name}`);
+      if (this.transport === 'upgrade') await peer.upgraded();
+      else check(peer.engine.transport.name === TRANSPORTS[this.transport][0], `transport is ${peer.engine.transport.name}`);
     }
     this.close();
     check(this.server.alive, `the server ended by itself: ${this.server.log.slice(-300)}`);
@@ -242,23 +242,23 @@ class Stage {
 
 const scenarios = [];
 
-/** Registers a scenario. `roads`: where it runs; `alone`: with nothing beside it; `flags`: for the server. */
-export function scenario(name, { roads = ['polling', 'websocket', 'upgrade'], flags = [], alone = false }, run) {
-  scenarios.push({ name, roads, flags, alone, run });
+/** Registers a scenario. `transports`: where it runs; `alone`: with nothing beside it; `flags`: for the server. */
+export function scenario(name, { transports = ['polling', 'websocket', 'upgrade'], flags = [], alone = false }, run) {
+  scenarios.push({ name, transports, flags, alone, run });
 }
 
-async function perform({ name, road, flags, run }, command) {
-  const stage = new Stage(road, command, flags);
+async function perform({ name, transport, flags, run }, command) {
+  const stage = new Stage(transport, command, flags);
   try {
     await stage.start();
     await run(stage);
     await stage.finish();
     check(!stage.server.log.includes('panicked at'), `a thread panicked: ${/panicked at.*\n?.*/.exec(stage.server.log)?.[0]}`);
-    console.log(`ok ${road} ${name}`);
+    console.log(`ok ${transport} ${name}`);
     return true;
   } catch (error) {
     const reason = error instanceof Failure ? error.message : error.stack;
-    console.log(`FAIL ${road} ${name}: ${reason.replace(/\s*\n\s*/g, ' | ')}`);
+    console.log(`FAIL ${transport} ${name}: ${reason.replace(/\s*\n\s*/g, ' | ')}`);
     return false;
   } finally {
     stage.close();
@@ -272,11 +272,11 @@ export async function main() {
   });
   const command = values.reference ? new URL('reference-server.mjs', import.meta.url).pathname : values.server;
   const jobs = scenarios
-    .flatMap((entry) => entry.roads.map((road) => ({ ...entry, road })))
-    .filter(({ road }) => values.transport === 'all' || road === values.transport)
+    .flatMap((entry) => entry.transports.map((transport) => ({ ...entry, transport })))
+    .filter(({ transport }) => values.transport === 'all' || transport === values.transport)
     .filter(({ name }) => !values.scenario || name === values.scenario);
   if (!command || jobs.length === 0) {
-    console.error('usage: node judge.mjs --server PATH | --reference [--transport polling|websocket|upgrade|http|all] [--scenario NAME]');
+    console.error('usage: node official.mjs --server PATH | --reference [--transport polling|websocket|upgrade|http|all] [--scenario NAME]');
     console.error(`scenarios: ${scenarios.map(({ name }) => name).join(' ')}`);
     process.exit(2);
   }

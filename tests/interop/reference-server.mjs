@@ -1,7 +1,7 @@
 #!/usr/bin/env node
-// The application of tinysio's `server` on the official Node server. It judges the judges: what a judge
-// expects must hold here too, so a failure against tinysio is tinysio's and not a whim of the judge.
-// It takes the flags that the judges use and prints the same first line; it is no server to run.
+// The application of tinysio's `server` on the official Node server. It tests the tests: what a scenario
+// expects must hold here too, so a failure against tinysio is tinysio's and not a fault of the scenario.
+// It takes the flags that the scenarios use and prints the same first line; it is no server to run.
 
 import { once } from 'node:events';
 import { createServer } from 'node:http';

@@ -1,5 +1,5 @@
-"""The scenarios of judge.mjs, as far as python-socketio's clients can play them, under the same names. What asks nothing
-of a client (`/health`, a raw POST) is left to judge.mjs."""
+"""The scenarios of official.mjs, as far as python-socketio's clients can play them, under the same names. What asks nothing
+of a client (`/health`, a raw POST) is left to official.mjs."""
 
 import asyncio
 import contextlib
@@ -255,10 +255,10 @@ async def namespaces(stage):
 
 @scenario()
 async def unknown_namespace(stage):
-    bystander = await stage.peer()
+    control = await stage.peer()
     alice = await refused(stage, namespaces=("/", "/nope"))
     same((await alice.next("/nope connect_error"))["message"], "Invalid namespace", "refusal")
-    same(await bystander.call("echo", "still on /"), ["still on /"], "echo")
+    same(await control.call("echo", "still on /"), ["still on /"], "echo")
     alice.inbox.clear()  # this client leaves `/` too when one of its namespaces is refused
 
 
@@ -354,7 +354,7 @@ async def max_payload(stage):
     same(await bob.call("echo", "back"), ["back"], "echo")
     bob.none("echo_back")
     await departure(alice, user_id, lambda total: total in (1, 2))  # 2: the client is back already
-    same(await alice.call("echo", "bystander"), ["bystander"], "echo")
+    same(await alice.call("echo", "control"), ["control"], "echo")
 
 
 @scenario("--ping-interval", "1s", "--ping-timeout", "1s")
@@ -385,10 +385,10 @@ async def rate_limit(stage):
     await departure(alice, user_id, 1)
     passed = alice.log.count("broadcast_message")
     check(10 <= passed < 30, f"{passed} messages passed a burst of 10 at 1 a second")
-    same(await alice.call("echo", "bystander"), ["bystander"], "echo")
+    same(await alice.call("echo", "control"), ["control"], "echo")
     # The server leaves the namespace and closes the connection; the threaded client may report each. And thrown out amid its own
     # POSTs it now and then forgets to close on polling, and stays until the server goes: its affair.
-    if stage.road == "polling":
+    if stage.transport == "polling":
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(bob.do("wait"), 5)
     else:
@@ -460,7 +460,7 @@ async def refused(stage, **options):
     """A peer whose connect was refused; the reason is in its inbox."""
     peer = stage.opening()
     try:
-        await peer.connect(stage.server.url, stage.road, **options)
+        await peer.connect(stage.server.url, stage.transport, **options)
     except socketio.exceptions.ConnectionError:
         return peer
     check(False, f"connected with {options}")

@@ -50,10 +50,10 @@ fn survive(faults: Faults) {
     assert_eq!(server.clients_count(), 0);
     eventually("each end is told once", || starts.load(SeqCst) == ends.load(SeqCst));
     assert_eq!(server.outbox_bytes(), 0);
-    let (mut bystander, _) = Peer::websocket();
-    assert!(bystander.say(r#"42["echo","a0"]"#));
-    assert_eq!(bystander.words(1), ["a0"]);
-    bystander.leave();
+    let (mut control_client, _) = Peer::websocket();
+    assert!(control_client.say(r#"42["echo","a0"]"#));
+    assert_eq!(control_client.words(1), ["a0"]);
+    control_client.leave();
     super::all_over(server);
     assert_eq!(starts.load(SeqCst), ends.load(SeqCst));
 }

@@ -185,7 +185,7 @@ fn a_request_names_one_legal_host(#[case] version: &str, #[case] headers: &[&str
 #[case::twice_connected("40", (200, "ok"), false)]
 fn post(#[case] body: &str, #[case] expected: (u16, &str), #[case] survives: bool) {
     let server = server();
-    let mut bystander = Client::connected(addr(&server), Transport::Polling);
+    let mut control_client = Client::connected(addr(&server), Transport::Polling);
     let mut client = Client::connected(addr(&server), Transport::Polling);
     let response = Http::connect(addr(&server)).post(&client.target("polling"), body);
     assert_eq!(answer(&response), expected);
@@ -196,9 +196,9 @@ fn post(#[case] body: &str, #[case] expected: (u16, &str), #[case] survives: boo
     } else {
         client.closed("the end of the session");
     }
-    bystander.send(r#"421["echo"]"#);
-    bystander.expect("431[]");
-    bystander.leave();
+    control_client.send(r#"421["echo"]"#);
+    control_client.expect("431[]");
+    control_client.leave();
     all_gone(&server);
 }
 

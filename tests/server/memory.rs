@@ -159,7 +159,7 @@ fn a_message_beyond_what_may_be_under_way_closes_its_connection(#[case] frames: 
         builder.max_http_buffer_size(250_000).max_packet_size(250_000).receive_bytes_total(250_000)
     });
     let _hog = hog(&server);
-    let mut bystander = Client::connected(addr(&server), WebSocket);
+    let mut control_client = Client::connected(addr(&server), WebSocket);
     let mut client = Client::new(addr(&server), WebSocket);
     let id = client.join("/", "");
     for &(first, length) in frames {
@@ -167,8 +167,8 @@ fn a_message_beyond_what_may_be_under_way_closes_its_connection(#[case] frames: 
     }
     assert_eq!(next(&reports, "the end"), (id, "overloaded"));
     assert_eq!(close_code(&mut client), Frame::Close(Some(1013)));
-    bystander.send(r#"421["x"]"#);
-    bystander.expect("431[]");
+    control_client.send(r#"421["x"]"#);
+    control_client.expect("431[]");
 }
 
 #[rstest]

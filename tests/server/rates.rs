@@ -34,7 +34,7 @@ fn too_many_events_are_refused_and_then_the_client(
     #[values(Polling, WebSocket, Upgrade)] transport: Transport,
 ) {
     let (server, reports) = strict(|builder| builder.event_rate(FEW));
-    let mut bystander = Client::connected(addr(&server), transport);
+    let mut control_client = Client::connected(addr(&server), transport);
     let mut client = Client::connected(addr(&server), transport);
     client.send_burst(&vec![Frame::text(r#"421["x"]"#); 300]);
     let came: Vec<String> = client
@@ -48,9 +48,9 @@ fn too_many_events_are_refused_and_then_the_client(
     assert_eq!((count(r#"42["slower","x"]"#), count("431[]")), (100, 100), "{came:?}");
     assert_eq!(came.last().map(String::as_str), Some("41"));
     assert_eq!(next(&reports, "the disconnect handler"), "rate limited");
-    bystander.send(r#"42["x"]"#);
-    bystander.expect(r#"42["fine"]"#);
-    bystander.leave();
+    control_client.send(r#"42["x"]"#);
+    control_client.expect(r#"42["fine"]"#);
+    control_client.leave();
     all_gone(&server);
 }
 

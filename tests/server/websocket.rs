@@ -48,13 +48,13 @@ fn check_alive(client: &mut Client) {
 #[case::an_object_for_a_name(Ws::frame(0x81, br#"42[{"toString":1}]"#), Some(None))]
 fn what_breaks_a_rule_is_closed(#[case] bytes: Vec<u8>, #[case] close: Option<Option<u16>>) {
     let server = echo();
-    let mut bystander = Client::connected(addr(&server), WebSocket);
+    let mut control_client = Client::connected(addr(&server), WebSocket);
     let mut client = Client::connected(addr(&server), WebSocket);
     client.ws().send_raw(&bytes);
     assert_eq!(client.ws().closed("the close of who breaks a rule"), close);
-    check_alive(&mut bystander);
-    crate::support::eventually("only the bystander is left", || server.clients_count() == 1);
-    bystander.leave();
+    check_alive(&mut control_client);
+    crate::support::eventually("only the control client is left", || server.clients_count() == 1);
+    control_client.leave();
     all_gone(&server);
 }
 
@@ -182,12 +182,12 @@ fn frames_that_come_with_the_handshake_are_served() {
 #[test]
 fn a_reset_is_survived() {
     let server = echo();
-    let mut bystander = Client::connected(addr(&server), WebSocket);
+    let mut control_client = Client::connected(addr(&server), WebSocket);
     for _ in 0..20 {
         let mut client = Client::connected(addr(&server), WebSocket);
         client.send(r#"421["echo"]"#);
         reset(client.into_ws().http.stream);
     }
-    crate::support::eventually("only the bystander is left", || server.clients_count() == 1);
-    check_alive(&mut bystander);
+    crate::support::eventually("only the control client is left", || server.clients_count() == 1);
+    check_alive(&mut control_client);
 }

@@ -1,4 +1,4 @@
-"""python-socketio's AsyncClient against a server: judge_asyncio.py --server PATH [--transport ROAD] [--scenario NAME]."""
+"""python-socketio's AsyncClient against a server: official_asyncio.py --server PATH [--transport TRANSPORT] [--scenario NAME]."""
 
 import sys
 

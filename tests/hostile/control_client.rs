@@ -28,7 +28,7 @@ pub(crate) fn watch<'scope>(
     settled: &'scope AtomicUsize,
 ) -> ScopedJoinHandle<'scope, Account> {
     let mut client = Client::connected(addr, transport);
-    client.send(r#"420["bystander"]"#);
+    client.send(r#"420["control"]"#);
     client.expect("430[]");
     scope.spawn(move || {
         let mut account = Account { echoes: 0, longest: Duration::ZERO };

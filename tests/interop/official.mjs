@@ -1,5 +1,5 @@
-// The official JavaScript client against a server: node judge.mjs --server PATH [--transport ROAD] [--scenario NAME].
-// Each scenario runs on each road with a server process of its own; `--reference` judges the official server instead.
+// The official JavaScript client against a server: node official.mjs --server PATH [--transport TRANSPORT] [--scenario NAME].
+// Each scenario runs on each transport with a server process of its own; `--reference` tests the official server instead.
 
 import { connect as connectTcp } from 'node:net';
 import { cases, check, duration, main, request, same, scenario, text, timestamp, within } from './harness.mjs';
@@ -339,7 +339,7 @@ scenario('reconnect_after_restart', {}, async (stage) => {
 scenario('graceful_shutdown', {}, async (stage) => {
   for (const signal of ['SIGTERM', 'SIGINT']) {
     const peers = await stage.peersNamed(3);
-    if (stage.road === 'upgrade') await Promise.all(peers.map((peer) => peer.upgraded()));
+    if (stage.transport === 'upgrade') await Promise.all(peers.map((peer) => peer.upgraded()));
     const idler = connectTcp(stage.server.port, '127.0.0.1').on('error', () => {});
     await within(new Promise((resolve) => idler.write('GET /health HTTP/1.1\r\nHost: ', resolve)), 'half a request to be written');
 
@@ -360,15 +360,15 @@ scenario('max_payload', { flags: ['--max-payload', '20000', '--ping-interval', '
   const filling = (bytes, letter) => letter.repeat(Math.ceil((bytes - '420["echo",""]'.length) / Buffer.byteLength(letter)));
   for (const letter of ['x', 'ü']) {
     const bob = await stage.peer({ reconnection: true });
-    if (stage.road === 'upgrade') await bob.upgraded();
+    if (stage.transport === 'upgrade') await bob.upgraded();
     const under = filling(19_997, letter);
     same(await bob.call('echo', under), [under], 'echo just under the limit');
 
     const user_id = bob.id;
     bob.emit('echo', filling(20_010, letter));
-    same(await bob.next('disconnect'), stage.road === 'polling' ? 'transport error' : 'transport close', 'reason');
+    same(await bob.next('disconnect'), stage.transport === 'polling' ? 'transport error' : 'transport close', 'reason');
     await departure(alice, user_id, (total) => total === 1 || total === 2); // 2: the client is back already
-    same(await alice.call('echo', 'bystander'), ['bystander'], 'echo');
+    same(await alice.call('echo', 'control'), ['control'], 'echo');
     await bob.take('connect');
     same(await bob.call('echo', 'back'), ['back'], 'echo');
     bob.none('echo_back');
@@ -401,7 +401,7 @@ scenario('rate_limit', { flags: ['--rate-limit', '1', '--rate-burst', '10'] }, a
   await departure(alice, user_id, 1);
   const passed = alice.log.filter((event) => event === 'broadcast_message').length;
   check(passed >= 10 && passed < 30, `${passed} messages passed a burst of 10 at 1 a second`);
-  same(await alice.call('echo', 'bystander'), ['bystander'], 'echo');
+  same(await alice.call('echo', 'control'), ['control'], 'echo');
   bob.inbox = bob.inbox.filter(({ event }) => event !== 'error');
 });
 
@@ -457,7 +457,7 @@ scenario('crowd', { alone: true }, async (stage) => {
   }
 });
 
-scenario('health', { roads: ['http'] }, async (stage) => {
+scenario('health', { transports: ['http'] }, async (stage) => {
   await stage.peer();
   const health = (method) => request(`${stage.url}/health`, { method });
   const got = await health('GET');
@@ -474,7 +474,7 @@ scenario('health', { roads: ['http'] }, async (stage) => {
   same((await request(`${stage.url}/nowhere`)).status, 404, 'an unknown path');
 });
 
-scenario('post_over_limit', { roads: ['http'], flags: ['--max-payload', '20000'] }, async (stage) => {
+scenario('post_over_limit', { transports: ['http'], flags: ['--max-payload', '20000'] }, async (stage) => {
   const url = `${stage.url}/socket.io/?EIO=4&transport=polling`;
   const handshake = JSON.parse((await (await request(url)).text()).slice(1));
   same(handshake.maxPayload, 20_000, 'maxPayload of the handshake');

@@ -1,6 +1,6 @@
-//! The official clients as judges of the `server` program: see `tests/interop/README.md`.
+//! The official clients against the `server` program: see `tests/interop/README.md`.
 //!
-//! They need Node, Python and their packages, and so they are ignored by default: `cargo test --test judges -- --ignored`.
+//! They need Node, Python and their packages, and so they are ignored by default: `cargo test --test official_clients -- --ignored`.
 
 use std::{
     path::{Path, PathBuf},
@@ -13,15 +13,15 @@ use parking_lot::Mutex;
 use rstest::rstest;
 use tinysio::{Client, OwnedArgs, RawValue, proto::limits, server::Server};
 
-/// One judge at a time: each keeps both cores of a small machine busy.
+/// One official client at a time: each keeps both cores of a small machine busy.
 static BENCH: Mutex<()> = Mutex::new(());
 
 #[rstest]
-#[case::socket_io_client("node", "node_modules/socket.io-client", "judge.mjs")]
-#[case::python_asyncio(".venv/bin/python", ".venv/bin/python", "judge_asyncio.py")]
-#[case::python_threaded(".venv/bin/python", ".venv/bin/python", "judge_threaded.py")]
+#[case::socket_io_client("node", "node_modules/socket.io-client", "official.mjs")]
+#[case::python_asyncio(".venv/bin/python", ".venv/bin/python", "official_asyncio.py")]
+#[case::python_threaded(".venv/bin/python", ".venv/bin/python", "official_threaded.py")]
 #[ignore = "needs Node and Python"]
-fn judge(#[case] interpreter: &str, #[case] needs: &str, #[case] script: &str) {
+fn every_scenario(#[case] interpreter: &str, #[case] needs: &str, #[case] script: &str) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop");
     for (what, is_there) in
         [(needs, folder.join(needs).exists()), (interpreter, is_there(&folder, interpreter))]
@@ -101,7 +101,7 @@ fn deep_json_keeps_the_connection(#[values("polling", "websocket", "upgrade")] t
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// A path is taken in the judges' folder, a bare name from `PATH`.
+/// A path is taken in the folder of the official clients, a bare name from `PATH`.
 fn program(folder: &Path, interpreter: &str) -> PathBuf {
     if interpreter.contains('/') { folder.join(interpreter) } else { interpreter.into() }
 }
@@ -149,17 +149,17 @@ fn random_values_arrive_unchanged(
         std::thread::sleep(Duration::from_millis(10));
     }
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop");
-    let judge = Command::new(program(&folder, "node"))
+    let client = Command::new(program(&folder, "node"))
         .current_dir(&folder)
         .args(["random-values.mjs", &url, transport, &seed.to_string(), &TURNS.to_string()])
         .output()
         .expect("tests/interop/README.md says how to install it");
-    if !judge.status.success() {
+    if !client.status.success() {
         // It waits for events that will not come.
         let _ = listener.kill();
     }
     let printed = listener.wait_with_output().expect("the listener ends");
-    assert!(judge.status.success(), "{}", String::from_utf8_lossy(&judge.stderr));
+    assert!(client.status.success(), "{}", String::from_utf8_lossy(&client.stderr));
     let said = said.lock().clone();
     let printed = String::from_utf8(printed.stdout).expect("UTF-8");
     assert!(printed.lines().eq(said.iter()), "seed {seed}: what was printed differs from what was said");

@@ -1,4 +1,4 @@
-"""python-socketio's threaded Client against a server: judge_threaded.py --server PATH [--transport ROAD] [--scenario NAME]."""
+"""python-socketio's threaded Client against a server: official_threaded.py --server PATH [--transport TRANSPORT] [--scenario NAME]."""
 
 import asyncio
 import concurrent.futures

@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    bystander::{SERVED_WITHIN, watch},
+    control_client::{SERVED_WITHIN, watch},
     server::{Kind, Report, Subject, Usage},
     support::{Client, PATIENCE, Transport, eventually},
 };
@@ -24,12 +24,12 @@ const PEAK_KIB: usize = 24 << 10;
 /// of its connection is told by the socket.
 const RESTING: usize = 16;
 
-/// The bystanders' transports.
+/// The control clients' transports.
 const TRANSPORTS: [Transport; 2] = [Transport::WebSocket, Transport::Polling];
 
-/// How a trial is held. The attack is made `rounds` times, the first time to warm up.
+/// How a scenario is held. The attack is made `rounds` times, the first time to warm up.
 #[derive(Debug, Clone)]
-pub(crate) struct Trial {
+pub(crate) struct Scenario {
     kind: Kind,
     rounds: usize,
     reasons: Vec<&'static str>,
@@ -39,14 +39,14 @@ pub(crate) struct Trial {
     patience: Duration,
 }
 
-/// A trial of a server as it is by default.
-pub(crate) fn trial() -> Trial {
-    trial_of(Kind::Plain)
+/// A scenario of a server as it is by default.
+pub(crate) fn scenario() -> Scenario {
+    scenario_of(Kind::Plain)
 }
 
-/// A trial of a server of this kind.
-pub(crate) fn trial_of(kind: Kind) -> Trial {
-    Trial {
+/// A scenario of a server of this kind.
+pub(crate) fn scenario_of(kind: Kind) -> Scenario {
+    Scenario {
         kind,
         rounds: 2,
         reasons: Vec::new(),
@@ -57,7 +57,7 @@ pub(crate) fn trial_of(kind: Kind) -> Trial {
     }
 }
 
-/// Says that all is over also when a test fails, because the bystanders' threads are waited for then.
+/// Says that all is over also when a test fails, because the control clients' threads are waited for then.
 struct Over<'a>(&'a AtomicBool);
 
 impl Drop for Over<'_> {
@@ -66,7 +66,7 @@ impl Drop for Over<'_> {
     }
 }
 
-impl Trial {
+impl Scenario {
     /// Why the attacker's sockets end in each round, in the words of the server's handlers. Default: it has none.
     pub(crate) fn ends(mut self, reasons: &[&'static str]) -> Self {
         self.reasons = reasons.to_vec();
@@ -113,9 +113,9 @@ impl Trial {
         let (over, ready) = (AtomicBool::new(false), AtomicUsize::new(0));
         std::thread::scope(|scope| {
             let end = Over(&over);
-            let bystanders =
+            let control_clients =
                 TRANSPORTS.map(|transport| (transport, watch(scope, subject.addr, transport, &over, &ready)));
-            eventually("the bystanders have what they need", || ready.load(SeqCst) == TRANSPORTS.len());
+            eventually("the control clients have what they need", || ready.load(SeqCst) == TRANSPORTS.len());
             let mut before = subject.usage();
             let peak = before.resident + self.peak;
             for round in 0..self.rounds {
@@ -133,12 +133,12 @@ impl Trial {
             drop(end);
             let needed = subject.usage().peak;
             assert!(needed <= peak, "{needed} KiB were needed at a time, from {before:?} on");
-            for (transport, bystander) in bystanders {
-                let account = bystander.join().expect("the bystander was served");
-                assert!(account.echoes > 0, "the bystander on {transport:?} had no turn");
+            for (transport, control_client) in control_clients {
+                let account = control_client.join().expect("the control client was served");
+                assert!(account.echoes > 0, "the control client on {transport:?} had no turn");
                 assert!(
                     account.longest < SERVED_WITHIN,
-                    "the bystander on {transport:?} waited: {account:?}"
+                    "the control client on {transport:?} waited: {account:?}"
                 );
             }
         });
@@ -195,13 +195,13 @@ pub(crate) fn goodbye(mut client: Client) {
     client.end_poll();
 }
 
-/// What a trial must notice, and does.
+/// What a scenario must notice, and does.
 mod notices {
     use super::*;
     use crate::support::{Http, eventually};
 
     fn says(event: &'static str) {
-        trial().ends_anyhow().patience(Duration::from_secs(1)).run(|addr| {
+        scenario().ends_anyhow().patience(Duration::from_secs(1)).run(|addr| {
             let mut client = Client::connected(addr, Transport::WebSocket);
             client.send(&format!(r#"42["{event}"]"#));
             client.send(r#"420["echo"]"#);
@@ -226,7 +226,7 @@ mod notices {
     #[should_panic(expected = "does not come back")]
     fn a_connection_that_is_kept() {
         let mut kept = Vec::new();
-        trial().patience(Duration::from_secs(1)).run_with(|subject| {
+        scenario().patience(Duration::from_secs(1)).run_with(|subject| {
             let before = subject.usage().sockets;
             kept.push(Http::connect(subject.addr));
             eventually("the server has accepted it", || subject.usage().sockets > before);
@@ -237,13 +237,13 @@ mod notices {
     #[should_panic(expected = "sessions are left")]
     fn a_session_that_is_kept() {
         let mut kept = Vec::new();
-        let trial = trial().patience(Duration::from_secs(1));
-        trial.run_with(|subject| kept.push(Client::connected(subject.addr, Transport::WebSocket)));
+        let scenario = scenario().patience(Duration::from_secs(1));
+        scenario.run_with(|subject| kept.push(Client::connected(subject.addr, Transport::WebSocket)));
     }
 
     #[test]
     #[should_panic(expected = "ended with")]
     fn another_reason() {
-        trial().ends(&["parse error"]).run(|addr| goodbye(Client::connected(addr, Transport::WebSocket)));
+        scenario().ends(&["parse error"]).run(|addr| goodbye(Client::connected(addr, Transport::WebSocket)));
     }
 }
