@@ -1,8 +1,8 @@
 //! Micro-benchmarks: the codec, polling payloads, and the rooms index.
 //!
-//! `cargo bench --bench micro [-- PART-OF-A-NAME]` prints nanoseconds an operation: the median of eleven batches, each of
-//! about 20 ms, and the least of them. For what a change costs in a whole server, see `benches/compare`; for what repeats
-//! exactly, `benches/instructions`.
+//! `cargo bench --bench micro [-- PART-OF-A-NAME]` prints nanoseconds an operation: the median of eleven batches,
+//! each of about 20 ms, and the least of them. For what a change costs in a whole server, see `benches/compare`; for
+//! what repeats exactly, `benches/instructions`.
 
 // The index is the server's own affair; here is its source, since nothing but its speed is of interest.
 #[path = "../src/server/hub/rooms.rs"]

@@ -134,7 +134,8 @@ fn answer(event: &Event<'_>, result: Result<serde_json::Value, Box<dyn Error>>) 
 }
 
 /// The library's name of a room. Each socket's id is the name of a room too, with that socket in it. Without the
-/// prefix, a client could choose the id of another client as the name of its room, and read that client's private events.
+/// prefix, a client could choose the id of another client as the name of its room, and read that client's private
+/// events.
 fn library_room(room: &str) -> String {
     format!("room:{room}")
 }

@@ -1,7 +1,7 @@
 //! The server that the two public protocol documents describe for their test suites.
 //!
-//! `cargo run --release --example conformance -- 3000`, then run the suites of the Engine.IO v4 and Socket.IO v5 protocol
-//! documents against `localhost:3000`.
+//! `cargo run --release --example conformance -- 3000`, then run the suites of the Engine.IO v4 and Socket.IO v5
+//! protocol documents against `localhost:3000`.
 
 use std::{thread, time::Duration};
 

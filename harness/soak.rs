@@ -1,10 +1,11 @@
-//! Puts the memory promise to the test: clients that never read, clients that never finish, and a server that must stay under
-//! what it promises while everybody else is served as before.
+//! Puts the memory promise to the test: clients that never read, clients that never finish, and a server that must
+//! stay under what it promises while everybody else is served as before.
 //!
 //! `cargo run --release --example soak` (a minute and a half; `-- --short`: half a minute, for CI)
 //!
-//! The server is a process of its own, so that its memory is its own. Ends with 0 when it stayed under `Server::memory_bound`,
-//! when control clients were answered within a second, all but one in a thousand, and when all sessions and connections were gone afterwards; else with 1.
+//! The server is a process of its own, so that its memory is its own. Ends with 0 when it stayed under
+//! `Server::memory_bound`, when control clients were answered within a second, all but one in a thousand, and when
+//! all sessions and connections were gone afterwards; else with 1.
 
 use std::{
     error::Error,

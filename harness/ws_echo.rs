@@ -1,8 +1,8 @@
-//! A plain WebSocket echo over the server's own accept path, reader, codec settings and outbox, for the conformance suite of
-//! WebSocket: every message comes back as it came.
+//! A plain WebSocket echo over the server's own accept path, reader, codec settings and outbox, for the conformance
+//! suite of WebSocket: every message comes back as it came.
 //!
-//! `cargo run --release --example ws_echo -- 9001`, then a suite against `ws://127.0.0.1:9001/?EIO=4&transport=websocket`
-//! (`tests/autobahn/README.md`).
+//! `cargo run --release --example ws_echo -- 9001`, then a suite against
+//! `ws://127.0.0.1:9001/?EIO=4&transport=websocket` (`tests/autobahn/README.md`).
 
 use std::time::Duration;
 

@@ -5,7 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The modules of `src/server`, from the top to the bottom. Those of one line may import each other: they are one thing.
+/// The modules of `src/server`, from the top to the bottom. Those of one line may import each other: they are one
+/// thing.
 const LAYERS: [&[&str]; 14] = [
     &["builder", "server", "start", "shutdown", "stats", "memory", "descriptors"],
     &["connection"],

@@ -1,6 +1,7 @@
 //! The official clients against the `server` program: see `tests/interop/README.md`.
 //!
-//! They need Node, Python and their packages, and so they are ignored by default: `cargo test --test official_clients -- --ignored`.
+//! They need Node, Python and their packages, and so they are ignored by default:
+//! `cargo test --test official_clients -- --ignored`.
 
 use std::{
     path::{Path, PathBuf},
@@ -111,7 +112,8 @@ fn is_there(folder: &Path, interpreter: &str) -> bool {
 }
 
 /// Random JSON from the official client through our server, back to it, and on to the `client` program and the client
-/// library: halves of emojis, 401 digits, equal keys, two thousand levels, names that are empty, digits or half an emoji.
+/// library: halves of emojis, 401 digits, equal keys, two thousand levels, names that are empty, digits or half an
+/// emoji.
 #[rstest]
 #[ignore = "needs Node"]
 fn random_values_arrive_unchanged(

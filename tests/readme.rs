@@ -1,6 +1,7 @@
 //! The README's snippets for official clients, run as they are printed against the `server` program.
 //!
-//! They need Node or Python and their packages, and so they are ignored by default: `cargo test --test readme -- --ignored`.
+//! They need Node or Python and their packages, and so they are ignored by default:
+//! `cargo test --test readme -- --ignored`.
 
 use std::{
     fs,

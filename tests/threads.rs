@@ -1,7 +1,7 @@
 //! What a server leaves behind when it goes: no thread, no descriptor, no memory of its handlers.
 //!
-//! A crate of its own, because it counts the threads and descriptors of the whole process; its one test takes the scenes in
-//! turn.
+//! A crate of its own, because it counts the threads and descriptors of the whole process; its one test takes the
+//! scenes in turn.
 #![allow(clippy::unwrap_used, reason = "in a test, an unwrap is an assertion")]
 #![allow(dead_code, unused_imports, reason = "the support module is shared with the other tests")]
 

@@ -12,7 +12,8 @@ const HOMES: [(&str, &[&str]); 3] = [
     ("ureq", &["client/polling.rs", "client/http.rs", "bin/"]),
 ];
 
-/// A file or folder under `src`, and the words that it may not name. Clippy finds what is a type of the system: see `clippy.toml`.
+/// A file or folder under `src`, and the words that it may not name. Clippy finds what is a type of the system: see
+/// `clippy.toml`.
 const BANS: [(&str, &[&str]); 4] = [
     ("proto/", &["rustix", "Instant::now", "SystemTime", "crate::server", "crate::client"]),
     ("server", &["crate::client"]),

@@ -1,8 +1,8 @@
 //! The load generator: many clients on one thread and one epoll, cheaper than any server it drives.
 //!
-//! It speaks frames and parses no JSON: what it sends is built before the run, with a sequence number at a fixed place, and
-//! what arrives is compared with what must arrive, byte for byte. A message lost, doubled, changed or out of order ends the
-//! run with an error.
+//! It speaks frames and parses no JSON: what it sends is built before the run, with a sequence number at a fixed
+//! place, and what arrives is compared with what must arrive, byte for byte. A message lost, doubled, changed or out
+//! of order ends the run with an error.
 //!
 //! `cargo bench --bench load -- echo --port 3000 --connections 64 --window 1 --size 64 --seconds 3`
 //!
@@ -19,9 +19,10 @@
 //! | `idle` | opens `connections` WebSockets, prints a line, and holds them for `seconds` | connections |
 //!
 //! With `--any-order` the order is not checked, the rest is. With `--offsets` each event must end with an offset of
-//! connection state recovery. With `--messages N` a run ends after N messages instead of
-//! after `--seconds`, and has no warm-up. With `--pause MS` a client rests before each message. With `--pid P` it also reports the processor time that the server used meanwhile.
-//! It prints one line of JSON: rate a second, p50 and p99 in microseconds, seconds, and processor seconds of both sides.
+//! connection state recovery. With `--messages N` a run ends after N messages instead of after `--seconds`, and has
+//! no warm-up. With `--pause MS` a client rests before each message. With `--pid P` it also reports the processor
+//! time that the server used meanwhile. It prints one line of JSON: rate a second, p50 and p99 in microseconds,
+//! seconds, and processor seconds of both sides.
 
 mod connects;
 mod flight;

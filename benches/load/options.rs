@@ -64,7 +64,8 @@ pub(crate) struct Options {
     pub(crate) offsets: bool,
     /// Ends the run instead of `seconds`.
     pub(crate) messages: Option<u64>,
-    /// How long a client rests before each of its messages: of `echo`, `ack`, `binary`, `broadcast`, `rooms` and `polling`.
+    /// How long a client rests before each of its messages: of `echo`, `ack`, `binary`, `broadcast`, `rooms` and
+    /// `polling`.
     pub(crate) pause: Duration,
     /// The server's process, to read its processor time.
     pub(crate) pid: Option<u32>,

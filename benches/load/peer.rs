@@ -20,7 +20,8 @@ use super::{
 /// What one read may bring.
 const READ_MAX: usize = 256 << 10;
 
-/// Loopback addresses to connect from: each has ports of its own, so that those of connections just closed do not run out.
+/// Loopback addresses to connect from: each has ports of its own, so that those of connections just closed do not run
+/// out.
 const SOURCES: usize = 200;
 
 pub(crate) const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\

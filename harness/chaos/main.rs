@@ -1,4 +1,5 @@
-//! Hundreds of clients that come, leave, stall and are cut, a server that is restarted under them, and a checker that counts.
+//! Hundreds of clients that come, leave, stall and are cut, a server that is restarted under them, and a checker that
+//! counts.
 //!
 //! `cargo run --release --example chaos -- --seconds 30 --clients 300 --seed 1`
 //!
@@ -7,11 +8,11 @@
 //!                           ├─► relay that cuts, delays, stalls ┘
 //!   hooligans, raw ─────────┘
 //! ```
-//! Every message goes to one room, with its sender and number. At the end: what was acknowledged has arrived once, and in the
-//! order in which it was said; nobody has heard another room, nor a sender's messages twice or out of order; after the storm
-//! everybody hears everybody of its room again; and when all have gone, the server has no session, and the process no thread
-//! and no file more than before. Exit code 0 says that all of this held, 1 that it did not. The same seed makes the same
-//! clients, fates and deeds; how they meet is the scheduler's.
+//! Every message goes to one room, with its sender and number. At the end: what was acknowledged has arrived once,
+//! and in the order in which it was said; nobody has heard another room, nor a sender's messages twice or out of
+//! order; after the storm everybody hears everybody of its room again; and when all have gone, the server has no
+//! session, and the process no thread and no file more than before. Exit code 0 says that all of this held, 1 that it
+//! did not. The same seed makes the same clients, fates and deeds; how they meet is the scheduler's.
 
 mod clients;
 mod hooligans;
@@ -38,7 +39,8 @@ use relay::Relay;
 /// Members of a room.
 const ROOM: usize = 10;
 
-/// How long what is over may take to be gone: a polling session that nobody fetches the end of keeps its seat for half a minute.
+/// How long what is over may take to be gone: a polling session that nobody fetches the end of keeps its seat for
+/// half a minute.
 const GONE_WITHIN: Duration = Duration::from_secs(40);
 
 type Failure = Box<dyn std::error::Error>;

@@ -62,8 +62,8 @@ struct Publisher {
     acknowledged: AtomicU64,
 }
 
-/// A time in a room. By publisher: the first number that was begun after the join was acknowledged, and the last one that
-/// was acknowledged before the leave was begun.
+/// A time in a room. By publisher: the first number that was begun after the join was acknowledged, and the last one
+/// that was acknowledged before the leave was begun.
 struct Stay {
     room: usize,
     from: Vec<u64>,
@@ -195,8 +195,8 @@ impl Ledger {
         );
     }
 
-    /// The join of a room has been acknowledged. Official publishers, of whose beginnings we hear late, count only for who is
-    /// there from the first message on.
+    /// The join of a room has been acknowledged. Official publishers, of whose beginnings we hear late, count only
+    /// for who is there from the first message on.
     pub(crate) fn has_joined(&self, listener: usize, room: usize) {
         let from = self.publishers.iter().map(|publisher| match publisher.official {
             true => u64::MAX,

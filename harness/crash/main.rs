@@ -1,4 +1,5 @@
-//! Kills the server hundreds of times, cuts the network at random bytes, and counts what that has cost: nothing, or it fails.
+//! Kills the server hundreds of times, cuts the network at random bytes, and counts what that has cost: nothing, or
+//! it fails.
 //!
 //! `cargo run --release --example crash -- --kills 200 --seed 1`, and `-- --short` for CI
 //!
@@ -9,11 +10,12 @@
 //!   the official client in Node, the    │   delays, closes all at once   └─►   its sessions in a file
 //!   same two (crash-clients.mjs) ───────┘
 //! ```
-//! Every message has its publisher and number, which say where it belongs: to a room, or back to its publisher. Every client
-//! logs what it hears. The audit goes over all logs: what was acknowledged has arrived at everybody to whom it was due, once
-//! (from an official publisher: at least once), in the order of its publisher; nobody hears another room; a number of the
-//! server's own ticker that one client has heard is heard by all; every session is recovered whatever happened to it. And the
-//! server's memory and its file stay under their bounds, and every process, thread and file of the run is gone after it.
+//! Every message has its publisher and number, which say where it belongs: to a room, or back to its publisher. Every
+//! client logs what it hears. The audit goes over all logs: what was acknowledged has arrived at everybody to whom it
+//! was due, once (from an official publisher: at least once), in the order of its publisher; nobody hears another
+//! room; a number of the server's own ticker that one client has heard is heard by all; every session is recovered
+//! whatever happened to it. And the server's memory and its file stay under their bounds, and every process, thread
+//! and file of the run is gone after it.
 //!
 //! | option | meaning, default |
 //! |---|---|

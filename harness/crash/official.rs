@@ -22,8 +22,9 @@ use crate::{
 /// How long the process may take to end when it is told to.
 const DOWN_WITHIN: Duration = Duration::from_secs(10);
 
-/// The transports that official clients take. Polling is in one room only: with every request a connection of its own, of which many
-/// are cut, and 16 packets in an answer, it could fall behind for longer than the server keeps what it has missed.
+/// The transports that official clients take. Polling is in one room only: with every request a connection of its
+/// own, of which many are cut, and 16 packets in an answer, it could fall behind for longer than the server keeps
+/// what it has missed.
 pub(crate) const TRANSPORTS: [&str; 3] = ["polling", "websocket", "upgrade"];
 
 /// What the process is to do.

@@ -27,8 +27,8 @@ const FOREVER: Duration = Duration::from_secs(24 * 3600);
 /// Messages that one publisher may have in its queue.
 const IN_QUEUE: u64 = 8;
 
-/// Microseconds of rest between two messages of a publisher, at most. All together must not say more than a polling client
-/// can follow that gets 16 packets with each request, and loses every fourth of them.
+/// Microseconds of rest between two messages of a publisher, at most. All together must not say more than a polling
+/// client can follow that gets 16 packets with each request, and loses every fourth of them.
 const REST: usize = 40_000;
 
 /// A client that wanders is in one room at a time, for up to so many milliseconds.

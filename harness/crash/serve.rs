@@ -29,8 +29,8 @@ use crate::{
 /// How long a start may try to get the port of the one before.
 const PORT_WITHIN: Duration = Duration::from_secs(5);
 
-/// What the server keeps of packets: of half a minute, which is long for who is away, and short enough that a run comes to
-/// throw some away.
+/// What the server keeps of packets: of half a minute, which is long for who is away, and short enough that a run
+/// comes to throw some away.
 pub(crate) const KEPT_BYTES: usize = 4 << 20;
 
 /// Between two numbers of the ticker.

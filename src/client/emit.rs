@@ -7,8 +7,8 @@
 //!          └───── volatile, not joined or send queue full ──► dropped
 //! ```
 //!
-//! Decides where an event goes, and who gets the error when it fails. Uses the state and the queue of events. It must not
-//! write to a transport or call a callback.
+//! Decides where an event goes, and who gets the error when it fails. Uses the state and the queue of events. It must
+//! not write to a transport or call a callback.
 
 use std::{sync::Arc, time::Instant};
 

@@ -1,6 +1,7 @@
 //! Building a server: options, namespaces, routes, and the address to listen on.
 //!
-//! It owns what the application sets up, and hands all of it to [`start`](super::start). It checks it, and starts nothing.
+//! It owns what the application sets up, and hands all of it to [`start`](super::start). It checks it, and starts
+//! nothing.
 
 use std::{
     collections::HashMap,
@@ -112,8 +113,8 @@ impl Builder {
         stack_size: usize => stack_size;
     }
 
-    /// Official `allowRequest`: sees each handshake before a session exists; `Err` refuses it with that message (403, code
-    /// 4).
+    /// Official `allowRequest`: sees each handshake before a session exists; `Err` refuses it with that message (403,
+    /// code 4).
     pub fn allow_request(
         mut self,
         check: impl Fn(&Request<'_>) -> Result<(), String> + Send + Sync + 'static,
@@ -128,20 +129,21 @@ impl Builder {
         self
     }
 
-    /// Has everything that connection state recovery keeps, and what clients with `retries` were answered, outlive the process;
-    /// turns [`connection_state_recovery`](Config::connection_state_recovery) on, with its defaults, unless it is.
+    /// Has everything that connection state recovery keeps, and what clients with `retries` were answered, outlive
+    /// the process; turns [`connection_state_recovery`](Config::connection_state_recovery) on, with its defaults,
+    /// unless it is.
     ///
-    /// A store that cannot be opened is [`StartError::Store`], unless [`store_required(false)`](Self::store_required) was
-    /// called. One that fails later is an error in the log and in [`Server::store_watch`]; the server goes on without it, and
-    /// tries to open it again.
+    /// A store that cannot be opened is [`StartError::Store`], unless [`store_required(false)`](Self::store_required)
+    /// was called. One that fails later is an error in the log and in [`Server::store_watch`]; the server goes on
+    /// without it, and tries to open it again.
     pub fn store(mut self, store: impl Store, durability: Durability) -> Self {
         self.store = Some((GuardedStore::new(Box::new(store)), durability));
         self
     }
 
-    /// Whether the server needs its store in order to start. Default true. With `false` a store that cannot be opened is an
-    /// error in the log and in [`Server::store_watch`], and the server starts without it: what it keeps for clients is in memory
-    /// only until the store can be opened.
+    /// Whether the server needs its store in order to start. Default true. With `false` a store that cannot be opened
+    /// is an error in the log and in [`Server::store_watch`], and the server starts without it: what it keeps for
+    /// clients is in memory only until the store can be opened.
     pub fn store_required(mut self, required: bool) -> Self {
         self.store_required = required;
         self
@@ -203,9 +205,9 @@ impl Builder {
         self.start(Listener::Tcp(listener))
     }
 
-    /// Starts on a Unix-domain socket, whose file gets the mode [`Config::unix_mode`]. A socket file that a dead server left
-    /// there is replaced: one that refuses connections. Any other one stays, also one that this user may not connect to. The file
-    /// is removed when the server stops.
+    /// Starts on a Unix-domain socket, whose file gets the mode [`Config::unix_mode`]. A socket file that a dead
+    /// server left there is replaced: one that refuses connections. Any other one stays, also one that this user may
+    /// not connect to. The file is removed when the server stops.
     ///
     /// # Errors
     /// [`StartError`].

@@ -52,16 +52,16 @@ pub struct Config {
     /// Official `maxHttpBufferSize`: bytes of one WebSocket message and of one polling body. Default 1,000,000.
     /// Larger ones close a WebSocket (1009) and are answered 413 on polling. Costs up to this much a connection.
     pub max_http_buffer_size: usize,
-    /// Bytes of one binary packet, text and attachments together. Default `4 * max_http_buffer_size`, and never less than
-    /// that size once. The official server bounds each attachment, but not their sum.
+    /// Bytes of one binary packet, text and attachments together. Default `4 * max_http_buffer_size`, and never less
+    /// than that size once. The official server bounds each attachment, but not their sum.
     pub max_packet_size: Option<usize>,
     /// Attachments of one packet, 0 to 10. Default 10, the official parser's `maxAttachments`.
     pub max_attachments: usize,
     /// Levels of arrays and objects in one argument of an event or an acknowledgement, and in the auth payload of a
-    /// CONNECT, with bytes and without. Default 2,000, at least 1. A deeper packet closes the connection, "parse error".
-    /// The official server has no limit. Taking a level costs no stack, but up to 150 bytes of memory for a moment in a
-    /// packet with bytes. Whatever is taken, these are errors of that call alone: to read more than 127 levels into a type
-    /// (64 in a packet with bytes), and to send on bytes below more than 64 levels.
+    /// CONNECT, with bytes and without. Default 2,000, at least 1. A deeper packet closes the connection, "parse
+    /// error". The official server has no limit. Taking a level costs no stack, but up to 150 bytes of memory for a
+    /// moment in a packet with bytes. Whatever is taken, these are errors of that call alone: to read more than 127
+    /// levels into a type (64 in a packet with bytes), and to send on bytes below more than 64 levels.
     pub max_depth: usize,
     /// Official `transports`. Default both.
     pub transports: Vec<TransportKind>,
@@ -69,74 +69,77 @@ pub struct Config {
     pub allow_upgrades: bool,
     /// Official `cors`. Default [`Cors::SameOrigin`].
     pub cors: Cors,
-    /// Permission bits of the file of [`listen_unix`](crate::server::Builder::listen_unix), like `0o660`: a client needs the right to
-    /// write. Default `None`: what the umask leaves. They are set before anybody can connect.
+    /// Permission bits of the file of [`listen_unix`](crate::server::Builder::listen_unix), like `0o660`: a client
+    /// needs the right to write. Default `None`: what the umask leaves. They are set before anybody can connect.
     pub unix_mode: Option<u32>,
     /// Official `allowRequest`: a last word on each handshake, before a session exists. Default: all.
     pub allow_request: Option<AllowRequest>,
     /// Sessions at one time. Default 1,000. The next handshake is answered 503 with `Retry-After`. Each costs a
     /// thread and its buffers while it talks, and some KB while it is silent ([`park_after`](Self::park_after)).
     pub max_connections: usize,
-    /// TCP connections at one time. Default `2 * max_connections + 64`: a polling client uses two. The next one
-    /// is answered 503 and closed, without a thread; but first, one that has been open for a second and has sent no request gives
-    /// its place to it. This and `max_connections` are lowered at the start, and that is logged, when the process may not have so
-    /// many descriptors (`RLIMIT_NOFILE`).
+    /// TCP connections at one time. Default `2 * max_connections + 64`: a polling client uses two. The next one is
+    /// answered 503 and closed, without a thread; but first, one that has been open for a second and has sent no
+    /// request gives its place to it. This and `max_connections` are lowered at the start, and that is logged, when
+    /// the process may not have so many descriptors (`RLIMIT_NOFILE`).
     pub max_tcp_connections: Option<usize>,
-    /// Sessions that one address may have at one time, and twice as many TCP connections and 8, for a polling client uses two.
-    /// Default `None`: the server cannot tell an office behind one address, or a proxy, from somebody who takes everything. An
-    /// IPv6 address counts with all of its /64; clients of a Unix-domain socket have no address. Answered 503, connections
-    /// without a thread. Costs 50 bytes an address.
+    /// Sessions that one address may have at one time, and twice as many TCP connections and 8, for a polling client
+    /// uses two. Default `None`: the server cannot tell an office behind one address, or a proxy, from somebody who
+    /// takes everything. An IPv6 address counts with all of its /64; clients of a Unix-domain socket have no address.
+    /// Answered 503, connections without a thread. Costs 50 bytes an address.
     pub max_connections_per_ip: Option<usize>,
-    /// Whom [`max_connections_per_ip`](Self::max_connections_per_ip) is not for: the proxies in front. Asked on a worker
-    /// thread, and only when the address has reached the limit. If it panics, the address is not exempt. Default: nobody.
+    /// Whom [`max_connections_per_ip`](Self::max_connections_per_ip) is not for: the proxies in front. Asked on a
+    /// worker thread, and only when the address has reached the limit. If it panics, the address is not exempt.
+    /// Default: nobody.
     pub exempt_from_ip_limit: Option<Exempt>,
-    /// Sessions that may be opened. Default [`Rate::NONE`]. When a server comes back, all its clients do at once; beyond this
-    /// rate their handshakes are answered 503 with `Retry-After`, before anything is set up for them. Requests of sessions that
-    /// exist are never held up by it.
+    /// Sessions that may be opened. Default [`Rate::NONE`]. When a server comes back, all its clients do at once;
+    /// beyond this rate their handshakes are answered 503 with `Retry-After`, before anything is set up for them.
+    /// Requests of sessions that exist are never held up by it.
     pub accept_rate: Rate,
     /// Bytes that may wait for one client. Default 4 MiB, or `4 * max_http_buffer_size` if that is more; must exceed
-    /// that size once. A client that lets it fill is disconnected with reason "slow consumer". A packet that is larger cannot be
-    /// sent at all: [`EmitError::TooLarge`](crate::server::EmitError::TooLarge); one that is not, an empty outbox always takes.
+    /// that size once. A client that lets it fill is disconnected with reason "slow consumer". A packet that is
+    /// larger cannot be sent at all: [`EmitError::TooLarge`](crate::server::EmitError::TooLarge); one that is not, an
+    /// empty outbox always takes.
     pub outbox_bytes_max: Option<usize>,
-    /// Bytes of memory that what waits for all clients together may take. Default 64 MiB, or `outbox_bytes_max` if that is more,
-    /// which it must reach. When it is passed, the clients for which most waits are disconnected with reason "slow consumer",
-    /// until it is not.
+    /// Bytes of memory that what waits for all clients together may take. Default 64 MiB, or `outbox_bytes_max` if
+    /// that is more, which it must reach. When it is passed, the clients for which most waits are disconnected with
+    /// reason "slow consumer", until it is not.
     pub outbox_bytes_total: Option<usize>,
-    /// Bytes that may be under way from all clients together: request bodies, WebSocket messages, and attachments of packets
-    /// that are not complete, until they have been handled; of each connection, and each session, the first 16 KiB do not
-    /// count. Default 64 MiB, or `max_packet_size` twice if that is more; must reach it once. Whoever asks for more is
-    /// answered 503 with `Retry-After`, or closed, "overloaded" (1013 on WebSocket).
+    /// Bytes that may be under way from all clients together: request bodies, WebSocket messages, and attachments of
+    /// packets that are not complete, until they have been handled; of each connection, and each session, the first
+    /// 16 KiB do not count. Default 64 MiB, or `max_packet_size` twice if that is more; must reach it once. Whoever
+    /// asks for more is answered 503 with `Retry-After`, or closed, "overloaded" (1013 on WebSocket).
     pub receive_bytes_total: Option<usize>,
-    /// Bytes of the auth payload of a CONNECT, which is kept with the socket. Default 16 KiB, several times what tokens take. A
-    /// larger one is refused, "Auth payload too large".
+    /// Bytes of the auth payload of a CONNECT, which is kept with the socket. Default 16 KiB, several times what
+    /// tokens take. A larger one is refused, "Auth payload too large".
     pub max_auth_size: usize,
     /// Namespaces that one client may be in. Default 32. A CONNECT beyond it is refused, "Too many namespaces".
     pub max_namespaces: usize,
-    /// Bytes that rooms may take, all together: about 64 a membership, and 160 and its name a room. Default 16 MiB, enough for
-    /// 100,000 memberships in 50,000 rooms. A join beyond it is refused and logged.
+    /// Bytes that rooms may take, all together: about 64 a membership, and 160 and its name a room. Default 16 MiB,
+    /// enough for 100,000 memberships in 50,000 rooms. A join beyond it is refused and logged.
     pub room_bytes_total: usize,
-    /// Commands that may wait for the hub. Default 1,024; more than 65,536 count as that, because the queue takes its memory at
-    /// the start. Emitting threads wait when it is full, so TCP pushes back on
-    /// the senders.
+    /// Commands that may wait for the hub. Default 1,024; more than 65,536 count as that, because the queue takes its
+    /// memory at the start. Emitting threads wait when it is full, so TCP pushes back on the senders.
     pub hub_queue: usize,
     /// Acknowledgements awaited from one socket at one time. Default 1,000. The next `emit_with_ack` fails.
     pub max_pending_acks: usize,
     /// Rooms that one socket may be in. Default 1,000. A join beyond it is refused.
     pub max_rooms: usize,
-    /// Events that one client may send, and as many CONNECTs beside them. Default [`Rate::NONE`]. An acknowledgement that the
-    /// server does not await counts as an event, and so does a message of a bare Engine.IO session. An event that comes faster
-    /// goes to [`on_rate_limited`](crate::server::NamespaceBuilder::on_rate_limited) and to no other handler; a CONNECT is refused; an
-    /// acknowledgement or a message is dropped. After 100 refusals without a rest in between that fills the burst up again, the
-    /// client is disconnected: "rate limited". Costs a look at the clock for each packet.
+    /// Events that one client may send, and as many CONNECTs beside them. Default [`Rate::NONE`]. An acknowledgement
+    /// that the server does not await counts as an event, and so does a message of a bare Engine.IO session. An event
+    /// that comes faster goes to [`on_rate_limited`](crate::server::NamespaceBuilder::on_rate_limited) and to no
+    /// other handler; a CONNECT is refused; an acknowledgement or a message is dropped. After 100 refusals without a
+    /// rest in between that fills the burst up again, the client is disconnected: "rate limited". Costs a look at the
+    /// clock for each packet.
     pub event_rate: Rate,
-    /// Bytes of packets of every kind, with their attachments, that one client may send: events, acknowledgements, CONNECTs,
-    /// pongs, and the pings of WebSocket. Default [`Rate::NONE`]. A packet passes while anything is left, and may leave a debt,
-    /// so `burst` need not reach `max_packet_size`; what comes too fast is charged as well, and has the consequences of
-    /// [`event_rate`](Self::event_rate). An acknowledgement that the server awaits is dropped too. A pong or a disconnect takes
-    /// effect, and counts as a refusal; the pong that answers the server's ping costs nothing.
+    /// Bytes of packets of every kind, with their attachments, that one client may send: events, acknowledgements,
+    /// CONNECTs, pongs, and the pings of WebSocket. Default [`Rate::NONE`]. A packet passes while anything is left,
+    /// and may leave a debt, so `burst` need not reach `max_packet_size`; what comes too fast is charged as well, and
+    /// has the consequences of [`event_rate`](Self::event_rate). An acknowledgement that the server awaits is dropped
+    /// too. A pong or a disconnect takes effect, and counts as a refusal; the pong that answers the server's ping
+    /// costs nothing.
     pub byte_rate: Rate,
-    /// Official `connectionStateRecovery`. Default `None`, off: a client that loses its connection begins anew. When on, every
-    /// event goes through the hub and carries its offset, 14 bytes, as one more argument.
+    /// Official `connectionStateRecovery`. Default `None`, off: a client that loses its connection begins anew. When
+    /// on, every event goes through the hub and carries its offset, 14 bytes, as one more argument.
     pub connection_state_recovery: Option<ConnectionStateRecovery>,
     /// Bytes of a request head. Default 16 KiB, as Node has it; at most 1 GiB. Answered 431.
     pub max_head_size: usize,
@@ -149,14 +152,14 @@ pub struct Config {
     pub keep_alive_timeout: Duration,
     /// How long a closing connection may take to let its last packets out. Default 5 s.
     pub close_timeout: Duration,
-    /// How long a connection may be silent before it gives its thread back and waits with all other silent ones on one
-    /// thread. Default 3 s, a tenth of that while there are more than 128 threads; `None`: never. A connection that waits so
-    /// costs 6 KB of memory instead of 40; the packet that wakes it takes some 50 µs longer. Shorter saves memory where many
-    /// connect and fall silent at once.
+    /// How long a connection may be silent before it gives its thread back and waits with all other silent ones on
+    /// one thread. Default 3 s, a tenth of that while there are more than 128 threads; `None`: never. A connection
+    /// that waits so costs 6 KB of memory instead of 40; the packet that wakes it takes some 50 µs longer. Shorter
+    /// saves memory where many connect and fall silent at once.
     pub park_after: Option<Duration>,
-    /// Stack of a connection's thread in bytes, reserved, not resident. Default 512 KiB, at least 384 KiB. Handlers run on
-    /// it: reading 127 levels of JSON, which is the most that `serde_json` reads, into a `Value` takes up to 300 KiB in a
-    /// debug build. A type of the application's that contains itself may take more for each level.
+    /// Stack of a connection's thread in bytes, reserved, not resident. Default 512 KiB, at least 384 KiB. Handlers
+    /// run on it: reading 127 levels of JSON, which is the most that `serde_json` reads, into a `Value` takes up to
+    /// 300 KiB in a debug build. A type of the application's that contains itself may take more for each level.
     pub stack_size: usize,
 }
 

@@ -36,10 +36,10 @@ pub struct EngineHandlers {
 }
 
 impl EngineHandlers {
-    /// Leaves Engine.IO out: what comes and goes on a WebSocket of this endpoint is the application's, without an open packet
-    /// and without packet types. Not for applications, because a session has no heartbeat then: it is how the conformance
-    /// suite for WebSocket, which knows no Engine.IO, reaches the very reader, codec and outbox that sessions have
-    /// (`harness/ws_echo.rs`).
+    /// Leaves Engine.IO out: what comes and goes on a WebSocket of this endpoint is the application's, without an
+    /// open packet and without packet types. Not for applications, because a session has no heartbeat then: it is how
+    /// the conformance suite for WebSocket, which knows no Engine.IO, reaches the very reader, codec and outbox that
+    /// sessions have (`harness/ws_echo.rs`).
     #[doc(hidden)]
     pub fn plain_websocket(&mut self) -> &mut Self {
         self.plain = true;

@@ -42,11 +42,13 @@ pub enum EmitError {
     /// `outbox_bytes_total`. It has been disconnected with reason "slow consumer".
     #[error("the recipient is too slow and has been disconnected")]
     SlowConsumer,
-    /// So much waits for the recipient still that [`emit_timeout`](crate::server::Socket::emit_timeout) gave up. Nothing was sent.
+    /// So much waits for the recipient still that [`emit_timeout`](crate::server::Socket::emit_timeout) gave up.
+    /// Nothing was sent.
     #[error("the recipient has a backlog that has not become smaller in time")]
     Timeout,
-    /// The packet is larger than [`outbox_bytes_max`](crate::server::Config::outbox_bytes_max): no client may ever have so much waiting for
-    /// it. Nothing was sent, to nobody, and nobody was disconnected. Send it in parts, or raise the option.
+    /// The packet is larger than [`outbox_bytes_max`](crate::server::Config::outbox_bytes_max): no client may ever
+    /// have so much waiting for it. Nothing was sent, to nobody, and nobody was disconnected. Send it in parts, or
+    /// raise the option.
     #[error("the packet has {bytes} bytes, and outbox_bytes_max allows {max}")]
     TooLarge {
         /// Bytes of the packet as it goes over a WebSocket, attachments included.
@@ -75,10 +77,10 @@ pub enum AckError {
     /// The socket disconnected before it answered.
     #[error("the socket disconnected before it acknowledged")]
     Disconnected,
-    /// The call came from a handler of the client that must answer, or, for a broadcast, from any handler: its client may be
-    /// one of the recipients. The thread that runs the handler reads the answers, so it would have waited for itself.
-    /// [`Socket::emit_with_callback`](crate::server::Socket::emit_with_callback) does not wait, also for each of
-    /// [`Broadcast::sockets`](crate::server::Broadcast::sockets); or another thread may wait.
+    /// The call came from a handler of the client that must answer, or, for a broadcast, from any handler: its client
+    /// may be one of the recipients. The thread that runs the handler reads the answers, so it would have waited for
+    /// itself. [`Socket::emit_with_callback`](crate::server::Socket::emit_with_callback) does not wait, also for each
+    /// of [`Broadcast::sockets`](crate::server::Broadcast::sockets); or another thread may wait.
     #[error(
         "a handler cannot wait for acknowledgements that its own client may owe; Socket::emit_with_callback does not wait"
     )]

@@ -1,8 +1,8 @@
 //! Calls of user code: handlers, checks, callbacks, and `Drop` of the application's values.
 //!
-//! This module is the only one that calls user code, and only on worker threads and on threads of the application. A panic in
-//! user code costs the call in which it happened and nothing else: it is caught here, and logged with the name of what was
-//! called. The panic hook has logged the place.
+//! This module is the only one that calls user code, and only on worker threads and on threads of the application. A
+//! panic in user code costs the call in which it happened and nothing else: it is caught here, and logged with the
+//! name of what was called. The panic hook has logged the place.
 //!
 //! It uses no other module of the server.
 
@@ -21,8 +21,8 @@ use crate::{
     },
 };
 
-/// Which user code is called, as a number: the address of the list that holds the handlers, so that a call needs no text.
-/// [`Core::describe`](crate::server::dispatch::core::Core::describe) finds the words.
+/// Which user code is called, as a number: the address of the list that holds the handlers, so that a call needs no
+/// text. [`Core::describe`](crate::server::dispatch::core::Core::describe) finds the words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Callee(usize);
 

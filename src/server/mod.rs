@@ -27,10 +27,10 @@
 //!
 //! # Recovery
 //!
-//! A client that was lost begins anew, unless the server has [connection state recovery](ConnectionStateRecovery): then it gets its
-//! id, its rooms, its data and what it has missed. A [`Store`] carries that through the end of the process, and with
-//! [`Durability::EveryPacket`] through a power cut too. `docs/RECOVERY.md` says what is promised, to which clients, and what it
-//! costs.
+//! A client that was lost begins anew, unless the server has [connection state recovery](ConnectionStateRecovery):
+//! then it gets its id, its rooms, its data and what it has missed. A [`Store`] carries that through the end of the
+//! process, and with [`Durability::EveryPacket`] through a power cut too. `docs/RECOVERY.md` says what is promised,
+//! to which clients, and what it costs.
 //!
 //! ```no_run
 //! # #[cfg(feature = "store")] {

@@ -124,21 +124,22 @@ impl Server {
         self.0.wait();
     }
 
-    /// Stops: takes no more sessions, ends each with reason "server shutting down" behind what waits for its client (a
-    /// polling client may still fetch it), cuts what is left at the deadline, and waits for every thread. Handlers that
-    /// still run then are waited for as long as `deadline` once more, at least a second; `false`: some had not returned,
-    /// and their threads were left to themselves.
+    /// Stops: takes no more sessions, ends each with reason "server shutting down" behind what waits for its client
+    /// (a polling client may still fetch it), cuts what is left at the deadline, and waits for every thread. Handlers
+    /// that still run then are waited for as long as `deadline` once more, at least a second; `false`: some had not
+    /// returned, and their threads were left to themselves.
     ///
-    /// From inside a handler, which would wait for itself, it has a thread of its own do that, and returns `false` at once;
-    /// [`wait`](Self::wait) tells when it is done.
+    /// From inside a handler, which would wait for itself, it has a thread of its own do that, and returns `false` at
+    /// once; [`wait`](Self::wait) tells when it is done.
     pub fn shutdown(&self, deadline: Duration) -> bool {
         self.shutdown_spread(Duration::ZERO, deadline)
     }
 
-    /// As [`shutdown`](Self::shutdown), but ends the sessions one after the other, evenly over `window`, so that their clients
-    /// do not all come to the next server at the same moment; `deadline` begins when the last one has been ended. Those whose
-    /// turn has not come are served as ever. No new session is taken from the beginning on. When everybody has gone by
-    /// themselves, or another thread calls [`shutdown`](Self::shutdown), the rest of the window is not waited for.
+    /// As [`shutdown`](Self::shutdown), but ends the sessions one after the other, evenly over `window`, so that
+    /// their clients do not all come to the next server at the same moment; `deadline` begins when the last one has
+    /// been ended. Those whose turn has not come are served as ever. No new session is taken from the beginning on.
+    /// When everybody has gone by themselves, or another thread calls [`shutdown`](Self::shutdown), the rest of the
+    /// window is not waited for.
     pub fn shutdown_spread(&self, window: Duration, deadline: Duration) -> bool {
         let running = Arc::clone(&self.0);
         if !guard::is_in_handler() {

@@ -94,7 +94,8 @@ impl Running {
 
     /// Ends the sessions. Gives what is left of the deadline, which begins with the last one.
     ///
-    /// While a store blocks, the hub may take no commands. A thread of its own waits for it then: the hub's stop ends that.
+    /// While a store blocks, the hub may take no commands. A thread of its own waits for it then: the hub's stop ends
+    /// that.
     fn end_sessions(&self, window: Duration, deadline: Duration) -> Duration {
         if self.core.store_watch.status() == StoreStatus::Off {
             end_all(&self.core, window);
@@ -136,8 +137,8 @@ pub(super) fn stop(core: &Core, waker: &Waker, threads: Threads, deadline: Insta
     }
     let grace = deadline_in(grace);
     all_gone &= core.connections.wait_until_none(grace);
-    // The worker threads before the hub, because the last handlers may use it. What a handler asks of the hub later fails.
-    // Where some user code is known not to return, the other threads get only a moment more.
+    // The worker threads before the hub, because the last handlers may use it. What a handler asks of the hub later
+    // fails. Where some user code is known not to return, the other threads get only a moment more.
     let at_least = |all_gone: bool| grace.max(Instant::now() + if all_gone { LONG_MOMENT } else { MOMENT });
     all_gone &= core.workers.wait_until_idle(at_least(all_gone));
     // No connection is parked any more, unless its last handler has not returned.

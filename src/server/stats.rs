@@ -11,17 +11,18 @@ use crate::server::{dispatch::core::Core, limits::refusals::RefusalCounts, recov
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Engine.IO sessions, the official `io.engine.clientsCount`: clients that have joined a namespace, and those that have
-    /// not, or not yet.
+    /// Engine.IO sessions, the official `io.engine.clientsCount`: clients that have joined a namespace, and those
+    /// that have not, or not yet.
     pub sessions: usize,
     /// Sessions that there may be: [`Config::max_connections`](crate::server::Config::max_connections).
     pub max_connections: usize,
     /// Connections, with and without a session.
     pub connections: usize,
-    /// Connections that there may be: [`Config::max_tcp_connections`](crate::server::Config::max_tcp_connections), or what it is
-    /// computed to.
+    /// Connections that there may be: [`Config::max_tcp_connections`](crate::server::Config::max_tcp_connections), or
+    /// what it is computed to.
     pub max_tcp_connections: usize,
-    /// Idle connections that wait without a thread of their own ([`Config::park_after`](crate::server::Config::park_after)).
+    /// Idle connections that wait without a thread of their own
+    /// ([`Config::park_after`](crate::server::Config::park_after)).
     pub parked: usize,
     /// What was refused since the start.
     pub refused: RefusalCounts,

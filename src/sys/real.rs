@@ -39,7 +39,8 @@ pub(crate) mod net {
         net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with},
     };
 
-    /// Connections that may wait to be accepted; the kernel's own bound (`net.core.somaxconn`) is lower on most machines.
+    /// Connections that may wait to be accepted; the kernel's own bound (`net.core.somaxconn`) is lower on most
+    /// machines.
     const BACKLOG: i32 = 4096;
 
     fn unix_socket(flags: SocketFlags) -> rustix::io::Result<rustix::fd::OwnedFd> {
@@ -58,8 +59,8 @@ pub(crate) mod net {
         Ok(socket.into())
     }
 
-    /// Whether nobody listens on this socket any more. Of one that cannot be asked, or is too busy to answer, that is not
-    /// known: `false`.
+    /// Whether nobody listens on this socket any more. Of one that cannot be asked, or is too busy to answer, that is
+    /// not known: `false`.
     pub(crate) fn is_abandoned(path: &Path) -> bool {
         let asked = SocketAddrUnix::new(path)
             .and_then(|address| connect(&unix_socket(SocketFlags::NONBLOCK)?, &address));

@@ -1,4 +1,5 @@
-//! The conformance suite of WebSocket, Autobahn's cases 1 to 10, against `harness/ws_echo.rs`: see the README beside this file.
+//! The conformance suite of WebSocket, Autobahn's cases 1 to 10, against `harness/ws_echo.rs`: see the README beside
+//! this file.
 //!
 //! It needs kosoku, its runner, and so it is ignored by default: `cargo test --test autobahn -- --ignored`.
 #![allow(clippy::unwrap_used, reason = "in a test, an unwrap is an assertion")]
@@ -11,8 +12,8 @@ use serde_json::Value;
 #[path = "../../harness/ws_echo.rs"]
 mod ws_echo;
 
-/// Text that goes bad in the midst of a frame: the suite would see the close before the frame is whole. The codec looks at the
-/// frame then, and closes with the same code; RFC 6455 8.1 asks for no more.
+/// Text that goes bad in the midst of a frame: the suite would see the close before the frame is whole. The codec
+/// looks at the frame then, and closes with the same code; RFC 6455 8.1 asks for no more.
 const NON_STRICT: [&str; 2] = ["6.4.3", "6.4.4"];
 
 /// Cases in sections 1 to 7, 9 and 10. The others are about compression, which is not offered.

@@ -148,7 +148,8 @@ fn unread(flags: &[&str]) -> (Program, Peer) {
     (program, alice)
 }
 
-/// A supervisor that hangs, a pager that was left open: the server serves on, and says later how much of its log is missing.
+/// A supervisor that hangs, a pager that was left open: the server serves on, and says later how much of its log is
+/// missing.
 #[rstest]
 #[case::text("text")]
 #[case::json("json")]

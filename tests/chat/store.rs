@@ -106,7 +106,8 @@ fn a_kill_loses_nothing(#[case] transports: &[TransportKind]) {
         let port = address.port().to_string();
         let again = ["--host", "127.0.0.1", "--port", &port];
         program = Program::spawn(Program::command(&[&again[..], &flags].concat()));
-        // Sent when the one is there and the other perhaps not yet: retried until it is acknowledged, and kept until it is fetched.
+        // Sent when the one is there and the other perhaps not yet: retried until it is acknowledged, and kept until
+        // it is fetched.
         alice.ask("room_message", json!({"room": "r", "message": format!("after {round}")}));
         for guest in [&alice, &bob] {
             for when in ["before", "after"] {

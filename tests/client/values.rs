@@ -55,8 +55,8 @@ fn an_answer_spreads_only_tuples() {
     assert_eq!(fake.hears().1, r#"433[[1],"\ud83d"]"#);
 }
 
-/// As the server does: one limit, whatever the packet is, with bytes and without; what is taken is read, or is an error of
-/// that call.
+/// As the server does: one limit, whatever the packet is, with bytes and without; what is taken is read, or is an
+/// error of that call.
 #[rstest]
 fn deep_json_keeps_the_connection(
     #[values(Way::Polling, Way::Websocket, Way::Upgrade)] way: Way,

@@ -244,8 +244,8 @@ fn many_connections() {
     scenario().ends_anyhow().run(|addr| comings_and_goings(addr, 100));
 }
 
-/// Handshakes whose clients never come back: each has its seat until the deadline for the CONNECT, and for the half minute in
-/// which its client may still fetch the close.
+/// Handshakes whose clients never come back: each has its seat until the deadline for the CONNECT, and for the half
+/// minute in which its client may still fetch the close.
 pub(crate) fn abandoned_handshakes(addr: SocketAddr, count: usize) {
     let mut http = Http::connect(addr);
     for _ in 0..count {

@@ -1,4 +1,5 @@
-//! What counts in thousands, in full: ignored by default, and run by `cargo test --release --test hostile long -- --ignored`.
+//! What counts in thousands, in full: ignored by default, and run by
+//! `cargo test --release --test hostile long -- --ignored`.
 
 use std::time::Duration;
 

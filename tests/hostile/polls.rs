@@ -8,8 +8,8 @@ use crate::{
     support::{Client, Http, Transport},
 };
 
-/// A POST of a session, and what is known before its body is read: the answer comes at once, the connection ends, and the
-/// session with it, unless there was only too much.
+/// A POST of a session, and what is known before its body is read: the answer comes at once, the connection ends, and
+/// the session with it, unless there was only too much.
 #[rstest]
 // CVE-2020-36048: a body far beyond the limit.
 #[case::too_large("Content-Length: 100000000", 413)]
@@ -168,7 +168,8 @@ fn two_posts_at_once() {
     });
 }
 
-/// Many at once on one session: one is held, the others are refused, the session ends once, and every one gets its answer.
+/// Many at once on one session: one is held, the others are refused, the session ends once, and every one gets its
+/// answer.
 #[rstest]
 fn fifty_at_once(#[values("GET", "POST")] method: &str) {
     scenario().ends(&["transport error"]).run(|addr| {

@@ -12,16 +12,16 @@ use crate::{
     support::{Client, PATIENCE, Transport, eventually},
 };
 
-/// How much more memory than after the first round the process may have after the last one: what an allocator needs for its
-/// own order. A leak of what one round brings is several times this.
+/// How much more memory than after the first round the process may have after the last one: what an allocator needs
+/// for its own order. A leak of what one round brings is several times this.
 const TOLERANCE_KIB: usize = 3 << 10;
 
-/// How much memory the process may have needed at any moment beyond what it had at rest: a message of 1 MB is there as it
-/// came, as text and as an answer, and each transport's rows bring a few of them.
+/// How much memory the process may have needed at any moment beyond what it had at rest: a message of 1 MB is there
+/// as it came, as text and as an answer, and each transport's rows bring a few of them.
 const PEAK_KIB: usize = 24 << 10;
 
-/// Threads that served connections may rest for a while, each with a file of its own to be woken by. One that has not let go
-/// of its connection is told by the socket.
+/// Threads that served connections may rest for a while, each with a file of its own to be woken by. One that has not
+/// let go of its connection is told by the socket.
 const RESTING: usize = 16;
 
 /// The control clients' transports.

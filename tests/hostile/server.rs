@@ -1,4 +1,5 @@
-//! The server under attack: this test program again, as a child, so that what `/proc` tells of it is the server's alone.
+//! The server under attack: this test program again, as a child, so that what `/proc` tells of it is the server's
+//! alone.
 
 use std::{
     io::{BufRead, BufReader, Lines, Write},
@@ -47,8 +48,8 @@ pub(crate) struct Report {
     pub(crate) panics: usize,
     /// Lines of the log at "error".
     pub(crate) errors: usize,
-    /// Lines of the log that hold what a log must not: control characters, the whole id of a session, the `pid` or the `rid` of the
-    /// client that came last.
+    /// Lines of the log that hold what a log must not: control characters, the whole id of a session, the `pid` or
+    /// the `rid` of the client that came last.
     pub(crate) unfit: usize,
 }
 

@@ -1,4 +1,5 @@
-//! Clients that stop in the midst, or go on by one byte at a time: in every state that a connection has, all at the same time.
+//! Clients that stop in the midst, or go on by one byte at a time: in every state that a connection has, all at the
+//! same time.
 
 use std::{net::SocketAddr, thread, time::Duration};
 

@@ -1,8 +1,10 @@
-//! The `server` program when the system fails it: system calls with errors (by `strace`), a process that sleeps, a full disk.
+//! The `server` program when the system fails it: system calls with errors (by `strace`), a process that sleeps, a
+//! full disk.
 //!
-//! Each row says which call fails, how and when, and what may come of it. `when` counts the calls of each thread on its own, so
-//! every connection's thread meets the failure. Afterwards the server must serve all three transports, answer `/health`, and end with 0
-//! on SIGTERM. What needs `strace`, and the permission to trace, is ignored by default: `cargo test --test injection -- --include-ignored`.
+//! Each row says which call fails, how and when, and what may come of it. `when` counts the calls of each thread on
+//! its own, so every connection's thread meets the failure. Afterwards the server must serve all three transports,
+//! answer `/health`, and end with 0 on SIGTERM. What needs `strace`, and the permission to trace, is ignored by
+//! default: `cargo test --test injection -- --include-ignored`.
 #![allow(clippy::unwrap_used, reason = "in a test, an unwrap is an assertion")]
 
 mod peer;
@@ -22,8 +24,8 @@ use rustix::process::Signal;
 
 const TRANSPORTS: [Transport; 3] = [Transport::WebSocket, Transport::Polling, Transport::Upgrade];
 
-/// How many clients may fail before one must be served: each thread meets a failure at most so often in these rows, and there are
-/// a few threads at rest.
+/// How many clients may fail before one must be served: each thread meets a failure at most so often in these rows,
+/// and there are a few threads at rest.
 const TRIES: usize = 12;
 
 /// What may come of a failure.
@@ -113,8 +115,8 @@ fn a_start_that_fails(#[case] injected: &str) {
     assert_eq!(errors.contains("system call clone3"), injected.contains("EPERM"), "{errors}");
 }
 
-/// A machine that was suspended, or a process that was stopped, for longer than a client has time to answer: deadlines have passed
-/// while answers lay unread. Who still answers stays.
+/// A machine that was suspended, or a process that was stopped, for longer than a client has time to answer:
+/// deadlines have passed while answers lay unread. Who still answers stays.
 #[rstest]
 fn a_sleep_that_is_longer_than_the_heartbeat(
     #[values(Transport::WebSocket, Transport::Polling, Transport::Upgrade)] transport: Transport,

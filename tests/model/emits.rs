@@ -187,8 +187,8 @@ fn a_slow_consumer_is_closed_and_its_account_settled() {
     });
 }
 
-/// A client that reads slowly, but within `close_timeout`, gets all that was said before the server hung up, although the
-/// server has been silent towards it for longer than connections talk before they park.
+/// A client that reads slowly, but within `close_timeout`, gets all that was said before the server hung up, although
+/// the server has been silent towards it for longer than connections talk before they park.
 #[test]
 fn a_goodbye_waits_for_a_slow_reader() {
     check("slow goodbye", || {

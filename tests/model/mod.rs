@@ -1,9 +1,9 @@
 //! The real server under a model checker: every file of it runs as it is, on the simulated system of `crate::sys`.
 //!
 //! A scene is a program of a few threads. It runs again and again, each time in another order: half of the time by
-//! shuttle's random scheduler, half by its probabilistic one (PCT), which holds threads back at few places and long. `.ci/model`
-//! runs all scenes; `MODEL_SECONDS` is the time for each, `MODEL_SEED` repeats one that failed, with its schedule as far as hash
-//! maps have the same order.
+//! shuttle's random scheduler, half by its probabilistic one (PCT), which holds threads back at few places and long.
+//! `.ci/model` runs all scenes; `MODEL_SECONDS` is the time for each, `MODEL_SEED` repeats one that failed, with its
+//! schedule as far as hash maps have the same order.
 
 #[cfg(test)]
 mod emits;

@@ -1,8 +1,8 @@
-//! A sequence of operations on sessions and hub, against a model that a child could check: who is in which room, and what each
-//! client must hear, in which order.
+//! A sequence of operations on sessions and hub, against a model that a child could check: who is in which room, and
+//! what each client must hear, in which order.
 //!
-//! One thread does all of it, so the order in which anybody hears anything is known. The bytes of the sequence come from a
-//! fuzzer (`fuzz/`), or from the checker's dice.
+//! One thread does all of it, so the order in which anybody hears anything is known. The bytes of the sequence come
+//! from a fuzzer (`fuzz/`), or from the checker's dice.
 
 use std::{collections::BTreeSet, time::Duration};
 

@@ -167,7 +167,8 @@ fn pause() {
     }
 }
 
-/// One emitter, to everybody (`*`), to the socket (`1`), and to a room (`r`) that it has the socket join (`+`) and leave (`-`).
+/// One emitter, to everybody (`*`), to the socket (`1`), and to a room (`r`) that it has the socket join (`+`) and
+/// leave (`-`).
 const STEPS: &str = "*+rr1-r+r*";
 
 /// Gives how many of the joins and leaves came while the socket was surely there.
@@ -254,8 +255,8 @@ fn a_client_that_comes_back_has_missed_nothing() {
     });
 }
 
-/// The old connection is still there, ends by itself at the same moment, or is ending; its handlers have been told before the new
-/// one connects, and one of both is a member.
+/// The old connection is still there, ends by itself at the same moment, or is ending; its handlers have been told
+/// before the new one connects, and one of both is a member.
 #[test]
 fn a_takeover_waits_for_the_disconnect_handlers() {
     check("recovery, takeover", || {
@@ -343,8 +344,8 @@ fn two_who_claim_the_same_place_take_turns() {
 
 const AWAY_MAX: Duration = Duration::from_millis(20);
 
-/// A client comes back just when it is forgotten, or when what it has missed leaves the log: it gets all of it, or is told and
-/// gets nothing old.
+/// A client comes back just when it is forgotten, or when what it has missed leaves the log: it gets all of it, or is
+/// told and gets nothing old.
 #[test]
 fn what_leaves_the_log_is_got_or_told() {
     check("recovery, bounds", || {
@@ -397,8 +398,8 @@ fn what_leaves_the_log_is_got_or_told() {
     });
 }
 
-/// What was heard from one time of being told to the next is without a gap, and behind all before. `last`: the first number that
-/// may come.
+/// What was heard from one time of being told to the next is without a gap, and behind all before. `last`: the first
+/// number that may come.
 fn check_part(heard: &[String], last: &mut Option<usize>, most: usize) {
     let numbers = numbers_of('a', heard);
     let first = numbers.first().copied().unwrap_or_default();

@@ -1,4 +1,5 @@
-//! Doors for the fuzz targets to what is private here: HTTP heads and bodies, and WebSocket frames, as a connection reads them.
+//! Doors for the fuzz targets to what is private here: HTTP heads and bodies, and WebSocket frames, as a connection
+//! reads them.
 
 use std::{io::Cursor, net::Shutdown, sync::Arc, time::Duration};
 

@@ -23,8 +23,8 @@ use crate::{
     },
 };
 
-/// A memory store that knows its commits, and can be killed: from then on nothing is kept, and no commit returns, so nobody hears
-/// of anything more.
+/// A memory store that knows its commits, and can be killed: from then on nothing is kept, and no commit returns, so
+/// nobody hears of anything more.
 #[derive(Clone, Default)]
 struct Recorder {
     kept: MemoryStore,

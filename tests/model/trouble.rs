@@ -42,7 +42,8 @@ fn survive(faults: Faults) {
         client.join().unwrap();
     }
     sim::set_faults(Faults::default());
-    // Sessions whose clients are gone end within their heartbeat; a polling one that was closed, when it is fetched no more.
+    // Sessions whose clients are gone end within their heartbeat; a polling one that was closed, when it is fetched
+    // no more.
     let deadline = crate::sys::time::Instant::now() + Duration::from_secs(40);
     while server.clients_count() > 0 && crate::sys::time::Instant::now() < deadline {
         thread::sleep(Duration::from_millis(100));

@@ -26,8 +26,8 @@ fn serve(ends: &Arc<AtomicUsize>) -> (Server, Receiver<Socket>) {
     super::serve(Server::builder(), ends)
 }
 
-/// Everything that is emitted meanwhile arrives once and in order, by the GETs and then by the WebSocket; what a POST brings
-/// meanwhile is answered.
+/// Everything that is emitted meanwhile arrives once and in order, by the GETs and then by the WebSocket; what a POST
+/// brings meanwhile is answered.
 #[test]
 fn nothing_is_lost_or_twice_in_an_upgrade() {
     check("upgrade", || {
@@ -93,8 +93,8 @@ fn nothing_is_lost_or_twice_in_an_upgrade() {
     });
 }
 
-/// Two WebSockets want the session, a GET is held, and the session is disconnected: whoever wins, it ends once and all are
-/// let go.
+/// Two WebSockets want the session, a GET is held, and the session is disconnected: whoever wins, it ends once and
+/// all are let go.
 #[test]
 fn an_upgrade_races_with_another_and_with_the_end() {
     check("upgrade, race", || {
@@ -132,8 +132,8 @@ fn an_upgrade_races_with_another_and_with_the_end() {
     });
 }
 
-/// A client sends nothing on its WebSocket before the GET is answered that it may have sent beside the probe: that goes home with
-/// the probe's answer, or at once when it comes later.
+/// A client sends nothing on its WebSocket before the GET is answered that it may have sent beside the probe: that
+/// goes home with the probe's answer, or at once when it comes later.
 #[test]
 fn a_get_beside_the_probe_holds_nobody_up() {
     check("upgrade, GET beside the probe", || {

@@ -1,4 +1,5 @@
-//! The programs as people and scripts use them: in a pseudo-terminal, through pipes, with the exit codes that they give.
+//! The programs as people and scripts use them: in a pseudo-terminal, through pipes, with the exit codes that they
+//! give.
 //!
 //! Every wait has a bound, and prints what it waited for with what there was to see so far.
 

@@ -223,8 +223,8 @@ impl Serialize for Around {
     }
 }
 
-/// As deep as it may come, JSON is printed as it came. Bytes under more levels than can be written are an error on standard
-/// error, not a line that says something else.
+/// As deep as it may come, JSON is printed as it came. Bytes under more levels than can be written are an error on
+/// standard error, not a line that says something else.
 #[test]
 fn deep_json_is_printed_or_an_error() {
     let server = Server::builder()

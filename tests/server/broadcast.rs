@@ -95,7 +95,8 @@ fn rooms_are_joined_and_left(#[values(Polling, WebSocket, Upgrade)] transport: T
     eventually("who has left is in no room", || io.room_len("green") == 0);
 }
 
-/// As on the official server, but that nobody leaves it, and that it gives nobody else what is emitted to the socket itself.
+/// As on the official server, but that nobody leaves it, and that it gives nobody else what is emitted to the socket
+/// itself.
 #[rstest]
 fn a_sockets_id_is_a_room_that_it_is_in(#[values(Polling, WebSocket, Upgrade)] transport: Transport) {
     let mut scene = Scene::new(transport);

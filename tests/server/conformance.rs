@@ -175,7 +175,8 @@ mod heartbeat {
         let server = conformance_with_heartbeat(300, 200);
         let target = format!("{path}?EIO=4&transport=polling&sid={}", sid(addr(&server), path));
         std::thread::sleep(Duration::from_millis(300 + 200));
-        // The suite asks once. On a busy machine the GET may be read before the server looks at its clock; it is no pong.
+        // The suite asks once. On a busy machine the GET may be read before the server looks at its clock; it is no
+        // pong.
         eventually("the session is closed", || Http::connect(addr(&server)).get(&target).status == 400);
     }
 
@@ -275,7 +276,8 @@ mod upgrade {
             ws.send("5");
             ws.expect("3probe");
         }
-        // A GET on its own connection may overtake the `5`, and is then a poll during the probe: wait until it was read.
+        // A GET on its own connection may overtake the `5`, and is then a poll during the probe: wait until it was
+        // read.
         check_upgraded(&mut ws, path);
         let polled = http.get(&format!("{path}?EIO=4&transport=polling&sid={sid}"));
         assert_eq!(polled.status, 400, "{polled:?}");

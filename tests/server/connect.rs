@@ -67,7 +67,8 @@ fn middlewares_run_in_their_order_until_one_refuses(
     assert_eq!(seen, [("first", true), ("second", true)], "nothing can be sent before the consent");
 }
 
-/// The client may have sent before it knew that the server has removed it: that is passed over, and its other namespaces live on.
+/// The client may have sent before it knew that the server has removed it: that is passed over, and its other
+/// namespaces live on.
 #[rstest]
 #[case::disconnect(|server: &Server| server.of("/other").unwrap().sockets()[0].disconnect(false))]
 #[case::disconnect_sockets(|server: &Server| server.of("/other").unwrap().disconnect_sockets(false))]
@@ -160,8 +161,8 @@ impl<'de> Deserialize<'de> for Gated {
     }
 }
 
-/// As soon as a socket can be found, what a thread does to its rooms is in order with what the thread emits, whatever the
-/// thread that admits the socket still has to do.
+/// As soon as a socket can be found, what a thread does to its rooms is in order with what the thread emits, whatever
+/// the thread that admits the socket still has to do.
 #[rstest]
 fn a_room_joined_right_after_the_connection_gets_what_follows(
     #[values(Polling, WebSocket, Upgrade)] transport: Transport,

@@ -120,8 +120,8 @@ fn lists(levels: usize, inside: &str) -> String {
     format!("{}{inside}{}", "[".repeat(levels), "]".repeat(levels))
 }
 
-/// On the smallest stack that can be configured, what is taken is read, or the handler gets an error: of the one call, not
-/// of the connection.
+/// On the smallest stack that can be configured, what is taken is read, or the handler gets an error: of the one
+/// call, not of the connection.
 #[rstest]
 fn deep_json_keeps_the_connection(
     #[values(Polling, WebSocket, Upgrade)] transport: Transport,

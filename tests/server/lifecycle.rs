@@ -458,7 +458,8 @@ fn a_handler_may_shut_the_server_down() {
     server.wait();
 }
 
-/// A session was queued once for every time, not once: with a handler that blocks, the queue filled, and the hub with it.
+/// A session was queued once for every time, not once: with a handler that blocks, the queue filled, and the hub with
+/// it.
 #[test]
 fn the_hub_does_not_wait_for_a_handler_without_a_thread() {
     let (release, blocked) = mpsc::channel::<()>();

@@ -209,8 +209,8 @@ fn a_frame_is_whole_after_a_rest_within_it() {
     client.expect(r#"42["echo","in pieces"]"#);
 }
 
-/// A connection between two requests waits in the lot until `keep_alive_timeout`, and then it is closed; one that never sends a
-/// request, until `head_timeout`.
+/// A connection between two requests waits in the lot until `keep_alive_timeout`, and then it is closed; one that
+/// never sends a request, until `head_timeout`.
 #[rstest]
 #[case::after_a_request(true)]
 #[case::before_any(false)]

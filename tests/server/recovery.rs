@@ -220,7 +220,8 @@ fn the_rooms_of_the_time() {
     caller.expect_nothing();
 }
 
-/// Who declines recovery gets its events as they are, beside others who get theirs with offsets, and is a new client each time.
+/// Who declines recovery gets its events as they are, beside others who get theirs with offsets, and is a new client
+/// each time.
 #[rstest]
 fn declined(#[values(Transport::Polling, Transport::WebSocket, Transport::Upgrade)] transport: Transport) {
     let (server, io) = recovering(|builder| builder);

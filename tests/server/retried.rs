@@ -131,7 +131,8 @@ fn an_answer_after_the_connection_is_lost(
     assert_eq!(handled.load(SeqCst), 1);
 }
 
-/// The data of a connection that waits for an answer is dropped with the connection, and while it is, others are answered.
+/// The data of a connection that waits for an answer is dropped with the connection, and while it is, others are
+/// answered.
 #[rstest]
 fn data_that_blocks_in_its_drop_holds_up_no_retries(
     #[values(Transport::Polling, Transport::WebSocket, Transport::Upgrade)] transport: Transport,
@@ -175,7 +176,8 @@ fn data_that_blocks_in_its_drop_holds_up_no_retries(
     leaves.join().unwrap();
 }
 
-/// What is not acknowledged, because the handler does not, or throws the right to do so away, is handled again: at least once.
+/// What is not acknowledged, because the handler does not, or throws the right to do so away, is handled again: at
+/// least once.
 #[rstest]
 fn what_nobody_acknowledges(#[values(true, false)] taken: bool) {
     let handled = Arc::new(AtomicUsize::new(0));
@@ -220,7 +222,8 @@ fn after_a_restart(
     assert_eq!(handled.load(SeqCst), 0);
 }
 
-/// What a handler emits, the rooms that it changes, and its answer are in one commit, so that no crash comes between them.
+/// What a handler emits, the rooms that it changes, and its answer are in one commit, so that no crash comes between
+/// them.
 #[test]
 fn a_handlers_work_is_kept_with_its_answer() {
     let (watch, commits) = channel();

@@ -189,8 +189,8 @@ impl Blocking {
     }
 }
 
-/// Heartbeats, questions, new clients that ask for no recovery, and events that need not be kept go on, also on threads that
-/// have served a client whose packets wait. What must be durable first waits, and comes in order.
+/// Heartbeats, questions, new clients that ask for no recovery, and events that need not be kept go on, also on
+/// threads that have served a client whose packets wait. What must be durable first waits, and comes in order.
 #[rstest]
 fn a_store_that_blocks_holds_up_only_what_it_keeps(
     #[values(Duration::from_secs(3), Duration::from_millis(1))] park_after: Duration,
@@ -285,7 +285,8 @@ fn a_full_queue_behind_a_store_that_blocks_does_not_hold_up_the_stop(
     stop.join().unwrap();
 }
 
-/// Whose turn has not come in a stop over a window is served as ever: emitters wait for the store, and nothing is dropped.
+/// Whose turn has not come in a stop over a window is served as ever: emitters wait for the store, and nothing is
+/// dropped.
 #[rstest]
 fn a_store_that_blocks_loses_nothing_while_sessions_end_one_after_the_other(
     #[values(Durability::EveryPacket, Durability::Every(Duration::from_millis(1)))] durability: Durability,

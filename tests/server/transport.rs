@@ -108,7 +108,8 @@ fn pings_go_on_while_a_handler_runs(#[values(Polling, WebSocket, Upgrade)] trans
     client.expect(r#"432["still here"]"#);
 }
 
-/// Its pongs are not read while its handler runs, but a client that is gone is not kept for longer than one that is idle.
+/// Its pongs are not read while its handler runs, but a client that is gone is not kept for longer than one that is
+/// idle.
 #[rstest]
 fn a_client_that_goes_while_its_handler_runs_is_missed_in_time(
     #[values(Polling, WebSocket, Upgrade)] transport: Transport,

@@ -23,8 +23,9 @@ use crate::{
     sys::{time::Instant, wait::deadline_in},
 };
 
-/// The answer to a CONNECT. `pid` as the official server with connection state recovery; `offset` is ours: a client that knows
-/// it knows where it stands before the first event, and that every event without an id has an offset as its last argument.
+/// The answer to a CONNECT. `pid` as the official server with connection state recovery; `offset` is ours: a client
+/// that knows it knows where it stands before the first event, and that every event without an id has an offset as
+/// its last argument.
 #[derive(Debug, Serialize)]
 pub(crate) struct Consent<'a> {
     sid: &'a str,
@@ -111,8 +112,8 @@ pub(crate) fn is_waved_through(socket: &Socket) -> bool {
     socket.recovered() && options.as_ref().is_some_and(|options| options.skip_middlewares)
 }
 
-/// Asks the hub for the place of a client that was lost. Where the old connection still hangs around, it is ended, and its
-/// disconnect handlers are waited for, as long as a closing connection is: nobody is there twice.
+/// Asks the hub for the place of a client that was lost. Where the old connection still hangs around, it is ended,
+/// and its disconnect handlers are waited for, as long as a closing connection is: nobody is there twice.
 fn claim(
     session: &Arc<Session>,
     namespace: &Namespace,

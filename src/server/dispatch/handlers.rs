@@ -51,8 +51,8 @@ fn call(what: &str, handlers: &[EventHandler], socket: &Socket, event: &Event<'_
     }
 }
 
-/// An event that its client sends again until it is acknowledged: handled once. What its handler emits and its answer reach the
-/// store together.
+/// An event that its client sends again until it is acknowledged: handled once. What its handler emits and its answer
+/// reach the store together.
 fn retried(socket: &Socket, mut event: Event<'_>, id: u64) {
     let retried = &socket.namespace().0.retried;
     match retried.begin(socket, id) {
@@ -66,7 +66,8 @@ fn retried(socket: &Socket, mut event: Event<'_>, id: u64) {
             retried.end(socket, attempt, false);
         }
         Decision::Answered(answer) => {
-            // Behind what the answer stands for, which may still be on its way to the store. After the stop nobody asks.
+            // Behind what the answer stands for, which may still be on its way to the store. After the stop nobody
+            // asks.
             socket.namespace().0.hub.fence();
             let _ = socket.namespace().0.hub.direct(Arc::<Session>::clone(socket.session()), answer, false);
         }

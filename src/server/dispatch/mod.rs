@@ -216,8 +216,8 @@ impl Inbound {
         }
     }
 
-    /// Whether the server has removed the client from this namespace: what the client has sent before it knew is passed over.
-    /// The official server closes the connection.
+    /// Whether the server has removed the client from this namespace: what the client has sent before it knew is
+    /// passed over. The official server closes the connection.
     fn is_removed_from(&self, name: &str) -> bool {
         let namespace = self.core.namespace(name);
         namespace.is_some_and(|namespace| self.removed_from.contains(&namespace.0.index))

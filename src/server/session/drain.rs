@@ -1,5 +1,5 @@
-//! The `drain` thread: it sends the backlogs that the kernel did not take at once, and the packets that wait in a corked outbox
-//! for too long.
+//! The `drain` thread: it sends the backlogs that the kernel did not take at once, and the packets that wait in a
+//! corked outbox for too long.
 //!
 //! ```text
 //!   emit ─► outbox ─► kernel full ─► drain(client): poll(2) until writable, send, until the backlog is empty
@@ -20,8 +20,8 @@ use crate::sys::{
     time::Instant,
 };
 
-/// How long a packet that one handler emitted may wait in a corked outbox for a later handler of the same read: at least this
-/// time, at most twice.
+/// How long a packet that one handler emitted may wait in a corked outbox for a later handler of the same read: at
+/// least this time, at most twice.
 const CORK_PATIENCE: Duration = Duration::from_millis(2);
 
 /// The owner of an outbox.
@@ -38,8 +38,8 @@ enum Command<C> {
     Stop,
 }
 
-/// The commands that the thread has not taken yet. A list, because a bounded queue for as many clients as there can be would take
-/// its memory from the start. The thread waits in poll(2) in any case.
+/// The commands that the thread has not taken yet. A list, because a bounded queue for as many clients as there can
+/// be would take its memory from the start. The thread waits in poll(2) in any case.
 struct Inbox<C> {
     /// `None`: the thread has ended.
     list: Mutex<Option<List<C>>>,

@@ -17,8 +17,8 @@ impl Handshake {
         Self { head, peer, time: SystemTime::now() }
     }
 
-    /// The value of a header, by its name in any case. The first one, if it came several times; `None` also for bytes that
-    /// are no UTF-8.
+    /// The value of a header, by its name in any case. The first one, if it came several times; `None` also for bytes
+    /// that are no UTF-8.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         self.head.header(name)

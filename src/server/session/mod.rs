@@ -3,8 +3,9 @@
 //! ```text
 //!   Polling ──probe, 5──► WebSocket        any ──end(reason)──► ended ──a worker──► handlers told, hub told
 //! ```
-//! It owns the outbox, the signs of life for the heartbeat, and the state that handles its packets (see [`turn`]). Threads of its
-//! connections, the hub, the drain thread and every socket share it. It knows nothing of sockets and namespaces.
+//! It owns the outbox, the signs of life for the heartbeat, and the state that handles its packets (see [`turn`]).
+//! Threads of its connections, the hub, the drain thread and every socket share it. It knows nothing of sockets and
+//! namespaces.
 
 pub(crate) mod drain;
 mod for_drain;
@@ -260,8 +261,8 @@ impl Session {
 
     /// Ends the session at once. Packets that wait are dropped.
     pub(crate) fn abort(&self) {
-        // In this order: what waits for it must not be counted when it is found no more, or the next largest backlog would pay
-        // for it.
+        // In this order: what waits for it must not be counted when it is found no more, or the next largest backlog
+        // would pay for it.
         self.outbox.abort();
         self.core.sessions.forget(&self.id);
         self.release(|gate| gate.is_aborted = true);

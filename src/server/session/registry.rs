@@ -1,7 +1,7 @@
 //! The sessions of a server by id, and the slots that they hold in the hub's tables.
 //!
-//! A session holds its slot until the hub has removed it and nothing waits for it any more. So there are never more sessions
-//! anywhere than there are slots.
+//! A session holds its slot until the hub has removed it and nothing waits for it any more. So there are never more
+//! sessions anywhere than there are slots.
 
 use std::{collections::HashMap, sync::Arc};
 

@@ -1,9 +1,10 @@
 //! Whose turn it is to handle a session's packets.
 //!
-//! The handlers of one session run one at a time and in order, on whichever thread. A thread that has something to handle waits
-//! for the [`Turn`], takes the [`Dispatch`] state out of the session, and puts it back afterwards. It holds no lock in between.
-//! What other threads want done in turn (an end, an expired acknowledgement) is added as a [`Task`]: the thread that has the turn
-//! performs it before it gives the turn back; if none has it, a worker thread does.
+//! The handlers of one session run one at a time and in order, on whichever thread. A thread that has something to
+//! handle waits for the [`Turn`], takes the [`Dispatch`] state out of the session, and puts it back afterwards. It
+//! holds no lock in between. What other threads want done in turn (an end, an expired acknowledgement) is added as a
+//! [`Task`]: the thread that has the turn performs it before it gives the turn back; if none has it, a worker thread
+//! does.
 
 use std::{
     fmt,
@@ -51,8 +52,8 @@ pub(crate) enum Task {
     SessionEnded(CloseReason),
     /// The server has removed a socket: call its handlers.
     SocketRemoved(Arc<SocketState>, CloseReason),
-    /// The server disconnects the client: all sockets first, then the session, for this reason. With the sender that wants it, if
-    /// the hub has not finished its packets.
+    /// The server disconnects the client: all sockets first, then the session, for this reason. With the sender that
+    /// wants it, if the hub has not finished its packets.
     Disconnect(Option<Unfinished>, CloseReason),
     /// The deadline of an acknowledgement is over.
     AckExpired(Arc<Membership>),
@@ -127,8 +128,8 @@ impl Session {
         }
     }
 
-    /// Notes a step of the end. The session keeps its slot until the hub has removed it, nothing waits for it, and it is in no
-    /// queue: so there are never more sessions, anywhere, than there are slots.
+    /// Notes a step of the end. The session keeps its slot until the hub has removed it, nothing waits for it, and it
+    /// is in no queue: so there are never more sessions, anywhere, than there are slots.
     pub(super) fn release(&self, step: impl FnOnce(&mut Gate)) {
         let mut gate = self.gate.lock();
         step(&mut gate);

@@ -6,9 +6,9 @@
 //!   queue(work) ► one thread works the queue off
 //!                 └─ it makes no progress for STALL: as many again, until there is one for each piece of work
 //! ```
-//! There are at most as many threads as tasks, pieces of work and [`RESTING_MAX`] together. The permits bound the tasks, and
-//! each session is in the queue at most once. A task never waits for another one, because any of them may block. Queued work
-//! waits no longer than a few times [`STALL`] for work that blocks.
+//! There are at most as many threads as tasks, pieces of work and [`RESTING_MAX`] together. The permits bound the
+//! tasks, and each session is in the queue at most once. A task never waits for another one, because any of them may
+//! block. Queued work waits no longer than a few times [`STALL`] for work that blocks.
 
 use std::{
     any::Any,
@@ -274,7 +274,8 @@ impl Workers {
         true
     }
 
-    /// Threads at rest end, the others after their task. No new task is taken, and nothing that is still queued is done.
+    /// Threads at rest end, the others after their task. No new task is taken, and nothing that is still queued is
+    /// done.
     pub(crate) fn close(&self) {
         let rest = {
             let mut state = self.state.lock();

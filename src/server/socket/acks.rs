@@ -41,8 +41,9 @@ pub(crate) struct Acks {
 }
 
 impl Acks {
-    /// `Err`: there are `max` already, and this one is given back. `Some`: the hub must be asked to ring then. An answered callback costs no alarm of its own, so however many are
-    /// asked for and answered, the hub keeps one a socket.
+    /// `Err`: there are `max` already, and this one is given back. `Some`: the hub must be asked to ring then. An
+    /// answered callback costs no alarm of its own, so however many are asked for and answered, the hub keeps one a
+    /// socket.
     pub(crate) fn insert(
         &mut self,
         id: u64,
@@ -122,9 +123,9 @@ impl Socket {
         }
     }
 
-    /// Official `socket.timeout(t).emit(…, callback)`: emits, and has `callback` called once, with the answer or
-    /// with the reason that none came. It is called as a handler of this client is: in order with the others, holding up no other
-    /// client. `args` as in [`emit`](Self::emit).
+    /// Official `socket.timeout(t).emit(…, callback)`: emits, and has `callback` called once, with the answer or with
+    /// the reason that none came. It is called as a handler of this client is: in order with the others, holding up
+    /// no other client. `args` as in [`emit`](Self::emit).
     ///
     /// # Errors
     /// [`AckError::TooMany`] or [`AckError::Emit`]; `callback` is not called then.

@@ -77,8 +77,8 @@ impl Broadcast {
     /// missing; here each recipient has its own result. `args` as in [`Socket::emit`].
     ///
     /// # Errors
-    /// [`AckError::Emit`] when the packet cannot be encoded, or is too large; [`AckError::WouldDeadlock`] inside a handler, whose own
-    /// client might be among the recipients: there call [`Socket::emit_with_callback`] for each of
+    /// [`AckError::Emit`] when the packet cannot be encoded, or is too large; [`AckError::WouldDeadlock`] inside a
+    /// handler, whose own client might be among the recipients: there call [`Socket::emit_with_callback`] for each of
     /// [`sockets`](Self::sockets), or wait on another thread.
     pub fn emit_with_ack(
         self,

@@ -1,7 +1,8 @@
 //! Events to one socket.
 //!
-//! The calling thread encodes and sends at once, unless the hub has not finished what the same sender sent before: then the
-//! packet goes through the hub, behind the others. With connection state recovery every event goes through the hub.
+//! The calling thread encodes and sends at once, unless the hub has not finished what the same sender sent before:
+//! then the packet goes through the hub, behind the others. With connection state recovery every event goes through
+//! the hub.
 
 use std::{cell::Cell, sync::Arc, time::Duration};
 
@@ -28,16 +29,16 @@ thread_local! {
 pub(crate) const SCRATCH_MAX: usize = 16 << 10;
 
 impl Socket {
-    /// Official `socket.emit`. Without connection state recovery the packet is sent by this thread, at once, unless earlier packets
-    /// wait.
+    /// Official `socket.emit`. Without connection state recovery the packet is sent by this thread, at once, unless
+    /// earlier packets wait.
     ///
     /// `args`: a tuple is a list of arguments, `()` an empty one. Every other value is one argument: a `Vec`,
     /// an array, a slice, `null`, an `Option`, a struct. Received arguments
     /// ([`Event::args`](crate::server::Event::args), [`OwnedArgs`](crate::OwnedArgs)) are forwarded as they
     /// are. Values that serialise as bytes ([`bytes::Bytes`]) become attachments.
     ///
-    /// With connection state recovery the hub sends it, as it does a broadcast, and what becomes of it is not reported; for a
-    /// client that was just lost it is kept, like everything else that the client misses.
+    /// With connection state recovery the hub sends it, as it does a broadcast, and what becomes of it is not
+    /// reported; for a client that was just lost it is kept, like everything else that the client misses.
     ///
     /// # Errors
     /// [`EmitError`]: each variant says whether something was sent.
@@ -46,9 +47,10 @@ impl Socket {
     }
 
     /// As [`emit`](Self::emit), but waits first, at most for `timeout`, while more than half of
-    /// [`outbox_bytes_max`](crate::server::Config::outbox_bytes_max) waits for this client, or so much that the packet does not fit: a producer that is faster than its client
-    /// goes at the client's pace, and leaves the other half to everybody else. Inside a handler of the same client, nothing more
-    /// is read from it meanwhile. `args` as in [`emit`](Self::emit).
+    /// [`outbox_bytes_max`](crate::server::Config::outbox_bytes_max) waits for this client, or so much that the
+    /// packet does not fit: a producer that is faster than its client goes at the client's pace, and leaves the other
+    /// half to everybody else. Inside a handler of the same client, nothing more is read from it meanwhile. `args` as
+    /// in [`emit`](Self::emit).
     ///
     /// # Errors
     /// [`EmitError`]; [`EmitError::Timeout`] when the client has not read enough in time.
@@ -74,8 +76,8 @@ impl Socket {
         self.session().outbox.backlog()
     }
 
-    /// Official `socket.volatile.emit`: dropped ([`EmitError::Dropped`]) if it could not leave at once; with connection state recovery
-    /// the hub drops it, and that is not reported. `args` as in [`emit`](Self::emit).
+    /// Official `socket.volatile.emit`: dropped ([`EmitError::Dropped`]) if it could not leave at once; with
+    /// connection state recovery the hub drops it, and that is not reported. `args` as in [`emit`](Self::emit).
     ///
     /// # Errors
     /// [`EmitError`].

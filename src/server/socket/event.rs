@@ -88,8 +88,8 @@ impl<'a> Event<'a> {
         self.attempt = Some(attempt);
     }
 
-    /// Acknowledges the event, with arguments as [`Socket::emit`] takes them. Without effect when the client asked for no
-    /// acknowledgement, or has got it.
+    /// Acknowledges the event, with arguments as [`Socket::emit`] takes them. Without effect when the client asked
+    /// for no acknowledgement, or has got it.
     ///
     /// # Errors
     /// [`EmitError`].

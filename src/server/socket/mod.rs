@@ -1,7 +1,8 @@
 //! A socket: one client in one namespace.
 //!
-//! It owns the data of the application, the auth payload and the acknowledgements that it waits for. What the hub knows of it
-//! is a [`Membership`]. It sends through its session, or through the hub; it must not be dropped on the hub's thread.
+//! It owns the data of the application, the auth payload and the acknowledgements that it waits for. What the hub
+//! knows of it is a [`Membership`]. It sends through its session, or through the hub; it must not be dropped on the
+//! hub's thread.
 
 mod acks;
 pub(crate) mod broadcast;
@@ -83,7 +84,8 @@ impl Socket {
         }))
     }
 
-    /// The socket of this membership. `None`: it was dropped. Not for the hub's thread, which must not be the last to hold it.
+    /// The socket of this membership. `None`: it was dropped. Not for the hub's thread, which must not be the last to
+    /// hold it.
     pub(crate) fn of(membership: &Membership) -> Option<Self> {
         Self::of_state(membership.socket_state()?)
     }
@@ -136,8 +138,9 @@ impl Socket {
         self.0.membership.is_connected()
     }
 
-    /// Official `socket.recovered`: whether this client has taken up the connection that it lost, with id, rooms and data, and what
-    /// it missed follows. Always false without [`connection_state_recovery`](crate::server::Config::connection_state_recovery).
+    /// Official `socket.recovered`: whether this client has taken up the connection that it lost, with id, rooms and
+    /// data, and what it missed follows. Always false without
+    /// [`connection_state_recovery`](crate::server::Config::connection_state_recovery).
     #[must_use]
     pub fn recovered(&self) -> bool {
         self.0.membership.recovered()
@@ -200,8 +203,8 @@ impl Socket {
     }
 
     /// Official `socket.disconnect(close)`: removes it from the namespace; with `true` removes its client from all
-    /// namespaces and closes the connection, behind everything that was sent before, and behind the handler of this client that
-    /// runs at the moment. The official client does not reconnect by itself afterwards.
+    /// namespaces and closes the connection, behind everything that was sent before, and behind the handler of this
+    /// client that runs at the moment. The official client does not reconnect by itself afterwards.
     pub fn disconnect(&self, close: bool) {
         // Another thread tells its handlers, and takes it out of the namespace.
         let _ = self.0.namespace.0.hub.send_batch();

@@ -40,8 +40,8 @@ pub(crate) type CloseHandler = Box<dyn Fn(&Socket, CloseReason) + Send + Sync>;
 /// connection's thread; they may block, and hold up nobody else. A panic in one is caught and logged, and costs that
 /// event.
 ///
-/// As in the official API, each call adds a handler: those for the same thing are called one after the other, in the order of
-/// their registration, and a panic in one keeps none of the others from its turn.
+/// As in the official API, each call adds a handler: those for the same thing are called one after the other, in the
+/// order of their registration, and a panic in one keeps none of the others from its turn.
 pub struct NamespaceBuilder {
     pub(crate) name: String,
     pub(crate) middlewares: Vec<Middleware>,
@@ -105,16 +105,17 @@ impl NamespaceBuilder {
     /// Official `socket.on(name, …)`. Several handlers of one event get it in the order of their registration; the
     /// acknowledgement is the first one's that sends or takes it, and for the others [`Event::ack`] is without effect.
     ///
-    /// The server does not start ([`StartError::Config`](crate::server::StartError::Config)) with a handler for a name that no event of a
-    /// client has: `connect`, `connection`, `disconnect` and `disconnecting` are [`on_connect`](Self::on_connect),
-    /// [`on_disconnect`](Self::on_disconnect) and [`on_disconnecting`](Self::on_disconnecting) here, `connect_error` is an event
-    /// of clients, `newListener` and `removeListener` are Node's. A client that sends such an event, which official clients
-    /// refuse to do, is disconnected with "parse error", as by the official server; only `connection` is an event like others,
-    /// and goes to [`on_any`](Self::on_any) and [`on_unhandled`](Self::on_unhandled).
+    /// The server does not start ([`StartError::Config`](crate::server::StartError::Config)) with a handler for a
+    /// name that no event of a client has: `connect`, `connection`, `disconnect` and `disconnecting` are
+    /// [`on_connect`](Self::on_connect), [`on_disconnect`](Self::on_disconnect) and
+    /// [`on_disconnecting`](Self::on_disconnecting) here, `connect_error` is an event of clients, `newListener` and
+    /// `removeListener` are Node's. A client that sends such an event, which official clients refuse to do, is
+    /// disconnected with "parse error", as by the official server; only `connection` is an event like others, and
+    /// goes to [`on_any`](Self::on_any) and [`on_unhandled`](Self::on_unhandled).
     ///
-    /// With connection state recovery, and for an event that its client sends again until it is acknowledged (our client with
-    /// `retries`), what the handler emits leaves when it returns, or asks the hub something, waits for an acknowledgement, or has
-    /// emitted more than 1 MiB: until then it is kept together with the answer.
+    /// With connection state recovery, and for an event that its client sends again until it is acknowledged (our
+    /// client with `retries`), what the handler emits leaves when it returns, or asks the hub something, waits for an
+    /// acknowledgement, or has emitted more than 1 MiB: until then it is kept together with the answer.
     pub fn on<O: Outcome>(
         &mut self,
         name: impl Into<String>,
@@ -141,8 +142,8 @@ impl NamespaceBuilder {
     }
 
     /// Gets the events that came faster than [`event_rate`](crate::server::Config::event_rate) or
-    /// [`byte_rate`](crate::server::Config::byte_rate) allow, in place of every other handler; it may tell the client, and
-    /// acknowledge. Without it they are dropped. A client that goes on is disconnected behind it.
+    /// [`byte_rate`](crate::server::Config::byte_rate) allow, in place of every other handler; it may tell the
+    /// client, and acknowledge. Without it they are dropped. A client that goes on is disconnected behind it.
     pub fn on_rate_limited<O: Outcome>(
         &mut self,
         handler: impl Fn(&Socket, Event<'_>) -> O + Send + Sync + 'static,
@@ -151,8 +152,9 @@ impl NamespaceBuilder {
         self
     }
 
-    /// Has the store keep what [`Socket::set_data`] is given, when it is a `T`: a client that is recovered after a restart of
-    /// the server finds it again. As of that call: what changes inside it later is kept with the next call.
+    /// Has the store keep what [`Socket::set_data`] is given, when it is a `T`: a client that is recovered after a
+    /// restart of the server finds it again. As of that call: what changes inside it later is kept with the next
+    /// call.
     pub fn keep_data<T: Any + Send + Sync + Serialize + DeserializeOwned>(&mut self) -> &mut Self {
         self.data = Some(Codec {
             encode: |data| serde_json::to_vec(data.downcast_ref::<T>()?).ok().map(Bytes::from),
@@ -296,8 +298,8 @@ impl Namespace {
         namespaces
     }
 
-    /// Official `io.of(name)`, or `socket.server.of(name)` in a handler: `socket.namespace().of("/admin")`. `None`: no such
-    /// namespace was set up, or the server is gone.
+    /// Official `io.of(name)`, or `socket.server.of(name)` in a handler: `socket.namespace().of("/admin")`. `None`:
+    /// no such namespace was set up, or the server is gone.
     #[must_use]
     pub fn of(&self, name: &str) -> Option<Self> {
         let all = self.0.all.get()?;
@@ -325,7 +327,8 @@ impl Namespace {
     /// Official `io.emit`: to everybody in the namespace. `args` as in [`Socket::emit`].
     ///
     /// # Errors
-    /// [`EmitError::Encode`], [`EmitError::TooLarge`], [`EmitError::ServerGone`]. What becomes of it at each recipient is not reported.
+    /// [`EmitError::Encode`], [`EmitError::TooLarge`], [`EmitError::ServerGone`]. What becomes of it at each
+    /// recipient is not reported.
     pub fn emit(&self, event: &str, args: impl Serialize) -> Result<(), EmitError> {
         self.everybody().emit(event, args)
     }
@@ -351,8 +354,8 @@ impl Namespace {
         self.everybody().sockets()
     }
 
-    /// How many sockets are in the room, after everything that this thread asked for before. A socket's id is a room with that
-    /// socket in it, which nobody can leave.
+    /// How many sockets are in the room, after everything that this thread asked for before. A socket's id is a room
+    /// with that socket in it, which nobody can leave.
     #[must_use]
     pub fn room_len(&self, room: &str) -> usize {
         self.0.hub.count(self.0.index, room.into())

@@ -1,8 +1,8 @@
 //! Exactly once: what the clients that send again what was not acknowledged were answered.
 //!
-//! A client of ours in `retries` mode says who it is in each CONNECT (`rid`), sends one event of its queue at a time, and
-//! gives the next one a higher ack id. So it is enough to remember, for each client and namespace, the last id and its
-//! answer:
+//! A client of ours in `retries` mode says who it is in each CONNECT (`rid`), sends one event of its queue at a time,
+//! and gives the next one a higher ack id. So it is enough to remember, for each client and namespace, the last id
+//! and its answer:
 //!
 //! ```text
 //!   higher id ─► Running ──── ack ─────────────► Answered      the same id again: the same answer
@@ -82,7 +82,8 @@ enum State {
         socket: Arc<Membership>,
         taken: bool,
     },
-    /// It is answered, and the answer is not with the hub yet but with what its handler gathers; who asks meanwhile gets it then.
+    /// It is answered, and the answer is not with the hub yet but with what its handler gathers; who asks meanwhile
+    /// gets it then.
     Answering {
         answer: Encoded,
         late: Option<Arc<Membership>>,
@@ -162,8 +163,9 @@ impl Retried {
         }
     }
 
-    /// The answer is here: it is remembered, in the same commit as what the handler has emitted before, and sent behind that to the
-    /// connection that has asked last. An event that is not its client's last one any more needs none.
+    /// The answer is here: it is remembered, in the same commit as what the handler has emitted before, and sent
+    /// behind that to the connection that has asked last. An event that is not its client's last one any more needs
+    /// none.
     pub(crate) fn answered(&self, socket: &Socket, attempt: u64, answer: &Encoded) -> Result<(), EmitError> {
         let Some(key) = key(socket) else { return Ok(()) };
         let hub = &socket.namespace().0.hub;
@@ -201,8 +203,8 @@ impl Retried {
         }
     }
 
-    /// The handler has returned, and what it gathered is on its way; or whoever took the acknowledgement has thrown it away
-    /// (`thrown`). When it will not be answered any more, the next try is handled.
+    /// The handler has returned, and what it gathered is on its way; or whoever took the acknowledgement has thrown
+    /// it away (`thrown`). When it will not be answered any more, the next try is handled.
     pub(crate) fn end(&self, socket: &Socket, attempt: u64, thrown: bool) {
         let Some(key) = key(socket) else { return };
         let hub = &socket.namespace().0.hub;
@@ -229,8 +231,9 @@ impl Retried {
         }
     }
 
-    /// Forgets the oldest, some at a time, when there are too many; not those that are still to be answered. The hub hears of it
-    /// under the lock, so that it hears of each client's answers in their order; it never asks for the lock itself.
+    /// Forgets the oldest, some at a time, when there are too many; not those that are still to be answered. The hub
+    /// hears of it under the lock, so that it hears of each client's answers in their order; it never asks for the
+    /// lock itself.
     fn evict(&self, mut table: impl std::ops::DerefMut<Target = Table>, hub: &HubHandle) {
         let is_full = |table: &Table| table.slots.len() > self.max || table.bytes > self.bytes_max;
         if !is_full(&table) {

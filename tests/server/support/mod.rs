@@ -1,5 +1,5 @@
-//! What the tests stand on: servers on port 0, raw HTTP and WebSocket peers, a client that takes any of the three transports, and
-//! waits that say what they waited for.
+//! What the tests stand on: servers on port 0, raw HTTP and WebSocket peers, a client that takes any of the three
+//! transports, and waits that say what they waited for.
 
 mod client;
 mod http;
@@ -23,8 +23,8 @@ pub(crate) use ws::{Frame, Ws};
 /// How long anything may take. Never reached but by a failure, so it is generous.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A server on a free port. With `TEST_PARK_AFTER` in the environment, in milliseconds, its connections are parked after so
-/// long: the same stories, told by servers whose clients rest at every step.
+/// A server on a free port. With `TEST_PARK_AFTER` in the environment, in milliseconds, its connections are parked
+/// after so long: the same stories, told by servers whose clients rest at every step.
 pub(crate) fn serve(set_up: impl FnOnce(Builder) -> Builder) -> Server {
     let mut builder = Server::builder();
     if let Ok(silence) = std::env::var("TEST_PARK_AFTER") {

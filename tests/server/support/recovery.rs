@@ -1,4 +1,5 @@
-//! Clients that come back: one that keeps its place as the official client does, and one that takes packets apart by hand.
+//! Clients that come back: one that keeps its place as the official client does, and one that takes packets apart by
+//! hand.
 
 use std::net::SocketAddr;
 
@@ -7,7 +8,8 @@ use tinysio::server::{Builder, ConnectionStateRecovery, Namespace, Server};
 
 use super::{Client, Transport, eventually, serve};
 
-/// A client that recovers as the official one does: it sends its `pid`, and the last argument of the last event that was a string.
+/// A client that recovers as the official one does: it sends its `pid`, and the last argument of the last event that
+/// was a string.
 pub(crate) struct Caller {
     pub(crate) client: Client,
     pub(crate) transport: Transport,

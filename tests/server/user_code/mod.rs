@@ -1,5 +1,5 @@
-//! User code that misbehaves: each closure that the API takes panics, blocks, calls everything, or holds a lock. It costs the
-//! call, and nothing of anybody else's.
+//! User code that misbehaves: each closure that the API takes panics, blocks, calls everything, or holds a lock. It
+//! costs the call, and nothing of anybody else's.
 
 mod acts;
 mod scene;

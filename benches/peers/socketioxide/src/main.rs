@@ -2,8 +2,8 @@
 //!
 //! `socketioxide-peer PORT multi|single`: tokio's multi-threaded or its current-thread runtime.
 //!
-//! As fast as its interface lets it be: hyper without a framework in front, `TCP_NODELAY`, no permessage-deflate, payloads
-//! read into one string or one buffer instead of a tree, and no task for a handler that waits for nothing.
+//! As fast as its interface lets it be: hyper without a framework in front, `TCP_NODELAY`, no permessage-deflate,
+//! payloads read into one string or one buffer instead of a tree, and no task for a handler that waits for nothing.
 
 use std::{fmt, marker::PhantomData, net::Ipv4Addr, sync::Arc};
 
@@ -80,8 +80,8 @@ async fn on_connect(socket: SocketRef) {
     });
 }
 
-/// A handler that is done when it returns. Handlers as the documentation has them are `async`, and each message then is a
-/// task of its own: with two threads and 8 messages in flight that makes a third of the echoes of this.
+/// A handler that is done when it returns. Handlers as the documentation has them are `async`, and each message then
+/// is a task of its own: with two threads and 8 messages in flight that makes a third of the echoes of this.
 struct Now<F>(F);
 
 /// Tells this implementation of the trait from those for `async` functions.
