@@ -25,10 +25,6 @@ const LAYERS: [&[&str]; 14] = [
     &["mod"],
 ];
 
-/// Imports that run up, and why.
-const UPWARDS: [(&str, &str, &str); 1] =
-    [("dispatch/core", "connection", "the table of idle connections holds what a connection goes on with")];
-
 /// The paths that a `use` tree names: `a::{b, c::d}` is `a::b` and `a::c::d`.
 fn paths(tree: &str, prefix: &str, found: &mut Vec<String>) {
     let Some((head, rest)) = tree.split_once('{') else {
@@ -111,8 +107,7 @@ fn imports_run_down() {
             continue;
         }
         for import in imports(&fs::read_to_string(&file).expect("a source is text")) {
-            let is_known = UPWARDS.iter().any(|&(from, to, _)| Path::new(from) == path && to == import);
-            if layer(&import) < layer(&module) && !is_known {
+            if layer(&import) < layer(&module) {
                 up.push(format!("{} imports {import}", path.display()));
             }
         }

@@ -53,7 +53,7 @@ impl Server {
     /// Official `io.of(name)`. `None`: no such namespace was set up.
     #[must_use]
     pub fn of(&self, namespace: &str) -> Option<Namespace> {
-        self.0.core.namespace(namespace).cloned()
+        self.0.service.namespace(namespace).cloned()
     }
 
     /// Official `io.emit`: to everybody in the namespace `/`; without that namespace, to nobody. `args` as in
@@ -74,49 +74,49 @@ impl Server {
     /// Engine.IO sessions at this moment: the official `io.engine.clientsCount`.
     #[must_use]
     pub fn clients_count(&self) -> usize {
-        self.0.core.sessions.len()
+        self.0.service.sessions.len()
     }
 
     /// Bytes that wait in all outboxes.
     #[cfg(all(shuttle, any(test, fuzzing)))]
     pub(crate) fn outbox_bytes(&self) -> usize {
-        self.0.core.waiting.used()
+        self.0.service.waiting.used()
     }
 
     /// Connections at this moment, with and without a session.
     #[must_use]
     pub fn connections_count(&self) -> usize {
-        self.0.core.connections.len()
+        self.0.service.connections.len()
     }
 
     /// Connections that are silent, and wait without a thread of their own ([`Config::park_after`]).
     #[must_use]
     pub fn parked_count(&self) -> usize {
-        self.0.core.idle.len()
+        self.0.service.idle.len()
     }
 
     /// The server's figures at this moment.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        Stats::of(&self.0.core)
+        Stats::of(&self.0.service)
     }
 
     /// Reads the figures from any thread, for a route or a thread that must not keep the server alive.
     #[must_use]
     pub fn stats_watch(&self) -> StatsWatch {
-        StatsWatch::new(&self.0.core)
+        StatsWatch::new(&self.0.service)
     }
 
     /// Tells how the store is.
     #[must_use]
     pub fn store_watch(&self) -> StoreWatch {
-        self.0.core.store_watch.clone()
+        self.0.service.store_watch.clone()
     }
 
     /// [`Config::memory_bound`] of this server, with the namespaces that it serves.
     #[must_use]
     pub fn memory_bound(&self) -> usize {
-        self.0.core.config.memory_bound(self.0.core.namespaces.len())
+        self.0.service.config.memory_bound(self.0.service.namespaces.len())
     }
 
     /// Waits until the server has been shut down: by another thread, or by a handler.

@@ -5,7 +5,9 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use crate::server::{dispatch::core::Core, net::stream::Waker, recovery::store::StoreStatus};
+use crate::server::{
+    connection::Service, dispatch::core::Core, net::stream::Waker, recovery::store::StoreStatus,
+};
 use crate::{
     proto::CloseReason,
     sys::{
@@ -28,7 +30,7 @@ const STORE_MOMENT: Duration = Duration::from_secs(1);
 
 /// A running server, and its stop. When a handler stops the server, a thread of its own shares this with the handle.
 pub(super) struct Running {
-    pub(super) core: Arc<Core>,
+    pub(super) service: Arc<Service>,
     pub(super) local_addr: Option<SocketAddr>,
     waker: Arc<Waker>,
     stage: Mutex<Stage>,
@@ -55,13 +57,13 @@ pub(super) struct Threads {
 
 impl Running {
     pub(super) fn new(
-        core: Arc<Core>,
+        service: Arc<Service>,
         local_addr: Option<SocketAddr>,
         waker: Arc<Waker>,
         threads: Threads,
     ) -> Self {
         let stage = Mutex::new(Stage::Running(Some(threads)));
-        Self { core, local_addr, waker, stage, staged: Condvar::new() }
+        Self { service, local_addr, waker, stage, staged: Condvar::new() }
     }
 
     /// Waits until the server has been stopped. `false`: some thread was left behind.
@@ -77,7 +79,7 @@ impl Running {
 
     /// See [`Server::shutdown_spread`](crate::server::Server::shutdown_spread).
     pub(super) fn shutdown(&self, window: Duration, deadline: Duration) -> bool {
-        self.core.ending.store(true, SeqCst);
+        self.service.ending.store(true, SeqCst);
         let deadline = self.end_sessions(window, deadline);
         let threads = match &mut *self.stage.lock() {
             Stage::Running(threads) => threads.take(),
@@ -85,7 +87,7 @@ impl Running {
         };
         if let Some(threads) = threads {
             let grace = deadline.max(Duration::from_secs(1));
-            let all_gone = stop(&self.core, &self.waker, threads, deadline_in(deadline), grace);
+            let all_gone = stop(&self.service, &self.waker, threads, deadline_in(deadline), grace);
             *self.stage.lock() = Stage::Stopped { all_gone };
             self.staged.notify_all();
         }
@@ -97,12 +99,12 @@ impl Running {
     /// While a store blocks, the hub may take no commands. A thread of its own waits for it then: the hub's stop ends
     /// that.
     fn end_sessions(&self, window: Duration, deadline: Duration) -> Duration {
-        if self.core.store_watch.status() == StoreStatus::Off {
-            end_all(&self.core, window);
+        if self.service.store_watch.status() == StoreStatus::Off {
+            end_all(&self.service, window);
             return deadline;
         }
         let (done, ended) = bounded::<()>(0);
-        let core = Arc::clone(&self.core);
+        let core = Arc::clone(&self.service);
         let end = move || {
             end_all(&core, window);
             drop(done);
@@ -120,44 +122,50 @@ impl Running {
 /// Stops all threads, and waits for them. `false`: some thread was left behind.
 ///
 /// Connections have until `deadline` to end. Handlers that run then have `grace` more.
-pub(super) fn stop(core: &Core, waker: &Waker, threads: Threads, deadline: Instant, grace: Duration) -> bool {
-    core.sessions.wait_until_none(deadline);
-    core.closed.store(true, SeqCst);
+pub(super) fn stop(
+    service: &Service,
+    waker: &Waker,
+    threads: Threads,
+    deadline: Instant,
+    grace: Duration,
+) -> bool {
+    service.sessions.wait_until_none(deadline);
+    service.closed.store(true, SeqCst);
     waker.wake();
     // The accept thread first: no connection must come after those that are waited for.
     let mut all_gone = join(threads.accept).is_some();
-    core.connections.interrupt_waiting();
-    let in_time = core.connections.wait_until_none(deadline);
+    service.connections.interrupt_waiting();
+    let in_time = service.connections.wait_until_none(deadline);
     // A polling session has no connection between two requests. It may still be there when all connections are gone.
-    for session in core.sessions.all() {
+    for session in service.sessions.all() {
         session.abort();
     }
     if !in_time {
-        core.connections.shutdown_all();
+        service.connections.shutdown_all();
     }
     let grace = deadline_in(grace);
-    all_gone &= core.connections.wait_until_none(grace);
+    all_gone &= service.connections.wait_until_none(grace);
     // The worker threads before the hub, because the last handlers may use it. What a handler asks of the hub later
     // fails. Where some user code is known not to return, the other threads get only a moment more.
     let at_least = |all_gone: bool| grace.max(Instant::now() + if all_gone { LONG_MOMENT } else { MOMENT });
-    all_gone &= core.workers.wait_until_idle(at_least(all_gone));
+    all_gone &= service.workers.wait_until_idle(at_least(all_gone));
     // No connection is parked any more, unless its last handler has not returned.
-    core.idle.stop();
+    service.idle.stop();
     // The store may need a moment for the last changes.
-    core.hub.stop(grace.max(Instant::now() + STORE_MOMENT));
-    core.drain.stop();
+    service.hub.stop(grace.max(Instant::now() + STORE_MOMENT));
+    service.drain.stop();
     // These threads run no handlers, so they end.
     all_gone &= join(threads.hub).unwrap_or(false);
     for thread in [threads.drain, threads.idle] {
         all_gone &= join(thread).is_some();
     }
     // The hub kept data of the application for lost clients. Worker threads drop it.
-    all_gone &= core.workers.wait_until_idle(at_least(all_gone));
-    core.workers.close();
-    all_gone &= core.workers.wait_until_none(at_least(all_gone));
-    for (callee, session) in core.workers.activities() {
+    all_gone &= service.workers.wait_until_idle(at_least(all_gone));
+    service.workers.close();
+    all_gone &= service.workers.wait_until_none(at_least(all_gone));
+    for (callee, session) in service.workers.activities() {
         let session = session.map_or_else(String::new, |session| format!("session {session}: "));
-        log::warn!("{session}{} has not returned; the server stops without it", core.describe(callee));
+        log::warn!("{session}{} has not returned; the server stops without it", service.describe(callee));
     }
     all_gone
 }

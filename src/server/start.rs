@@ -8,7 +8,8 @@ use std::{io, sync::Arc, time::Duration};
 use crate::server::{
     builder::Builder,
     config::Config,
-    connection::{self, accept},
+    connection::Service,
+    connection::accept,
     descriptors,
     dispatch::core::{Core, Endpoint},
     error::StartError,
@@ -70,8 +71,7 @@ impl Builder {
             Listener::Tcp(listener) => Some(listener.local_addr()?),
             Listener::Unix { .. } => None,
         };
-        let (waker, idle, drain) =
-            (Arc::new(Waker::new()?), Arc::new(IdleConnections::new()?), DrainHandle::new()?);
+        let (waker, idle, drain) = (Arc::new(Waker::new()?), IdleConnections::new()?, DrainHandle::new()?);
         let store_watch = StoreWatch::new();
         let (store, mut kept) = match store {
             Some((store, durability)) => {
@@ -103,14 +103,15 @@ impl Builder {
             hub,
             drain,
         };
-        let core = Arc::new(Core { shared: Arc::new(shared), idle, endpoints, namespaces, routes });
+        let core = Core { shared: Arc::new(shared), endpoints, namespaces, routes };
+        let service = Arc::new(Service::new(core, idle));
         let mut threads = Threads::default();
         let parts = Parts { listener, waker: Arc::clone(&waker), inbox, names, store, kept };
-        if let Err(error) = start_threads(&core, parts, &mut threads) {
-            shutdown::stop(&core, &waker, threads, Instant::now(), Duration::ZERO);
+        if let Err(error) = start_threads(&service, parts, &mut threads) {
+            shutdown::stop(&service, &waker, threads, Instant::now(), Duration::ZERO);
             return Err(error.into());
         }
-        Ok(Server::new(Running::new(core, local_addr, waker, threads)))
+        Ok(Server::new(Running::new(service, local_addr, waker, threads)))
     }
 }
 
@@ -151,21 +152,21 @@ fn open(
 }
 
 /// Starts the threads. On an error, `threads` are those that run.
-fn start_threads(core: &Arc<Core>, parts: Parts, threads: &mut Threads) -> io::Result<()> {
+fn start_threads(service: &Arc<Service>, parts: Parts, threads: &mut Threads) -> io::Result<()> {
     let Parts { listener, waker, inbox, names, store, kept } = parts;
-    threads.idle = Some(connection::start_poller(core)?);
-    threads.drain = Some(core.drain.start()?);
+    threads.idle = Some(service.start_poller()?);
+    threads.drain = Some(service.drain.start()?);
     let journal = match store {
         Some(OpenStore { store, durability, life }) => {
-            let (watch, hub) = (core.store_watch.clone(), core.hub.signaller());
-            Some(Journal::new(store, life, durability, watch, hub, core.config.stack_size)?)
+            let (watch, hub) = (service.store_watch.clone(), service.hub.signaller());
+            Some(Journal::new(store, life, durability, watch, hub, service.config.stack_size)?)
         }
         None => None,
     };
-    let options = core.config.connection_state_recovery.as_ref();
-    let recovery = options.map(|options| Recovery::new(&core.config, options, names, kept, journal));
-    threads.hub = Some(hub::start(inbox, &core.hub, &core.config, core.namespaces.len(), recovery)?);
+    let options = service.config.connection_state_recovery.as_ref();
+    let recovery = options.map(|options| Recovery::new(&service.config, options, names, kept, journal));
+    threads.hub = Some(hub::start(inbox, &service.hub, &service.config, service.namespaces.len(), recovery)?);
     // Last: the first connection finds everything running.
-    threads.accept = Some(accept::start(core, listener, waker)?);
+    threads.accept = Some(accept::start(service, listener, waker)?);
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Weak},
 };
 
-use crate::server::{dispatch::core::Core, limits::refusals::RefusalCounts, recovery::store::StoreStatus};
+use crate::server::{connection::Service, limits::refusals::RefusalCounts, recovery::store::StoreStatus};
 
 /// A server's figures at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,15 +31,15 @@ pub struct Stats {
 }
 
 impl Stats {
-    pub(crate) fn of(core: &Core) -> Self {
+    pub(crate) fn of(service: &Service) -> Self {
         Self {
-            sessions: core.sessions.len(),
-            max_connections: core.config.max_connections,
-            connections: core.connections.len(),
-            max_tcp_connections: core.config.tcp_connections(),
-            parked: core.idle.len(),
-            refused: core.refusals.counts(),
-            store: core.store_watch.status(),
+            sessions: service.sessions.len(),
+            max_connections: service.config.max_connections,
+            connections: service.connections.len(),
+            max_tcp_connections: service.config.tcp_connections(),
+            parked: service.idle.len(),
+            refused: service.refusals.counts(),
+            store: service.store_watch.status(),
         }
     }
 
@@ -52,17 +52,17 @@ impl Stats {
 
 /// Reads a server's figures from any thread. Cheap to clone; it does not keep the server alive.
 #[derive(Clone)]
-pub struct StatsWatch(Weak<Core>);
+pub struct StatsWatch(Weak<Service>);
 
 impl StatsWatch {
-    pub(crate) fn new(core: &Arc<Core>) -> Self {
-        Self(Arc::downgrade(core))
+    pub(crate) fn new(service: &Arc<Service>) -> Self {
+        Self(Arc::downgrade(service))
     }
 
     /// The figures. `None`: the server has been dropped.
     #[must_use]
     pub fn stats(&self) -> Option<Stats> {
-        self.0.upgrade().map(|core| Stats::of(&core))
+        self.0.upgrade().map(|service| Stats::of(&service))
     }
 }
 

@@ -6,6 +6,7 @@
 use std::{fmt, io, net::Shutdown, sync::Arc, time::Duration};
 
 use crate::server::{
+    connection::Service,
     connection::Work,
     dispatch::core::Core,
     http::Connection,
@@ -26,25 +27,29 @@ use crate::sys::{
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 
 /// Starts the thread that accepts from `listener` until the server stops.
-pub(crate) fn start(core: &Arc<Core>, listener: Listener, waker: Arc<Waker>) -> io::Result<JoinHandle<()>> {
+pub(crate) fn start(
+    service: &Arc<Service>,
+    listener: Listener,
+    waker: Arc<Waker>,
+) -> io::Result<JoinHandle<()>> {
     listener.set_nonblocking()?;
-    let core = Arc::clone(core);
+    let service = Arc::clone(service);
     thread::Builder::new()
         .name("accept".into())
         .stack_size(128 << 10)
-        .spawn(move || accept_loop(&core, &listener, &waker))
+        .spawn(move || accept_loop(&service, &listener, &waker))
 }
 
-fn accept_loop(core: &Arc<Core>, listener: &Listener, waker: &Waker) {
+fn accept_loop(service: &Arc<Service>, listener: &Listener, waker: &Waker) {
     let mut log_throttle = LogThrottle::default();
     let mut spare = Waker::new().ok();
     let nodelay = listener.set_nodelay();
     // Connections that came before the option was set do not have it.
     let mut inherits = false;
-    while !core.is_closed() {
+    while !service.is_closed() {
         match listener.accept(inherits) {
             Ok((stream, peer)) => {
-                admit(core, stream, peer);
+                admit(service, stream, peer);
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 inherits = nodelay;
@@ -58,7 +63,7 @@ fn accept_loop(core: &Arc<Core>, listener: &Listener, waker: &Waker) {
                 if log_throttle.allows() {
                     log::error!("cannot accept connections for now: {error}");
                 }
-                if listener::is_out_of_descriptors(&error) && turn_away(core, listener, &mut spare) {
+                if listener::is_out_of_descriptors(&error) && turn_away(service, listener, &mut spare) {
                     continue;
                 }
                 let mut fds = [waker.poll_fd()];
@@ -86,30 +91,30 @@ fn turn_away(core: &Core, listener: &Listener, spare: &mut Option<Waker>) -> boo
 }
 
 /// Serves the connection on a worker thread, or answers it with 503.
-fn admit(core: &Arc<Core>, stream: Stream, peer: Peer) {
+fn admit(service: &Arc<Service>, stream: Stream, peer: Peer) {
     let stream = Arc::new(stream);
     let refuse = |reason, why: &dyn fmt::Display| {
-        core.refusals.add(reason, peer, why);
+        service.refusals.add(reason, peer, why);
         refuse(&stream);
     };
-    let share = core.admission.stream(peer);
+    let share = service.admission.stream(peer);
     let is_beyond_limit = share.is_err();
-    if is_beyond_limit && !core.admission.has_exemptions() {
-        return refuse_for_address(core, &stream, peer);
+    if is_beyond_limit && !service.admission.has_exemptions() {
+        return refuse_for_address(service, &stream, peer);
     }
-    let Some(permit) = core.connections.permit(&stream, share.ok().flatten()) else {
+    let Some(permit) = service.connections.permit(&stream, share.ok().flatten()) else {
         return refuse(RefusalReason::MaxTcpConnections, &"Too many connections");
     };
-    let due = Instant::now() + core.config.head_timeout;
+    let due = Instant::now() + service.config.head_timeout;
     let work = Work::new(Connection::new(Arc::clone(&stream), peer, permit), due);
-    let core_of_thread = Arc::clone(core);
+    let service_of_thread = Arc::clone(service);
     let serve = move || {
-        if is_beyond_limit && !core_of_thread.admission.is_exempt(peer) {
-            return refuse_for_address(&core_of_thread, work.stream(), peer);
+        if is_beyond_limit && !service_of_thread.admission.is_exempt(peer) {
+            return refuse_for_address(&service_of_thread, work.stream(), peer);
         }
-        super::serve(&core_of_thread, work);
+        super::serve(&service_of_thread, work);
     };
-    if let Err(error) = core.workers.run(serve) {
+    if let Err(error) = service.workers.run(serve) {
         refuse(RefusalReason::System, &format_args!("no thread for the connection: {error}"));
     }
 }

@@ -16,13 +16,13 @@ mod polling;
 mod router;
 mod websocket;
 
-use std::{io, net::Shutdown, sync::Arc, time::Duration};
+use std::{io, net::Shutdown, ops::Deref, sync::Arc, time::Duration};
 
 use crate::server::{
     connection::websocket::WebSocket,
     dispatch::core::Core,
     http::{Connection, Head},
-    net::idle::IdleConnection,
+    net::idle::{IdleConnection, IdleConnections},
     net::stream::Stream,
     session::Session,
 };
@@ -105,17 +105,36 @@ impl IdleConnection for Work {
     }
 }
 
-/// Starts the thread that waits for the idle connections.
-pub(crate) fn start_poller(core: &Arc<Core>) -> io::Result<JoinHandle<()>> {
-    let resumed = Arc::clone(core);
-    core.idle.start(move |work| resume(&resumed, work))
+/// What serves the connections of a server.
+pub(crate) struct Service {
+    core: Arc<Core>,
+    pub(crate) idle: Arc<IdleConnections<Work>>,
+}
+
+impl Service {
+    pub(crate) fn new(core: Core, idle: IdleConnections<Work>) -> Self {
+        Self { core: Arc::new(core), idle: Arc::new(idle) }
+    }
+
+    /// Starts the thread that waits for the idle connections.
+    pub(crate) fn start_poller(self: &Arc<Self>) -> io::Result<JoinHandle<()>> {
+        let service = Arc::clone(self);
+        self.idle.start(move |work| resume(&service, work))
+    }
+}
+
+impl Deref for Service {
+    type Target = Arc<Core>;
+    fn deref(&self) -> &Self::Target {
+        &self.core
+    }
 }
 
 /// Gives a parked connection a thread again. If there is none, its session ends, because its handlers cannot run.
-fn resume(core: &Arc<Core>, work: Work) {
+fn resume(service: &Arc<Service>, work: Work) {
     let session = work.session().cloned();
-    let core_of_thread = Arc::clone(core);
-    if let Err(error) = core.workers.run(move || serve(&core_of_thread, work)) {
+    let service_of_thread = Arc::clone(service);
+    if let Err(error) = service.workers.run(move || serve(&service_of_thread, work)) {
         log::error!("no thread for a parked connection: {error}");
         if let Some(session) = session {
             session.end(CloseReason::TransportError);
@@ -124,14 +143,14 @@ fn resume(core: &Arc<Core>, work: Work) {
 }
 
 /// Serves a connection until it ends or parks.
-fn serve(core: &Arc<Core>, mut work: Work) {
+fn serve(service: &Service, mut work: Work) {
     loop {
         let Work { mut connection, stage } = work;
         let next = match stage {
-            Stage::Request(due) => router::request(core, &mut connection, due),
+            Stage::Request(due) => router::request(service, &mut connection, due),
             Stage::Poll(held) => {
                 let served = polling::resume(&connection, &held.1);
-                router::answer_session(core, &mut connection, *held, served).unwrap_or(Next::End)
+                router::answer_session(service, &mut connection, *held, served).unwrap_or(Next::End)
             }
             Stage::WebSocket(socket) => match socket.run() {
                 Some(silent) => Next::Park(Stage::WebSocket(silent)),
@@ -140,7 +159,7 @@ fn serve(core: &Arc<Core>, mut work: Work) {
         };
         match next {
             Next::Stage(stage) => work = Work { connection, stage },
-            Next::Park(stage) => match park(core, Work { connection, stage }) {
+            Next::Park(stage) => match park(&service.idle, Work { connection, stage }) {
                 Some(back) => work = back,
                 None => return,
             },
@@ -151,16 +170,16 @@ fn serve(core: &Arc<Core>, mut work: Work) {
 }
 
 /// Parks the connection. `Some`: there is something to do already.
-fn park(core: &Core, mut work: Work) -> Option<Work> {
+fn park(idle: &Arc<IdleConnections<Work>>, mut work: Work) -> Option<Work> {
     work.connection.shrink();
-    let token = core.idle.reserve();
+    let token = idle.reserve();
     if let Stage::Poll(held) = &work.stage
-        && !polling::park(&held.1, &core.idle, token)
+        && !polling::park(&held.1, idle, token)
     {
-        core.idle.give_back(token);
+        idle.give_back(token);
         return Some(work);
     }
-    core.idle.park(token, work)
+    idle.park(token, work)
 }
 
 /// Gives the peer a moment to read the last answer. To close a socket that has unread input would reset the

@@ -5,12 +5,10 @@
 use std::{collections::HashMap, fmt, ops::Deref, sync::Arc};
 
 use crate::server::{
-    connection::Work,
     dispatch::Inbound,
     engine::EngineHandlers,
     guard::Callee,
     http::{Request, Response},
-    net::idle::IdleConnections,
     session::{self, Content, Handshake, Refused, Session, Shared},
     socket::namespace::Namespace,
 };
@@ -27,7 +25,6 @@ pub(crate) enum Endpoint {
 /// What a server serves.
 pub(crate) struct Core {
     pub(crate) shared: Arc<Shared>,
-    pub(crate) idle: Arc<IdleConnections<Work>>,
     pub(crate) endpoints: Vec<(String, Endpoint)>,
     pub(crate) namespaces: Vec<Namespace>,
     pub(crate) routes: HashMap<String, RouteHandler>,
