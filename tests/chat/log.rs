@@ -241,7 +241,8 @@ fn a_full_server_says_so() {
 /// `nohup server &` outlives its terminal; a server that was started otherwise ends in good order with it.
 #[rstest]
 #[case::nohup("trap '' HUP; exec \"$0\" \"$@\"", None)]
-#[case::otherwise("exec \"$0\" \"$@\"", Some(0))]
+// The tests themselves may run under nohup.
+#[case::otherwise("exec env --default-signal=HUP \"$0\" \"$@\"", Some(0))]
 fn an_ignored_sighup_stays_ignored(#[case] script: &str, #[case] code: Option<i32>) {
     let mut command: Command = Program::wrapped("sh");
     command.args(["-c", script, env!("CARGO_BIN_EXE_server"), "--host", "127.0.0.1", "--port", "0"]);
