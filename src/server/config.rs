@@ -1,4 +1,6 @@
 //! Every option of a server, with its default and its bound.
+//!
+//! It owns the values and their checks. `Builder` sets them, and `memory` adds up what they allow.
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,4 +1,4 @@
-//! What the callers of the server library can act on.
+//! The errors of the server library, one variant for each cause that a caller can act on.
 
 use std::io;
 

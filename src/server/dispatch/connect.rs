@@ -1,4 +1,6 @@
-//! A CONNECT's part in recovery: who the client says it was, and what it is told that it is.
+//! A CONNECT: the new socket, or the one that the client had before its connection was lost.
+//!
+//! It asks the hub whether a lost client can be recovered, and makes the socket and the answer. It calls no handlers.
 
 use std::sync::Arc;
 
@@ -23,11 +25,10 @@ use crate::{
     sys::{time::Instant, wait::deadline_in},
 };
 
-/// The answer to a CONNECT. `pid` as the official server with connection state recovery; `offset` is ours: a client
-/// that knows it knows where it stands before the first event, and that every event without an id has an offset as
-/// its last argument.
+/// The answer to a CONNECT. `pid` is official, with connection state recovery. `offset` is ours: it tells a client
+/// which packet was the last one before its first event, and that every event without an id ends with an offset.
 #[derive(Debug, Serialize)]
-pub(crate) struct Consent<'a> {
+pub(crate) struct ConnectAnswer<'a> {
     sid: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pid: Option<&'a str>,
@@ -36,7 +37,7 @@ pub(crate) struct Consent<'a> {
     offset: Option<String>,
 }
 
-impl<'a> Consent<'a> {
+impl<'a> ConnectAnswer<'a> {
     pub(crate) fn of(socket: &'a Socket) -> Self {
         let pid = socket.pid().map(|pid| &**pid);
         Self { sid: socket.id(), pid, offset: pid.map(|_| Offset::ZERO.to_string()) }
@@ -106,14 +107,14 @@ pub(crate) fn release(socket: &Socket, resume: Option<Box<Resume>>) {
     }
 }
 
-/// Whether the middlewares let the socket pass unasked.
-pub(crate) fn is_waved_through(socket: &Socket) -> bool {
+/// Whether the middlewares are skipped for this socket.
+pub(crate) fn skips_middlewares(socket: &Socket) -> bool {
     let options = &socket.session().core.config.connection_state_recovery;
     socket.recovered() && options.as_ref().is_some_and(|options| options.skip_middlewares)
 }
 
-/// Asks the hub for the place of a client that was lost. Where the old connection still hangs around, it is ended,
-/// and its disconnect handlers are waited for, as long as a closing connection is: nobody is there twice.
+/// Asks the hub for the state of a client that was lost. If the old connection still exists, it is ended, and its
+/// disconnect handlers are waited for, at most `close_timeout`: there is one socket of an id at a time.
 fn claim(
     session: &Arc<Session>,
     namespace: &Namespace,

@@ -1,4 +1,6 @@
 //! Calls of the handlers of a namespace, in the order of the official server.
+//!
+//! Every call goes through `guard`. The thread has the session's turn and holds no lock.
 
 use std::sync::Arc;
 

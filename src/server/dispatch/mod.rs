@@ -3,9 +3,11 @@
 //! ```text
 //!   engine::Packet ─► Message ─► Assembler ─► socket::Packet ─┬─ CONNECT ─► middlewares ─► on_connect
 //!                                                             ├─ EVENT ───► on_any ─► on(name) | on_unhandled
-//!                                                             ├─ ACK ─────► whoever waits
+//!                                                             ├─ ACK ─────► the thread or callback that waits
 //!                                                             └─ DISCONNECT ─► on_disconnecting ─► on_disconnect
 //! ```
+//! It owns what the packets of one session build up: incomplete packets, the sockets, the rates. It uses sockets, namespaces
+//! and the session's turn, and knows nothing of connections. It must not send past the session or the hub.
 
 pub(crate) mod connect;
 pub(crate) mod core;
@@ -204,7 +206,7 @@ impl Inbound {
                 Ok(())
             }
             (Body::Event { name, args, id }, Some(index)) => {
-                // The handler gets the socket itself, not a place in a list that a todo may change.
+                // The handler gets the socket itself, because a task may change the list.
                 let socket = &self.sockets[index];
                 handlers::event(socket, Event::new(socket, &name, &args, &Cell::new(id)));
                 Ok(())
@@ -261,7 +263,7 @@ impl Inbound {
                 return refuse(session, name, &json!({ "message": "Internal server error" }));
             }
         };
-        if !connect::is_waved_through(&socket)
+        if !connect::skips_middlewares(&socket)
             && let Err(refusal) = handlers::admit(&socket)
         {
             log::debug!("session {}: {name} refused: {refusal}", session.name());
@@ -273,7 +275,7 @@ impl Inbound {
         self.removed_from.retain(|index| *index != namespace.0.index);
         self.sockets.push(socket.clone());
         // Strings always encode.
-        if let Ok(consent) = Outgoing::connect(name).encode(&connect::Consent::of(&socket)) {
+        if let Ok(consent) = Outgoing::connect(name).encode(&connect::ConnectAnswer::of(&socket)) {
             socket.enter(consent, resume);
         }
         socket.keep_data();
@@ -378,7 +380,7 @@ impl Dispatch for Inbound {
                         handlers::leave(&socket, reason);
                     }
                 }
-                // Where nobody was told of the beginning, nobody is told of the end.
+                // `on_close` is called only if `on_open` was.
                 if let Endpoint::Engine(handlers) = self.core.endpoint(self.endpoint)
                     && session.settled.load(Acquire)
                 {

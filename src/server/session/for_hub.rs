@@ -1,4 +1,7 @@
-//! A session, as the hub sees it.
+//! What the hub may do with a session.
+//!
+//! The hub knows sessions by the trait `HubSession` only, so that it depends on nothing above it. Nothing here waits or runs
+//! user code, because the hub's thread calls it.
 
 use std::sync::Arc;
 

@@ -160,7 +160,7 @@ impl Session {
     pub(crate) fn settle(self: &Arc<Self>, pushed: Pushed) -> Result<(), EmitError> {
         let settled = self.settle_own(pushed);
         if self.core.waiting.is_exceeded() {
-            self.core.relieve();
+            self.core.end_largest_backlogs();
             if settled.is_ok() && self.ended() == Some(CloseReason::SlowConsumer) {
                 return Err(EmitError::SlowConsumer);
             }
@@ -226,12 +226,13 @@ impl Session {
         self.next_look.store(self.core.micros_at(at), Relaxed);
     }
 
-    /// Whether the heartbeat should have looked by now: what this session is, a late hub has not said yet.
+    /// Whether a check of the heartbeat is overdue. If so, the hub is late, and may not have noticed that the client is
+    /// gone.
     pub(crate) fn is_overdue(&self) -> bool {
         self.core.micros_at(Instant::now()) >= self.next_look.load(Relaxed)
     }
 
-    /// What the heartbeat learns: signs since the last question.
+    /// What was heard since the heartbeat asked last.
     pub(crate) fn take_signs(&self) -> Heard {
         let signs = self.signs.fetch_and(BUSY, Relaxed);
         Heard { pong: signs & PONG != 0, packet: signs & PACKET != 0, busy: signs & BUSY != 0 }
@@ -261,8 +262,8 @@ impl Session {
 
     /// Ends the session at once. Packets that wait are dropped.
     pub(crate) fn abort(&self) {
-        // In this order: what waits for it must not be counted when it is found no more, or the next largest backlog
-        // would pay for it.
+        // The outbox is emptied before the id is removed. Otherwise its bytes still count, and another session is
+        // ended for them.
         self.outbox.abort();
         self.core.sessions.forget(&self.id);
         self.release(|gate| gate.is_aborted = true);

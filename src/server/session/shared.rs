@@ -59,8 +59,8 @@ impl Shared {
         Some(if self.workers.is_crowded() { silence / HASTE } else { silence })
     }
 
-    /// Too much waits for all clients together: the largest backlogs go, until it is no more than may be.
-    pub(crate) fn relieve(&self) {
+    /// Ends the sessions with the largest backlogs until no more than `outbox_bytes_total` waits.
+    pub(crate) fn end_largest_backlogs(&self) {
         while let Some(largest) = self.sessions.largest_backlog() {
             // Another thread may have been faster.
             if !self.waiting.is_exceeded() {
@@ -72,7 +72,7 @@ impl Shared {
                 largest.outbox.charged()
             );
             largest.end(CloseReason::SlowConsumer);
-            // It may have been ending in peace.
+            // It may already be closing behind its pending packets.
             largest.abort();
         }
     }

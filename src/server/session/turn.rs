@@ -147,7 +147,7 @@ impl Session {
 pub(crate) struct Turn<'s> {
     session: &'s Arc<Session>,
     dispatch: Option<Box<dyn Dispatch>>,
-    /// In whose name this thread sends otherwise.
+    /// The sender of this thread before the turn; it is restored when the turn ends.
     outer: Option<Unfinished>,
 }
 

@@ -39,10 +39,10 @@ const RESTING_MAX: usize = 16;
 /// How long a thread rests before it ends.
 const REST: Duration = Duration::from_secs(5);
 
-/// More threads than this are a crowd: some megabytes.
+/// The memory of more threads than this counts: some megabytes.
 const CROWD: usize = 128;
 
-/// When nothing was taken out of the queue for so long, whoever works it off is blocked, and more threads do.
+/// If nothing leaves the queue for so long, the threads that serve it are blocked, and more threads are added.
 const STALL: Duration = Duration::from_millis(5);
 
 /// Something to be done on a thread of its own.
@@ -59,7 +59,7 @@ enum Work {
 
 pub(crate) struct Workers {
     state: Mutex<State>,
-    /// The threads there are, for who asks often.
+    /// The number of threads. It is read often, so without the lock.
     threads: AtomicUsize,
     /// A thread has ended, or the queue has become empty.
     fewer: Condvar,
@@ -162,11 +162,11 @@ impl Workers {
         }
         state.values += usize::from(matches!(work, Work::Drop(_)));
         state.queue.push_back(work);
-        self.see_to_queue(state);
+        self.ensure_served(state);
     }
 
-    /// Sees that somebody works the queue off, or watches those who do.
-    fn see_to_queue(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
+    /// Makes sure that a thread serves the queue, and that another one watches whether it gets shorter.
+    fn ensure_served(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
         if state.serving == 0 {
             state.serving = 1;
             drop(state);
@@ -213,7 +213,7 @@ impl Workers {
                 drop(state);
             } else {
                 // What follows must not wait for this, should it block.
-                self.see_to_queue(state);
+                self.ensure_served(state);
             }
             self.perform(work);
         }
@@ -262,7 +262,7 @@ impl Workers {
         self.threads.load(Relaxed) > CROWD
     }
 
-    /// Waits until nothing is queued, and nothing that was is being done. `false`: something still is at the deadline.
+    /// Waits until nothing is queued and nothing queued is being done. `false`: something still is at the deadline.
     pub(crate) fn wait_until_idle(&self, deadline: Instant) -> bool {
         let mut state = self.state.lock();
         // Without a thread for it, what is queued waits although nobody serves it.
@@ -327,14 +327,14 @@ impl Worker {
         let mut next = Some(first);
         while let Some(task) = next {
             task();
-            self.see_to_queue();
+            self.ensure_served();
             next = self.rest();
         }
         guard::set_activity(None);
     }
 
     /// Works the queue off, if no other thread does.
-    fn see_to_queue(&self) {
+    fn ensure_served(&self) {
         {
             let mut state = self.workers.state.lock();
             if state.serving > 0 || state.queue.is_empty() {

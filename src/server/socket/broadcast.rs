@@ -1,4 +1,7 @@
-//! One packet for many sockets.
+//! One packet for many sockets: the official `BroadcastOperator`.
+//!
+//! It encodes the packet once and gives it to the hub, which knows the recipients. It must not write to a socket itself: the
+//! hub keeps the order.
 
 use std::{sync::Arc, time::Duration};
 

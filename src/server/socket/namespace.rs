@@ -1,4 +1,6 @@
-//! A namespace: its handlers, fixed before the server starts, and its verbs afterwards.
+//! A namespace: its handlers, which are fixed before the server starts, and what a running server offers for it.
+//!
+//! It owns the lists of handlers. It uses the hub's handle for rooms and broadcasts, and calls no handler itself.
 
 use std::{
     any::Any,

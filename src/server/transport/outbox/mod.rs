@@ -372,7 +372,7 @@ impl State {
             self.stale = false;
         }
         self.backlog.push(packets, sent);
-        // No more is kept: a client that reads would be taken for a slow one.
+        // From GATHER_MAX on it is sent although corked. Otherwise a client that reads could exceed `outbox_bytes_max`.
         if !self.corked || self.backlog.len >= GATHER_MAX {
             return self.release();
         }
