@@ -129,9 +129,9 @@ impl Builder {
         self
     }
 
-    /// Has everything that connection state recovery keeps, and what clients with `retries` were answered, outlive
-    /// the process; turns [`connection_state_recovery`](Config::connection_state_recovery) on, with its defaults,
-    /// unless it is.
+    /// Sets the store. It keeps the state of connection state recovery, and the answers to clients with `retries`,
+    /// beyond the end of the process. This switches [`connection_state_recovery`](Config::connection_state_recovery)
+    /// on, with its defaults, if it is off.
     ///
     /// A store that cannot be opened is [`StartError::Store`], unless [`store_required(false)`](Self::store_required)
     /// was called. One that fails later is an error in the log and in [`Server::store_watch`]; the server goes on
@@ -205,9 +205,9 @@ impl Builder {
         self.start(Listener::Tcp(listener))
     }
 
-    /// Starts on a Unix-domain socket, whose file gets the mode [`Config::unix_mode`]. A socket file that a dead
-    /// server left there is replaced: one that refuses connections. Any other one stays, also one that this user may
-    /// not connect to. The file is removed when the server stops.
+    /// Starts on a Unix-domain socket, whose file gets the mode [`Config::unix_mode`]. A socket file that refuses
+    /// connections was left by a server that has ended, and is replaced. Any other file stays, also one that this
+    /// user may not connect to. The file is removed when the server stops.
     ///
     /// # Errors
     /// [`StartError`].

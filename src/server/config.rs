@@ -74,42 +74,43 @@ pub struct Config {
     /// Permission bits of the file of [`listen_unix`](crate::server::Builder::listen_unix), like `0o660`: a client
     /// needs the right to write. Default `None`: what the umask leaves. They are set before anybody can connect.
     pub unix_mode: Option<u32>,
-    /// Official `allowRequest`: a last word on each handshake, before a session exists. Default: all.
+    /// Official `allowRequest`: accepts or refuses each handshake, before a session exists. Default: accepts all.
     pub allow_request: Option<AllowRequest>,
     /// Sessions at one time. Default 1,000. The next handshake is answered 503 with `Retry-After`. Each costs a
     /// thread and its buffers while it talks, and some KB while it is silent ([`park_after`](Self::park_after)).
     pub max_connections: usize,
-    /// TCP connections at one time. Default `2 * max_connections + 64`: a polling client uses two. The next one is
-    /// answered 503 and closed, without a thread; but first, one that has been open for a second and has sent no
-    /// request gives its place to it. This and `max_connections` are lowered at the start, and that is logged, when
-    /// the process may not have so many descriptors (`RLIMIT_NOFILE`).
+    /// TCP connections at one time. Default `2 * max_connections + 64`: a polling client uses two. Beyond it, a new
+    /// connection replaces one that has been open for a second without a request. If there is none, the new one is
+    /// answered 503 and closed, without a thread. If the process may not have so many descriptors (`RLIMIT_NOFILE`),
+    /// this and `max_connections` are lowered at the start, and that is logged.
     pub max_tcp_connections: Option<usize>,
-    /// Sessions that one address may have at one time, and twice as many TCP connections and 8, for a polling client
-    /// uses two. Default `None`: the server cannot tell an office behind one address, or a proxy, from somebody who
-    /// takes everything. An IPv6 address counts with all of its /64; clients of a Unix-domain socket have no address.
-    /// Answered 503, connections without a thread. Costs 50 bytes an address.
+    /// Sessions that one address may have at one time. It may have twice as many TCP connections and 8 more, because
+    /// a polling client uses two. Default `None`, because many clients may share the address of a router or a proxy.
+    /// An IPv6 address counts with all of its /64; clients of a Unix-domain socket have no address. Beyond it: 503,
+    /// for connections without a thread. Costs 50 bytes an address.
     pub max_connections_per_ip: Option<usize>,
-    /// Whom [`max_connections_per_ip`](Self::max_connections_per_ip) is not for: the proxies in front. Asked on a
-    /// worker thread, and only when the address has reached the limit. If it panics, the address is not exempt.
-    /// Default: nobody.
+    /// The addresses that [`max_connections_per_ip`](Self::max_connections_per_ip) does not limit, such as proxies
+    /// in front of the server. Called on a worker thread, and only for an address that has reached the limit. If it
+    /// panics, the address is not exempt. Default: no address is exempt.
     pub exempt_from_ip_limit: Option<Exempt>,
-    /// Sessions that may be opened. Default [`Rate::NONE`]. When a server comes back, all its clients do at once;
-    /// beyond this rate their handshakes are answered 503 with `Retry-After`, before anything is set up for them.
-    /// Requests of sessions that exist are never held up by it.
+    /// The rate of new sessions. Default [`Rate::NONE`]. After a restart of the server all clients reconnect at
+    /// once. Handshakes beyond this rate are answered 503 with `Retry-After`, before a session is created. Requests
+    /// of existing sessions are not limited by it.
     pub accept_rate: Rate,
-    /// Bytes that may wait for one client. Default 4 MiB, or `4 * max_http_buffer_size` if that is more; must exceed
-    /// that size once. A client that lets it fill is disconnected with reason "slow consumer". A packet that is
-    /// larger cannot be sent at all: [`EmitError::TooLarge`](crate::server::EmitError::TooLarge); one that is not, an
-    /// empty outbox always takes.
+    /// Bytes that may wait for one client. Default 4 MiB, or `4 * max_http_buffer_size` if that is more; must be
+    /// more than `max_http_buffer_size`. If more bytes wait, the client is disconnected, "slow consumer". A larger
+    /// packet cannot be sent: [`EmitError::TooLarge`](crate::server::EmitError::TooLarge). An empty outbox accepts
+    /// any other packet.
     pub outbox_bytes_max: Option<usize>,
-    /// Bytes of memory that what waits for all clients together may take. Default 64 MiB, or `outbox_bytes_max` if
-    /// that is more, which it must reach. When it is passed, the clients for which most waits are disconnected with
-    /// reason "slow consumer", until it is not.
+    /// Bytes of memory of the packets that wait for all clients together. Default 64 MiB, or `outbox_bytes_max` if
+    /// that is more; must be at least `outbox_bytes_max`. Beyond it, the clients with the largest backlogs are
+    /// disconnected, "slow consumer", until the limit is kept.
     pub outbox_bytes_total: Option<usize>,
-    /// Bytes that may be under way from all clients together: request bodies, WebSocket messages, and attachments of
-    /// packets that are not complete, until they have been handled; of each connection, and each session, the first
-    /// 16 KiB do not count. Default 64 MiB, or `max_packet_size` twice if that is more; must reach it once. Whoever
-    /// asks for more is answered 503 with `Retry-After`, or closed, "overloaded" (1013 on WebSocket).
+    /// Bytes that are being received from all clients together: request bodies, WebSocket messages, and attachments
+    /// of incomplete packets, until they have been handled. The first 16 KiB of each connection and of each session
+    /// do not count. Default 64 MiB, or `2 * max_packet_size` if that is more; must be at least `max_packet_size`.
+    /// Beyond it, a request is answered 503 with `Retry-After`, or the session is closed, "overloaded" (1013 on
+    /// WebSocket).
     pub receive_bytes_total: Option<usize>,
     /// Bytes of the auth payload of a CONNECT, which is kept with the socket. Default 16 KiB, several times what
     /// tokens take. A larger one is refused, "Auth payload too large".
@@ -133,12 +134,12 @@ pub struct Config {
     /// rest in between that fills the burst up again, the client is disconnected: "rate limited". Costs a look at the
     /// clock for each packet.
     pub event_rate: Rate,
-    /// Bytes of packets of every kind, with their attachments, that one client may send: events, acknowledgements,
-    /// CONNECTs, pongs, and the pings of WebSocket. Default [`Rate::NONE`]. A packet passes while anything is left,
-    /// and may leave a debt, so `burst` need not reach `max_packet_size`; what comes too fast is charged as well, and
-    /// has the consequences of [`event_rate`](Self::event_rate). An acknowledgement that the server awaits is dropped
-    /// too. A pong or a disconnect takes effect, and counts as a refusal; the pong that answers the server's ping
-    /// costs nothing.
+    /// Bytes of all packets that one client may send, with their attachments: events, acknowledgements, CONNECTs,
+    /// pongs, and the pings of WebSocket. Default [`Rate::NONE`]. A packet is accepted if the bucket has at least
+    /// one byte, and may overdraw it; so `burst` may be less than `max_packet_size`. Refused packets are charged
+    /// too, and have the consequences of [`event_rate`](Self::event_rate). Beyond the rate an awaited
+    /// acknowledgement is dropped too; a pong or a disconnect takes effect, and counts as a refusal. The pong that
+    /// answers the server's ping is not charged.
     pub byte_rate: Rate,
     /// Official `connectionStateRecovery`. Default `None`, off: a client that loses its connection begins anew. When
     /// on, every event goes through the hub and carries its offset, 14 bytes, as one more argument.

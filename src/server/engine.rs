@@ -36,10 +36,9 @@ pub struct EngineHandlers {
 }
 
 impl EngineHandlers {
-    /// Leaves Engine.IO out: what comes and goes on a WebSocket of this endpoint is the application's, without an
-    /// open packet and without packet types. Not for applications, because a session has no heartbeat then: it is how
-    /// the conformance suite for WebSocket, which knows no Engine.IO, reaches the very reader, codec and outbox that
-    /// sessions have (`harness/ws_echo.rs`).
+    /// Switches Engine.IO off for WebSockets of this endpoint: messages have no packet types, and there is no open
+    /// packet and no heartbeat. Not for applications. The conformance suite for WebSocket (`harness/ws_echo.rs`),
+    /// which does not speak Engine.IO, needs it to test the server's reader, codec and outbox.
     #[doc(hidden)]
     pub fn plain_websocket(&mut self) -> &mut Self {
         self.plain = true;
@@ -107,7 +106,7 @@ impl fmt::Debug for EngineHandlers {
 pub struct EngineSession(Arc<Session>);
 
 impl EngineSession {
-    /// The session's id. Secret: who knows it can speak for the session.
+    /// The session's id. It is secret: anybody who has it can send and receive as this client.
     #[must_use]
     pub fn id(&self) -> &str {
         &self.0.id

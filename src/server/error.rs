@@ -56,7 +56,8 @@ pub enum EmitError {
         /// What is allowed.
         max: usize,
     },
-    /// A volatile packet met a backlog and was dropped, as it asked to be.
+    /// The packet was dropped: it was volatile and could not be sent at once, or a method of the store sent it while
+    /// the queue of the hub was full.
     #[error("dropped: the recipient has a backlog and the packet is volatile")]
     Dropped,
     /// The data cannot be sent at all.
@@ -77,10 +78,10 @@ pub enum AckError {
     /// The socket disconnected before it answered.
     #[error("the socket disconnected before it acknowledged")]
     Disconnected,
-    /// The call came from a handler of the client that must answer, or, for a broadcast, from any handler: its client
-    /// may be one of the recipients. The thread that runs the handler reads the answers, so it would have waited for
-    /// itself. [`Socket::emit_with_callback`](crate::server::Socket::emit_with_callback) does not wait, also for each
-    /// of [`Broadcast::sockets`](crate::server::Broadcast::sockets); or another thread may wait.
+    /// The call was made in a handler of the client that must answer, or, for a broadcast, in any handler, because
+    /// its client may be a recipient. The thread of the handler must read the answer, so it would wait for itself.
+    /// Use [`Socket::emit_with_callback`](crate::server::Socket::emit_with_callback), for a broadcast on each of
+    /// [`Broadcast::sockets`](crate::server::Broadcast::sockets), or wait on another thread.
     #[error(
         "a handler cannot wait for acknowledgements that its own client may owe; Socket::emit_with_callback does not wait"
     )]

@@ -21,8 +21,8 @@ use crate::{
     },
 };
 
-/// Which user code is called, as a number: the address of the list that holds the handlers, so that a call needs no
-/// text. [`Core::describe`](crate::server::dispatch::core::Core::describe) finds the words.
+/// Identifies user code by a number: a constant, or the address of a list of handlers. So a call needs no text.
+/// [`Core::describe`](crate::server::dispatch::core::Core::describe) makes the text for the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Callee(usize);
 
@@ -119,14 +119,15 @@ impl Drop for Note {
     }
 }
 
-/// What this thread runs from now on is seen there; with `None`, nowhere.
+/// Sets where this thread records the user code that it runs. `None`: nowhere.
 pub(crate) fn set_activity(activity: Option<Arc<Activity>>) {
     let before = ACTIVITY.with_borrow_mut(|own| std::mem::replace(own, activity.map(ManuallyDrop::new)));
     before.map(ManuallyDrop::into_inner);
 }
 
 thread_local! {
-    /// `None`: no worker thread. Without a destructor, so that it is there when a thread's last values are dropped.
+    /// `None`: this is not a worker thread. The value has no destructor, so that it still exists while other values
+    /// of the thread are dropped.
     static ACTIVITY: RefCell<Option<ManuallyDrop<Arc<Activity>>>> = const { RefCell::new(None) };
     /// The address of the session whose handler runs on this thread; 0: none.
     static SESSION: Cell<usize> = const { Cell::new(0) };

@@ -27,10 +27,10 @@
 //!
 //! # Recovery
 //!
-//! A client that was lost begins anew, unless the server has [connection state recovery](ConnectionStateRecovery):
-//! then it gets its id, its rooms, its data and what it has missed. A [`Store`] carries that through the end of the
-//! process, and with [`Durability::EveryPacket`] through a power cut too. `docs/RECOVERY.md` says what is promised,
-//! to which clients, and what it costs.
+//! A client that reconnects is a new client. With [connection state recovery](ConnectionStateRecovery) it gets its
+//! id, its rooms, its data and the events that it has missed. With a [`Store`] this also works after a restart of
+//! the process, and with [`Durability::EveryPacket`] after a power cut. `docs/RECOVERY.md` has the promises for each
+//! kind of client, and the cost.
 //!
 //! ```no_run
 //! # #[cfg(feature = "store")] {

@@ -107,7 +107,7 @@ impl Server {
         StatsWatch::new(&self.0.service)
     }
 
-    /// Tells how the store is.
+    /// A handle that reads the state of the store from any thread.
     #[must_use]
     pub fn store_watch(&self) -> StoreWatch {
         self.0.service.store_watch.clone()
@@ -124,22 +124,23 @@ impl Server {
         self.0.wait();
     }
 
-    /// Stops: takes no more sessions, ends each with reason "server shutting down" behind what waits for its client
-    /// (a polling client may still fetch it), cuts what is left at the deadline, and waits for every thread. Handlers
-    /// that still run then are waited for as long as `deadline` once more, at least a second; `false`: some had not
-    /// returned, and their threads were left to themselves.
+    /// Stops the server. It accepts no more sessions, and ends each session, "server shutting down", after the
+    /// packets that wait for its client; a polling client may still fetch them. At the deadline it closes the
+    /// connections that are left. Then it waits for all threads; for handlers that are still running it waits for
+    /// `deadline` once more, and at least a second. `false`: some handlers have not returned, and their threads
+    /// still run.
     ///
-    /// From inside a handler, which would wait for itself, it has a thread of its own do that, and returns `false` at
-    /// once; [`wait`](Self::wait) tells when it is done.
+    /// Called inside a handler, it stops the server on a separate thread and returns `false` at once.
+    /// [`wait`](Self::wait) waits until the server has stopped.
     pub fn shutdown(&self, deadline: Duration) -> bool {
         self.shutdown_spread(Duration::ZERO, deadline)
     }
 
     /// As [`shutdown`](Self::shutdown), but ends the sessions one after the other, evenly over `window`, so that
-    /// their clients do not all come to the next server at the same moment; `deadline` begins when the last one has
-    /// been ended. Those whose turn has not come are served as ever. No new session is taken from the beginning on.
-    /// When everybody has gone by themselves, or another thread calls [`shutdown`](Self::shutdown), the rest of the
-    /// window is not waited for.
+    /// their clients do not all connect to the next server at the same moment. A session is served until it is
+    /// ended. New sessions are refused from the beginning. `deadline` begins when the last session was ended. The
+    /// call does not wait for the rest of `window` if no session is left, or if another thread calls
+    /// [`shutdown`](Self::shutdown).
     pub fn shutdown_spread(&self, window: Duration, deadline: Duration) -> bool {
         let running = Arc::clone(&self.0);
         if !guard::is_in_handler() {

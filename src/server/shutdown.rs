@@ -94,10 +94,11 @@ impl Running {
         self.wait()
     }
 
-    /// Ends the sessions. Gives what is left of the deadline, which begins with the last one.
+    /// Ends the sessions. Returns the time that is left for the rest of the stop. `deadline` begins after the last
+    /// session.
     ///
-    /// While a store blocks, the hub may take no commands. A thread of its own waits for it then: the hub's stop ends
-    /// that.
+    /// If there is a store, a separate thread ends the sessions. While the store blocks, the hub may take no
+    /// commands, and that thread waits until the hub is stopped.
     fn end_sessions(&self, window: Duration, deadline: Duration) -> Duration {
         if self.service.store_watch.status() == StoreStatus::Off {
             end_all(&self.service, window);

@@ -44,7 +44,8 @@ impl<'a> ConnectAnswer<'a> {
     }
 }
 
-/// What an auth payload may say beside the application's own. Whatever is no string says nothing.
+/// The members of an auth payload that the server reads. A `pid` or `rid` that is not a string is ignored. With such
+/// an `offset` the client is not recovered.
 #[derive(Default)]
 struct Claims<'a> {
     pid: Option<&'a RawValue>,
@@ -55,7 +56,7 @@ struct Claims<'a> {
 }
 
 impl<'a> Claims<'a> {
-    /// Each member by itself: what is beside them, in whatever key, is the application's.
+    /// Reads each member separately. All other members of the payload belong to the application.
     fn of(auth: &'a RawValue) -> Self {
         let claim = |name| Arg::of(auth).member(name).map(|claim| claim.raw());
         Self { pid: claim("pid"), offset: claim("offset"), rid: claim("rid"), recovery: claim("recovery") }
@@ -66,7 +67,7 @@ fn text(value: Option<&RawValue>) -> Option<String> {
     serde_json::from_str(value?.get()).ok()
 }
 
-/// Makes the socket of a CONNECT: a new one, or one that takes the place of the one that its client has lost.
+/// Creates the socket of a CONNECT: a new one, or one that replaces the socket that the client has lost.
 pub(crate) fn begin(
     session: &Arc<Session>,
     namespace: &Namespace,
@@ -100,7 +101,7 @@ pub(crate) fn begin(
     Ok((socket, Some(resume)))
 }
 
-/// The middlewares have refused a socket that would have taken the place of one that was lost: the next may.
+/// The middlewares have refused the socket. Gives up its claim, so that a later connection can be recovered.
 pub(crate) fn release(socket: &Socket, resume: Option<Box<Resume>>) {
     if let Some(resume) = resume {
         socket.namespace().0.hub.release_claim(resume);
@@ -113,8 +114,8 @@ pub(crate) fn skips_middlewares(socket: &Socket) -> bool {
     socket.recovered() && options.as_ref().is_some_and(|options| options.skip_middlewares)
 }
 
-/// Asks the hub for the state of a client that was lost. If the old connection still exists, it is ended, and its
-/// disconnect handlers are waited for, at most `close_timeout`: there is one socket of an id at a time.
+/// Claims the record of a lost client in the hub. If its old socket still exists, this ends the old session and
+/// waits for the disconnect handlers, at most `close_timeout`, because no two sockets may have the same id.
 fn claim(
     session: &Arc<Session>,
     namespace: &Namespace,

@@ -53,8 +53,8 @@ fn call(what: &str, handlers: &[EventHandler], socket: &Socket, event: &Event<'_
     }
 }
 
-/// An event that its client sends again until it is acknowledged: handled once. What its handler emits and its answer
-/// reach the store together.
+/// Handles an event that its client sends again until it is acknowledged. While the answer is kept, a retry does not
+/// run the handler again. The packets that the handler emits and the answer reach the store in one commit.
 fn retried(socket: &Socket, mut event: Event<'_>, id: u64) {
     let retried = &socket.namespace().0.retried;
     match retried.begin(socket, id) {
@@ -68,8 +68,8 @@ fn retried(socket: &Socket, mut event: Event<'_>, id: u64) {
             retried.end(socket, attempt, false);
         }
         Decision::Answered(answer) => {
-            // Behind what the answer stands for, which may still be on its way to the store. After the stop nobody
-            // asks.
+            // The fence puts the answer behind the packets of the first attempt, which may still wait for the store.
+            // The send fails only after the stop.
             socket.namespace().0.hub.fence();
             let _ = socket.namespace().0.hub.direct(Arc::<Session>::clone(socket.session()), answer, false);
         }
@@ -84,7 +84,7 @@ pub(super) fn too_fast(socket: &Socket, event: Event<'_>) {
     }
 }
 
-/// Tells the handlers, and takes the socket out of its rooms in between.
+/// Calls the `disconnecting` handlers, removes the socket from its rooms, and calls the `disconnect` handlers.
 pub(super) fn leave(socket: &Socket, reason: CloseReason) {
     let handlers = &socket.namespace().0.handlers;
     socket.fail_acks();
@@ -110,7 +110,7 @@ pub(super) fn leave(socket: &Socket, reason: CloseReason) {
     }
 }
 
-/// What a client that may come back finds again. `None`: it is not waited for.
+/// The data of the socket, to be kept until its client is recovered. `None`: the client cannot be recovered.
 fn data_of_lost(socket: &Socket) -> Option<RetainedData> {
     let core = &socket.session().core;
     let data = HubData::new(socket.any_data(), &core.workers, core.config.max_connections);

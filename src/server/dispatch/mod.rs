@@ -6,8 +6,9 @@
 //!                                                             ├─ ACK ─────► the thread or callback that waits
 //!                                                             └─ DISCONNECT ─► on_disconnecting ─► on_disconnect
 //! ```
-//! It owns what the packets of one session build up: incomplete packets, the sockets, the rates. It uses sockets, namespaces
-//! and the session's turn, and knows nothing of connections. It must not send past the session or the hub.
+//! It owns the state that the packets of a session change: incomplete packets, sockets, rates. It uses sockets,
+//! namespaces and the turn of the session, and knows no connections. It must send only through the session or the
+//! hub.
 
 pub(crate) mod connect;
 pub(crate) mod core;
@@ -41,14 +42,14 @@ use crate::{
     },
 };
 
-/// What a session's packets build up: owned by the thread whose turn it is.
+/// The state that the packets of a session change. The thread that has the session's turn owns it.
 #[derive(Debug)]
 pub(crate) struct Inbound {
     core: Arc<Core>,
     /// The endpoint of the session.
     endpoint: usize,
     assembler: Assembler,
-    /// Binary packets begun: tells the heartbeat one that stays incomplete from one after the other.
+    /// The number of binary packets that have begun. By this number the heartbeat finds one that stays incomplete.
     assembled: u64,
     sockets: SmallVec<[Socket; 1]>,
     /// The indices of namespaces that the server has removed the client from, until it joins them again.
@@ -225,7 +226,7 @@ impl Inbound {
         namespace.is_some_and(|namespace| self.removed_from.contains(&namespace.0.index))
     }
 
-    /// An answer that the server asked for costs its bytes only; others are as good as events.
+    /// An awaited acknowledgement is charged for its bytes only. Any other acknowledgement counts as an event too.
     fn kind_of_ack(&self, socket: Option<usize>, id: u64) -> Kind {
         let awaited = self.pace.is_some() && socket.is_some_and(|index| self.sockets[index].awaits(id));
         if awaited { Kind::Other } else { Kind::Event }
@@ -298,14 +299,15 @@ impl Dispatch for Inbound {
 
     fn packet(&mut self, session: &Arc<Session>, packet: Packet<'_>) -> Result<(), CloseReason> {
         if session.ended().is_some() || self.too_fast {
-            // What follows a close in the same payload or read is nobody's any more.
+            // The session has ended, or has exceeded its rate too often. Its further packets are ignored.
             return Ok(());
         }
         session.heard_packet();
         match packet {
             Packet::Message(data) => self.kept_message(session, data),
             Packet::Pong(data) => {
-                // The answer to a ping is free: a client that has a debt must not be disconnected for being alive.
+                // The pong that answers a ping is not charged: it must not disconnect a client that has exceeded its
+                // rate.
                 if !(session.heard_pong() && data.is_empty()) {
                     self.charge(session, data.len());
                 }
@@ -392,7 +394,7 @@ impl Dispatch for Inbound {
     }
 }
 
-/// Ends the session of a client that was told too often to be slower.
+/// Ends the session of a client that has exceeded its rate too often.
 fn disconnect_if_too_fast(session: &Arc<Session>, verdict: Verdict) {
     if verdict == Verdict::Disconnect {
         session.add_task(Task::Disconnect(None, CloseReason::RateLimited));

@@ -20,8 +20,8 @@ pub enum Cors {
     /// knows its users by a cookie must name the origins ([`List`](Self::List)), or set the cookie `SameSite=Lax` or
     /// `Strict`.
     Any,
-    /// Every origin, with credentials: the official `origin: true, credentials: true`. Any page may then act in the
-    /// name of a user whom the server knows by a cookie: only for servers that know their users by something else.
+    /// Every origin, with credentials: the official `origin: true, credentials: true`. Any page can then send
+    /// requests with the cookies of its user. Only for servers that do not identify users by cookies.
     AnyWithCredentials,
     /// These origins, each as browsers write it: `https://example.org`, `http://localhost:3000`; without credentials,
     /// as the official `origin: [...]`. A request from another one is refused on both transports.

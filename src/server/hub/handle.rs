@@ -255,7 +255,7 @@ impl HubHandle {
         self.send(Command::ReleaseClaim(resume));
     }
 
-    /// Has the socket's acknowledgements looked at when this deadline is over.
+    /// Sets a timer in the hub. After this deadline the overdue acknowledgements of the socket fail.
     pub(crate) fn ack_deadline(&self, socket: Weak<Membership>, at: Instant) {
         self.send(Command::AckDeadline(socket, at));
     }

@@ -23,9 +23,9 @@ use crate::{
     sys::time::Instant,
 };
 
-/// Heartbeats begin so much earlier than promised. The timers of the official server count whole milliseconds from
-/// the start of its event loop's turn and are early too. Its clients ask right at the deadline whether a session has
-/// timed out.
+/// The first ping is sent this much before `ping_interval` has passed, and later checks are early as well. The
+/// timers of the official server count whole milliseconds from the start of a turn of its event loop, and are early
+/// too. Its clients check right at the deadline whether a session has timed out.
 const HEARTBEAT_EARLY: Duration = Duration::from_millis(3);
 
 /// How long the last packets of a closed polling session may be fetched: the official close timeout.

@@ -1,7 +1,7 @@
 //! The hub and the sockets: how they connect and disconnect, their rooms, and the events that are emitted to them.
 //!
-//! Here the hub's parts meet: [`Members`](super::members) selects, recovery numbers and keeps,
-//! [`Delivery`](super::delivery) sends.
+//! It combines the parts of the hub: [`Members`](super::members) selects the recipients, recovery numbers and keeps
+//! the packets, and [`Delivery`](super::delivery) sends them.
 
 use std::sync::Arc;
 

@@ -53,8 +53,8 @@ pub(crate) trait WakeIdle: fmt::Debug + Send + Sync {
     fn wake(&self, token: Token);
 }
 
-/// The index of a place in the table, and how often the place was given before. So a late wake for the last holder of
-/// a place does not wake the next one.
+/// Identifies an idle connection: the index of its entry in the table, and how often the entry was used before. So a
+/// late wake-up for an earlier connection does not wake the present one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Token {
     index: u32,

@@ -21,10 +21,10 @@ pub struct ConnectionStateRecovery {
     /// Packets that are kept for all clients together. Default 50,000. A client that has missed an older one is not
     /// recovered.
     pub max_packets: usize,
-    /// Bytes of memory that the packets kept may take, about 400 each beside their own; as much again for the records
-    /// of clients that are away, and as much again for the answers to clients with `retries`. Default 8 MiB. A client
-    /// that has missed an older packet is not recovered; of the clients that are away the first that left of the
-    /// address that has most of them is forgotten; of the answers the one that was not asked for the longest time.
+    /// Bytes of memory of the kept packets, with about 400 more for each packet. The records of disconnected clients
+    /// may take as many bytes again, and so may the answers to clients with `retries`. Default 8 MiB. A client that
+    /// has missed a removed packet is not recovered. Beyond the limit, the oldest record of the address with the
+    /// most records is removed, and the least recently used answer.
     pub max_bytes: usize,
 }
 

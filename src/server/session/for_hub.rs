@@ -1,7 +1,7 @@
 //! What the hub may do with a session.
 //!
-//! The hub knows sessions by the trait `HubSession` only, so that it depends on nothing above it. Nothing here waits or runs
-//! user code, because the hub's thread calls it.
+//! The hub knows sessions only by the trait `HubSession`, so that it depends on nothing above it. The hub's thread
+//! calls these methods, so none of them waits or runs user code.
 
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
-//! One Engine.IO session: what its threads share, the gate in front of its handlers, and its end.
+//! One Engine.IO session: the state that its threads share, the turn to run its handlers, and its end.
 //!
 //! ```text
-//!   Polling ──probe, 5──► WebSocket        any ──end(reason)──► ended ──a worker──► handlers told, hub told
+//!   Polling ──probe, 5──► WebSocket     any ──end(reason)──► ended ──► disconnect handlers ──► removed from the hub
 //! ```
 //! It owns the outbox, the signs of life for the heartbeat, and the state that handles its packets (see [`turn`]).
 //! Threads of its connections, the hub, the drain thread and every socket share it. It knows nothing of sockets and
@@ -82,7 +82,7 @@ pub(crate) struct Session {
     signs: AtomicU8,
     /// When the heartbeat looks next, in microseconds of the server's life.
     next_look: AtomicU64,
-    /// What the hub has not finished of what its handlers have sent.
+    /// The commands of its handlers that the hub has not finished.
     pub(crate) unfinished: Unfinished,
     gate: Mutex<Gate>,
     gate_free: Condvar,
@@ -131,7 +131,8 @@ impl Session {
         })
     }
 
-    /// What the log calls it: enough of its id to tell it from others, and too little to speak for it.
+    /// The name of the session in the log: the first characters of its id. They identify the session, but do not
+    /// reveal its id, which is secret.
     pub(crate) fn name(&self) -> &str {
         &self.id[..NAME_LENGTH]
     }
@@ -156,7 +157,7 @@ impl Session {
         self.settle(pushed)
     }
 
-    /// Does what a push leaves to be done without the outbox's lock.
+    /// Completes a push, without the lock of the outbox: informs the drain thread, or ends the session.
     pub(crate) fn settle(self: &Arc<Self>, pushed: Pushed) -> Result<(), EmitError> {
         let settled = self.settle_own(pushed);
         if self.core.waiting.is_exceeded() {
@@ -190,7 +191,7 @@ impl Session {
 
     /// Waits until there is room for more, as [`Socket::emit_timeout`](crate::server::Socket::emit_timeout) promises.
     pub(crate) fn wait_for_room(&self, bytes: usize, deadline: Instant) -> Result<(), EmitError> {
-        // What the hub still has of this thread's is on its way to the same outbox.
+        // Packets of this thread that are still in the hub will go into the same outbox.
         if !self.core.hub.wait_until_caught_up(deadline) {
             return Err(EmitError::Timeout);
         }
@@ -238,9 +239,10 @@ impl Session {
         Heard { pong: signs & PONG != 0, packet: signs & PACKET != 0, busy: signs & BUSY != 0 }
     }
 
-    /// The one way a session ends. The first reason counts.
+    /// Ends the session. Every session ends through this function or [`end_with`](Self::end_with). The first reason
+    /// counts.
     ///
-    /// Where the peer can still be spoken to, what waits for it goes out first, then the close.
+    /// If the peer can still be reached, the pending packets are sent first, and then the close.
     pub(crate) fn end(self: &Arc<Self>, reason: CloseReason) {
         self.end_with(reason, CloseMode::for_reason(reason));
     }
@@ -274,7 +276,7 @@ impl Session {
         self.release(|gate| gate.is_removed = true);
     }
 
-    /// Closes behind what waits: with a close frame, or with a packet for the next GET.
+    /// Closes the outbox behind the pending packets: with a close frame, or with a close packet for the next GET.
     pub(crate) fn finish(self: &Arc<Self>, code: Option<u16>) {
         let finished = match code.map(u16::to_be_bytes) {
             None => self.outbox.finish(CLOSE_FRAME),

@@ -15,8 +15,8 @@ const RETRY_AFTER: u64 = 5;
 /// Why no session could be opened.
 #[derive(Debug)]
 pub(crate) enum Refused {
-    /// Too many are there or come at once, or the server is shutting down: 503, and after so many seconds there is a
-    /// chance.
+    /// A limit of sessions or their rate is reached, or the server is shutting down: 503. The client may try again
+    /// after this number of seconds.
     Busy { reason: RefusalReason, retry_after: u64 },
     /// No randomness: 500.
     NoId(getrandom::Error),

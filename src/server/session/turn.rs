@@ -1,10 +1,10 @@
-//! Whose turn it is to handle a session's packets.
+//! The turn of a session: the right to handle its packets.
 //!
-//! The handlers of one session run one at a time and in order, on whichever thread. A thread that has something to
-//! handle waits for the [`Turn`], takes the [`Dispatch`] state out of the session, and puts it back afterwards. It
-//! holds no lock in between. What other threads want done in turn (an end, an expired acknowledgement) is added as a
-//! [`Task`]: the thread that has the turn performs it before it gives the turn back; if none has it, a worker thread
-//! does.
+//! The handlers of one session run one at a time and in order, on any thread. A thread that has a packet waits for
+//! the [`Turn`], takes the [`Dispatch`] state out of the session, and puts it back afterwards. It holds no lock
+//! meanwhile. Other threads add work that needs the turn (an end, an expired acknowledgement) as a [`Task`]. The
+//! thread that has the turn performs the tasks before it returns the turn. If no thread has it, a worker thread
+//! performs them.
 
 use std::{
     fmt,
@@ -52,8 +52,8 @@ pub(crate) enum Task {
     SessionEnded(CloseReason),
     /// The server has removed a socket: call its handlers.
     SocketRemoved(Arc<SocketState>, CloseReason),
-    /// The server disconnects the client: all sockets first, then the session, for this reason. With the sender that
-    /// wants it, if the hub has not finished its packets.
+    /// The server disconnects the client: first all sockets, then the session, for this reason. The first value is
+    /// the sender that has requested it, if the hub has not finished all commands of that sender.
     Disconnect(Option<Unfinished>, CloseReason),
     /// The deadline of an acknowledgement is over.
     AckExpired(Arc<Membership>),
@@ -128,8 +128,9 @@ impl Session {
         }
     }
 
-    /// Notes a step of the end. The session keeps its slot until the hub has removed it, nothing waits for it, and it
-    /// is in no queue: so there are never more sessions, anywhere, than there are slots.
+    /// Records a step of the session's end. The slot becomes free after the last step: the hub has removed the
+    /// session, its outbox was aborted, and it is in no queue. So there are never more sessions, in any state, than
+    /// slots.
     pub(super) fn release(&self, step: impl FnOnce(&mut Gate)) {
         let mut gate = self.gate.lock();
         step(&mut gate);

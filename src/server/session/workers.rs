@@ -1,5 +1,5 @@
-//! The worker threads: one for each connection that talks, and a few at rest for the next ones. They also do what is
-//! **queued**: handlers of sessions that have no thread at the moment, and `Drop` of the application's data.
+//! The worker threads: one for each active connection, and a few at rest for the next connections. They also perform
+//! **queued** work: handlers of sessions that have no thread at the moment, and `Drop` of the application's data.
 //!
 //! ```text
 //!   run(task) ──► a thread at rest takes it, or a new one begins ──► task ──► queue ──► at rest for a while ──► ends
@@ -39,7 +39,7 @@ const RESTING_MAX: usize = 16;
 /// How long a thread rests before it ends.
 const REST: Duration = Duration::from_secs(5);
 
-/// The memory of more threads than this counts: some megabytes.
+/// More threads than this use some megabytes of memory, so connections are parked sooner.
 const CROWD: usize = 128;
 
 /// If nothing leaves the queue for so long, the threads that serve it are blocked, and more threads are added.
@@ -111,10 +111,10 @@ impl Workers {
         }
     }
 
-    /// Has a thread do it, at once.
+    /// Runs the task on a worker thread at once.
     ///
     /// # Errors
-    /// No thread could be had; the task is dropped, and what it owned with it.
+    /// No thread could be started, or the workers are closed. The task is dropped, with everything that it owns.
     pub(crate) fn run(self: &Arc<Self>, task: impl FnOnce() + Send + 'static) -> io::Result<()> {
         let mut task: Task = Box::new(task);
         let activity = Arc::new(Activity::default());
@@ -182,7 +182,7 @@ impl Workers {
         }
     }
 
-    /// Has a thread, which is counted in already, work the queue off.
+    /// Starts a thread that performs the queued work. The caller has added it to `serving` already.
     fn serve_on_another(self: &Arc<Self>) {
         let workers = Arc::clone(self);
         if let Err(error) = self.run(move || workers.serve()) {
@@ -212,7 +212,7 @@ impl Workers {
             if state.queue.is_empty() {
                 drop(state);
             } else {
-                // What follows must not wait for this, should it block.
+                // The rest of the queue must not wait for this work, because it may block.
                 self.ensure_served(state);
             }
             self.perform(work);
@@ -229,8 +229,8 @@ impl Workers {
         }
     }
 
-    /// Looks whether the queue gets shorter, for as long as there is something in it. When it does not, twice as many
-    /// threads work it off.
+    /// Checks whether work leaves the queue, until the queue is empty. If nothing has left it for [`STALL`], the
+    /// number of threads that perform the work is doubled.
     fn watch(self: &Arc<Self>) {
         let mut state = self.state.lock();
         while !state.queue.is_empty() {
@@ -265,7 +265,7 @@ impl Workers {
     /// Waits until nothing is queued and nothing queued is being done. `false`: something still is at the deadline.
     pub(crate) fn wait_until_idle(&self, deadline: Instant) -> bool {
         let mut state = self.state.lock();
-        // Without a thread for it, what is queued waits although nobody serves it.
+        // If no thread could be started, `serving` is 0 although the queue is not empty.
         while state.serving > 0 || !state.queue.is_empty() {
             if self.fewer.wait_until(&mut state, deadline).timed_out() {
                 return state.serving == 0 && state.queue.is_empty();
@@ -297,7 +297,8 @@ impl Workers {
     }
 }
 
-/// Drops what comes too late to be done. Values of the application are dropped on a thread that nobody waits for.
+/// Drops work that was not done before the stop. A separate thread, which nothing waits for, drops the values of the
+/// application.
 fn abandon(mut work: VecDeque<Work>) {
     work.retain(|work| matches!(work, Work::Drop(_)));
     if work.is_empty() {
@@ -315,7 +316,7 @@ fn abandon(mut work: VecDeque<Work>) {
     }
 }
 
-/// A thread's place among the workers, given up however the thread ends.
+/// The entry of a worker thread. It is removed when the thread ends, also by a panic.
 struct Worker {
     workers: Arc<Workers>,
     number: u64,
@@ -362,7 +363,7 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        // Under the lock, so that who waits for the last one does not miss it.
+        // Under the lock, so that `wait_until_none` does not miss the end of the last thread.
         let mut state = self.workers.state.lock();
         state.activities.remove(&self.number);
         self.workers.threads.fetch_sub(1, Relaxed);

@@ -1,6 +1,6 @@
-//! Events that want an acknowledgement, and the table of those that wait for one.
+//! Events with an acknowledgement, and the table of the acknowledgements that a socket awaits.
 //!
-//! The table is bounded, and has one alarm at the hub for all its deadlines.
+//! The table is bounded, and has one timer in the hub for all its deadlines.
 
 use std::{collections::HashMap, panic::Location, sync::Arc, time::Duration};
 
@@ -28,22 +28,22 @@ pub(crate) type AckCallback = Box<dyn FnOnce(&Socket, AckResult) + Send>;
 pub(crate) enum Waiting {
     /// A thread, which watches the time itself.
     Thread(Sender<AckResult>),
-    /// A callback, which is to be called when this instant has passed, and where the application gave it.
+    /// A callback, its deadline, and the place in the application that has passed it.
     Callback { callback: AckCallback, deadline: Instant, given_at: &'static Location<'static> },
 }
 
-/// Those who wait, by the id that the event carried.
+/// The awaited acknowledgements of a socket, by the ack id of their event.
 #[derive(Default)]
 pub(crate) struct Acks {
     waiting: HashMap<u64, Waiting>,
-    /// When the hub will ask for those that are overdue.
+    /// The instant of the timer in the hub. `None`: there is no timer.
     alarm: Option<Instant>,
 }
 
 impl Acks {
-    /// `Err`: there are `max` already, and this one is given back. `Some`: the hub must be asked to ring then. An
-    /// answered callback costs no alarm of its own, so however many are asked for and answered, the hub keeps one a
-    /// socket.
+    /// `Err`: `max` acknowledgements are awaited already; the new one is returned. `Some`: the hub must set a timer
+    /// for this instant. A callback needs no timer if its deadline is not before that of the present timer, so the
+    /// hub usually has one timer for each socket.
     pub(crate) fn insert(
         &mut self,
         id: u64,
@@ -85,7 +85,7 @@ impl Acks {
         (overdue, self.alarm)
     }
 
-    /// Everybody: no answer can come any more.
+    /// Removes all entries, because no acknowledgement can come any more.
     pub(crate) fn take_all(&mut self) -> Vec<Waiting> {
         self.waiting.drain().map(|(_, waiting)| waiting).collect()
     }
@@ -123,9 +123,9 @@ impl Socket {
         }
     }
 
-    /// Official `socket.timeout(t).emit(…, callback)`: emits, and has `callback` called once, with the answer or with
-    /// the reason that none came. It is called as a handler of this client is: in order with the others, holding up
-    /// no other client. `args` as in [`emit`](Self::emit).
+    /// Official `socket.timeout(t).emit(…, callback)`: emits, and calls `callback` once, with the acknowledgement or
+    /// with an error. The callback runs like a handler of this client: in order with its other handlers, and without
+    /// delaying other clients. `args` as in [`emit`](Self::emit).
     ///
     /// # Errors
     /// [`AckError::TooMany`] or [`AckError::Emit`]; `callback` is not called then.
@@ -185,7 +185,7 @@ impl Socket {
         }
     }
 
-    /// The hub's alarm rang: tells the callbacks that waited too long.
+    /// The timer in the hub has fired: calls the callbacks whose deadline has passed, with [`AckError::Timeout`].
     pub(crate) fn fail_overdue_acks(&self) {
         let (overdue, alarm) = self.0.acks.lock().overdue(Instant::now());
         self.set_ack_alarm(alarm);
@@ -197,7 +197,7 @@ impl Socket {
     fn send_awaited<T: Serialize + ?Sized>(&self, event: &str, id: u64, args: &T) -> Result<(), AckError> {
         match self.send_event(event, Some(id), args, false) {
             Err(error) if self.0.acks.lock().remove(id).is_some() => Err(error.into()),
-            // Of a failure by the socket's end, whoever waits has been told with that end: not twice.
+            // If the socket has ended, `fail_acks` has removed the entry and reported the failure already.
             _ => Ok(()),
         }
     }

@@ -1,7 +1,7 @@
 //! One packet for many sockets: the official `BroadcastOperator`.
 //!
-//! It encodes the packet once and gives it to the hub, which knows the recipients. It must not write to a socket itself: the
-//! hub keeps the order.
+//! It encodes the packet once and gives it to the hub, which knows the recipients. It must not write to a socket
+//! itself, because the hub keeps the order of the packets.
 
 use std::{sync::Arc, time::Duration};
 
@@ -42,19 +42,20 @@ impl Broadcast {
         Self { namespace, selection: Arc::new(selection), volatile: false }
     }
 
-    /// Also whoever is in this room, or has this socket id. Nobody gets a packet twice.
+    /// Adds the sockets in this room, or the socket with this id. No socket gets a packet twice.
     pub fn to(mut self, room: &str) -> Self {
         Arc::make_mut(&mut self.selection).rooms.push(room.into());
         self
     }
 
-    /// But nobody who is in this room.
+    /// Excludes the sockets in this room.
     pub fn except(mut self, room: &str) -> Self {
         Arc::make_mut(&mut self.selection).except.push(room.into());
         self
     }
 
-    /// Dropped for each recipient that has a backlog, or no poll held.
+    /// Makes the packet volatile: it is dropped for each recipient with a backlog, and for each one on polling that
+    /// has no open GET.
     pub fn volatile(mut self) -> Self {
         self.volatile = true;
         self

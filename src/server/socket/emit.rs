@@ -46,11 +46,11 @@ impl Socket {
         self.send_event(event, None, &args, false)
     }
 
-    /// As [`emit`](Self::emit), but waits first, at most for `timeout`, while more than half of
-    /// [`outbox_bytes_max`](crate::server::Config::outbox_bytes_max) waits for this client, or so much that the
-    /// packet does not fit: a producer that is faster than its client goes at the client's pace, and leaves the other
-    /// half to everybody else. Inside a handler of the same client, nothing more is read from it meanwhile. `args` as
-    /// in [`emit`](Self::emit).
+    /// As [`emit`](Self::emit), but first waits, at most for `timeout`, while more than half of
+    /// [`outbox_bytes_max`](crate::server::Config::outbox_bytes_max) waits for this client, or while the packet does
+    /// not fit. So a fast producer sends at the speed of its client, and half of the outbox stays free for other
+    /// senders. While a handler of the same client waits here, nothing is read from that client. `args` as in
+    /// [`emit`](Self::emit).
     ///
     /// # Errors
     /// [`EmitError`]; [`EmitError::Timeout`] when the client has not read enough in time.

@@ -18,7 +18,7 @@ pub struct Event<'a> {
     args: &'a Args<'a>,
     /// Empty when the acknowledgement was taken; all handlers of the event share it.
     id: &'a Cell<Option<u64>>,
-    /// The try of a client that sends its events again.
+    /// The number of this attempt, if the client sends its events with `retries`.
     attempt: Option<u64>,
 }
 
@@ -78,12 +78,12 @@ impl<'a> Event<'a> {
         self.id.get().is_some()
     }
 
-    /// The id by which a client that sends its events again would know this one.
+    /// The ack id, if the client sends its events with `retries`.
     pub(crate) fn retried_id(&self) -> Option<u64> {
         self.socket.rid().and(self.id.get())
     }
 
-    /// Its acknowledgement is remembered for its client's next try.
+    /// The acknowledgement of the event must be kept for retries. `attempt` is the number of this attempt.
     pub(crate) fn set_retried(&mut self, attempt: u64) {
         self.attempt = Some(attempt);
     }
@@ -116,7 +116,7 @@ impl<'a> Event<'a> {
 pub struct Ack {
     socket: Socket,
     id: u64,
-    /// Of the try under which it is remembered; it has not been given.
+    /// The number of the attempt that this acknowledges. `None`: the event is not retried, or was acknowledged.
     attempt: Option<u64>,
 }
 

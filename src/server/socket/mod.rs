@@ -138,8 +138,8 @@ impl Socket {
         self.0.membership.is_connected()
     }
 
-    /// Official `socket.recovered`: whether this client has taken up the connection that it lost, with id, rooms and
-    /// data, and what it missed follows. Always false without
+    /// Official `socket.recovered`: whether this socket replaces one that its client has lost. It then has the same
+    /// id, rooms and data, and the client gets the events that it has missed. Always false without
     /// [`connection_state_recovery`](crate::server::Config::connection_state_recovery).
     #[must_use]
     pub fn recovered(&self) -> bool {
@@ -162,7 +162,7 @@ impl Socket {
 
     /// Enters the namespace, and the rooms that were joined before. From now on the hub knows its rooms.
     pub(crate) fn enter(&self, consent: Encoded, resume: Option<Box<Resume>>) {
-        // Under one lock, so that what another thread joins or leaves, as soon as it finds the socket, comes behind.
+        // The lock is held for both commands. So joins and leaves by other threads reach the hub after them.
         let mut early = self.0.early_rooms.lock();
         let hub = &self.0.namespace.0.hub;
         hub.connect_socket(self.membership(), consent, resume);
@@ -206,7 +206,8 @@ impl Socket {
     /// namespaces and closes the connection, behind everything that was sent before, and behind the handler of this
     /// client that runs at the moment. The official client does not reconnect by itself afterwards.
     pub fn disconnect(&self, close: bool) {
-        // Another thread tells its handlers, and takes it out of the namespace.
+        // The batch is sent first, because another thread may call the handlers and remove the socket from the
+        // namespace.
         let _ = self.0.namespace.0.hub.send_batch();
         if close {
             self.hang_up(CloseReason::ServerNamespaceDisconnect, CloseReason::ForcedServerClose);
@@ -232,7 +233,7 @@ impl Socket {
         }
     }
 
-    /// Has the store keep what is kept with the socket, if it is of the type that the namespace keeps.
+    /// Gives the data of the socket to the store, if they have the type that the namespace stores.
     pub(crate) fn keep_data(&self) {
         let (Some(codec), Some(data)) = (&self.0.namespace.0.handlers.data, self.any_data()) else { return };
         let encoded =
@@ -292,7 +293,7 @@ impl Socket {
         self.0.namespace.0.connected.fetch_add(1, AcqRel);
     }
 
-    /// `false`: it was not connected, so there is nothing to tell anybody.
+    /// `false`: the socket was not connected, so its handlers must not be called.
     pub(crate) fn set_disconnected(&self, reason: CloseReason) -> bool {
         let was = self.0.membership.set_disconnected(reason);
         if was {
@@ -304,13 +305,14 @@ impl Socket {
     /// Removes the socket from its namespace; the handlers follow in their turn.
     fn leave_namespace(&self, reason: CloseReason) {
         if self.set_disconnected(reason) {
-            // Before the packet: when its client joins again at once, this socket must not be there any more.
+            // Before the packet: the client may join again at once, and this socket must be removed before that.
             self.session().add_task(Task::SocketRemoved(Arc::<Inner>::clone(&self.0), reason));
             self.send_disconnect();
         }
     }
 
-    /// Says good-bye to the client in this namespace. `false`: it is not there, so there is nothing to tell anybody.
+    /// Marks the socket as disconnected and sends the DISCONNECT packet. `false`: the socket was not connected, so
+    /// its handlers must not be called.
     pub(crate) fn say_goodbye(&self, reason: CloseReason) -> bool {
         let was = self.set_disconnected(reason);
         if was {
@@ -353,7 +355,8 @@ impl Owner for Socket {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        // Whoever drops the last handle of a socket must not suffer from what the application has left in it.
+        // The `Drop` of the application's data may panic. The guard catches it, so the thread that drops the socket
+        // goes on.
         let (data, acks) = (self.data.lock().take(), std::mem::take(&mut *self.acks.lock()));
         if let Some(data) = data {
             guard::drop_value(data);

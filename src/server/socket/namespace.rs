@@ -37,18 +37,17 @@ pub(crate) type CloseHandler = Box<dyn Fn(&Socket, CloseReason) + Send + Sync>;
 
 /// The handlers of a namespace.
 ///
-/// They are the same for all its sockets, and set before the server starts; what belongs to one socket goes into
-/// [`Socket::set_data`]. The handlers of one connection run one at a time, in the order of its packets, on that
-/// connection's thread; they may block, and hold up nobody else. A panic in one is caught and logged, and costs that
-/// event.
+/// They are the same for all its sockets, and set before the server starts. [`Socket::set_data`] stores data of one
+/// socket. The handlers of one client run one at a time, in the order of its packets, on worker threads. A handler
+/// may block; it delays no other client. A panic in a handler is caught and logged, and ends only that call.
 ///
-/// As in the official API, each call adds a handler: those for the same thing are called one after the other, in the
-/// order of their registration, and a panic in one keeps none of the others from its turn.
+/// As in the official API, each call adds a handler. Handlers of the same event are called one after the other, in
+/// the order of their registration, also if an earlier one has panicked.
 pub struct NamespaceBuilder {
     pub(crate) name: String,
     pub(crate) middlewares: Vec<Middleware>,
     pub(crate) connect: Vec<ConnectHandler>,
-    /// Few, and looked up for every event: a search beats a hash.
+    /// A tree, because with few names its search is faster than a hash.
     pub(crate) events: BTreeMap<String, Vec<EventHandler>>,
     pub(crate) any: Vec<AnyHandler>,
     pub(crate) unhandled: Vec<EventHandler>,
@@ -115,9 +114,9 @@ impl NamespaceBuilder {
     /// disconnected with "parse error", as by the official server; only `connection` is an event like others, and
     /// goes to [`on_any`](Self::on_any) and [`on_unhandled`](Self::on_unhandled).
     ///
-    /// With connection state recovery, and for an event that its client sends again until it is acknowledged (our
-    /// client with `retries`), what the handler emits leaves when it returns, or asks the hub something, waits for an
-    /// acknowledgement, or has emitted more than 1 MiB: until then it is kept together with the answer.
+    /// With connection state recovery, if a client of this crate sends the event with `retries`: the packets that
+    /// the handler emits are kept, and sent together with the acknowledgement when the handler returns. They are
+    /// sent earlier if the handler queries the hub, waits for an acknowledgement, or has emitted more than 1 MiB.
     pub fn on<O: Outcome>(
         &mut self,
         name: impl Into<String>,
@@ -143,9 +142,10 @@ impl NamespaceBuilder {
         self
     }
 
-    /// Gets the events that came faster than [`event_rate`](crate::server::Config::event_rate) or
-    /// [`byte_rate`](crate::server::Config::byte_rate) allow, in place of every other handler; it may tell the
-    /// client, and acknowledge. Without it they are dropped. A client that goes on is disconnected behind it.
+    /// Gets the events that exceed [`event_rate`](crate::server::Config::event_rate) or
+    /// [`byte_rate`](crate::server::Config::byte_rate), instead of all other handlers. It may emit to the client,
+    /// and acknowledge. Without this handler these events are dropped. A client that goes on sending too fast is
+    /// disconnected after this handler has run.
     pub fn on_rate_limited<O: Outcome>(
         &mut self,
         handler: impl Fn(&Socket, Event<'_>) -> O + Send + Sync + 'static,
@@ -154,9 +154,9 @@ impl NamespaceBuilder {
         self
     }
 
-    /// Has the store keep what [`Socket::set_data`] is given, when it is a `T`: a client that is recovered after a
-    /// restart of the server finds it again. As of that call: what changes inside it later is kept with the next
-    /// call.
+    /// Stores the data of [`Socket::set_data`] if they are a `T`. So a client that is recovered after a restart of
+    /// the server has the same data. The data are encoded during that call; later changes inside them are stored by
+    /// the next call only.
     pub fn keep_data<T: Any + Send + Sync + Serialize + DeserializeOwned>(&mut self) -> &mut Self {
         self.data = Some(Codec {
             encode: |data| serde_json::to_vec(data.downcast_ref::<T>()?).ok().map(Bytes::from),
@@ -228,7 +228,7 @@ impl NamespaceBuilder {
     }
 }
 
-/// Logs what went wrong in a handler. What it says may quote the client, who must not write lines of its own.
+/// Logs the error of a handler. The text is escaped, because it may quote the client, which must not add log lines.
 fn report(socket: &Socket, doing: &str, outcome: impl Outcome) {
     if let Err(error) = outcome.into_result() {
         log::warn!("socket {}: {doing}: {}", socket.id(), error.escape_debug());
@@ -254,7 +254,7 @@ pub(crate) struct Inner {
     pub(crate) index: usize,
     pub(crate) handlers: NamespaceBuilder,
     pub(crate) hub: HubHandle,
-    /// What clients that send again were answered.
+    /// The answers that are kept for clients with `retries`.
     pub(crate) retried: Arc<Retried>,
     /// One counter for the acks of single emits, so that ids are unique in the namespace.
     pub(crate) ack_ids: AtomicU64,
@@ -356,8 +356,8 @@ impl Namespace {
         self.everybody().sockets()
     }
 
-    /// How many sockets are in the room, after everything that this thread asked for before. A socket's id is a room
-    /// with that socket in it, which nobody can leave.
+    /// The number of sockets in the room, after all earlier joins and leaves of this thread. The id of a socket is a
+    /// room that contains this socket, and that it cannot leave.
     #[must_use]
     pub fn room_len(&self, room: &str) -> usize {
         self.0.hub.count(self.0.index, room.into())

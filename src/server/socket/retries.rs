@@ -1,8 +1,8 @@
-//! Exactly once: what the clients that send again what was not acknowledged were answered.
+//! Events of clients with `retries` are handled exactly once: this module keeps the answer (the encoded
+//! acknowledgement) to the last event of each client, so that a retry of the event gets the same answer.
 //!
-//! A client of ours in `retries` mode says who it is in each CONNECT (`rid`), sends one event of its queue at a time,
-//! and gives the next one a higher ack id. So it is enough to remember, for each client and namespace, the last id
-//! and its answer:
+//! A client of this crate with `retries` sends its own id (`rid`) in each CONNECT. It sends one event at a time, and
+//! gives the next event a higher ack id. So one ack id and one answer are enough for each client and namespace:
 //!
 //! ```text
 //!   higher id ─► Running ──── ack ─────────────► Answered      the same id again: the same answer
@@ -27,7 +27,7 @@ use crate::{
 };
 
 thread_local! {
-    /// The tries that were answered while this thread gathers.
+    /// The attempts whose answers are in the open batch of this thread.
     static GATHERED: RefCell<Vec<(Socket, u64)>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -42,7 +42,8 @@ type Key = (Arc<str>, usize);
 
 /// What is to be done with an event of such a client.
 pub(crate) enum Decision {
-    /// This try: what becomes of it is told under its number, so that one that was given up cannot end the next.
+    /// The handler must run. The number identifies this attempt in later calls, so that an abandoned attempt cannot
+    /// finish a later one.
     Handle(u64),
     /// It has been handled, and this is the answer.
     Answered(Encoded),
@@ -50,7 +51,7 @@ pub(crate) enum Decision {
     Ignore,
 }
 
-/// The answers of all clients, bounded in count and bytes: those that were not asked for the longest time go first.
+/// The answers to all clients. Their number and their bytes are limited; the least recently used are removed first.
 pub(crate) struct Retried {
     table: Mutex<Table>,
     max: usize,
@@ -61,7 +62,7 @@ pub(crate) struct Retried {
 struct Table {
     slots: HashMap<Key, Slot>,
     bytes: usize,
-    /// Counts the touches.
+    /// The number of uses of the table. `Slot::touched` is this number at the last use of the slot.
     clock: u64,
 }
 
@@ -75,21 +76,22 @@ struct Slot {
     kept: bool,
 }
 
-/// It holds no socket, whose last handle would be dropped, with the application's data, while the table is locked.
+/// What has happened to an event. It holds memberships and no `Socket`: dropping the last `Socket` drops data of the
+/// application, and that must not happen while the table is locked.
 enum State {
-    /// Its handler runs, or somebody has taken its acknowledgement away. The answer is for this socket.
+    /// The handler is running, or it has taken the `Ack` out of the event (`taken`). The answer goes to this socket.
     Running {
         socket: Arc<Membership>,
         taken: bool,
     },
-    /// It is answered, and the answer is not with the hub yet but with what its handler gathers; who asks meanwhile
-    /// gets it then.
+    /// The event is acknowledged, but the answer is still in the batch of its handler's thread. If the client sends
+    /// the event again meanwhile, its new socket (`late`) gets the answer after the batch was sent.
     Answering {
         answer: Encoded,
         late: Option<Arc<Membership>>,
     },
     Answered(Encoded),
-    /// Nobody has acknowledged it, and nobody will.
+    /// The event was not acknowledged, and cannot be any more. A retry runs the handler again.
     Failed,
 }
 
@@ -126,7 +128,7 @@ impl Retried {
         let running = State::Running { socket: socket.membership(), taken: false };
         let is_full = table.slots.len() > self.max.saturating_mul(2);
         let before = match table.slots.entry(key) {
-            // So many handlers are being waited for; the client asks again.
+            // Too many events are still being handled. The event is ignored; the client sends it again.
             Entry::Vacant(_) if is_full => return Decision::Ignore,
             Entry::Vacant(vacant) => {
                 vacant.insert(Slot { id, attempt: touched, state: running, touched, kept: false });
@@ -152,7 +154,7 @@ impl Retried {
         Decision::Handle(touched)
     }
 
-    /// Somebody has taken the right to acknowledge away from the handler.
+    /// The handler has taken the `Ack` out of the event, so the answer may come after the handler has returned.
     pub(crate) fn taken(&self, socket: &Socket, attempt: u64) {
         let Some(key) = key(socket) else { return };
         if let Some(slot) = self.table.lock().slots.get_mut(&key)
@@ -163,9 +165,8 @@ impl Retried {
         }
     }
 
-    /// The answer is here: it is remembered, in the same commit as what the handler has emitted before, and sent
-    /// behind that to the connection that has asked last. An event that is not its client's last one any more needs
-    /// none.
+    /// Stores the answer, in the same commit as the packets that the handler has emitted before, and sends it after
+    /// them to the socket that sent the event last. Does nothing if the client has sent a newer event since.
     pub(crate) fn answered(&self, socket: &Socket, attempt: u64, answer: &Encoded) -> Result<(), EmitError> {
         let Some(key) = key(socket) else { return Ok(()) };
         let hub = &socket.namespace().0.hub;
@@ -196,15 +197,16 @@ impl Retried {
         sent
     }
 
-    /// What this thread gathered is on its way to the hub, and with it the answers of these tries.
+    /// The batch of this thread was sent to the hub. Finishes the attempts whose answers were in the batch.
     pub(crate) fn end_gathered(&self) {
         for (socket, attempt) in GATHERED.with_borrow_mut(std::mem::take) {
             self.end(&socket, attempt, false);
         }
     }
 
-    /// The handler has returned, and what it gathered is on its way; or whoever took the acknowledgement has thrown
-    /// it away (`thrown`). When it will not be answered any more, the next try is handled.
+    /// The handler has returned and its batch was sent, or an `Ack` that was taken out of the event was dropped
+    /// unused (`thrown`). An answer in the batch becomes final. If there is no answer and none can come, the next
+    /// retry runs the handler again.
     pub(crate) fn end(&self, socket: &Socket, attempt: u64, thrown: bool) {
         let Some(key) = key(socket) else { return };
         let hub = &socket.namespace().0.hub;
@@ -231,9 +233,9 @@ impl Retried {
         }
     }
 
-    /// Forgets the oldest, some at a time, when there are too many; not those that are still to be answered. The hub
-    /// hears of it under the lock, so that it hears of each client's answers in their order; it never asks for the
-    /// lock itself.
+    /// Removes the least recently used answers when there are too many, several at a time. Events that are not
+    /// finished stay. The removals are sent to the hub under the lock, so that the hub gets the changes of each
+    /// client in order. The hub never takes this lock.
     fn evict(&self, mut table: impl std::ops::DerefMut<Target = Table>, hub: &HubHandle) {
         let is_full = |table: &Table| table.slots.len() > self.max || table.bytes > self.bytes_max;
         if !is_full(&table) {
@@ -276,7 +278,7 @@ impl Slot {
     }
 }
 
-/// `None`: a socket of a client that does not say who it is.
+/// `None`: the client has sent no `rid`.
 fn key(socket: &Socket) -> Option<Key> {
     Some((Arc::clone(socket.rid()?), socket.namespace_index()))
 }

@@ -1,6 +1,5 @@
-//! A client comes back: it claims the place of a disconnected client, and takes it.
-//!
-//! The claim and the taking are two steps, because handlers and middlewares run in between.
+//! The recovery of a client in two steps: a new connection claims the record of a disconnected client, and then its
+//! socket takes over the record. They are two steps, because handlers and middlewares run in between.
 
 use std::sync::Arc;
 

@@ -133,7 +133,8 @@ impl Store for FileStore {
     /// Renames the file to `PATH.failed`, in place of an older one, which needs no room on the disk. If that fails,
     /// the file is emptied. If that fails too, the log says what to do by hand.
     ///
-    /// Also after a failed opening: the next start would find the state before this one, without what was sent since.
+    /// Also called after a failed opening. Otherwise the next start would use an old state, without the packets that
+    /// were sent since.
     /// Only a file that another process has open, or that a newer version has written, is left as it is.
     fn abandon(&mut self) {
         let path = self.path.clone();
