@@ -39,8 +39,8 @@ use relay::Relay;
 /// Members of a room.
 const ROOM: usize = 10;
 
-/// How long what is over may take to be gone: a polling session that nobody fetches the end of keeps its seat for
-/// half a minute.
+/// The longest time until ended sessions are removed. A polling session whose close packet is not fetched keeps its
+/// slot for half a minute.
 const GONE_WITHIN: Duration = Duration::from_secs(40);
 
 type Failure = Box<dyn std::error::Error>;

@@ -219,7 +219,7 @@ impl Ledger {
         self.noticed.lock().push(Violation(kind, text));
     }
 
-    /// The last number of the last ticker that somebody has heard: whoever is there long enough hears it.
+    /// The last number of the last ticker that a listener has received. Every listener that stays long enough receives it.
     pub(crate) fn last_tick(&self) -> (u32, u64) {
         self.highest_ticks().pop_last().unwrap_or_default()
     }

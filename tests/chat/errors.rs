@@ -193,7 +193,7 @@ fn who_is_not_registered_gets_nothing_else(#[case] event: &str, #[case] args: &s
     assert_eq!(mask(&error, &[(&alice.id, "A")]), expected);
 }
 
-/// The protocol keeps these names; whoever emits one has broken it.
+/// These names belong to the protocol. A client that emits one breaks it.
 #[rstest]
 #[case("connect")]
 #[case("disconnect")]

@@ -217,7 +217,7 @@ fn with_few_files_everybody_is_answered() {
         let mut stream = TcpStream::connect(program.address()).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let mut answer = String::new();
-        // Whoever is turned away may be told so before it has asked.
+        // A refused connection may get its answer before it has sent the request.
         let _ = stream.write_all(health.as_bytes()).and_then(|()| stream.read_to_string(&mut answer));
         answer.starts_with("HTTP/1.1 200")
     });

@@ -125,7 +125,7 @@ fn a_kill_loses_nothing(#[case] transports: &[TransportKind]) {
     assert!(body.contains(r#""store":"working""#), "{body}");
 }
 
-/// Whoever asks for durability and cannot have it is told at the start; whoever can do without says so.
+/// If the store cannot be opened, the start fails, unless the store is optional.
 #[rstest]
 #[case::no_folder(|folder: &Folder| folder.0.join("missing/store"), "has no directory")]
 #[case::a_folder(|folder: &Folder| folder.0.clone(), "")]

@@ -76,8 +76,8 @@ fn many_guesses_of_a_pid(#[values(Polling, WebSocket)] transport: Transport) {
     });
 }
 
-/// Whoever comes, takes rooms with long names and is lost leaves a record of 10 KB; these are no more than the bounds
-/// allow.
+/// A client that joins rooms with long names and is lost leaves a record of 10 KB. All records together stay within the
+/// limit.
 #[test]
 fn many_are_away() {
     scenario_of(Kind::Recovering).ends(&["transport close"; 300]).rounds(3).run(|addr| {

@@ -11,8 +11,8 @@ use crate::{
     support::{Client, Http, Transport, Ws, eventually, socket_target},
 };
 
-/// tiny_http, and many a server: the files run out, and accepting ends for ever. Here whoever comes then is told, the
-/// log hears it once, and it goes on.
+/// tiny_http and other servers stop accepting for ever when the files run out. Here new connections are refused with an
+/// answer, the log has one line, and the server goes on.
 #[test]
 fn no_files_are_left() {
     scenario_of(Kind::FewFiles).ends_anyhow().may_log_errors().run_with(|subject| {

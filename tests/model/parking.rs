@@ -40,7 +40,7 @@ fn serve(ends: &Arc<AtomicUsize>, ping: Duration) -> (Server, Receiver<Socket>) 
         })
         .listen("127.0.0.1:1")
         .expect("it starts");
-    // Whoever parks and whoever comes in may meet at every step.
+    // Parking and waking may meet at every step.
     sim::set_haste(PARK_AFTER);
     (server, sockets)
 }

@@ -139,7 +139,7 @@ fn a_retried_event_is_handled_once_and_answered() {
     });
 }
 
-/// Two connections ask at the same moment: it is handled once, and whoever asked last is answered.
+/// Two connections send the event at the same moment: it is handled once, and the last one gets the answer.
 #[test]
 fn of_two_who_ask_at_once_one_is_handled_and_one_answered() {
     check("retried, at once", || {

@@ -286,7 +286,7 @@ fn nothing_that_was_heard_or_acknowledged_is_lost_with_the_process() {
     });
 }
 
-/// Two connections of a client ask the same: whoever is answered, and from wherever, the answer is kept.
+/// Two connections of a client send the same event: the answer is stored, whichever of them gets it.
 #[test]
 fn an_answer_that_is_repeated_is_kept_too() {
     check("store, asked twice", || {

@@ -93,8 +93,8 @@ fn nothing_is_lost_or_twice_in_an_upgrade() {
     });
 }
 
-/// Two WebSockets want the session, a GET is held, and the session is disconnected: whoever wins, it ends once and
-/// all are let go.
+/// Two WebSockets want the session, a GET is open, and the session is disconnected. In every order it ends once, and
+/// all three are released.
 #[test]
 fn an_upgrade_races_with_another_and_with_the_end() {
     check("upgrade, race", || {
@@ -125,7 +125,7 @@ fn an_upgrade_races_with_another_and_with_the_end() {
         }
         closer.join().unwrap();
         poll.join().unwrap();
-        // On polling its last packets may be fetched for a while yet; whoever asks for them ends that.
+        // On polling its last packets may be fetched for a while. A GET ends that.
         Peer::connect().get(&sid);
         all_over(server);
         assert_eq!(ends.load(SeqCst), 1);

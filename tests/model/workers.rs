@@ -1,4 +1,4 @@
-//! The workers' queue: handlers that wait for one another each get a thread, whoever works the queue off.
+//! The workers' queue: handlers that wait for one another each get a thread.
 
 use std::{
     sync::{

@@ -89,8 +89,7 @@ fn tables(#[case] (interval, timeout): (u64, u64), #[case] table: Table<'_>) {
     }
 }
 
-/// Whoever calls at the instant that was named always gets a later one, or the end: no clock is asked twice in
-/// the same moment for ever.
+/// A call at the instant that was named returns a later instant, or the end. So no caller loops at one instant.
 #[rstest]
 fn time_goes_on(
     #[values((25, 20), (5, 20), (10, 10), (1, 1))] (interval, timeout): (u64, u64),

@@ -144,7 +144,7 @@ fn depth_of_plain_packets(
         // It goes on as it came …
         let encoded = Outgoing::event("/", "a", None).encode(&args).unwrap();
         assert_eq!(encoded.frames().next().unwrap().text().unwrap()[1..], text);
-        // … and whoever asks for a value gets one, or an error, as `serde_json` bounds it.
+        // … and reading it gives a value, or an error beyond the depth that `serde_json` reads.
         let value: Result<Value, _> = args.get(0);
         assert_eq!(value.is_ok(), depth < 128);
     });
@@ -179,7 +179,7 @@ fn depth_of_binary_packets(
             return;
         }
         let Ok(Packet { body: Body::Event { args, .. }, .. }) = packet else { panic!("{packet:?}") };
-        // It is whole, and whoever wants more than the stack allows gets an error.
+        // It is whole, and reading more than the stack allows is an error.
         assert!(text.contains(args.raw(0).unwrap().json()));
         let encoded = Outgoing::event("/", "a", None).encode(&args);
         if depth > limits::MAX_READ_DEPTH {

@@ -61,7 +61,7 @@ fn arguments_of_every_shape_are_sent(#[values(Polling, WebSocket, Upgrade)] tran
     assert!(matches!(io.emit("disconnect", ()), Err(EmitError::Encode(_))), "a reserved name");
 }
 
-/// Whoever sends, whichever way: a tuple spreads, an array and `null` are one argument.
+/// In every method that sends: a tuple spreads, an array and `null` are one argument.
 #[rstest]
 fn only_tuples_spread(#[values(Polling, WebSocket, Upgrade)] transport: Transport) {
     let server = serve_root(|ns| {

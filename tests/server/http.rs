@@ -240,7 +240,7 @@ fn a_body_may_be_chunked_or_asked_for() {
     assert_eq!(http.response("the answer to a slow request").body, "ok");
 }
 
-/// A request that can hurt whoever believes it: the answer comes before the body is read, and the connection ends.
+/// A request with a harmful head: the answer comes before the body is read, and the connection ends.
 #[rstest]
 #[case::too_large("Content-Length: 100000000\r\n", 413)]
 #[case::far_too_large("Content-Length: 18446744073709551616\r\n", 413)]
@@ -347,7 +347,7 @@ fn hasty(builder: Builder) -> Builder {
 }
 
 #[test]
-fn whoever_takes_too_long_is_sent_away() {
+fn a_slow_request_is_refused() {
     let server = serve(hasty);
     let mut nothing = Http::connect(addr(&server));
     let mut half_a_head = Http::connect(addr(&server));

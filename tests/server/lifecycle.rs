@@ -181,7 +181,7 @@ fn a_disconnect_handler_that_blocks_holds_up_neither_the_server_nor_its_stop() {
         client.expect(&format!(r#"42{round}["q",{round}]"#));
         client.send(r#"421["echo"]"#);
         client.expect("431[]");
-        // The overdue one is told by whoever is there: here the client's next request.
+        // The thread of the client's next request calls the overdue callback.
         eventually("the callback was called", || {
             client.send(r#"421["echo"]"#);
             client.expect("431[]");

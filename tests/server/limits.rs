@@ -42,7 +42,7 @@ fn no_more_connections_than_max_tcp_connections() {
     eventually("there is room again", || Http::connect(addr(&server)).get("/nowhere").status == 404);
 }
 
-/// Whoever connects and asks nothing keeps nobody out for long; whoever has asked something keeps its place.
+/// A connection without a request does not keep others out for long. A connection that has sent a request stays.
 #[test]
 fn a_connection_without_a_request_gives_its_place_to_one_that_comes() {
     let server = serve(|builder| {

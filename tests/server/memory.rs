@@ -227,7 +227,7 @@ fn an_emit_may_wait_for_its_client(#[values(Polling, WebSocket)] transport: Tran
 
 /// A thread that waits for room learns that there will be none.
 #[rstest]
-fn whoever_waits_for_a_client_that_goes_is_told(#[values(Polling, WebSocket)] transport: Transport) {
+fn a_wait_for_a_client_ends_when_the_client_has_gone(#[values(Polling, WebSocket)] transport: Transport) {
     let server = serve(|builder| {
         builder.max_http_buffer_size(50_000).outbox_bytes_max(200_000).namespace("/", |_| {})
     });

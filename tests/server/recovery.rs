@@ -349,7 +349,7 @@ fn after_others_have_filled_the_log() {
     }
 }
 
-/// Whoever is away for longer than `max_disconnection_duration` is forgotten.
+/// A client that is away for longer than `max_disconnection_duration` is not recovered.
 #[test]
 fn after_too_long() {
     let options = ConnectionStateRecovery::new().max_disconnection_duration(Duration::from_millis(50));

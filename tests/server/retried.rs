@@ -70,7 +70,7 @@ fn a_retry_is_answered_and_not_handled(
     client.expect(r#"432["answer",3]"#);
 }
 
-/// Whoever does not say who it is, or is another one, is handled as ever.
+/// Events of a client without a `rid`, or with another one, are handled as always.
 #[rstest]
 #[case::without_a_name("")]
 #[case::another(r#"{"rid":"another"}"#)]

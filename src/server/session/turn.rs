@@ -59,7 +59,7 @@ pub(crate) enum Task {
     AckExpired(Arc<Membership>),
 }
 
-/// Who has the turn, what is to be done, and what is left before the slot is free.
+/// The turn, the tasks that wait for it, and the steps that are left until the slot is free.
 #[derive(Default)]
 pub(super) struct Gate {
     /// `None` while a thread has the turn.

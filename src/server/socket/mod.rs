@@ -197,7 +197,7 @@ impl Socket {
         self.0.namespace.broadcast(Selection { skip: Some(self.shared_id()), ..Selection::default() })
     }
 
-    /// Official `socket.to(room)`: whoever is in the room but this socket.
+    /// Official `socket.to(room)`: all sockets in the room except this one.
     pub fn to(&self, room: &str) -> Broadcast {
         self.broadcast().to(room)
     }

@@ -335,7 +335,7 @@ impl Namespace {
         self.everybody().emit(event, args)
     }
 
-    /// Official `io.to(room)`: whoever is in the room, or has this socket id. More rooms can be added.
+    /// Official `io.to(room)`: the sockets in the room, or the socket with this id. More rooms can be added.
     pub fn to(&self, room: &str) -> Broadcast {
         self.everybody().to(room)
     }

@@ -97,7 +97,7 @@ impl Act {
             scope.spawn(move || {
                 let _held = self.lock.lock().unwrap();
                 held.send(()).unwrap();
-                // The hub answers, whoever waits for the lock meanwhile.
+                // The hub answers although another thread waits for the lock.
                 for _ in 0..20 {
                     ask_the_hub(server);
                     std::thread::sleep(Duration::from_millis(1));

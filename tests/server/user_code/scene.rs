@@ -364,7 +364,7 @@ impl Scene {
         [what.to_owned()].into_iter().chain(session).collect()
     }
 
-    /// Whoever has nothing to do with it gets everything that a server gives.
+    /// The other clients are served in every way.
     pub(super) fn others_are_served(&mut self) {
         for client in &mut self.others {
             client.send(r#"421["echo","there"]"#);

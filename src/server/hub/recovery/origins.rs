@@ -106,8 +106,8 @@ mod tests {
         }
     }
 
-    /// Each letter is a record of that address, in the order in which they come. The second word is the order of
-    /// their removal.
+    /// `records`: one record for each character, which stands for its address, in the order in which they are added.
+    /// The second word is the order in which they are removed.
     #[rstest]
     #[case::alone("aaa", "aaa")]
     #[case::each_has_one("abc", "abc")]
