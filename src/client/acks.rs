@@ -63,15 +63,6 @@ impl Waiter {
     }
 }
 
-/// A callback whose deadline has passed.
-pub(super) struct Expired {
-    pub(super) namespace: usize,
-    pub(super) id: u64,
-    pub(super) waiter: Option<Waiter>,
-    pub(super) retried: bool,
-    pub(super) since: Instant,
-}
-
 impl Acks {
     /// Whether one more may be waited for in a namespace.
     pub(super) fn check_room(&self, namespace: usize) -> Result<(), Error> {
@@ -129,35 +120,21 @@ impl Acks {
         lost.into_iter().filter_map(remove).collect()
     }
 
-    /// Takes all waiters of a namespace. Retried events stay, without a waiter. Also gives the ids of the others.
-    pub(super) fn refuse(&mut self, namespace: usize) -> (Vec<u64>, Vec<Waiter>) {
-        let (mut removed, mut waiters) = (Vec::new(), Vec::new());
-        let (pending, deadlines) = (Self::entry(&mut self.pending, namespace), &mut self.deadlines);
-        pending.retain(|id, pending| {
-            if let Some(deadline) = pending.deadline.take() {
-                deadlines.remove(&(deadline, namespace, *id));
-            }
-            waiters.extend(pending.waiter.take());
-            if !pending.retried {
-                removed.push(*id);
-            }
-            pending.retried
-        });
-        (removed, waiters)
+    /// The ids of all in a namespace.
+    pub(super) fn ids(&self, namespace: usize) -> Vec<u64> {
+        self.pending.get(namespace).map_or_else(Vec::new, |pending| pending.keys().copied().collect())
     }
 
-    /// A thread waits no more. `true`: the event need not be sent any more; a retried one is still sent.
-    pub(super) fn abandon(&mut self, namespace: usize, id: u64) -> bool {
-        match self.of(namespace).get_mut(&id) {
-            Some(pending) if pending.retried => {
-                pending.waiter = None;
-                false
-            }
-            _ => {
-                self.remove(namespace, id);
-                true
-            }
+    /// Takes the waiter out, which waits no more. A retried event stays, without a waiter. `None`: the id is unknown.
+    pub(super) fn abandon(&mut self, namespace: usize, id: u64) -> Option<PendingAck> {
+        let pending = self.of(namespace).get_mut(&id)?;
+        let (waiter, deadline) = (pending.waiter.take(), pending.deadline.take());
+        let abandoned = PendingAck { waiter, deadline, ..*pending };
+        if !abandoned.retried {
+            self.of(namespace).remove(&id);
         }
+        self.forget_deadline(namespace, id, deadline);
+        Some(abandoned)
     }
 
     /// When the next callback expires.
@@ -165,28 +142,18 @@ impl Acks {
         self.deadlines.first().map(|(deadline, ..)| *deadline)
     }
 
-    /// The next callback that has expired by `now`. A retried event stays, without a waiter.
-    pub(super) fn pop_expired(&mut self, now: Instant) -> Option<Expired> {
+    /// [Abandons](Self::abandon) the next callback that has expired by `now`. Gives its namespace and id, too.
+    pub(super) fn pop_expired(&mut self, now: Instant) -> Option<(usize, u64, PendingAck)> {
         let (_, namespace, id) = *self.deadlines.first().filter(|(deadline, ..)| *deadline <= now)?;
         self.deadlines.pop_first();
-        let pending = self.of(namespace).get_mut(&id)?;
-        let (waiter, retried, since) = (pending.waiter.take(), pending.retried, pending.since);
-        pending.deadline = None;
-        if !retried {
-            self.of(namespace).remove(&id);
-        }
-        Some(Expired { namespace, id, waiter, retried, since })
+        Some((namespace, id, self.abandon(namespace, id)?))
     }
 
     fn of(&mut self, namespace: usize) -> &mut HashMap<u64, PendingAck> {
-        Self::entry(&mut self.pending, namespace)
-    }
-
-    fn entry(pending: &mut Vec<HashMap<u64, PendingAck>>, namespace: usize) -> &mut HashMap<u64, PendingAck> {
-        if pending.len() <= namespace {
-            pending.resize_with(namespace + 1, HashMap::new);
+        if self.pending.len() <= namespace {
+            self.pending.resize_with(namespace + 1, HashMap::new);
         }
-        &mut pending[namespace]
+        &mut self.pending[namespace]
     }
 
     fn forget_deadline(&mut self, namespace: usize, id: u64, deadline: Option<Instant>) {
@@ -223,7 +190,7 @@ mod tests {
         assert!(acks.pop_expired(now).is_none());
         assert_eq!(acks.next_deadline(), Some(now + Duration::from_secs(1)));
         let at = now + Duration::from_secs(6);
-        let expired: Vec<_> = std::iter::from_fn(|| acks.pop_expired(at)).map(|expired| expired.id).collect();
+        let expired: Vec<_> = std::iter::from_fn(|| acks.pop_expired(at)).map(|(_, id, _)| id).collect();
         assert_eq!(expired, [3, 1]);
         assert!(acks.remove(0, 2).is_some());
         assert_eq!(acks.next_deadline(), None);
@@ -236,7 +203,7 @@ mod tests {
         acks.insert(2, 1, pending(now, Some(1), true).0);
         acks.set_sent(2, Some(1), true);
         assert!(acks.remove_lost(2).is_empty());
-        let expired = acks.pop_expired(now + Duration::from_secs(1)).unwrap();
+        let (_, _, expired) = acks.pop_expired(now + Duration::from_secs(1)).unwrap();
         assert!(expired.retried && expired.waiter.is_some());
         assert!(acks.remove(2, 1).unwrap().waiter.is_none(), "the waiter has its result");
     }
@@ -260,8 +227,12 @@ mod tests {
         let (mut acks, now) = (Acks::default(), Instant::now());
         acks.insert(0, 1, pending(now, Some(1), false).0);
         acks.insert(0, 2, pending(now, Some(2), true).0);
-        let (removed, waiters) = acks.refuse(0);
-        assert_eq!((removed, waiters.len(), acks.next_deadline()), (vec![1], 2, None));
+        let mut ids = acks.ids(0);
+        ids.sort_unstable();
+        let refused: Vec<_> = ids.into_iter().map(|id| (id, acks.abandon(0, id).unwrap())).collect();
+        let removed: Vec<_> = refused.iter().filter(|(_, ack)| !ack.retried).map(|(id, _)| *id).collect();
+        let waiters = refused.iter().filter(|(_, ack)| ack.waiter.is_some()).count();
+        assert_eq!((removed, waiters, acks.next_deadline()), (vec![1], 2, None));
         assert!(!acks.contains(0, 1) && acks.contains(0, 2));
     }
 
@@ -275,7 +246,8 @@ mod tests {
         assert!(matches!(answer.try_recv(), Ok(Err(Error::Closed))));
         acks.insert(0, 2, pending(now, None, false).0);
         acks.insert(0, 3, pending(now, None, true).0);
-        assert!(acks.abandon(0, 2) && !acks.abandon(0, 3));
+        assert!(!acks.abandon(0, 2).unwrap().retried && acks.abandon(0, 3).unwrap().retried);
+        assert!(acks.abandon(0, 2).is_none());
         assert!(!acks.contains(0, 2) && acks.contains(0, 3));
     }
 

@@ -19,7 +19,7 @@ use super::{
     event_queue::Item,
     namespace::Namespace,
     offline::BufferedPacket,
-    send_queue::{QueuedPacket, Unwritten},
+    send_queue::QueuedPacket,
     session::Session,
     state::State,
 };
@@ -268,12 +268,10 @@ impl Core {
     /// The namespace is refused: fails everything that waits for an acknowledgement. Events without an acknowledgement,
     /// and those of `retries`, stay until the namespace is joined after all.
     pub(super) fn refuse_acks(&self, state: &mut State, index: usize, error: &Error) {
-        let (removed, waiters) = state.acks.refuse(index);
-        for id in removed {
-            state.offline.forget(index, id);
-        }
-        for waiter in waiters {
-            self.complete(state.namespaces[index].namespace(), waiter, Err(error.clone()));
+        for id in state.acks.ids(index) {
+            if let Some(refused) = state.acks.abandon(index, id) {
+                self.abandoned(state, (index, id), refused, error.clone());
+            }
         }
     }
 
@@ -301,7 +299,7 @@ impl Core {
     /// A thread has stopped waiting. As in the official client, the event is then not sent any more.
     pub(super) fn give_up_ack(&self, index: usize, id: u64) {
         let mut state = self.lock();
-        if state.acks.abandon(index, id) {
+        if state.acks.abandon(index, id).is_none_or(|given_up| !given_up.retried) {
             state.offline.forget(index, id);
         }
     }
@@ -316,14 +314,19 @@ impl Core {
         let now = Instant::now();
         let mut state = self.lock();
         let state = &mut *state;
-        while let Some(expired) = state.acks.pop_expired(now) {
-            if !expired.retried {
-                state.offline.forget(expired.namespace, expired.id);
-            }
-            if let Some(waiter) = expired.waiter {
-                let error = Error::Timeout { what: "acknowledgement", after: now - expired.since };
-                self.complete(state.namespaces[expired.namespace].namespace(), waiter, Err(error));
-            }
+        while let Some((index, id, expired)) = state.acks.pop_expired(now) {
+            let error = Error::Timeout { what: "acknowledgement", after: now - expired.since };
+            self.abandoned(state, (index, id), expired, error);
+        }
+    }
+
+    /// Fails the waiter of an event, which is not sent any more unless it is retried.
+    fn abandoned(&self, state: &mut State, (index, id): (usize, u64), ack: PendingAck, error: Error) {
+        if !ack.retried {
+            state.offline.forget(index, id);
+        }
+        if let Some(waiter) = ack.waiter {
+            self.complete(state.namespaces[index].namespace(), waiter, Err(error));
         }
     }
 
@@ -337,14 +340,12 @@ impl Core {
 
     /// The session has ended: its unwritten events go back to the offline buffer.
     pub(super) fn keep_unwritten(&self, state: &mut State, session: Session) {
-        let since = Instant::now();
         let mut unwritten = Vec::new();
-        for packet in session.queue.into_unwritten() {
-            let Unwritten { namespace, ack, encoded } = packet;
+        for packet in session.queue.into_unwritten(Instant::now()) {
             // An event whose waiter has given up is not sent.
-            if ack.is_none_or(|id| state.acks.contains(namespace, id)) {
-                state.acks.set_sent(namespace, ack, false);
-                unwritten.push(BufferedPacket { namespace, encoded, ack, since });
+            if packet.ack.is_none_or(|id| state.acks.contains(packet.namespace, id)) {
+                state.acks.set_sent(packet.namespace, packet.ack, false);
+                unwritten.push(packet);
             }
         }
         for packet in state.offline.restore(unwritten) {

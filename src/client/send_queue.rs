@@ -1,13 +1,13 @@
 //! The send queue of one session: what was emitted and is not yet handed to the transport.
 //!
-//! Owns the order of the packets, their bytes, and whether the `link` thread sleeps. Uses the packets of `proto` and
-//! [`Error`]. It must not lock, log, or know a transport.
+//! Owns the order of the packets, their bytes, and whether the `link` thread sleeps. Uses the packets of `proto`, the
+//! packets of the offline buffer, and [`Error`]. It must not lock, log, or know a transport.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::Instant};
 
 use bytes::Bytes;
 
-use super::Error;
+use super::{Error, offline::BufferedPacket};
 use crate::proto::socket::{Encoded, Opcode};
 
 /// Bytes that are taken at a time: enough to fill a socket's buffer, and few enough that a pong is not delayed for
@@ -65,14 +65,6 @@ impl QueuedPacket {
     pub(super) fn kept(encoded: Encoded, namespace: usize, ack: Option<u64>) -> Self {
         Self { encoded, kept_for: Some((namespace, ack)), is_counted: true }
     }
-}
-
-/// An event that was not written before its session ended.
-#[derive(Debug)]
-pub(super) struct Unwritten {
-    pub(super) namespace: usize,
-    pub(super) ack: Option<u64>,
-    pub(super) encoded: Encoded,
 }
 
 /// What [`SendQueue::take`] has moved.
@@ -156,12 +148,12 @@ impl SendQueue {
         self.entries.pop_front_if(|entry| matches!(entry, Entry::Pause)).is_some()
     }
 
-    /// The events that outlive the session, in order.
-    pub(super) fn into_unwritten(self) -> impl Iterator<Item = Unwritten> {
-        self.entries.into_iter().filter_map(|entry| {
+    /// The events that outlive the session, in order, for the offline buffer.
+    pub(super) fn into_unwritten(self, since: Instant) -> impl Iterator<Item = BufferedPacket> {
+        self.entries.into_iter().filter_map(move |entry| {
             let Entry::Packet(QueuedPacket { encoded, kept_for, .. }) = entry else { return None };
             let (namespace, ack) = kept_for?;
-            Some(Unwritten { namespace, ack, encoded })
+            Some(BufferedPacket { namespace, encoded, ack, since })
         })
     }
 }
@@ -232,7 +224,8 @@ mod tests {
         queue.push(QueuedPacket::kept(Encoded::text("b"), 1, Some(7)));
         queue.push_pause();
         queue.push(QueuedPacket::of_session(Encoded::text("c")));
-        let left: Vec<_> = queue.into_unwritten().map(|left| (left.namespace, left.ack)).collect();
+        let left: Vec<_> =
+            queue.into_unwritten(Instant::now()).map(|left| (left.namespace, left.ack)).collect();
         assert_eq!(left, [(1, Some(7))]);
     }
 }
