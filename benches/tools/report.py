@@ -62,7 +62,7 @@ def _versions():
 
 def markdown(result):
     parts = [_machine_text(result), _goals(result["samples"]), _rates(result["samples"])]
-    parts += [_behind(result["samples"]), _latencies(result["samples"]), _cpu(result["samples"]), _idle(result["samples"]), _start(result["samples"])]
+    parts += [_latencies(result["samples"]), _cpu(result["samples"]), _idle(result["samples"]), _start(result["samples"])]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -172,13 +172,12 @@ def _rates(samples):
         row = [case.title, case.unit]
         for server in columns:
             values = _values(samples, case.name, server.name, "rate")
-            ratio = f" · {ours / statistics.median(values):.2f}" if values and ours and server.name != "tinysio" else ""
-            row.append(_spread(values) + ratio if values else "–")
+            row.append(_spread(values) if values else "–")
         peers = _peers(samples, case.name, "rate")
         row.append(f"**{ours / max(peers.values()):.2f}**" if peers and ours else "–")
         rows.append(row)
     head = ["case", "", *(server.title for server in columns), "ratio to the best"]
-    text = "Median (least–most) of the rounds; behind a peer's figure, tinysio's divided by it.\n\n"
+    text = "Median (least–most) of the rounds.\n\n"
     return "### Rates\n\n" + text + _table(head, rows)
 
 
@@ -199,21 +198,6 @@ def _settings(samples):
     return "### Rates with recovery\n\n" + text + _table(head, rows)
 
 
-def _behind(samples):
-    """The cases that we lose, whether or not they are among the goals."""
-    lines = []
-    for case in cases.CASES:
-        for key, what, lower in (("rate", case.unit, False), ("p50_us", "p50", True), ("p99_us", "p99", True)):
-            ours, peers = _median(samples, case.name, "tinysio", key), _peers(samples, case.name, key)
-            if isinstance(case, cases.Idle) or not ours or not peers:
-                continue
-            best = (min if lower else max)(peers, key=peers.get)
-            ratio = ours / peers[best]
-            if (ratio > 1) if lower else (ratio < 1):
-                lines.append(f"* {case.title}, {what}: {ratio:.2f} × {best}")
-    return "### Where tinysio is behind\n\n" + "\n".join(lines) if lines else ""
-
-
 def _cases_with(samples, key):
     """The cases of which some sample has this figure."""
     return [case for case in cases.CASES if any(s.get(key) for of in samples.get(case.name, {}).values() for s in of)]
@@ -228,11 +212,22 @@ def _latencies(samples, ours=servers.OURS.title):
     for case in chosen:
         row = [case.title]
         for server in columns:
-            pair = [_median(samples, case.name, server.name, key) for key in ("p50_us", "p99_us")]
-            row.append(" / ".join(f"{value / 1000:.3g}" for value in pair) if None not in pair else "–")
+            pair = [_latency(samples, case.name, server.name, key) for key in ("p50_us", "p99_us")]
+            row.append(" / ".join(pair) if None not in pair else "–")
         rows.append(row)
-    text = "Medians of p50 / p99 in milliseconds: of an echo there and back, of a broadcast until the last has it, of a connect.\n\n"
+    text = "Medians of p50 / p99 in milliseconds: of an echo there and back, of a broadcast until the last has it, of a connect.\n"
+    text += "Bold: a peer is faster.\n\n"
     return "### Latencies\n\n" + text + _table(["case", *_heads(columns, ours)], rows)
+
+
+def _latency(samples, case, server, key):
+    """In milliseconds; ours is bold where a peer is faster, whether or not the case is among the goals."""
+    value = _median(samples, case, server, key)
+    if value is None:
+        return None
+    text = f"{value / 1000:.3g}"
+    slower = server == servers.OURS.name and any(peer < value for peer in _peers(samples, case, key).values())
+    return f"**{text}**" if slower else text
 
 
 def _cpu(samples, ours=servers.OURS.title):
