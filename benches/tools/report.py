@@ -216,7 +216,7 @@ def _latencies(samples, ours=servers.OURS.title):
             row.append(" / ".join(pair) if None not in pair else "–")
         rows.append(row)
     text = "Medians of p50 / p99 in milliseconds: of an echo there and back, of a broadcast until the last has it, of a connect.\n"
-    text += "Bold: a peer is faster.\n\n"
+    text += "\n" if ours != servers.OURS.title else "Bold: a peer is faster.\n\n"
     return "### Latencies\n\n" + text + _table(["case", *_heads(columns, ours)], rows)
 
 
