@@ -50,13 +50,18 @@ const SCORE_MAX: u32 = 1_024;
 /// How long no thread yields then.
 const NO_YIELD_TIME: Duration = Duration::from_millis(500);
 
-/// The score of the recent yields. One for the whole process, as the next one, because it depends on the machine.
-static PREEMPTION_SCORE: AtomicU32 = AtomicU32::new(0);
-
-/// The end of the time in which no thread yields, in microseconds since [`BEGINNING`]. 0: all threads may yield.
-static NO_YIELD_UNTIL: AtomicU64 = AtomicU64::new(0);
+/// One for the whole process, because it depends on the machine.
+static YIELDS: Yields = Yields { score: AtomicU32::new(0), off_until: AtomicU64::new(0) };
 
 static BEGINNING: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+/// The recent yields of all threads, and whether they still pay. Every time is in microseconds since [`BEGINNING`].
+struct Yields {
+    /// Up to [`SCORE_MAX`].
+    score: AtomicU32,
+    /// The end of the time in which no thread yields. 0: all threads may yield.
+    off_until: AtomicU64,
+}
 
 /// What a connection knows of its last waits.
 #[derive(Debug, Default)]
@@ -105,12 +110,12 @@ impl AdaptiveWait {
 
 /// Lets the other threads run once. Returns the time afterwards. `None`: yields are off at present.
 fn yield_once(now: Instant) -> Option<Instant> {
-    if !may_yield(now) {
+    if !YIELDS.may_yield(micros(now)) {
         return None;
     }
     thread::yield_now();
     let back = Instant::now();
-    yielded(back, back - now);
+    YIELDS.yielded(micros(back), back - now);
     Some(back)
 }
 
@@ -118,33 +123,131 @@ fn micros(now: Instant) -> u64 {
     now.saturating_duration_since(*BEGINNING).as_micros() as u64
 }
 
-fn may_yield(now: Instant) -> bool {
-    let until = NO_YIELD_UNTIL.load(Relaxed);
-    if until == 0 {
-        return true;
+impl Yields {
+    fn may_yield(&self, now: u64) -> bool {
+        let until = self.off_until.load(Relaxed);
+        if until == 0 {
+            return true;
+        }
+        // The thread that moves the end is the one that tries.
+        now >= until
+            && self
+                .off_until
+                .compare_exchange(until, now + NO_YIELD_TIME.as_micros() as u64, Relaxed, Relaxed)
+                .is_ok()
     }
-    let now = micros(now);
-    // The thread that moves the end is the one that tries.
-    now >= until
-        && NO_YIELD_UNTIL
-            .compare_exchange(until, now + NO_YIELD_TIME.as_micros() as u64, Relaxed, Relaxed)
-            .is_ok()
+
+    /// Updates the score. There is no lock: a lost update does no harm.
+    fn yielded(&self, now: u64, took: Duration) {
+        let lately = self.score.load(Relaxed);
+        if took > PREEMPTED {
+            self.score.store((lately + PREEMPTION_WEIGHT).min(SCORE_MAX), Relaxed);
+            if lately == SCORE_MAX {
+                self.off_until.store(now + NO_YIELD_TIME.as_micros() as u64, Relaxed);
+            }
+            return;
+        }
+        if lately > 0 {
+            self.score.store(lately - 1, Relaxed);
+        }
+        if self.off_until.load(Relaxed) != 0 {
+            self.off_until.store(0, Relaxed);
+        }
+    }
 }
 
-/// Updates the score. There is no lock: a lost update does no harm.
-fn yielded(now: Instant, took: Duration) {
-    let lately = PREEMPTION_SCORE.load(Relaxed);
-    if took > PREEMPTED {
-        PREEMPTION_SCORE.store((lately + PREEMPTION_WEIGHT).min(SCORE_MAX), Relaxed);
-        if lately == SCORE_MAX {
-            NO_YIELD_UNTIL.store(micros(now) + NO_YIELD_TIME.as_micros() as u64, Relaxed);
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    use super::*;
+
+    const SHORT: Duration = PREEMPTED;
+    const LONG: Duration = Duration::from_micros(1_001);
+    /// [`NO_YIELD_TIME`].
+    const PAUSE: u64 = 500_000;
+
+    fn fresh() -> Yields {
+        Yields { score: AtomicU32::new(0), off_until: AtomicU64::new(0) }
+    }
+
+    /// Yields that a thread finds switched off at 1 s.
+    fn off() -> Yields {
+        let yields = fresh();
+        for _ in 0..257 {
+            yields.yielded(1_000_000, LONG);
         }
-        return;
+        yields
     }
-    if lately > 0 {
-        PREEMPTION_SCORE.store(lately - 1, Relaxed);
+
+    #[test]
+    fn many_long_yields_switch_them_off() {
+        let yields = fresh();
+        // 256 times 4 is the largest score.
+        for now in 0..256 {
+            assert!(yields.may_yield(now));
+            yields.yielded(now, LONG);
+        }
+        assert!(yields.may_yield(256));
+        yields.yielded(257, LONG);
+        assert!(!yields.may_yield(257));
+        assert!(!yields.may_yield(256 + PAUSE));
+        assert!(yields.may_yield(257 + PAUSE));
     }
-    if NO_YIELD_UNTIL.load(Relaxed) != 0 {
-        NO_YIELD_UNTIL.store(0, Relaxed);
+
+    #[test]
+    fn short_yields_make_up_for_long_ones() {
+        let fills = |short: u64| {
+            let yields = fresh();
+            (0..10_000).any(|now| {
+                yields.yielded(now, LONG);
+                let is_full = yields.score.load(Relaxed) == SCORE_MAX;
+                (0..short).for_each(|_| yields.yielded(now, SHORT));
+                is_full
+            })
+        };
+        // One long yield in seven, one in five, one in four, every other one.
+        assert_eq!([6, 4, 3, 1].map(fills), [false, false, true, true]);
+    }
+
+    #[test]
+    fn one_thread_tries_again_for_all() {
+        let yields = off();
+        let now = 1_000_000 + PAUSE;
+        assert!(!yields.may_yield(now - 1));
+        assert!(yields.may_yield(now));
+        assert!(!yields.may_yield(now), "another thread tries already");
+        assert!(!yields.may_yield(now + PAUSE - 1));
+        assert!(yields.may_yield(now + PAUSE), "the thread that tried has never come back");
+    }
+
+    #[test]
+    fn a_try_that_is_short_switches_them_on() {
+        let yields = off();
+        let now = 1_000_000 + PAUSE;
+        assert!(yields.may_yield(now));
+        yields.yielded(now + 10, SHORT);
+        assert!(yields.may_yield(now + 10));
+        // The score is still near its maximum, so two long yields suffice.
+        yields.yielded(now + 20, LONG);
+        assert!(yields.may_yield(now + 20));
+        yields.yielded(now + 30, LONG);
+        assert!(!yields.may_yield(now + 30));
+    }
+
+    #[test]
+    fn a_try_that_is_long_keeps_them_off() {
+        let yields = off();
+        let now = 1_000_000 + PAUSE;
+        assert!(yields.may_yield(now));
+        yields.yielded(now + 10, LONG);
+        assert!(!yields.may_yield(now + 9 + PAUSE));
+        assert!(yields.may_yield(now + 10 + PAUSE));
+    }
+
+    #[test]
+    fn the_first_four_waits_block_at_once() {
+        let mut wait = AdaptiveWait::default();
+        let cold: Vec<bool> = (0..300).map(|_| wait.is_cold()).collect();
+        assert_eq!(cold.iter().take_while(|cold| **cold).count(), 4);
+        assert_eq!(cold.iter().filter(|cold| **cold).count(), 4);
     }
 }
