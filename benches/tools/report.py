@@ -62,7 +62,7 @@ def _versions():
 
 def markdown(result):
     parts = [_machine_text(result), _goals(result["samples"]), _rates(result["samples"])]
-    parts += [_latencies(result["samples"]), _cpu(result["samples"]), _idle(result["samples"]), _start(result["samples"])]
+    parts += [table(result["samples"]) for table in (_latencies, _cpu, _idle, _start)]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -215,7 +215,8 @@ def _latencies(samples, ours=servers.OURS.title):
             pair = [_latency(samples, case.name, server.name, key) for key in ("p50_us", "p99_us")]
             row.append(" / ".join(pair) if None not in pair else "–")
         rows.append(row)
-    text = "Medians of p50 / p99 in milliseconds: of an echo there and back, of a broadcast until the last has it, of a connect.\n"
+    text = "Medians of p50 / p99 in milliseconds: of an echo there and back, of a broadcast until the last has it, "
+    text += "of a connect.\n"
     text += "\n" if ours != servers.OURS.title else "Bold: a peer is faster.\n\n"
     return "### Latencies\n\n" + text + _table(["case", *_heads(columns, ours)], rows)
 

@@ -51,7 +51,7 @@ const SCORE_MAX: u32 = 1_024;
 const NO_YIELD_TIME: Duration = Duration::from_millis(500);
 
 /// One for the whole process, because it depends on the machine.
-static YIELDS: Yields = Yields { score: AtomicU32::new(0), off_until: AtomicU64::new(0) };
+static YIELDS: Yields = Yields::new();
 
 static BEGINNING: LazyLock<Instant> = LazyLock::new(Instant::now);
 
@@ -124,6 +124,10 @@ fn micros(now: Instant) -> u64 {
 }
 
 impl Yields {
+    const fn new() -> Self {
+        Self { score: AtomicU32::new(0), off_until: AtomicU64::new(0) }
+    }
+
     fn may_yield(&self, now: u64) -> bool {
         let until = self.off_until.load(Relaxed);
         if until == 0 {
@@ -165,13 +169,9 @@ mod tests {
     /// [`NO_YIELD_TIME`].
     const PAUSE: u64 = 500_000;
 
-    fn fresh() -> Yields {
-        Yields { score: AtomicU32::new(0), off_until: AtomicU64::new(0) }
-    }
-
     /// Yields that a thread finds switched off at 1 s.
     fn off() -> Yields {
-        let yields = fresh();
+        let yields = Yields::new();
         for _ in 0..257 {
             yields.yielded(1_000_000, LONG);
         }
@@ -180,7 +180,7 @@ mod tests {
 
     #[test]
     fn many_long_yields_switch_them_off() {
-        let yields = fresh();
+        let yields = Yields::new();
         // 256 times 4 is the largest score.
         for now in 0..256 {
             assert!(yields.may_yield(now));
@@ -196,7 +196,7 @@ mod tests {
     #[test]
     fn short_yields_make_up_for_long_ones() {
         let fills = |short: u64| {
-            let yields = fresh();
+            let yields = Yields::new();
             (0..10_000).any(|now| {
                 yields.yielded(now, LONG);
                 let is_full = yields.score.load(Relaxed) == SCORE_MAX;
