@@ -20,7 +20,7 @@ const LAYERS: [&[&str]; 14] = [
     &["http"],
     &["net"],
     &["limits"],
-    &["guard", "peer"],
+    &["guard", "lead", "peer"],
     // Above all of them only in the tree: it declares the modules and says what is public.
     &["mod"],
 ];

@@ -16,8 +16,11 @@ use std::{
 use support::{Client, Frame, Http, PATIENCE, Transport, Ws, addr, eventually, next, serve};
 use tinysio::server::Server;
 
-/// The threads that a server has without any connection.
-const ALWAYS: [&str; 4] = ["accept", "drain", "hub", "idle"];
+/// The threads that a server always has, beside one worker thread that waits for the connections.
+const ALWAYS: [&str; 4] = ["accept", "drain", "hub", "watchdog"];
+
+/// The number of threads of a server while nobody talks.
+const AT_REST: usize = ALWAYS.len() + 1;
 
 /// The names of the threads that a server runs.
 fn threads() -> Vec<String> {
@@ -27,7 +30,7 @@ fn threads() -> Vec<String> {
         std::fs::read_to_string(task.ok()?.path().join("comm")).ok()
     };
     let mut names: Vec<String> = tasks.filter_map(name).map(|name| name.trim().to_owned()).collect();
-    names.retain(|name| name.starts_with("conn-") || ALWAYS.contains(&&**name));
+    names.retain(|name| name.starts_with("worker-") || ALWAYS.contains(&&**name));
     names.sort();
     names
 }
@@ -106,13 +109,13 @@ fn a_silent_crowd_has_no_threads() {
     let mut crowd: Vec<Ws> =
         (0..100).map(|_| Client::connected(addr(&server), Transport::WebSocket).into_ws()).collect();
     eventually("the crowd is parked", || server.parked_count() == crowd.len());
-    eventually("the threads of the crowd are gone", || threads().len() == ALWAYS.len());
+    eventually("the threads of the crowd are gone", || threads().len() == AT_REST);
     for _ in 0..3 {
         for client in &mut crowd {
             assert_eq!(client.next("the ping"), Frame::text("2"));
         }
         crowd.iter_mut().for_each(|client| client.send("3"));
-        assert_eq!(threads().len(), ALWAYS.len(), "a pong needs no thread");
+        assert_eq!(threads().len(), AT_REST, "a pong needs no thread");
     }
     assert_eq!(server.clients_count(), crowd.len());
 }
@@ -129,11 +132,11 @@ fn nothing_is_left_of_a_server_that_is_gone() {
         eventually("each thread has its name", || {
             let running = threads();
             let one = |name: &str| running.iter().filter(|running| *running == name).count() == 1;
-            running.len() > 10 && ALWAYS.into_iter().all(one)
+            running.len() >= AT_REST && ALWAYS.into_iter().all(one)
         });
         if clients_first {
             drop((clients, others));
-            eventually("the threads of the connections are gone", || threads().len() == ALWAYS.len());
+            eventually("the threads of the connections are gone", || threads().len() == AT_REST);
             drop(server);
         } else {
             drop(server);
@@ -163,7 +166,7 @@ fn nothing_is_left_of_a_server_that_is_gone() {
         drop(client);
         support::all_gone(&server);
     }
-    eventually("the threads of the connections are gone", || threads().len() == ALWAYS.len());
+    eventually("the threads of the connections are gone", || threads().len() == AT_REST);
     drop(server);
     check_nothing_left(before, &token, "after many sessions");
 

@@ -69,6 +69,7 @@ mod error;
 mod guard;
 mod http;
 mod hub;
+mod lead;
 mod limits;
 mod memory;
 #[cfg(all(shuttle, any(test, fuzzing)))]

@@ -92,7 +92,7 @@ impl Server {
     /// Connections that are silent, and wait without a thread of their own ([`Config::park_after`]).
     #[must_use]
     pub fn parked_count(&self) -> usize {
-        self.0.service.idle.len()
+        self.0.service.poller.len()
     }
 
     /// The server's figures at this moment.

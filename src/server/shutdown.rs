@@ -52,7 +52,7 @@ pub(super) struct Threads {
     pub(super) accept: Option<JoinHandle<()>>,
     pub(super) hub: Option<JoinHandle<bool>>,
     pub(super) drain: Option<JoinHandle<()>>,
-    pub(super) idle: Option<JoinHandle<()>>,
+    pub(super) watchdog: Option<JoinHandle<()>>,
 }
 
 impl Running {
@@ -151,13 +151,14 @@ pub(super) fn stop(
     let at_least = |all_gone: bool| grace.max(Instant::now() + if all_gone { LONG_MOMENT } else { MOMENT });
     all_gone &= service.workers.wait_until_idle(at_least(all_gone));
     // No connection is parked any more, unless its last handler has not returned.
-    service.idle.stop();
+    service.poller.stop();
+    service.lead.stop();
     // The store may need a moment for the last changes.
     service.hub.stop(grace.max(Instant::now() + STORE_MOMENT));
     service.drain.stop();
     // These threads run no handlers, so they end.
     all_gone &= join(threads.hub).unwrap_or(false);
-    for thread in [threads.drain, threads.idle] {
+    for thread in [threads.drain, threads.watchdog] {
         all_gone &= join(thread).is_some();
     }
     // The hub kept data of the application for lost clients. Worker threads drop it.

@@ -10,6 +10,7 @@ use crate::server::{
     config::Config,
     connection::Service,
     connection::accept,
+    connection::leader,
     descriptors,
     dispatch::core::{Core, Endpoint},
     error::StartError,
@@ -21,8 +22,8 @@ use crate::server::{
     limits::budget::Budget,
     limits::refusals::Refusals,
     net::connections::Connections,
-    net::idle::IdleConnections,
     net::listener::Listener,
+    net::poller::Poller,
     net::stream::Waker,
     recovery::store::{self, GuardedStore, Kept},
     recovery::store::{Durability, StoreStatus, StoreWatch},
@@ -71,7 +72,7 @@ impl Builder {
             Listener::Tcp(listener) => Some(listener.local_addr()?),
             Listener::Unix { .. } => None,
         };
-        let (waker, idle, drain) = (Arc::new(Waker::new()?), IdleConnections::new()?, DrainHandle::new()?);
+        let (waker, poller, drain) = (Arc::new(Waker::new()?), Poller::new()?, DrainHandle::new()?);
         let store_watch = StoreWatch::new();
         let (store, mut kept) = match store {
             Some((store, durability)) => {
@@ -104,7 +105,7 @@ impl Builder {
             drain,
         };
         let core = Core { shared: Arc::new(shared), endpoints, namespaces, routes };
-        let service = Arc::new(Service::new(core, idle));
+        let service = Arc::new(Service::new(core, poller));
         let mut threads = Threads::default();
         let parts = Parts { listener, waker: Arc::clone(&waker), inbox, names, store, kept };
         if let Err(error) = start_threads(&service, parts, &mut threads) {
@@ -154,7 +155,8 @@ fn open(
 /// Starts the threads. On an error, `threads` are those that run.
 fn start_threads(service: &Arc<Service>, parts: Parts, threads: &mut Threads) -> io::Result<()> {
     let Parts { listener, waker, inbox, names, store, kept } = parts;
-    threads.idle = Some(service.start_poller()?);
+    threads.watchdog = Some(service.lead.start_watchdog()?);
+    leader::start(service)?;
     threads.drain = Some(service.drain.start()?);
     let journal = match store {
         Some(OpenStore { store, durability, life }) => {

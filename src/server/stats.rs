@@ -37,7 +37,7 @@ impl Stats {
             max_connections: service.config.max_connections,
             connections: service.connections.len(),
             max_tcp_connections: service.config.tcp_connections(),
-            parked: service.idle.len(),
+            parked: service.poller.len(),
             refused: service.refusals.counts(),
             store: service.store_watch.status(),
         }

@@ -9,6 +9,8 @@
 mod emits;
 #[cfg(test)]
 mod gate;
+#[cfg(test)]
+mod lead;
 pub(crate) mod operations;
 #[cfg(test)]
 mod outbox;

@@ -10,7 +10,7 @@ use crate::{
     proto::engine::{Packet, Query},
     server::{
         Config,
-        http::{Connection, NextHead, Request},
+        http::{Awaited, Connection, NextHead, Request},
         limits::budget::{Budget, Charge},
         net::connections::Connections,
         net::stream::Stream,
@@ -38,13 +38,20 @@ pub(crate) fn http(bytes: &[u8]) {
         let peer = Peer::Tcp(([127, 0, 0, 1], 1).into());
         let permit = Arc::new(Connections::new(1)).permit(&stream, None).expect("the first");
         let mut connection = Connection::new(Arc::clone(&stream), peer, permit);
-        let config =
-            Config { max_head_size: 2048, max_http_buffer_size: 4096, park_after: None, ..Config::default() };
+        let config = Config { max_head_size: 2048, max_http_buffer_size: 4096, ..Config::default() };
         let limits = config.request_limits();
         let budget = Arc::new(Budget::new(1 << 20));
         while connection.keeps_alive() {
-            let due = Instant::now() + config.head_timeout;
-            let Ok(NextHead::Head(head)) = connection.read_head(&limits, due, None) else { break };
+            let mut awaited = Awaited::new(Instant::now() + config.head_timeout);
+            let head = loop {
+                match connection.read_head(&limits, &mut awaited) {
+                    Ok(NextHead::Head(head)) => break Some(head),
+                    // As the poller would.
+                    Ok(NextHead::Later) => _ = stream.has_input_by(awaited.due),
+                    Ok(NextHead::None | NextHead::Over) | Err(_) => break None,
+                }
+            };
+            let Some(head) = head else { break };
             let request = Request::new(&head, peer);
             assert!(request.path().len() + request.query().len() <= 2048 + 4096);
             assert!(!request.path().contains('?'));

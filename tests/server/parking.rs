@@ -231,12 +231,22 @@ fn a_resting_http_connection_has_its_deadline(#[case] asks: bool) {
     all_parked(&server, 0);
 }
 
+/// Without `park_after` each WebSocket keeps a thread, also while it is silent. What speaks HTTP needs none.
 #[test]
-fn nobody_is_parked_who_must_not_be() {
-    let server = serve(|builder| builder.park_after(None).namespace("/", |_| {}));
-    let _clients: Vec<Client> = [Transport::Polling, Transport::WebSocket, Transport::Upgrade]
+fn websockets_keep_their_threads_without_park_after() {
+    let server = serve(|builder| {
+        builder.park_after(None).namespace("/", |ns| {
+            ns.on("echo", |socket, event| socket.emit("echo", event.args()));
+        })
+    });
+    let mut clients: Vec<Client> = [Transport::Polling, Transport::WebSocket, Transport::Upgrade]
         .map(|transport| silent(&server, transport))
         .into();
     std::thread::sleep(20 * SOON);
-    assert_eq!(server.parked_count(), 0);
+    all_parked(&server, parked_of(Transport::Polling));
+    for client in &mut clients[1..] {
+        client.send(r#"42["echo",1]"#);
+        client.expect(r#"42["echo",1]"#);
+    }
+    all_parked(&server, parked_of(Transport::Polling));
 }

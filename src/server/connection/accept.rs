@@ -12,7 +12,6 @@ use crate::server::{
     http::Connection,
     limits::log_throttle::LogThrottle,
     limits::refusals::RefusalReason,
-    net::idle::IdleConnection,
     net::listener::{self, Listener},
     net::stream::{self, Stream, Waker},
     peer::Peer,
@@ -107,15 +106,28 @@ fn admit(service: &Arc<Service>, stream: Stream, peer: Peer) {
     };
     let due = Instant::now() + service.config.head_timeout;
     let work = Work::new(Connection::new(Arc::clone(&stream), peer, permit), due);
-    let service_of_thread = Arc::clone(service);
-    let serve = move || {
-        if is_beyond_limit && !service_of_thread.admission.is_exempt(peer) {
-            return refuse_for_address(&service_of_thread, work.stream(), peer);
+    if !is_beyond_limit {
+        return take_in(service, work, peer, &stream);
+    }
+    let (service_of_thread, stream_of_thread) = (Arc::clone(service), Arc::clone(&stream));
+    let ask = move || {
+        let (service, stream) = (service_of_thread, stream_of_thread);
+        if service.admission.is_exempt(peer) {
+            take_in(&service, work, peer, &stream);
+        } else {
+            refuse_for_address(&service, &stream, peer);
         }
-        super::serve(&service_of_thread, work);
     };
-    if let Err(error) = service.workers.run(serve) {
+    if let Err(error) = service.workers.run(ask) {
         refuse(RefusalReason::System, &format_args!("no thread for the connection: {error}"));
+    }
+}
+
+/// The connection waits for its first request.
+fn take_in(service: &Service, work: Work, peer: Peer, stream: &Stream) {
+    if service.poller.insert(work).is_some() {
+        service.refusals.add(RefusalReason::System, peer, &"no kernel memory for the connection");
+        refuse(stream);
     }
 }
 

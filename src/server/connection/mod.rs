@@ -1,17 +1,19 @@
 //! Serves connections: the state machine of a connection, and the threads that drive it.
 //!
 //! ```text
-//!   accept ─► limits ─► thread conn-N ─► head ─┬─ a route of the application ──────────► next head
-//!               │ full: 503   ▲                ├─ endpoint + WebSocket ─► websocket
-//!                             │                └─ endpoint ─► handshake | polling ────► next head
-//!                             └── idle connections ◄── silent: next head, held GET, websocket
+//!   accept ─► limits ─► poller ─► leader ─┬─ head ─┬─ a route of the application ──────────► next head
+//!               │ full: 503               │        ├─ endpoint + WebSocket ─► websocket
+//!                                         │        └─ endpoint ─► handshake | polling ────► next head
+//!                                         └─ held GET, upgrade, websocket: the next packet
 //! ```
-//! It owns what a connection does next ([`Stage`]) and the way of a request to its session. It uses sessions and their
-//! dispatch, the codecs and outboxes of `transport`, and `http` and `net`. None of these may use it. Only the start of
-//! a server uses it, and [`Core`], which holds the idle connections.
+//! It owns what a connection does next ([`Stage`]) and the way of a request to its session. A connection waits in the
+//! poller, without a thread. The leader serves each one that is ready, up to the point where it would wait again (see
+//! [`leader`]). It uses sessions and their dispatch, the codecs and outboxes of `transport`, and `http` and `net`. None
+//! of these may use it. Only the start of a server uses it.
 
 pub(crate) mod accept;
 mod checks;
+pub(crate) mod leader;
 mod polling;
 mod router;
 mod websocket;
@@ -19,42 +21,80 @@ mod websocket;
 use std::{io, net::Shutdown, ops::Deref, sync::Arc, time::Duration};
 
 use crate::server::{
-    connection::websocket::WebSocket,
+    connection::polling::Hold,
+    connection::websocket::{After, Step, Upgrade, WebSocket},
     dispatch::core::Core,
-    http::{Connection, Head},
-    net::idle::{IdleConnection, IdleConnections},
+    http::{Awaited, Connection, Head, READ_CHUNK},
+    lead::{self, Lead},
+    net::poller::{EventFlags, Lease, Pollable, Poller},
     net::stream::Stream,
     session::Session,
 };
 use crate::{
     proto::CloseReason,
-    sys::{os::epoll::EventFlags, thread::JoinHandle, time::Instant},
+    sys::{
+        sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+        time::Instant,
+    },
 };
+
+/// How long a peer has to read the last answer of its connection.
+const LAST_READ: Duration = Duration::from_millis(500);
+
+/// A connection that made the leader lose the lead gets a thread for so many turns.
+const SLOW_TURNS: u8 = 32;
+
+/// Reads of a peer whose input is dropped, before the other connections have their turn.
+const DROPPED_READS: usize = 16;
 
 /// A connection and its stage.
 #[derive(Debug)]
 pub(crate) struct Work {
     connection: Connection,
     stage: Stage,
+    /// More than 0: its last handler was slow, so it gets a thread for the next ones.
+    slow: u8,
 }
 
-/// What the thread of a connection does next.
+/// What a connection waits for.
 #[derive(Debug)]
 enum Stage {
-    /// Reads a request. Its first byte is due at this time.
-    Request(Instant),
-    /// Holds this GET of a session.
-    Poll(Box<(Head, Arc<Session>)>),
-    /// Serves a session on WebSocket.
+    /// A request.
+    Request(Awaited),
+    /// The answer to a GET that is held.
+    Poll(Box<HeldGet>),
+    /// The next step of an upgrade.
+    Upgrade(Box<Upgrade>),
+    /// Messages on WebSocket.
     WebSocket(Box<WebSocket>),
+    /// The session on WebSocket has ended: the end of its peer. The hub aborts a session whose peer takes too long.
+    Linger(Arc<Session>),
+    /// The last answer was written: the end of its peer, until this time. To close a socket that has unread input
+    /// would reset the connection, and the answer would be lost.
+    LastRead(Instant),
 }
 
-/// What follows a stage.
+/// A GET of a session that is held.
+#[derive(Debug)]
+struct HeldGet {
+    request: (Head, Arc<Session>),
+    hold: Hold,
+    /// What its client sends behind it is read after the answer.
+    ignores_input: bool,
+}
+
+impl HeldGet {
+    fn new(request: (Head, Arc<Session>), hold: Hold) -> Self {
+        Self { request, hold, ignores_input: false }
+    }
+}
+
+/// What follows when a stage was served.
 enum Next {
-    /// The next stage, on this thread.
+    /// The next stage, at once.
     Stage(Stage),
-    /// The next stage, without a thread until there is something to do.
-    Park(Stage),
+    /// This stage, when there is something to do.
+    Wait(Stage),
     /// The connection ends. Its peer may not have read the last answer yet.
     End,
     /// Both sides have ended the connection.
@@ -64,43 +104,39 @@ enum Next {
 impl Work {
     /// A new connection. The first byte of its first request is due at `due`.
     fn new(connection: Connection, due: Instant) -> Self {
-        Self { connection, stage: Stage::Request(due) }
+        Self { connection, stage: Stage::Request(Awaited::new(due)), slow: 0 }
     }
 
+    /// The session that ends with this connection.
     fn session(&self) -> Option<&Arc<Session>> {
         match &self.stage {
-            Stage::Request(_) => None,
-            Stage::Poll(held) => Some(&held.1),
+            Stage::Poll(held) => Some(&held.request.1),
             Stage::WebSocket(socket) => Some(socket.session()),
+            Stage::Request(_) | Stage::Upgrade(_) | Stage::Linger(_) | Stage::LastRead(_) => None,
         }
     }
 }
 
-impl IdleConnection for Work {
-    fn stream(&self) -> &Stream {
+impl Pollable for Work {
+    fn stream(&self) -> &Arc<Stream> {
         &self.connection.stream
     }
 
     fn interest(&self) -> EventFlags {
-        match self.stage {
-            // What a client sends behind its GET is read after the answer.
-            Stage::Poll(_) => EventFlags::RDHUP,
-            Stage::Request(_) | Stage::WebSocket(_) => EventFlags::IN | EventFlags::RDHUP,
+        match &self.stage {
+            Stage::Poll(held) if held.ignores_input => EventFlags::RDHUP,
+            _ => EventFlags::IN | EventFlags::RDHUP,
         }
     }
 
     fn deadline(&self) -> Option<Instant> {
-        match self.stage {
-            Stage::Request(due) => Some(due),
+        match &self.stage {
+            Stage::Request(awaited) => Some(awaited.due),
+            Stage::Poll(held) => held.hold.noop_at,
+            Stage::Upgrade(upgrade) => Some(upgrade.deadline),
+            Stage::LastRead(until) => Some(*until),
             // The hub has the deadlines of sessions.
-            Stage::Poll(_) | Stage::WebSocket(_) => None,
-        }
-    }
-
-    fn handles_without_thread(&mut self) -> bool {
-        match &mut self.stage {
-            Stage::WebSocket(socket) => socket.read_signs_of_life(),
-            Stage::Request(_) | Stage::Poll(_) => false,
+            Stage::WebSocket(_) | Stage::Linger(_) => None,
         }
     }
 }
@@ -108,18 +144,23 @@ impl IdleConnection for Work {
 /// What serves the connections of a server.
 pub(crate) struct Service {
     core: Arc<Core>,
-    pub(crate) idle: Arc<IdleConnections<Work>>,
+    pub(crate) poller: Arc<Poller<Work>>,
+    pub(crate) lead: Arc<Lead>,
+    /// WebSockets that have a thread of their own because few clients talk.
+    alone: AtomicUsize,
+    /// Many clients talk.
+    is_crowded: AtomicBool,
 }
 
 impl Service {
-    pub(crate) fn new(core: Core, idle: IdleConnections<Work>) -> Self {
-        Self { core: Arc::new(core), idle: Arc::new(idle) }
-    }
-
-    /// Starts the thread that waits for the idle connections.
-    pub(crate) fn start_poller(self: &Arc<Self>) -> io::Result<JoinHandle<()>> {
-        let service = Arc::clone(self);
-        self.idle.start(move |work| resume(&service, work))
+    pub(crate) fn new(core: Core, poller: Poller<Work>) -> Self {
+        Self {
+            core: Arc::new(core),
+            poller: Arc::new(poller),
+            lead: Arc::new(Lead::new()),
+            alone: AtomicUsize::new(0),
+            is_crowded: AtomicBool::new(false),
+        }
     }
 }
 
@@ -130,66 +171,97 @@ impl Deref for Service {
     }
 }
 
-/// Gives a parked connection a thread again. If there is none, its session ends, because its handlers cannot run.
-fn resume(service: &Arc<Service>, work: Work) {
-    let session = work.session().cloned();
-    let service_of_thread = Arc::clone(service);
-    if let Err(error) = service.workers.run(move || serve(&service_of_thread, work)) {
-        log::error!("no thread for a parked connection: {error}");
-        if let Some(session) = session {
-            session.end(CloseReason::TransportError);
-        }
-    }
-}
-
-/// Serves a connection until it ends or parks.
-fn serve(service: &Service, mut work: Work) {
+/// Serves a connection until it would wait. `ready`: its events. `is_alone`: few clients talk, and this one may keep
+/// the thread.
+fn serve(service: &Arc<Service>, lease: Lease<'_, Work>, mut work: Work, ready: EventFlags, is_alone: bool) {
+    let mut gone = ready.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
     loop {
-        let Work { mut connection, stage } = work;
+        let Work { mut connection, stage, slow } = work;
         let next = match stage {
-            Stage::Request(due) => router::request(service, &mut connection, due),
-            Stage::Poll(held) => {
-                let served = polling::resume(&connection, &held.1);
-                router::answer_session(service, &mut connection, *held, served).unwrap_or(Next::End)
+            Stage::Request(awaited) => router::request(service, &mut connection, lease.waker(), awaited),
+            Stage::Poll(held) if ready == EventFlags::IN && !held.ignores_input => {
+                Next::Wait(Stage::Poll(Box::new(HeldGet { ignores_input: true, ..*held })))
             }
-            Stage::WebSocket(socket) => match socket.run() {
-                Some(silent) => Next::Park(Stage::WebSocket(silent)),
-                None => Next::Over,
+            Stage::Poll(held) => {
+                let HeldGet { request, hold, .. } = *held;
+                let served = polling::resume(&request.1, hold, std::mem::take(&mut gone));
+                router::answer_session(service, &mut connection, request, served).unwrap_or(Next::End)
+            }
+            Stage::Upgrade(upgrade) => match upgrade.step(&connection) {
+                Step::Wait(upgrade) => Next::Wait(Stage::Upgrade(upgrade)),
+                Step::Done(socket) => Next::Stage(Stage::WebSocket(socket)),
+                Step::Failed => Next::End,
             },
+            Stage::WebSocket(mut socket) => match socket.serve() {
+                After::Wait if (is_alone || service.config.park_after.is_none()) && lead::hand_over() => {
+                    drop(lease);
+                    return serve_alone(service, connection, *socket);
+                }
+                After::Wait => Next::Wait(Stage::WebSocket(socket)),
+                After::Linger => Next::Wait(Stage::Linger(Arc::clone(socket.session()))),
+                After::Over => Next::Over,
+            },
+            Stage::Linger(session) => {
+                if drop_input(&connection) {
+                    Next::Wait(Stage::Linger(session))
+                } else {
+                    session.abort();
+                    Next::Over
+                }
+            }
+            Stage::LastRead(until) if Instant::now() < until && drop_input(&connection) => {
+                Next::Wait(Stage::LastRead(until))
+            }
+            Stage::LastRead(_) => Next::Over,
         };
-        match next {
-            Next::Stage(stage) => work = Work { connection, stage },
-            Next::Park(stage) => match park(&service.idle, Work { connection, stage }) {
-                Some(back) => work = back,
-                None => return,
-            },
-            Next::End => return drain_input(&connection),
+        let stage = match next {
+            Next::Stage(stage) => {
+                work = Work { connection, stage, slow };
+                continue;
+            }
+            Next::Wait(stage) => stage,
+            Next::End => {
+                connection.stream.shutdown(Shutdown::Write);
+                Stage::LastRead(Instant::now() + LAST_READ)
+            }
             Next::Over => return,
+        };
+        connection.shrink();
+        let slow = if lead::is_lost() { SLOW_TURNS } else { slow.saturating_sub(1) };
+        return lost(lease.put_back(Work { connection, stage, slow }));
+    }
+}
+
+/// Serves a WebSocket on this thread until its client is silent, or many clients talk.
+fn serve_alone(service: &Service, connection: Connection, mut socket: WebSocket) {
+    let silence = service.config.park_after;
+    service.alone.fetch_add(1, Relaxed);
+    let after = socket.serve_alone(silence, || silence.is_none() || !service.is_crowded.load(Relaxed));
+    service.alone.fetch_sub(1, Relaxed);
+    let stage = match after {
+        After::Wait => Stage::WebSocket(Box::new(socket)),
+        After::Linger => Stage::Linger(Arc::clone(socket.session())),
+        After::Over => return,
+    };
+    lost(service.poller.insert(Work { connection, stage, slow: 0 }));
+}
+
+/// A connection that cannot wait in the poller, because there is no kernel memory, ends with its session.
+fn lost(work: Option<Work>) {
+    if let Some(session) = work.as_ref().and_then(Work::session) {
+        session.end(CloseReason::TransportError);
+    }
+}
+
+/// Reads and drops what has come. `false`: there is nothing more to come.
+fn drop_input(connection: &Connection) -> bool {
+    let mut sink = Vec::with_capacity(READ_CHUNK);
+    for _ in 0..DROPPED_READS {
+        match connection.stream.recv_now(&mut sink) {
+            Ok(()) if sink.is_empty() => return false,
+            Ok(()) => {}
+            Err(error) => return error.kind() == io::ErrorKind::WouldBlock,
         }
     }
-}
-
-/// Parks the connection. `Some`: there is something to do already.
-fn park(idle: &Arc<IdleConnections<Work>>, mut work: Work) -> Option<Work> {
-    work.connection.shrink();
-    let token = idle.reserve();
-    if let Stage::Poll(held) = &work.stage
-        && !polling::park(&held.1, idle, token)
-    {
-        idle.give_back(token);
-        return Some(work);
-    }
-    idle.park(token, work)
-}
-
-/// Gives the peer a moment to read the last answer. To close a socket that has unread input would reset the
-/// connection, and the answer would be lost.
-fn drain_input(connection: &Connection) {
-    connection.stream.shutdown(Shutdown::Write);
-    let deadline = Instant::now() + Duration::from_millis(500);
-    let mut sink = [0; 4096];
-    let mut left = 1024;
-    while left > 0 && connection.stream.recv_until(&mut sink, deadline).is_ok_and(|read| read > 0) {
-        left -= 1;
-    }
+    true
 }

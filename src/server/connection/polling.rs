@@ -8,17 +8,16 @@
 //!
 //! It uses the session, its turn and its outbox. The router beside it sends the answers.
 
-use std::{cell::RefCell, io, sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use crate::server::{
-    connection::Work,
     http::response::Answer,
     http::{self, Connection, Head, HttpError, Method, Response, header},
+    lead,
     limits::budget::Charge,
-    net::idle::{IdleConnections, Token},
-    net::stream::{self, Waker},
+    net::poller::ConnectionWaker,
     session::{self, CloseMode, Session},
-    transport::outbox::{Holder, Poll},
+    transport::outbox::Poll,
 };
 use crate::{
     proto::{
@@ -26,76 +25,69 @@ use crate::{
         engine::{HandshakeError, TransportKind, payload},
     },
     sys::{
-        os::{PollFd, PollFlags},
         sync::atomic::Ordering::{AcqRel, Acquire, Release},
-        thread, thread_local,
+        thread,
         time::Instant,
     },
 };
 
-thread_local! {
-    /// Wakes this thread while it holds a GET.
-    static WAKER: RefCell<Option<Arc<Waker>>> = const { RefCell::new(None) };
-}
-
-/// `None`: there is no descriptor for it. A GET that is held is parked at once then, and is woken without one.
-fn thread_waker() -> Option<Arc<Waker>> {
-    WAKER.with_borrow_mut(|waker| {
-        if waker.is_none() {
-            *waker = Waker::new().ok().map(Arc::new);
-        }
-        waker.clone()
-    })
-}
-
 /// The result of a request of a session.
 pub(super) enum Served {
     Answer(Answer),
-    /// A GET that has been held for `park_after`. It can wait without a thread.
-    Parks,
+    /// A GET is held.
+    Held(Hold),
 }
 
-/// Serves a request of an existing session.
-pub(super) fn serve(connection: &mut Connection, head: &Head, session: &Arc<Session>) -> io::Result<Served> {
+/// What a held GET waits for, beside packets and the end of its peer.
+#[derive(Debug, Default)]
+pub(super) struct Hold {
+    /// It came during an upgrade.
+    late: bool,
+    /// When a GET that came during an upgrade is answered with a noop.
+    pub(super) noop_at: Option<Instant>,
+}
+
+/// Serves a request of an existing session. `waker`: of the connection.
+pub(super) fn serve(
+    connection: &mut Connection,
+    waker: ConnectionWaker,
+    head: &Head,
+    session: &Arc<Session>,
+) -> io::Result<Served> {
     match head.method() {
-        Method::Get => get(connection, session),
+        Method::Get => Ok(get(waker, session)),
         Method::Post => post(connection, head, session).map(Served::Answer),
         // As the official server without its CORS handler. EIO has no other method.
         _ => Ok(Served::Answer(refused(500))),
     }
 }
 
-fn get(connection: &mut Connection, session: &Arc<Session>) -> io::Result<Served> {
-    let waker = thread_waker();
-    if session.outbox.backlog() == 0 {
-        // A thread that is ready to run, such as that of a POST, often emits the packets that this GET asks for.
-        connection.pause();
-    }
+fn get(waker: ConnectionWaker, session: &Arc<Session>) -> Served {
     // Read before the outbox: a GET that finds the session on a WebSocket has come too late.
     let late = session.upgrading.load(Acquire);
-    let holder = || waker.as_ref().map_or(Holder::Nobody, |waker| Holder::Thread(Arc::clone(waker)));
-    match (session.outbox.poll(holder), waker) {
-        (Poll::Held, Some(waker)) => hold(connection, session, &waker, late),
-        (Poll::Held, None) => Ok(Served::Parks),
-        (found, _) => Ok(Served::Answer(answer(session, found, true))),
+    match session.outbox.poll(waker) {
+        Poll::Held => Served::Held(Hold { late, noop_at: late.then(|| Instant::now() + grace(session)) }),
+        found => Served::Answer(answer(session, found, true)),
     }
 }
 
-/// A held GET has a thread again.
-pub(super) fn resume(connection: &Connection, session: &Arc<Session>) -> io::Result<Served> {
-    let waker = thread_waker();
-    let holder = waker.as_ref().map(|waker| Holder::Thread(Arc::clone(waker)));
-    match (session.outbox.resume(true, holder), waker) {
-        (Poll::Held, Some(waker)) => hold(connection, session, &waker, false),
-        (Poll::Held, None) => Ok(Served::Parks),
-        (found, _) => Ok(Served::Answer(answer(session, found, false))),
+/// A held GET was woken, or it is time for a noop, or its connection has an event. `gone`: its peer has left.
+pub(super) fn resume(session: &Arc<Session>, mut hold: Hold, gone: bool) -> io::Result<Served> {
+    if gone {
+        // EIO: "poll connection closed prematurely".
+        session.end(CloseReason::TransportError);
+        return Err(io::ErrorKind::ConnectionAborted.into());
     }
-}
-
-/// The held GET is to be parked. `false`: there is something for it now.
-pub(super) fn park(session: &Arc<Session>, idle: &Arc<IdleConnections<Work>>, token: Token) -> bool {
-    let holder = Holder::Parked(Arc::<IdleConnections<Work>>::clone(idle), token);
-    session.outbox.park(holder)
+    hold.noop_at = hold.noop_at.filter(|at| *at > Instant::now());
+    match session.outbox.poll_again(hold.noop_at.is_none()) {
+        Poll::Held => Ok(Served::Held(hold)),
+        found => {
+            if hold.late && matches!(&found, Poll::Payload(body) if body == "6") {
+                session.noops.fetch_add(1, AcqRel);
+            }
+            Ok(Served::Answer(answer(session, found, hold.late)))
+        }
+    }
 }
 
 fn answer(session: &Arc<Session>, found: Poll, late: bool) -> Answer {
@@ -142,34 +134,6 @@ fn grace(session: &Session) -> Duration {
     UPGRADE_GRACE.min(Duration::from_millis(doubled - 1))
 }
 
-/// Waits until there are packets for the held GET, until its peer is gone, or until it can wait without this thread.
-/// `late`: it came during an upgrade.
-fn hold(connection: &Connection, session: &Arc<Session>, waker: &Waker, late: bool) -> io::Result<Served> {
-    let mut grace = late.then(|| Instant::now() + grace(session));
-    let parks_at = session.core.silence().map(|silence| Instant::now() + silence);
-    loop {
-        let mut fds = [waker.poll_fd(), PollFd::new(&*connection.stream, PollFlags::RDHUP)];
-        if !stream::wait(&mut fds, grace.or(parks_at))? && grace.take().is_none() {
-            return Ok(Served::Parks);
-        }
-        if !fds[1].revents().is_empty() {
-            // EIO: "poll connection closed prematurely".
-            session.end(CloseReason::TransportError);
-            return Err(io::ErrorKind::ConnectionAborted.into());
-        }
-        waker.reset();
-        match session.outbox.resume(grace.is_none(), None) {
-            Poll::Held => {}
-            found => {
-                if late && matches!(&found, Poll::Payload(body) if body == "6") {
-                    session.noops.fetch_add(1, AcqRel);
-                }
-                return Ok(Served::Answer(answer(session, found, late)));
-            }
-        }
-    }
-}
-
 /// How long the POST of a client that closes its session waits for the GET that the client may have sent at the same
 /// time, so that the GET finds a session.
 const LEAVE_GRACE: Duration = Duration::from_millis(100);
@@ -209,9 +173,11 @@ fn post_alone(connection: &mut Connection, head: &Head, session: &Arc<Session>) 
             };
         }
     };
+    lead::begin_work();
     receive(session, &body);
     if session.ended() == Some(CloseReason::TransportClose) {
         let deadline = Instant::now() + LEAVE_GRACE;
+        lead::before_wait();
         while !session.outbox.is_closed() && Instant::now() < deadline {
             thread::sleep(Duration::from_millis(1));
         }

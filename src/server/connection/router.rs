@@ -8,13 +8,15 @@ use crate::server::{
     connection::checks::{Refusal, Wanted, check},
     connection::polling::{self, Served},
     connection::websocket,
-    connection::{Next, Stage},
+    connection::{HeldGet, Next, Stage},
     dispatch::core::Core,
     guard::{self, Callee},
     http::cors::Cors,
     http::response::Answer,
-    http::{self, Connection, Head, Method, NextHead, Request, header},
+    http::{self, Awaited, Connection, Head, Method, NextHead, Request, header},
+    lead,
     limits::refusals::RefusalReason,
+    net::poller::ConnectionWaker,
     session::{Handshake, Session},
     transport::websocket_handshake::{self, Unfit},
 };
@@ -23,18 +25,23 @@ use crate::{
     sys::time::Instant,
 };
 
-/// Reads and serves the next request, whose first byte is due at `due`.
-pub(super) fn request(core: &Arc<Core>, connection: &mut Connection, due: Instant) -> Next {
+/// Reads and serves the next request. `waker`: of the connection.
+pub(super) fn request(
+    core: &Arc<Core>,
+    connection: &mut Connection,
+    waker: ConnectionWaker,
+    mut awaited: Awaited,
+) -> Next {
     connection.permit.set_waiting(true);
     if core.is_closed() {
         return Next::End;
     }
-    let head = match connection.read_head(&core.config.request_limits(), due, core.silence()) {
+    let head = match connection.read_head(&core.config.request_limits(), &mut awaited) {
         Ok(NextHead::Head(head)) => {
             connection.permit.set_asked();
             head
         }
-        Ok(NextHead::Silence) => return Next::Park(Stage::Request(due)),
+        Ok(NextHead::Later) => return Next::Wait(Stage::Request(awaited)),
         Ok(NextHead::None) => return Next::End,
         Ok(NextHead::Over) => return Next::Over,
         Err(error) => {
@@ -49,26 +56,32 @@ pub(super) fn request(core: &Arc<Core>, connection: &mut Connection, due: Instan
         }
     };
     connection.permit.set_waiting(false);
-    route(core, connection, head).unwrap_or(Next::End)
+    lead::begin_work();
+    route(core, connection, waker, head).unwrap_or(Next::End)
 }
 
 /// What follows the answer to a request.
 fn next_request(core: &Core, connection: &Connection) -> Next {
-    if connection.keeps_alive() {
-        Next::Stage(Stage::Request(Instant::now() + core.config.keep_alive_timeout))
-    } else {
-        Next::End
+    if !connection.keeps_alive() {
+        return Next::End;
     }
+    let stage = Stage::Request(Awaited::new(Instant::now() + core.config.keep_alive_timeout));
+    if connection.has_input() { Next::Stage(stage) } else { Next::Wait(stage) }
 }
 
-fn route(core: &Arc<Core>, connection: &mut Connection, head: Head) -> io::Result<Next> {
+fn route(
+    core: &Arc<Core>,
+    connection: &mut Connection,
+    waker: ConnectionWaker,
+    head: Head,
+) -> io::Result<Next> {
     if let Some(endpoint) = core.endpoint_at(head.path()) {
         let wants_websocket =
             head.has_token("upgrade", "websocket") && head.has_token("connection", "upgrade");
         if wants_websocket {
             return websocket_request(core, connection, endpoint, head);
         }
-        return polling_request(core, connection, endpoint, head);
+        return polling_request(core, connection, waker, endpoint, head);
     }
     let response = match core.route(head.path()) {
         Some(handler) => {
@@ -92,6 +105,7 @@ fn route(core: &Arc<Core>, connection: &mut Connection, head: Head) -> io::Resul
 fn polling_request(
     core: &Arc<Core>,
     connection: &mut Connection,
+    waker: ConnectionWaker,
     endpoint: usize,
     head: Head,
 ) -> io::Result<Next> {
@@ -106,7 +120,7 @@ fn polling_request(
     }
     match check(core, connection.peer, endpoint, &head, false) {
         Ok(Wanted::Session(session)) => {
-            let served = polling::serve(connection, &head, &session);
+            let served = polling::serve(connection, waker, &head, &session);
             return answer_session(core, connection, (head, session), served);
         }
         Ok(Wanted::NewSession) => {
@@ -131,7 +145,7 @@ fn polling_request(
     Ok(next_request(core, connection))
 }
 
-/// Answers a request of a session, or parks the GET that is held for longer.
+/// Answers a request of a session, or holds the GET.
 pub(super) fn answer_session(
     core: &Arc<Core>,
     connection: &mut Connection,
@@ -140,7 +154,7 @@ pub(super) fn answer_session(
 ) -> io::Result<Next> {
     let (head, session) = &request;
     let answer = match served? {
-        Served::Parks => return Ok(Next::Park(Stage::Poll(Box::new(request)))),
+        Served::Held(hold) => return Ok(Next::Wait(Stage::Poll(Box::new(HeldGet::new(request, hold))))),
         Served::Answer(answer) => answer,
     };
     let delivery = session.outbox.deliver(&connection.stream, answer.len());
@@ -185,15 +199,17 @@ fn websocket_request(
             return Ok(Next::End);
         }
     };
-    let socket = match wanted {
-        Wanted::Session(session) => websocket::upgrade(connection, &accepted, &session),
+    let stage = match wanted {
+        Wanted::Session(session) => websocket::upgrade(connection, &accepted, session)
+            .map(|upgrade| Stage::Upgrade(Box::new(upgrade))),
         Wanted::NewSession => match core.open_session(endpoint, Handshake::new(head, connection.peer)) {
-            Ok(session) => websocket::begin(connection, accepted, &session),
+            Ok(session) => websocket::begin(connection, accepted, &session)
+                .map(|socket| Stage::WebSocket(Box::new(socket))),
             Err(refused) => {
                 connection.respond(Refusal::Session(refused).response(core, connection.peer, true), None)?;
                 None
             }
         },
     };
-    Ok(socket.map_or(Next::End, |socket| Next::Stage(Stage::WebSocket(Box::new(socket)))))
+    Ok(stage.map_or(Next::End, Next::Stage))
 }

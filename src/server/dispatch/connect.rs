@@ -11,6 +11,7 @@ use crate::server::{
     guard::{self, Callee},
     hub::membership::Identity,
     hub::recovery::{Claim, Resume},
+    lead,
     session::workers::HubData,
     session::{self, Session},
     socket::Socket,
@@ -141,6 +142,7 @@ fn claim(
                     );
                     Arc::clone(socket.session()).end(CloseReason::TransportClose);
                 }
+                lead::before_wait();
                 // Nothing is ever sent.
                 let _ = gone.recv_deadline(until);
                 if Instant::now() >= until {

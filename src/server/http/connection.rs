@@ -12,8 +12,8 @@ use crate::server::{
     http::head::{Framing, Head, parse_head},
     http::response::{self, Answer},
     http::{Response, header, server_header},
+    lead,
     limits::budget::Charge,
-    net::adaptive_wait::AdaptiveWait,
     net::connections::Permit,
     net::stream::{Stream, WRITE_PATIENCE},
     peer::Peer,
@@ -84,12 +84,27 @@ impl From<ChunkError> for HttpError {
     }
 }
 
+/// A request that is awaited.
+#[derive(Debug)]
+pub(crate) struct Awaited {
+    /// When its first byte is due; when its head has begun, the last one.
+    pub(crate) due: Instant,
+    begun: bool,
+}
+
+impl Awaited {
+    /// The first byte is due at this time.
+    pub(crate) fn new(due: Instant) -> Self {
+        Self { due, begun: false }
+    }
+}
+
 /// The result of reading a head.
 #[derive(Debug)]
 pub(crate) enum NextHead {
     Head(Head),
-    /// Nothing has come. The connection can wait without a thread.
-    Silence,
+    /// It has not come, or only a part of it.
+    Later,
     /// A request was not begun in time, or the connection is broken.
     None,
     /// The peer has closed its side. All that it sent was read.
@@ -104,20 +119,12 @@ pub(crate) struct Connection {
     input: Vec<u8>,
     /// Another request may follow. Set by each request, and cleared by an answer that ends the connection.
     keep_alive: bool,
-    adaptive_wait: AdaptiveWait,
     pub(crate) permit: Permit,
 }
 
 impl Connection {
     pub(crate) fn new(stream: Arc<Stream>, peer: Peer, permit: Permit) -> Self {
-        Self {
-            stream,
-            peer,
-            input: Vec::new(),
-            keep_alive: true,
-            adaptive_wait: AdaptiveWait::default(),
-            permit,
-        }
+        Self { stream, peer, input: Vec::new(), keep_alive: true, permit }
     }
 
     pub(crate) fn keeps_alive(&self) -> bool {
@@ -140,24 +147,20 @@ impl Connection {
         self.input.shrink_to_fit();
     }
 
-    /// Lets other threads run before this one waits for what they do.
-    pub(crate) fn pause(&mut self) {
-        self.adaptive_wait.pause();
+    /// Whether bytes beyond the last request were read.
+    pub(crate) fn has_input(&self) -> bool {
+        !self.input.is_empty()
     }
 
-    /// Reads the head of the next request. Its first byte is due at `due`. After `silence` without it, the connection
-    /// can wait without a thread.
+    /// Reads the head of the next request as far as it has come, without waiting.
     pub(crate) fn read_head(
         &mut self,
         limits: &RequestLimits,
-        due: Instant,
-        silence: Option<Duration>,
+        awaited: &mut Awaited,
     ) -> Result<NextHead, HttpError> {
-        let mut deadline = due;
-        let mut begun = false;
         loop {
-            if !self.input.is_empty() && !std::mem::replace(&mut begun, true) {
-                deadline = Instant::now() + limits.head_timeout;
+            if !self.input.is_empty() && !std::mem::replace(&mut awaited.begun, true) {
+                awaited.due = Instant::now() + limits.head_timeout;
             }
             if let Some(head) = parse_head(&mut self.input)? {
                 // If the body is not read, it must not be taken for the next request.
@@ -167,19 +170,18 @@ impl Connection {
             if self.input.len() >= limits.head_size {
                 return Err(HttpError::HeadTooLarge);
             }
-            if !begun {
-                self.adaptive_wait.pause();
-            }
-            let parks_at = silence.filter(|_| !begun).map(|silence| Instant::now() + silence);
-            let parks_at = parks_at.filter(|&at| at < deadline);
-            match self.fill(parks_at.unwrap_or(deadline)) {
+            let begun = awaited.begun;
+            match self.fill_now() {
                 Ok(0) if !begun => return Ok(NextHead::Over),
                 Ok(0) => return Err(HttpError::Gone),
                 Ok(_) => {}
-                Err(error) if parks_at.is_some() && error.kind() == io::ErrorKind::TimedOut => {
-                    return Ok(NextHead::Silence);
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if Instant::now() < awaited.due {
+                        return Ok(NextHead::Later);
+                    }
+                    // If no request was begun, there is nothing to answer.
+                    return if begun { Err(HttpError::TooSlow) } else { Ok(NextHead::None) };
                 }
-                // No request was begun, so there is nothing to answer.
                 Err(_) if !begun => return Ok(NextHead::None),
                 Err(error) => return Err(error.into()),
             }
@@ -264,13 +266,24 @@ impl Connection {
         }
     }
 
+    /// Reads what has come. Waits until the deadline if nothing has.
     fn fill(&mut self, deadline: Instant) -> io::Result<usize> {
-        self.stream.limit_reads(deadline)?;
+        match self.fill_now() {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                lead::before_wait();
+                self.stream.limit_reads(deadline)?;
+                self.stream.recv_more(&mut self.input)
+            }
+            read => read,
+        }
+    }
+
+    fn fill_now(&mut self) -> io::Result<usize> {
         let room = self.input.capacity() - self.input.len();
         if room < READ_CHUNK / 2 {
             self.input.reserve_exact(self.step());
         }
-        self.stream.recv_more(&mut self.input)
+        self.stream.recv_more_now(&mut self.input)
     }
 
     /// Bytes by which the buffer grows for the next read. A large body needs few reads, and not much more memory than

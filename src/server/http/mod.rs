@@ -12,7 +12,7 @@ use std::io::Cursor;
 
 pub use tiny_http::{Header, Method, StatusCode};
 
-pub(crate) use self::connection::{Connection, HttpError, NextHead, READ_CHUNK, RequestLimits};
+pub(crate) use self::connection::{Awaited, Connection, HttpError, NextHead, READ_CHUNK, RequestLimits};
 pub(crate) use self::head::Head;
 use crate::server::peer::Peer;
 

@@ -22,6 +22,7 @@ use crate::server::{
     hub::membership::Membership,
     hub::recovery::{Claim, Resume, RetainedData},
     hub::session::HubSession,
+    lead,
     recovery::store::KeptAnswer,
 };
 use crate::{
@@ -156,7 +157,15 @@ impl HubHandle {
                 EmitError::Dropped
             });
         }
+        self.enqueue(command)
+    }
+
+    /// Waits for room in the inbox.
+    fn enqueue(&self, command: Command) -> Result<(), EmitError> {
         self.inflight.enter(command.large_bytes());
+        if self.inbox.is_full() {
+            lead::before_wait();
+        }
         self.inbox.send(command).map_err(|_| EmitError::ServerGone)
     }
 
@@ -185,9 +194,7 @@ impl HubHandle {
             return Ok(());
         }
         self.batched.fetch_sub(bytes, Relaxed);
-        let batch = Command::Batch(commands);
-        self.inflight.enter(batch.large_bytes());
-        self.inbox.send(batch).map_err(|_| EmitError::ServerGone)
+        self.enqueue(Command::Batch(commands))
     }
 
     pub(crate) fn emit(
@@ -297,6 +304,7 @@ impl HubHandle {
         }
         let (done, answer) = bounded(0);
         self.send(Command::RunTimers(done));
+        lead::before_wait();
         // Nothing is ever sent.
         let _ = answer.recv();
     }
@@ -308,6 +316,7 @@ impl HubHandle {
         }
         let (done, finished) = bounded(0);
         self.send(Command::ReportFinished(done, guard()));
+        lead::before_wait();
         // Nothing is ever sent.
         finished.recv_deadline(deadline) != Err(RecvTimeoutError::Timeout)
     }
@@ -342,6 +351,7 @@ impl HubHandle {
         }
         let (reply, answer) = bounded(1);
         self.try_send(Command::Query { namespace, query: query(reply) }).ok()?;
+        lead::before_wait();
         answer.recv().ok()
     }
 

@@ -75,7 +75,7 @@ impl AdaptiveWait {
     /// As [`Stream::recv_into`] without a deadline.
     pub(crate) fn recv_into(&mut self, stream: &Stream, buffer: &mut Vec<u8>) -> io::Result<()> {
         if self.is_cold() {
-            return stream.recv_into(buffer, None);
+            return stream.recv_into(buffer);
         }
         let begun = Instant::now();
         let mut now = begun;
@@ -89,16 +89,9 @@ impl AdaptiveWait {
                 read => return read,
             }
         }
-        let read = stream.recv_into(buffer, None);
+        let read = stream.recv_into(buffer);
         self.quick = now.elapsed() < AWAKE;
         read
-    }
-
-    /// Lets other threads run. To be called before a wait that is not [`recv_into`](Self::recv_into).
-    pub(crate) fn pause(&mut self) {
-        if !self.is_cold() {
-            yield_once(Instant::now());
-        }
     }
 
     fn is_cold(&mut self) -> bool {

@@ -3,13 +3,9 @@
 //!
 //! It uses `sys`. Only reads with a deadline and [`Stream::send_all`] wait.
 
-use std::{
-    io::{self, Read},
-    net::Shutdown,
-    sync::atomic::Ordering::Relaxed,
-    time::Duration,
-};
+use std::{io, net::Shutdown, sync::atomic::Ordering::Relaxed, time::Duration};
 
+use crate::server::lead;
 pub(crate) use crate::sys::wait::{Waker, wait};
 use crate::sys::{
     fd::{AsFd, BorrowedFd},
@@ -51,46 +47,14 @@ impl Stream {
         Self { socket: Socket::Unix(stream), read_timeout: AtomicU64::new(0) }
     }
 
-    /// Blocks until something arrives, the read timeout passes, or the stream ends (`Ok(0)`).
-    pub(crate) fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
-            let read = match &self.socket {
-                Socket::Tcp(stream) => (&*stream).read(buffer),
-                Socket::Unix(stream) => (&*stream).read(buffer),
-            };
-            match read {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                read => return read,
-            }
-        }
-    }
-
-    /// As [`recv`](Self::recv), but gives up with `TimedOut` at `deadline`.
-    pub(crate) fn recv_until(&self, buffer: &mut [u8], deadline: Instant) -> io::Result<usize> {
-        self.limit_reads(deadline)?;
-        self.recv_in_time(buffer)
-    }
-
-    /// As [`recv`](Self::recv), but fails with `TimedOut` when the read timeout passes.
-    pub(crate) fn recv_in_time(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self.recv(buffer) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(io::ErrorKind::TimedOut.into()),
-            read => read,
-        }
-    }
-
-    /// As [`recv`](Self::recv), or as [`recv_until`](Self::recv_until) with a deadline. It replaces the content of the
-    /// buffer, up to its capacity. Memory that no byte arrives in is not touched.
-    pub(crate) fn recv_into(&self, buffer: &mut Vec<u8>, deadline: Option<Instant>) -> io::Result<()> {
-        if let Some(deadline) = deadline {
-            self.limit_reads(deadline)?;
-        }
+    /// Waits until something arrives, the read timeout passes (`TimedOut`), or the stream ends: the buffer is empty
+    /// then. It replaces the content of the buffer, up to its capacity. Memory that no byte arrives in is not touched.
+    pub(crate) fn recv_into(&self, buffer: &mut Vec<u8>) -> io::Result<()> {
         buffer.clear();
         self.recv_more(buffer).map(drop)
     }
 
-    /// As [`recv_in_time`](Self::recv_in_time), but appends to the buffer, up to its capacity. Returns the number of
-    /// bytes.
+    /// As [`recv_into`](Self::recv_into), but appends to the buffer. Returns the number of bytes.
     pub(crate) fn recv_more(&self, buffer: &mut Vec<u8>) -> io::Result<usize> {
         let before = buffer.len();
         loop {
@@ -105,10 +69,16 @@ impl Stream {
     /// As [`recv_into`](Self::recv_into), but does not wait. `WouldBlock`: nothing is there.
     pub(crate) fn recv_now(&self, buffer: &mut Vec<u8>) -> io::Result<()> {
         buffer.clear();
+        self.recv_more_now(buffer).map(drop)
+    }
+
+    /// As [`recv_more`](Self::recv_more), but does not wait. `WouldBlock`: nothing is there.
+    pub(crate) fn recv_more_now(&self, buffer: &mut Vec<u8>) -> io::Result<usize> {
+        let before = buffer.len();
         loop {
             match recv(self, spare_capacity(buffer), RecvFlags::DONTWAIT) {
                 Err(Errno::INTR) => {}
-                received => return Ok(received.map(|_| ())?),
+                received => return Ok(received.map(|_| buffer.len() - before)?),
             }
         }
     }
@@ -120,7 +90,12 @@ impl Stream {
 
     /// Whether something has come that was not read.
     pub(crate) fn has_input(&self) -> bool {
-        wait(&mut [PollFd::new(self, PollFlags::IN)], Some(Instant::now())).unwrap_or(true)
+        self.has_input_by(Instant::now())
+    }
+
+    /// Waits until something has come that was not read. `false`: nothing has, by this time.
+    pub(crate) fn has_input_by(&self, deadline: Instant) -> bool {
+        wait(&mut [PollFd::new(self, PollFlags::IN)], Some(deadline)).unwrap_or(true)
     }
 
     /// Sends as much as the kernel takes now. `WouldBlock`: it takes nothing.
@@ -142,6 +117,7 @@ impl Stream {
             match self.send_now(bytes) {
                 Ok(sent) => bytes = &bytes[sent..],
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    lead::before_wait();
                     let now = Instant::now();
                     let deadline = last.min(now + patience);
                     if now >= last || !wait(&mut [PollFd::new(self, PollFlags::OUT)], Some(deadline))? {
@@ -194,7 +170,7 @@ pub(crate) fn time_left(deadline: Instant) -> io::Result<Duration> {
 
 #[cfg(all(test, not(shuttle)))]
 mod tests {
-    use std::thread;
+    use std::{io::Read, thread};
 
     use super::*;
 

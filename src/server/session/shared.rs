@@ -2,7 +2,7 @@
 //!
 //! It starts nothing and calls no user code.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use super::{Registry, Session};
 use crate::server::{
@@ -21,9 +21,6 @@ use crate::{
         time::Instant,
     },
 };
-
-/// While there are very many threads, silent connections give theirs back this many times sooner.
-const HASTE: u32 = 10;
 
 /// What all sessions of a server share.
 pub(crate) struct Shared {
@@ -51,12 +48,6 @@ impl Shared {
     /// An instant as microseconds of the server's life.
     pub(crate) fn micros_at(&self, instant: Instant) -> u64 {
         instant.saturating_duration_since(self.born).as_micros() as u64
-    }
-
-    /// How long a connection may be silent before it is parked. `None`: for ever.
-    pub(crate) fn silence(&self) -> Option<Duration> {
-        let silence = self.config.park_after?;
-        Some(if self.workers.is_crowded() { silence / HASTE } else { silence })
     }
 
     /// Ends the sessions with the largest backlogs until no more than `outbox_bytes_total` waits.

@@ -18,6 +18,7 @@ use crate::server::{
         Unfinished,
         membership::{Membership, SocketState},
     },
+    lead,
     limits::admission::Share,
 };
 use crate::{
@@ -87,6 +88,11 @@ impl Session {
     /// Waits for the turn. Tasks that were added before are done when this returns: a packet may depend on them.
     pub(crate) fn enter(self: &Arc<Self>) -> Turn<'_> {
         let mut gate = self.gate.lock();
+        if gate.dispatch.is_none() {
+            drop(gate);
+            lead::before_wait();
+            gate = self.gate.lock();
+        }
         loop {
             if let Some(mut turn) = self.take_turn(&mut gate) {
                 let tasks = std::mem::take(&mut gate.tasks);

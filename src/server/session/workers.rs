@@ -39,9 +39,6 @@ const RESTING_MAX: usize = 16;
 /// How long a thread rests before it ends.
 const REST: Duration = Duration::from_secs(5);
 
-/// More threads than this use some megabytes of memory, so connections are parked sooner.
-const CROWD: usize = 128;
-
 /// If nothing leaves the queue for so long, the threads that serve it are blocked, and more threads are added.
 const STALL: Duration = Duration::from_millis(5);
 
@@ -133,7 +130,7 @@ impl Workers {
         };
         let worker = Worker { workers: Arc::clone(self), number };
         thread::Builder::new()
-            .name(format!("conn-{number}"))
+            .name(format!("worker-{number}"))
             .stack_size(self.stack_size)
             .spawn(move || worker.work(activity, task))
             .map(drop)
@@ -255,11 +252,6 @@ impl Workers {
     /// The user code that runs at the moment, and for which session.
     pub(crate) fn activities(&self) -> Vec<(Callee, Option<String>)> {
         self.state.lock().activities.values().filter_map(|activity| activity.now()).collect()
-    }
-
-    /// Whether there are so many threads that their memory counts.
-    pub(crate) fn is_crowded(&self) -> bool {
-        self.threads.load(Relaxed) > CROWD
     }
 
     /// Waits until nothing is queued and nothing queued is being done. `false`: something still is at the deadline.

@@ -10,6 +10,7 @@ use super::Socket;
 use crate::server::{
     error::{AckError, EmitError},
     guard::{self, Callee},
+    lead,
 };
 use crate::{
     proto::socket::{Encoded, OwnedArgs},
@@ -112,6 +113,7 @@ impl Socket {
         self.await_ack(id, Waiting::Thread(answer)).map_err(|_| AckError::TooMany)?;
         self.send_awaited(event, id, &args)?;
         self.0.namespace.0.hub.send_batch().map_err(AckError::Emit)?;
+        lead::before_wait();
         match wait.recv_timeout(timeout) {
             Ok(result) => result,
             Err(RecvTimeoutError::Timeout) => {

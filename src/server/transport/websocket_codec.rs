@@ -20,6 +20,15 @@ pub(crate) struct Input {
 }
 
 impl Input {
+    pub(crate) const EMPTY: Self = Self { bytes: Vec::new(), taken: 0 };
+
+    /// Makes the buffer as large as it can be, for a thread that serves many clients. Its content is spent.
+    pub(crate) fn reserve(&mut self) {
+        if self.bytes.capacity() < READ_MAX {
+            *self = Self { bytes: Vec::with_capacity(READ_MAX), taken: 0 };
+        }
+    }
+
     /// Bytes that came with the request, behind its head.
     pub(crate) fn new(bytes: Vec<u8>) -> Self {
         Self { bytes, taken: 0 }

@@ -35,6 +35,11 @@ impl<T> Shared<T> {
         self.state.lock().expect("nobody panics here")
     }
 
+    fn is_full(&self) -> bool {
+        let state = self.lock();
+        state.queue.len() >= if self.max == 0 { state.takers } else { self.max }
+    }
+
     /// `Err`: no room, or nobody there.
     fn put(&self, value: T) -> Result<(), TrySendError<T>> {
         {
@@ -91,6 +96,11 @@ impl<T> Sender<T> {
             };
             self.0.emptied.wait(None);
         }
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        kernel::point();
+        self.0.is_full()
     }
 
     pub(crate) fn try_send(&self, value: T) -> Result<(), TrySendError<T>> {

@@ -551,6 +551,16 @@ pub(crate) mod os {
             Ok(())
         }
 
+        pub(crate) fn modify(
+            epoll: &OwnedFd,
+            fd: impl AsFd,
+            data: EventData,
+            flags: EventFlags,
+        ) -> Result<(), Errno> {
+            delete(epoll, &fd)?;
+            add(epoll, fd, data, flags)
+        }
+
         pub(crate) fn delete(epoll: &OwnedFd, fd: impl AsFd) -> Result<(), Errno> {
             kernel::point();
             let file = Arc::downgrade(fd.as_fd().0);

@@ -9,8 +9,6 @@ use std::{
     time::Duration,
 };
 
-pub(crate) use std::thread::panicking;
-
 use super::kernel::{self, Ticket, WaitSet};
 
 /// Coroutines have the stacks of debug builds, whatever a thread asks for.
@@ -81,6 +79,8 @@ impl<T> JoinHandle<T> {
 pub(crate) fn sleep(duration: Duration) {
     Ticket::new().wait(Some(kernel::now() + duration));
 }
+
+pub(crate) use std::thread::panicking;
 
 /// As std's, for the thread of the simulation.
 pub(crate) struct LocalKey<T: 'static>(pub(crate) &'static shuttle::thread::LocalKey<T>);

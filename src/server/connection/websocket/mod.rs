@@ -1,10 +1,10 @@
-//! A session on WebSocket: the thread of the connection reads, and hands each packet to the session.
+//! A session on WebSocket: a thread reads, and hands each packet to the session.
 //!
 //! It owns the codec (tungstenite) and the bytes that were read. It uses the session, its dispatch and its outbox.
 //! What the codec writes (pongs, the answer to a close) goes through the outbox too, so that frames of two threads
 //! never mix.
 //!
-//! A client that is silent for `park_after` needs no thread: [`WebSocket::run`] returns the WebSocket, to be parked.
+//! [`WebSocket::serve`] reads once and does not wait; [`WebSocket::serve_alone`] keeps the thread for one client.
 //!
 //! **Several messages in one read** are answered with one write. The codec is asked for the next message before this
 //! one is handled. While there is one, the outbox is corked. The drain thread sees that nothing waits long in a corked
@@ -14,11 +14,13 @@ mod fault;
 mod upgrade;
 
 use std::{
+    cell::Cell,
     fmt,
     io::{self, Read, Write},
     mem,
     net::Shutdown,
     sync::Arc,
+    time::Duration,
 };
 
 use tungstenite::{
@@ -27,9 +29,10 @@ use tungstenite::{
 };
 
 use self::fault::Fault;
-pub(super) use self::upgrade::upgrade;
+pub(super) use self::upgrade::{Step, Upgrade, upgrade};
 use crate::server::{
     http::Connection,
+    lead,
     net::adaptive_wait::AdaptiveWait,
     net::stream::{Stream, WRITE_PATIENCE},
     session,
@@ -44,14 +47,24 @@ use crate::{
         engine::{Data, Packet},
         socket::Encoded,
     },
-    sys::time::Instant,
+    sys::thread_local,
 };
 
-/// Signs of life that are read of a parked WebSocket at once. For more of them the connection gets a thread.
-const SIGNS_MAX: usize = 4;
+thread_local! {
+    /// The read buffer of this thread, for the WebSockets that it serves one after the other.
+    static INPUT: Cell<Input> = const { Cell::new(Input::EMPTY) };
+}
 
-/// Bytes of signs of life that a parked WebSocket may send before they are charged: enough for more than an hour.
-const UNCHARGED_MAX: usize = 512;
+/// What follows when a WebSocket was served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum After {
+    /// It waits for its client.
+    Wait,
+    /// The session has ended, and the peer has not closed its side yet.
+    Linger,
+    /// The session has ended, and the stream is over.
+    Over,
+}
 
 /// Begins a session on WebSocket: sends the response and the open packet. `None`: the client is gone already.
 pub(super) fn begin(
@@ -81,10 +94,6 @@ pub(super) fn begin(
 pub(super) struct WebSocket {
     codec: WebSocketContext,
     io: Io,
-    /// A message that was read and is not handled yet.
-    next: Option<Result<Message, Error>>,
-    /// Bytes of signs of life that came while the connection was parked, and are not charged yet.
-    uncharged: usize,
 }
 
 impl fmt::Debug for WebSocket {
@@ -112,8 +121,6 @@ struct Io {
 enum Reading {
     /// From the socket. Waits until the read timeout of the stream.
     Blocking,
-    /// From the socket. Waits until then.
-    Until(Instant),
     /// From the socket. Does not wait.
     Now,
     /// From the bytes that were read before. Tells whether the codec has a message in them.
@@ -125,7 +132,6 @@ impl Read for Io {
         if self.input.is_spent() {
             let received = match self.reading {
                 Reading::Blocking => self.adaptive_wait.recv_into(&self.stream, self.input.room()),
-                Reading::Until(deadline) => self.stream.recv_into(self.input.room(), Some(deadline)),
                 Reading::Now => self.stream.recv_now(self.input.room()),
                 Reading::Buffered => return Err(io::ErrorKind::WouldBlock.into()),
             };
@@ -175,7 +181,7 @@ impl WebSocket {
             over: false,
             meter: Meter::new(&session.core.receiving),
         };
-        Self { codec, io, next: None, uncharged: 0 }
+        Self { codec, io }
     }
 
     pub(super) fn session(&self) -> &Arc<Session> {
@@ -206,98 +212,103 @@ impl WebSocket {
         }
     }
 
-    /// Serves the session until it or the stream ends. `Some`: its client has been silent for `park_after`.
-    pub(super) fn run(mut self: Box<Self>) -> Option<Box<Self>> {
+    /// Handles the messages that have come. Reads once, and does not wait for more.
+    pub(super) fn serve(&mut self) -> After {
+        if self.io.input.is_spent() {
+            self.io.input = INPUT.replace(Input::EMPTY);
+            self.io.input.reserve();
+        }
         let session = Arc::clone(&self.io.session);
-        if self.io.stream.set_read_timeout(session.core.silence()).is_err() {
+        let mut corked = false;
+        let mut message = self.read_now(Reading::Now);
+        while let Some(read) = message.take()
+            && session.ended().is_none()
+        {
+            message = self.handle_one(&session, read, &mut corked);
+        }
+        if self.io.input.is_spent() {
+            INPUT.set(mem::take(&mut self.io.input));
+        }
+        self.after(&session)
+    }
+
+    /// Serves this client until it or the stream ends, or until the client was silent for `silence`. Waits for each
+    /// message. `may_go_on`: asked between two messages.
+    pub(super) fn serve_alone(&mut self, silence: Option<Duration>, may_go_on: impl Fn() -> bool) -> After {
+        let session = Arc::clone(&self.io.session);
+        if self.io.stream.set_read_timeout(silence).is_err() {
             session.end(CloseReason::TransportError);
         }
         let mut corked = false;
+        let mut message = None;
         while session.ended().is_none() {
-            let message = match self.next.take() {
-                Some(message) => message,
+            let read = match message.take() {
+                Some(read) => read,
+                None if !may_go_on() => break,
                 None => match self.read(Reading::Blocking) {
-                    Err(Error::Io(error)) if error.kind() == io::ErrorKind::TimedOut => {
-                        self.io.input = Input::default();
-                        return Some(self);
-                    }
+                    Err(Error::Io(error)) if error.kind() == io::ErrorKind::TimedOut => break,
                     read => read,
                 },
             };
-            self.next = if message.is_ok() { self.read_on() } else { None };
-            if self.next.is_none() {
-                // The last of several messages. The others had no answer, as the frames of a binary packet before its
-                // last one.
-                corked = corked && !session.outbox.uncork_empty();
-            } else if !corked {
-                session.outbox.cork();
-                corked = true;
-            }
-            let bytes = match &message {
-                Ok(message @ (Message::Text(_) | Message::Binary(_))) => message.len(),
-                _ => 0,
-            };
-            let handled = message.map_err(Fault::from).and_then(|message| self.handle(message));
-            self.io.meter.handled(bytes);
-            if self.next.is_none() && self.io.meter.wants_renewal() {
-                // The old codec would keep a buffer for the largest frame that has come.
-                self.codec = WebSocketContext::new(Role::Server, Some(codec_config(&session)));
-                self.io.meter.renewed();
-            }
-            if corked && (self.next.is_none() || handled.is_err()) {
-                corked = false;
-                let uncorked = session.outbox.uncork();
-                // A failure has ended the session already.
-                let _ = session.settle(uncorked);
-            }
-            if let Err(fault) = handled {
-                // With the turn of the session, so that the handlers run on this thread.
-                let _turn = session.enter();
-                session.end_with(fault.reason, fault.mode);
-            }
+            message = self.handle_one(&session, read, &mut corked);
         }
-        self.linger();
-        None
+        if self.io.input.is_spent() {
+            self.io.input = Input::EMPTY;
+        }
+        self.after(&session)
     }
 
-    /// Reads what has come while the connection was parked, without waiting. `true`: only signs of life have come, and
-    /// the connection stays parked.
-    pub(super) fn read_signs_of_life(&mut self) -> bool {
-        for _ in 0..SIGNS_MAX {
-            match self.read_now(Reading::Now) {
-                None => {
-                    self.io.input = Input::default();
-                    return true;
-                }
-                Some(Ok(Message::Text(text)))
-                    if is_pong(text.as_str()) && self.takes_uncharged(text.len()) =>
-                {
-                    self.io.session.heard_packet();
-                    self.io.session.heard_pong();
-                }
-                Some(Ok(Message::Ping(bytes) | Message::Pong(bytes)))
-                    if self.takes_uncharged(bytes.len()) =>
-                {
-                    self.io.session.heard_packet();
-                }
-                read => {
-                    self.next = read;
-                    return false;
-                }
-            }
+    fn after(&self, session: &Session) -> After {
+        if session.ended().is_none() {
+            return After::Wait;
         }
-        false
+        if self.io.over {
+            session.abort();
+            return After::Over;
+        }
+        After::Linger
     }
 
-    /// Counts a sign of life that is charged later. `false`: it must be charged to `byte_rate` now, because it is too
-    /// large, or too many have come.
-    fn takes_uncharged(&mut self, bytes: usize) -> bool {
-        let uncharged = self.uncharged + bytes + 1;
-        let fits = uncharged <= UNCHARGED_MAX;
-        if fits {
-            self.uncharged = uncharged;
+    /// Handles a message. Returns the next one, if it was read already.
+    fn handle_one(
+        &mut self,
+        session: &Arc<Session>,
+        message: Result<Message, Error>,
+        corked: &mut bool,
+    ) -> Option<Result<Message, Error>> {
+        let next = if message.is_ok() { self.read_on() } else { None };
+        if next.is_none() {
+            // The last of several messages. The others had no answer, as the frames of a binary packet before its
+            // last one.
+            *corked = *corked && !session.outbox.uncork_empty();
+        } else if !*corked {
+            session.outbox.cork();
+            *corked = true;
         }
-        fits
+        let bytes = match &message {
+            Ok(message @ (Message::Text(_) | Message::Binary(_))) => message.len(),
+            _ => 0,
+        };
+        let handled = message.map_err(Fault::from).and_then(|message| self.handle(message));
+        self.io.meter.handled(bytes);
+        if next.is_none() && self.io.meter.wants_renewal() {
+            // The old codec would keep a buffer for the largest frame that has come.
+            self.codec = WebSocketContext::new(Role::Server, Some(codec_config(session)));
+            self.io.meter.renewed();
+        }
+        if *corked && (next.is_none() || handled.is_err()) {
+            *corked = false;
+            let uncorked = session.outbox.uncork();
+            // A failure has ended the session already.
+            let _ = session.settle(uncorked);
+        }
+        if let Err(fault) = handled {
+            lead::begin_work();
+            // With the turn of the session, so that the handlers run on this thread.
+            let _turn = session.enter();
+            session.end_with(fault.reason, fault.mode);
+        }
+        next
     }
 
     fn handle(&mut self, message: Message) -> Result<(), Fault> {
@@ -316,36 +327,23 @@ impl WebSocket {
                 return Err(Fault::abrupt(CloseReason::TransportClose));
             }
             Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {
-                self.io.session.heard_packet();
+                // The answer to a ping. The codec would send it with the next read.
+                let _ = self.codec.flush(&mut self.io);
                 let session = &self.io.session;
-                session.enter().charge(session, mem::take(&mut self.uncharged) + message.len());
+                session.heard_packet();
+                session.enter().charge(session, message.len());
                 return Ok(());
             }
         };
         let session = &self.io.session;
+        if !matches!(packet, Packet::Pong(_)) {
+            lead::begin_work();
+        }
         let mut turn = session.enter();
-        turn.owe(mem::take(&mut self.uncharged));
         let done = turn.packet(session, packet);
         drop(turn);
         done.map_err(Fault::from)
     }
-
-    /// Reads and drops bytes until the peer has closed its side. The hub aborts a session whose peer takes too long.
-    fn linger(&mut self) {
-        if self.io.over {
-            return self.io.session.abort();
-        }
-        // Longer than `park_after`, because pending packets are still sent to a slow peer. If this fails, the peer is
-        // gone.
-        let _ = self.io.stream.set_read_timeout(None);
-        let mut sink = [0; 1024];
-        while self.io.stream.recv(&mut sink).is_ok_and(|read| read > 0) {}
-        self.io.session.abort();
-    }
-}
-
-fn is_pong(text: &str) -> bool {
-    matches!(Packet::decode(text), Ok(Packet::Pong(_)))
 }
 
 fn codec_config(session: &Session) -> WebSocketConfig {

@@ -7,7 +7,7 @@ use std::{io::Write, sync::Arc};
 use tungstenite::Message;
 
 use super::{Reading, WebSocket};
-use crate::server::{http::Connection, session::Session};
+use crate::server::{http::Connection, lead, session::Session};
 use crate::{
     proto::{
         engine::{Data, Packet, ProbeStep, TransportKind, UpgradeProbe},
@@ -22,82 +22,128 @@ use crate::{
 /// Pings and pongs that a WebSocket may send during an upgrade.
 const PROBE_SIGNS_MAX: usize = 16;
 
-/// Moves a polling session to a WebSocket (EIO "Upgrade"). `None`: the upgrade has failed and the WebSocket is closed.
-/// The session stays on polling.
+/// A WebSocket that is about to take over a polling session (EIO "Upgrade").
+#[derive(Debug)]
+pub(crate) struct Upgrade {
+    socket: Box<WebSocket>,
+    probe: UpgradeProbe,
+    /// Pings and pongs that it has sent.
+    signs: usize,
+    pub(crate) deadline: Instant,
+    _mark: UpgradeMark,
+}
+
+/// Marks the session as upgrading, until it is dropped.
+#[derive(Debug)]
+struct UpgradeMark(Arc<Session>);
+
+impl UpgradeMark {
+    /// `None`: another WebSocket is upgrading the session.
+    fn new(session: &Arc<Session>) -> Option<Self> {
+        (!session.upgrading.swap(true, AcqRel)).then(|| Self(Arc::clone(session)))
+    }
+}
+
+impl Drop for UpgradeMark {
+    fn drop(&mut self) {
+        self.0.outbox.begin_upgrade(false);
+        self.0.noops.store(0, Release);
+        self.0.upgrading.store(false, Release);
+    }
+}
+
+/// What follows a step of an upgrade.
+pub(crate) enum Step {
+    /// The next packet of the client has not come yet.
+    Wait(Box<Upgrade>),
+    /// The session is on the WebSocket now.
+    Done(Box<WebSocket>),
+    /// The upgrade has failed, and the WebSocket is closed. The session stays on polling.
+    Failed,
+}
+
+/// Begins to move a polling session to a WebSocket. `None`: the upgrade has failed already, and the WebSocket is
+/// closed.
 pub(crate) fn upgrade(
     connection: &mut Connection,
     response: &[u8],
-    session: &Arc<Session>,
-) -> Option<WebSocket> {
+    session: Arc<Session>,
+) -> Option<Upgrade> {
     // Set before the response is sent: a client that has the response may send a GET at once.
-    let alone = !session.upgrading.swap(true, AcqRel);
-    let upgraded = try_upgrade(connection, response, session, alone);
-    if alone {
-        session.outbox.begin_upgrade(false);
-        session.noops.store(0, Release);
-        session.upgrading.store(false, Release);
-    }
-    upgraded
-}
-
-/// `alone`: no other WebSocket is upgrading the session.
-fn try_upgrade(
-    connection: &mut Connection,
-    response: &[u8],
-    session: &Arc<Session>,
-    alone: bool,
-) -> Option<WebSocket> {
+    let mark = UpgradeMark::new(&session);
     let deadline = Instant::now() + session.core.config.upgrade_timeout;
     connection.stream.send_all(response, session.core.config.head_timeout).ok()?;
-    let mut socket = WebSocket::new(connection, session);
+    let mut socket = Box::new(WebSocket::new(connection, &session));
     connection.permit.set_waiting(true);
-    let upgraded = alone
-        && !session.core.is_closed()
-        && session.transport() == TransportKind::Polling
-        && socket.probe(deadline);
-    connection.permit.set_waiting(false);
-    if upgraded {
-        return Some(socket);
+    let may_upgrade = !session.core.is_closed() && session.transport() == TransportKind::Polling;
+    match mark {
+        Some(mark) if may_upgrade => {
+            Some(Upgrade { socket, probe: UpgradeProbe::default(), signs: 0, deadline, _mark: mark })
+        }
+        _ => {
+            connection.permit.set_waiting(false);
+            socket.close_unused();
+            None
+        }
     }
-    socket.close_unused();
-    None
 }
 
-impl WebSocket {
-    /// Reads the steps of the upgrade until `deadline`. `true`: the session is on this WebSocket now.
-    fn probe(&mut self, deadline: Instant) -> bool {
-        let mut probe = UpgradeProbe::default();
-        let mut signs = 0..PROBE_SIGNS_MAX;
+impl Upgrade {
+    /// Reads what the client has sent, without waiting.
+    pub(crate) fn step(mut self: Box<Self>, connection: &Connection) -> Step {
+        let upgraded = match self.probe() {
+            None if Instant::now() < self.deadline => return Step::Wait(self),
+            None => false,
+            Some(upgraded) => upgraded,
+        };
+        connection.permit.set_waiting(false);
+        let mut socket = self.socket;
+        if upgraded {
+            return Step::Done(socket);
+        }
+        socket.close_unused();
+        Step::Failed
+    }
+
+    /// `true`: the session is on this WebSocket now. `false`: the upgrade has failed. `None`: the client's next
+    /// packet has not come.
+    fn probe(&mut self) -> Option<bool> {
         loop {
-            let message = match self.read(Reading::Until(deadline)) {
-                Ok(Message::Ping(_) | Message::Pong(_)) if signs.next().is_some() => continue,
+            let message = match self.socket.read_now(Reading::Now)? {
+                Ok(Message::Ping(_) | Message::Pong(_)) if self.signs < PROBE_SIGNS_MAX => {
+                    self.signs += 1;
+                    continue;
+                }
                 Ok(message) => message,
-                Err(_) => return false,
+                Err(_) => return Some(false),
             };
             let packet = match &message {
                 Message::Text(text) => Packet::decode(text.as_str()),
                 Message::Binary(bytes) => Ok(Packet::Message(Data::Binary(bytes.clone()))),
-                _ => return false,
+                _ => return Some(false),
             };
-            match packet.and_then(|packet| probe.step(&packet)) {
+            match packet.and_then(|packet| self.probe.step(&packet)) {
                 Ok(ProbeStep::AnswerProbe) => {
                     let answer = Encoded::text("3probe");
-                    if self.io.write_all(answer.bytes()).is_err() {
-                        return false;
+                    if self.socket.io.write_all(answer.bytes()).is_err() {
+                        return Some(false);
                     }
-                    self.io.session.outbox.begin_upgrade(true);
+                    self.socket.io.session.outbox.begin_upgrade(true);
                 }
-                Ok(ProbeStep::TakeOver) => return self.take_over(),
+                Ok(ProbeStep::TakeOver) => return Some(self.socket.take_over()),
                 Err(error) => {
-                    log::info!("session {}: upgrade: {error}", self.io.session.name());
-                    return false;
+                    log::info!("session {}: upgrade: {error}", self.socket.io.session.name());
+                    return Some(false);
                 }
             }
         }
     }
+}
 
+impl WebSocket {
     fn take_over(&mut self) -> bool {
         let session = &self.io.session;
+        lead::begin_work();
         // Waits for a POST that is being handled: its packets are older.
         let turn = session.enter();
         // Before `attach`: a request that comes now must not find a polling session, and `attach` wakes the held GET,
@@ -111,8 +157,7 @@ impl WebSocket {
         true
     }
 
-    /// Closes a WebSocket that has no session. The thread of the connection waits a moment for the peer to read the
-    /// close.
+    /// Closes a WebSocket that has no session. The peer gets a moment to read the close.
     fn close_unused(&mut self) {
         // The peer may be gone already.
         let _ = self.codec.close(&mut self.io, None);

@@ -17,10 +17,12 @@ mod polling;
 
 use std::{io, net::Shutdown, sync::Arc};
 
-pub(crate) use self::polling::{Holder, Poll};
+pub(crate) use self::polling::Poll;
 pub(crate) use crate::server::transport::backlog::Packets;
 use crate::server::{
+    lead,
     limits::budget::Budget,
+    net::poller::ConnectionWaker,
     net::stream::Stream,
     transport::backlog::{Backlog, GATHER_MAX},
 };
@@ -98,7 +100,7 @@ struct State {
 
 #[derive(Debug)]
 enum Sink {
-    Polling { held: Option<Holder>, upgrading: bool },
+    Polling { held: Option<ConnectionWaker>, upgrading: bool },
     WebSocket(Arc<Stream>),
     Closed,
 }
@@ -148,6 +150,9 @@ impl Outbox {
     /// `deadline`. `false`: the outbox is closed.
     pub(crate) fn wait_for_room(&self, bytes: usize, deadline: Instant) -> Option<bool> {
         let enough = (self.max / 2).min(self.max.saturating_sub(bytes));
+        if self.backlog() > enough {
+            lead::before_wait();
+        }
         let mut state = self.state.lock();
         state.waiters += 1;
         let mut in_time = true;

@@ -1,13 +1,8 @@
 //! The GETs of a session on polling: each takes the packets that wait, or is held until there are some.
 
-use std::sync::Arc;
-
 use super::{Outbox, Sink, State};
 use crate::proto::engine::payload;
-use crate::server::net::{
-    idle::{Token, WakeIdle},
-    stream::Waker,
-};
+use crate::server::net::poller::ConnectionWaker;
 
 /// What a GET gets.
 #[derive(Debug)]
@@ -16,7 +11,7 @@ pub(crate) enum Poll {
     Payload(String),
     /// The session has closed, and its last packets have been fetched.
     Over,
-    /// Nothing waits. The GET is held until its holder is woken.
+    /// Nothing waits. The GET is held until its connection is woken.
     Held,
     /// Another GET is held already.
     Overlap,
@@ -24,36 +19,15 @@ pub(crate) enum Poll {
     Gone,
 }
 
-/// What is woken when there is something for a held GET.
-#[derive(Debug)]
-pub(crate) enum Holder {
-    /// A thread that waits.
-    Thread(Arc<Waker>),
-    /// A parked connection.
-    Parked(Arc<dyn WakeIdle>, Token),
-    /// The GET is about to be parked. It asks again then.
-    Nobody,
-}
-
-impl Holder {
-    pub(super) fn wake(&self) {
-        match self {
-            Self::Thread(waker) => waker.wake(),
-            Self::Parked(idle, token) => idle.wake(*token),
-            Self::Nobody => {}
-        }
-    }
-}
-
 impl Outbox {
     /// A GET has come. It takes the packets that wait, or it is held.
-    pub(crate) fn poll(&self, holder: impl FnOnce() -> Holder) -> Poll {
+    pub(crate) fn poll(&self, waker: ConnectionWaker) -> Poll {
         let mut state = self.state.lock();
         let ready = !state.backlog.is_empty() || state.closing;
         match &mut state.sink {
             Sink::Polling { held: Some(_), .. } => Poll::Overlap,
             Sink::Polling { held, .. } if !ready => {
-                *held = Some(holder());
+                *held = Some(waker);
                 Poll::Held
             }
             Sink::Polling { .. } => self.take(&mut state),
@@ -61,9 +35,9 @@ impl Outbox {
         }
     }
 
-    /// The thread of a held GET is awake. [`Poll::Held`]: nothing waits. The GET is held on, with `holder` if there is
-    /// a new one. `yields`: during an upgrade, the GET is answered with a noop.
-    pub(crate) fn resume(&self, yields: bool, holder: Option<Holder>) -> Poll {
+    /// A held GET looks again. [`Poll::Held`]: nothing waits, and it is held on. `yields`: during an upgrade, it is
+    /// answered with a noop.
+    pub(crate) fn poll_again(&self, yields: bool) -> Poll {
         let mut state = self.state.lock();
         let ready = !state.backlog.is_empty() || state.closing;
         match &mut state.sink {
@@ -71,27 +45,8 @@ impl Outbox {
                 *held = None;
                 self.take(&mut state)
             }
-            Sink::Polling { held, .. } => {
-                if holder.is_some() {
-                    *held = holder;
-                }
-                Poll::Held
-            }
+            Sink::Polling { .. } => Poll::Held,
             _ => Poll::Gone,
-        }
-    }
-
-    /// The held GET is parked. From now on `holder` is woken. `false`: there is something for the GET, and it must not
-    /// be parked.
-    pub(crate) fn park(&self, holder: Holder) -> bool {
-        let mut state = self.state.lock();
-        let ready = !state.backlog.is_empty() || state.closing;
-        match &mut state.sink {
-            Sink::Polling { held, upgrading: false } if !ready => {
-                *held = Some(holder);
-                true
-            }
-            _ => false,
         }
     }
 
