@@ -27,6 +27,8 @@ pub(crate) struct Served {
     /// The tracer, or the server itself.
     child: Child,
     server: Pid,
+    /// A tracer that came later. It ends with the server.
+    tracer: Option<Child>,
     pub(crate) port: u16,
     errors: Arc<Mutex<String>>,
 }
@@ -38,16 +40,22 @@ fn command(injected: Option<&str>) -> Command {
     let mut command = match injected {
         None => Command::new(server),
         Some(injected) => {
-            check_strace();
-            let calls = injected.split(':').next().unwrap_or_default();
-            let mut strace = Command::new("strace");
-            strace.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={calls}"), "-e"]);
-            strace.arg(format!("inject={injected}")).arg(server);
+            let mut strace = strace(injected);
+            strace.arg("-qq").arg(server);
             strace
         }
     };
     command.args(ARGS).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
+}
+
+fn strace(injected: &str) -> Command {
+    check_strace();
+    let calls = injected.split(':').next().unwrap_or_default();
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-o", "/dev/null", "-e", &format!("trace={calls}"), "-e"]);
+    strace.arg(format!("inject={injected}"));
+    strace
 }
 
 impl Served {
@@ -57,6 +65,18 @@ impl Served {
 
     pub(crate) fn traced(injected: &str, args: &[&str]) -> Self {
         Self::begin(command(Some(injected)).args(args), true)
+    }
+
+    /// The calls of each thread are counted from here on, when the server has started.
+    pub(crate) fn traced_after_start(injected: &str) -> Self {
+        let mut server = Self::new(&[]);
+        let mut strace = strace(injected);
+        strace.args(["-p", &server.server.to_string()]).stdin(Stdio::null()).stderr(Stdio::piped());
+        let tracer = server.tracer.insert(strace.spawn().unwrap());
+        let mut said = BufReader::new(tracer.stderr.take().unwrap()).lines().map_while(Result::ok);
+        assert!(said.any(|line| line.contains("attached")), "strace does not trace the server");
+        spawn(move || said.for_each(drop));
+        server
     }
 
     pub(crate) fn with_errors_to(file: File, args: &[&str]) -> Self {
@@ -93,7 +113,8 @@ impl Served {
         let port = port.unwrap_or_else(|| panic!("no port: {}", errors.lock().unwrap()));
         let id = child.id();
         let server = if traced { child_of(id) } else { id };
-        Self { child, server: Pid::from_raw(server.try_into().unwrap()).unwrap(), port, errors }
+        let server = Pid::from_raw(server.try_into().unwrap()).unwrap();
+        Self { child, server, tracer: None, port, errors }
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
@@ -118,6 +139,9 @@ impl Drop for Served {
         // After `stop` there is nobody any more.
         let _ = kill_process(self.server, Signal::KILL);
         let _ = self.child.wait();
+        if let Some(tracer) = &mut self.tracer {
+            let _ = tracer.wait();
+        }
     }
 }
 
