@@ -134,7 +134,7 @@ impl EngineSession {
             Message::Text(text) => Encoded::text(&format!("4{text}")),
             Message::Binary(bytes) => Encoded::binary(bytes),
         };
-        self.0.core.hub.check_size(packet.bytes().len())?;
+        self.0.shared.hub.check_size(packet.bytes().len())?;
         self.0.send(Packets::Shared(&packet), false)
     }
 

@@ -156,8 +156,8 @@ fn post_alone(connection: &mut Connection, head: &Head, session: &Arc<Session>) 
         return Ok(refused(400));
     }
     // Held until the packets have been handled.
-    let mut charge = Charge::new(&session.core.receiving);
-    let body = match connection.read_body(head, &session.core.config.request_limits(), &mut charge) {
+    let mut charge = Charge::new(&session.shared.receiving);
+    let body = match connection.read_body(head, &session.shared.config.request_limits(), &mut charge) {
         Ok(body) => body,
         Err(error) => {
             // The session survives a body that is too large. The next one may fit.

@@ -111,7 +111,7 @@ pub(crate) fn release(socket: &Socket, resume: Option<Box<Resume>>) {
 
 /// Whether the middlewares are skipped for this socket.
 pub(crate) fn skips_middlewares(socket: &Socket) -> bool {
-    let options = &socket.session().core.config.connection_state_recovery;
+    let options = &socket.session().shared.config.connection_state_recovery;
     socket.recovered() && options.as_ref().is_some_and(|options| options.skip_middlewares)
 }
 
@@ -128,7 +128,7 @@ fn claim(
         None | Some("null") => None,
         Some(json) => Some(serde_json::from_str::<String>(json).ok()?.into()),
     };
-    let until = deadline_in(session.core.config.close_timeout);
+    let until = deadline_in(session.shared.config.close_timeout);
     loop {
         match namespace.0.hub.claim(namespace.0.index, pid.clone(), offset.clone())? {
             Claim::Unknown => return None,

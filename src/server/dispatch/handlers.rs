@@ -112,8 +112,8 @@ pub(super) fn leave(socket: &Socket, reason: CloseReason) {
 
 /// The data of the socket, to be kept until its client is recovered. `None`: the client cannot be recovered.
 fn data_of_lost(socket: &Socket) -> Option<RetainedData> {
-    let core = &socket.session().core;
-    let data = HubData::new(socket.any_data(), &core.workers, core.config.max_connections);
+    let shared = &socket.session().shared;
+    let data = HubData::new(socket.any_data(), &shared.workers, shared.config.max_connections);
     if data.is_none() {
         log::warn!(
             "socket {}: not kept for recovery, because the data of others is dropped too slowly",

@@ -246,7 +246,7 @@ impl Inbound {
         let Some(namespace) = self.core.namespace(name) else {
             return refuse(session, name, &json!({ "message": "Invalid namespace" }));
         };
-        let config = &session.core.config;
+        let config = &session.shared.config;
         let refusal = if auth.is_some_and(|auth| auth.get().len() > config.max_auth_size) {
             Some("Auth payload too large")
         } else if self.sockets.len() >= config.max_namespaces {
@@ -363,7 +363,7 @@ impl Dispatch for Inbound {
             }
             Task::Disconnect(unfinished, reason) => {
                 if unfinished.is_some_and(|unfinished| unfinished.is_of_another()) {
-                    session.core.hub.fence();
+                    session.shared.hub.fence();
                 }
                 let of_sockets = match reason {
                     CloseReason::ForcedServerClose => CloseReason::ServerNamespaceDisconnect,
@@ -388,7 +388,7 @@ impl Dispatch for Inbound {
                 {
                     handlers.closed(session, reason);
                 }
-                session.core.hub.session_closed(Arc::<Session>::clone(session));
+                session.shared.hub.session_closed(Arc::<Session>::clone(session));
             }
         }
     }

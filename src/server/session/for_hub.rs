@@ -54,7 +54,7 @@ impl HubSession for Session {
 
     fn push(&self, packets: Packets<'_>, volatile: bool) -> Result<(), Pushed> {
         match self.outbox.push(packets, volatile) {
-            Pushed::Done if !self.core.waiting.is_exceeded() => Ok(()),
+            Pushed::Done if !self.shared.waiting.is_exceeded() => Ok(()),
             pushed => Err(pushed),
         }
     }

@@ -62,7 +62,7 @@ pub(crate) struct Session {
     tag: u64,
     /// Its slot in the hub's tables.
     pub(crate) slot: u32,
-    pub(crate) core: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     /// The endpoint that it was opened at.
     pub(crate) endpoint: usize,
     pub(crate) content: Content,
@@ -96,7 +96,7 @@ const BUSY: u8 = 4;
 
 impl Session {
     fn new(
-        core: &Arc<Shared>,
+        shared: &Arc<Shared>,
         id: String,
         slot: u32,
         endpoint: usize,
@@ -104,17 +104,17 @@ impl Session {
         content: Content,
         gate: Gate,
     ) -> Arc<Self> {
-        let config = &core.config;
+        let config = &shared.config;
         let mut name = [0; 8];
         name[..NAME_LENGTH].copy_from_slice(&id.as_bytes()[..NAME_LENGTH]);
         Arc::new(Self {
             id,
             tag: u64::from_le_bytes(name),
             slot,
-            core: Arc::clone(core),
+            shared: Arc::clone(shared),
             endpoint,
             content,
-            outbox: Outbox::new(config.outbox_bytes(), Arc::clone(&core.waiting)),
+            outbox: Outbox::new(config.outbox_bytes(), Arc::clone(&shared.waiting)),
             handshake,
             posting: AtomicBool::new(false),
             upgrading: AtomicBool::new(false),
@@ -160,8 +160,8 @@ impl Session {
     /// Completes a push, without the lock of the outbox: informs the drain thread, or ends the session.
     pub(crate) fn settle(self: &Arc<Self>, pushed: Pushed) -> Result<(), EmitError> {
         let settled = self.settle_own(pushed);
-        if self.core.waiting.is_exceeded() {
-            self.core.end_largest_backlogs();
+        if self.shared.waiting.is_exceeded() {
+            self.shared.end_largest_backlogs();
             if settled.is_ok() && self.ended() == Some(CloseReason::SlowConsumer) {
                 return Err(EmitError::SlowConsumer);
             }
@@ -173,11 +173,11 @@ impl Session {
         match pushed {
             Pushed::Done => Ok(()),
             Pushed::Drain => {
-                self.core.drain.drain(Arc::clone(self));
+                self.shared.drain.drain(Arc::clone(self));
                 Ok(())
             }
             Pushed::Watch => {
-                self.core.drain.watch(Arc::clone(self));
+                self.shared.drain.watch(Arc::clone(self));
                 Ok(())
             }
             Pushed::Dropped => Err(EmitError::Dropped),
@@ -192,7 +192,7 @@ impl Session {
     /// Waits until there is room for more, as [`Socket::emit_timeout`](crate::server::Socket::emit_timeout) promises.
     pub(crate) fn wait_for_room(&self, bytes: usize, deadline: Instant) -> Result<(), EmitError> {
         // Packets of this thread that are still in the hub will go into the same outbox.
-        if !self.core.hub.wait_until_caught_up(deadline) {
+        if !self.shared.hub.wait_until_caught_up(deadline) {
             return Err(EmitError::Timeout);
         }
         match self.outbox.wait_for_room(bytes, deadline) {
@@ -208,7 +208,7 @@ impl Session {
         if hub::caught_up() {
             return self.send(Packets::Shared(&packet), false);
         }
-        self.core.hub.direct(Arc::<Self>::clone(self), packet, false)
+        self.shared.hub.direct(Arc::<Self>::clone(self), packet, false)
     }
 
     /// `true`: the first one since the heartbeat has asked.
@@ -224,13 +224,13 @@ impl Session {
     }
 
     pub(crate) fn set_next_look(&self, at: Instant) {
-        self.next_look.store(self.core.micros_at(at), Relaxed);
+        self.next_look.store(self.shared.micros_at(at), Relaxed);
     }
 
     /// Whether a check of the heartbeat is overdue. If so, the hub is late, and may not have noticed that the client is
     /// gone.
     pub(crate) fn is_overdue(&self) -> bool {
-        self.core.micros_at(Instant::now()) >= self.next_look.load(Relaxed)
+        self.shared.micros_at(Instant::now()) >= self.next_look.load(Relaxed)
     }
 
     /// What was heard since the heartbeat asked last.
@@ -256,7 +256,7 @@ impl Session {
         match mode {
             CloseMode::Abort => self.abort(),
             CloseMode::Close(code) => {
-                self.core.hub.close_session(Arc::<Self>::clone(self), code);
+                self.shared.hub.close_session(Arc::<Self>::clone(self), code);
             }
         }
         self.add_task(Task::SessionEnded(reason));
@@ -267,7 +267,7 @@ impl Session {
         // The outbox is emptied before the id is removed. Otherwise its bytes still count, and another session is
         // ended for them.
         self.outbox.abort();
-        self.core.sessions.forget(&self.id);
+        self.shared.sessions.forget(&self.id);
         self.release(|gate| gate.is_aborted = true);
     }
 

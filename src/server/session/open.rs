@@ -35,7 +35,7 @@ pub(crate) enum Content {
 
 /// Makes a session and gives it a slot. Nothing has been sent to it yet.
 pub(crate) fn open(
-    core: &Arc<Shared>,
+    shared: &Arc<Shared>,
     endpoint: usize,
     handshake: Handshake,
     content: Content,
@@ -43,18 +43,19 @@ pub(crate) fn open(
 ) -> Result<Arc<Session>, Refused> {
     let id = new_id().map_err(Refused::NoId)?;
     let busy = |reason| Refused::Busy { reason, retry_after: RETRY_AFTER };
-    if core.is_ending() {
+    if shared.is_ending() {
         return Err(busy(RefusalReason::ShuttingDown));
     }
     let share =
-        core.admission.session(handshake.peer()).map_err(|_| busy(RefusalReason::MaxConnectionsPerIp))?;
-    core.admission
+        shared.admission.session(handshake.peer()).map_err(|_| busy(RefusalReason::MaxConnectionsPerIp))?;
+    shared
+        .admission
         .take_turn()
         .map_err(|retry_after| Refused::Busy { reason: RefusalReason::AcceptRate, retry_after })?;
-    let slot = core.sessions.take_slot().ok_or(busy(RefusalReason::MaxConnections))?;
-    let session = Session::new(core, id, slot, endpoint, handshake, content, Gate::new(dispatch(), share));
-    core.sessions.insert(&session);
-    core.hub.session_opened(Arc::<Session>::clone(&session));
+    let slot = shared.sessions.take_slot().ok_or(busy(RefusalReason::MaxConnections))?;
+    let session = Session::new(shared, id, slot, endpoint, handshake, content, Gate::new(dispatch(), share));
+    shared.sessions.insert(&session);
+    shared.hub.session_opened(Arc::<Session>::clone(&session));
     Ok(session)
 }
 
@@ -64,14 +65,14 @@ pub(crate) fn opened(session: &Arc<Session>) {
         session.enter().opened(session);
     }
     // A stop that counted the sessions before this one existed must not wait for it.
-    if session.core.is_ending() {
+    if session.shared.is_ending() {
         session.end(CloseReason::ServerShuttingDown);
     }
 }
 
 /// What the session's first packet says.
 pub(crate) fn open_packet(session: &Arc<Session>) -> Open {
-    let config = &session.core.config;
+    let config = &session.shared.config;
     let upgradable = session.transport() == TransportKind::Polling
         && config.allow_upgrades
         && config.transports.contains(&TransportKind::Websocket);

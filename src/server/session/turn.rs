@@ -130,7 +130,7 @@ impl Session {
         gate.tasks.push(task);
         if gate.dispatch.is_some() && !std::mem::replace(&mut gate.is_queued, true) {
             drop(gate);
-            self.core.workers.queue(Arc::clone(self));
+            self.shared.workers.queue(Arc::clone(self));
         }
     }
 
@@ -145,7 +145,7 @@ impl Session {
             let share = gate.share.take();
             drop(gate);
             drop(share);
-            self.core.sessions.free_slot(self.slot);
+            self.shared.sessions.free_slot(self.slot);
         }
     }
 }

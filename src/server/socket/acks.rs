@@ -175,7 +175,7 @@ impl Socket {
     }
 
     fn await_ack(&self, id: u64, waiting: Waiting) -> Result<(), Waiting> {
-        let max = self.session().core.config.max_pending_acks;
+        let max = self.session().shared.config.max_pending_acks;
         let alarm = self.0.acks.lock().insert(id, waiting, max)?;
         self.set_ack_alarm(alarm);
         Ok(())

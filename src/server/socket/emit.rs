@@ -135,7 +135,7 @@ impl Socket {
         // Taken out for the time of encoding: a value's own `serialize` might emit.
         let mut scratch = SCRATCH.take();
         let sent = packet.encode_into(args, &mut scratch).map_err(EncodeError::into).and_then(|range| {
-            session.core.hub.check_size(range.len())?;
+            session.shared.hub.check_size(range.len())?;
             session.send(Packets::Borrowed(&scratch[range]), volatile)
         });
         if scratch.capacity() <= SCRATCH_MAX {

@@ -131,7 +131,7 @@ impl Ack {
             return self.socket.send(&packet, &args, false);
         };
         let answer = packet.encode(&args)?;
-        self.socket.session().core.hub.check_size(answer.bytes().len())?;
+        self.socket.session().shared.hub.check_size(answer.bytes().len())?;
         self.attempt = None;
         self.socket.namespace().0.retried.answered(&self.socket, attempt, &answer)
     }

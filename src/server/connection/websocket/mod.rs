@@ -78,7 +78,7 @@ pub(super) fn begin(
     if session.content != Content::Plain {
         greeting.extend_from_slice(Encoded::text(&session::open_packet(session).packet()).bytes());
     }
-    let greeted = stream.send_all(&greeting, session.core.config.head_timeout);
+    let greeted = stream.send_all(&greeting, session.shared.config.head_timeout);
     let attached = session.outbox.attach(&stream);
     if greeted.is_err() || attached.is_none() {
         session.end(CloseReason::TransportClose);
@@ -179,7 +179,7 @@ impl WebSocket {
             // A client may send its first frames right behind the request.
             input: Input::new(connection.take_input()),
             over: false,
-            meter: Meter::new(&session.core.receiving),
+            meter: Meter::new(&session.shared.receiving),
         };
         Self { codec, io }
     }
@@ -347,5 +347,5 @@ impl WebSocket {
 }
 
 fn codec_config(session: &Session) -> WebSocketConfig {
-    websocket_codec::config(session.core.config.max_http_buffer_size)
+    websocket_codec::config(session.shared.config.max_http_buffer_size)
 }

@@ -71,11 +71,11 @@ pub(crate) fn upgrade(
 ) -> Option<Upgrade> {
     // Set before the response is sent: a client that has the response may send a GET at once.
     let mark = UpgradeMark::new(&session);
-    let deadline = Instant::now() + session.core.config.upgrade_timeout;
-    connection.stream.send_all(response, session.core.config.head_timeout).ok()?;
+    let deadline = Instant::now() + session.shared.config.upgrade_timeout;
+    connection.stream.send_all(response, session.shared.config.head_timeout).ok()?;
     let mut socket = Box::new(WebSocket::new(connection, &session));
     connection.permit.set_waiting(true);
-    let may_upgrade = !session.core.is_closed() && session.transport() == TransportKind::Polling;
+    let may_upgrade = !session.shared.is_closed() && session.transport() == TransportKind::Polling;
     match mark {
         Some(mark) if may_upgrade => {
             Some(Upgrade { socket, probe: UpgradeProbe::default(), signs: 0, deadline, _mark: mark })
