@@ -2,16 +2,18 @@
 //! corked outbox for too long.
 //!
 //! ```text
-//!   emit ─► outbox ─► kernel full ─► drain(client): poll(2) until writable, send, until the backlog is empty
-//!   emit ─► corked outbox ─────────► watch(client): every CORK_PATIENCE, send what was there at the last look
+//!   emit ─► outbox ─► kernel full ─► drain(session): poll(2) until writable, send, until the backlog is empty
+//!   emit ─► corked outbox ─────────► watch(session): every CORK_PATIENCE, send what was there at the last look
 //! ```
-//! It knows the owner of an outbox only as a [`DrainClient`]. It never blocks on one client, and runs no handlers.
+//! It uses the outboxes of sessions, and what a push leaves to be done. It never blocks on one client, and runs no
+//! handlers.
 
 use std::{io, mem, sync::Arc, time::Duration};
 
 use crate::server::{
     net::stream::{self, Stream, Waker},
-    transport::outbox::{Drained, Outbox, Pushed},
+    session::Session,
+    transport::outbox::{Drained, Pushed},
 };
 use crate::sys::{
     os::{PollFd, PollFlags},
@@ -24,31 +26,23 @@ use crate::sys::{
 /// least this time, at most twice.
 const CORK_PATIENCE: Duration = Duration::from_millis(2);
 
-/// The owner of an outbox.
-pub(crate) trait DrainClient: Send + Sync + 'static {
-    fn outbox(&self) -> &Outbox;
-
-    /// Does what a push leaves to be done. `false`: the owner is ending.
-    fn settle(self: &Arc<Self>, pushed: Pushed) -> bool;
-}
-
-enum Command<C> {
-    Drain(Arc<C>),
-    Watch(Arc<C>),
+enum Command {
+    Drain(Arc<Session>),
+    Watch(Arc<Session>),
     Stop,
 }
 
-/// The commands that the thread has not taken yet. A list, because a bounded queue for as many clients as there can
+/// The commands that the thread has not taken yet. A list, because a bounded queue for as many sessions as there can
 /// be would take its memory from the start. The thread waits in poll(2) in any case.
-struct Inbox<C> {
+struct Inbox {
     /// `None`: the thread has ended.
-    list: Mutex<Option<List<C>>>,
+    list: Mutex<Option<List>>,
     waker: Waker,
 }
 
-struct List<C> {
-    /// At most two for each client, one of each kind, and the stop.
-    commands: Vec<Command<C>>,
+struct List {
+    /// At most two for each session, one of each kind, and the stop.
+    commands: Vec<Command>,
     /// The thread has been woken for them.
     woken: bool,
     /// The thread looks at the corked outboxes within [`CORK_PATIENCE`]. A further watch command need not wake it.
@@ -56,9 +50,9 @@ struct List<C> {
 }
 
 /// Sends commands to the thread.
-pub(crate) struct DrainHandle<C>(Arc<Inbox<C>>);
+pub(crate) struct DrainHandle(Arc<Inbox>);
 
-impl<C: DrainClient> DrainHandle<C> {
+impl DrainHandle {
     pub(crate) fn new() -> io::Result<Self> {
         Ok(Self(Arc::new(Inbox {
             list: Mutex::new(Some(List { commands: Vec::new(), woken: false, looks: false })),
@@ -73,20 +67,20 @@ impl<C: DrainClient> DrainHandle<C> {
     }
 
     /// The outbox has a backlog that the kernel did not take.
-    pub(crate) fn drain(&self, client: Arc<C>) {
-        self.send(Command::Drain(client));
+    pub(crate) fn drain(&self, session: Arc<Session>) {
+        self.send(Command::Drain(session));
     }
 
     /// The outbox is corked, and a packet waits in it.
-    pub(crate) fn watch(&self, client: Arc<C>) {
-        self.send(Command::Watch(client));
+    pub(crate) fn watch(&self, session: Arc<Session>) {
+        self.send(Command::Watch(session));
     }
 
     pub(crate) fn stop(&self) {
         self.send(Command::Stop);
     }
 
-    fn send(&self, command: Command<C>) {
+    fn send(&self, command: Command) {
         let wakes = {
             let mut list = self.0.list.lock();
             // The thread has ended. Every session was aborted before the stop.
@@ -101,7 +95,7 @@ impl<C: DrainClient> DrainHandle<C> {
     }
 }
 
-impl<C> Inbox<C> {
+impl Inbox {
     /// The thread is about to wait, with `looks` for [`CORK_PATIENCE`] at most. `false`: there is a command.
     fn may_wait(&self, looks: bool) -> bool {
         self.list.lock().as_mut().is_none_or(|list| {
@@ -110,7 +104,7 @@ impl<C> Inbox<C> {
         })
     }
 
-    fn take(&self) -> Vec<Command<C>> {
+    fn take(&self) -> Vec<Command> {
         let mut list = self.list.lock();
         let Some(list) = list.as_mut() else { return Vec::new() };
         list.woken = false;
@@ -119,15 +113,15 @@ impl<C> Inbox<C> {
 }
 
 /// The thread.
-struct Drain<C> {
-    inbox: Arc<Inbox<C>>,
-    /// The clients that have a backlog.
-    blocked: Vec<(Arc<C>, Arc<Stream>)>,
-    /// The clients whose outbox is corked.
-    watched: Vec<Arc<C>>,
+struct Drain {
+    inbox: Arc<Inbox>,
+    /// The sessions that have a backlog.
+    blocked: Vec<(Arc<Session>, Arc<Stream>)>,
+    /// The sessions whose outbox is corked.
+    watched: Vec<Arc<Session>>,
 }
 
-impl<C: DrainClient> Drain<C> {
+impl Drain {
     fn run(mut self) {
         let mut next_look = Instant::now();
         loop {
@@ -139,16 +133,16 @@ impl<C: DrainClient> Drain<C> {
             self.inbox.waker.reset();
             for command in self.inbox.take() {
                 match command {
-                    Command::Drain(client) => {
-                        if let Some(stream) = client.outbox().stream() {
-                            self.blocked.push((client, stream));
+                    Command::Drain(session) => {
+                        if let Some(stream) = session.outbox.stream() {
+                            self.blocked.push((session, stream));
                         }
                     }
-                    Command::Watch(client) => {
+                    Command::Watch(session) => {
                         if self.watched.is_empty() {
                             next_look = Instant::now() + CORK_PATIENCE;
                         }
-                        self.watched.push(client);
+                        self.watched.push(session);
                     }
                     Command::Stop => return,
                 }
@@ -156,13 +150,13 @@ impl<C: DrainClient> Drain<C> {
             if !self.watched.is_empty() && Instant::now() >= next_look {
                 next_look = Instant::now() + CORK_PATIENCE;
                 let blocked = &mut self.blocked;
-                self.watched.retain(|client| {
-                    let (pushed, more) = client.outbox().watch();
+                self.watched.retain(|session| {
+                    let (pushed, more) = session.outbox.watch();
                     if pushed != Pushed::Drain {
-                        return client.settle(pushed) && more;
+                        return session.settle(pushed).is_ok() && more;
                     }
                     // Without a command, which would only wake this thread.
-                    blocked.extend(client.outbox().stream().map(|stream| (Arc::clone(client), stream)));
+                    blocked.extend(session.outbox.stream().map(|stream| (Arc::clone(session), stream)));
                     more
                 });
             }
@@ -181,15 +175,15 @@ impl<C: DrainClient> Drain<C> {
         }
         let ready: Vec<bool> = fds[1..].iter().map(|fd| !fd.revents().is_empty()).collect();
         let mut ready = ready.into_iter();
-        self.blocked.retain(|(client, _)| {
-            !ready.next().unwrap_or(false) || client.outbox().drain() == Drained::Blocked
+        self.blocked.retain(|(session, _)| {
+            !ready.next().unwrap_or(false) || session.outbox.drain() == Drained::Blocked
         });
     }
 }
 
-impl<C> Drop for Drain<C> {
+impl Drop for Drain {
     fn drop(&mut self) {
-        // However the thread ends: a command that is sent later must not keep its client alive.
+        // However the thread ends: a command that is sent later must not keep its session alive.
         let rest = self.inbox.list.lock().take();
         drop(rest);
     }

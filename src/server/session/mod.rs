@@ -8,7 +8,6 @@
 //! namespaces.
 
 pub(crate) mod drain;
-mod for_drain;
 mod for_hub;
 mod handshake;
 mod open;

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use super::{Registry, Session};
+use super::Registry;
 use crate::server::{
     config::Config,
     hub::HubHandle,
@@ -26,7 +26,7 @@ use crate::{
 pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) hub: HubHandle,
-    pub(crate) drain: DrainHandle<Session>,
+    pub(crate) drain: DrainHandle,
     pub(crate) sessions: Registry,
     pub(crate) connections: Arc<Connections>,
     pub(crate) workers: Arc<Workers>,
