@@ -55,7 +55,7 @@ impl Core {
             Endpoint::Engine(handlers) if handlers.plain => Content::Plain,
             Endpoint::Engine(_) => Content::Messages,
         };
-        session::open(&self.shared, endpoint, handshake, content, || Box::new(Inbound::new(self, endpoint)))
+        session::open(&self.shared, endpoint, handshake, content, || Box::new(Inbound::new(self)))
     }
 
     pub(crate) fn endpoint(&self, index: usize) -> &Endpoint {

@@ -46,8 +46,6 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Inbound {
     core: Arc<Core>,
-    /// The endpoint of the session.
-    endpoint: usize,
     assembler: Assembler,
     /// The number of binary packets that have begun. By this number the heartbeat finds one that stays incomplete.
     assembled: u64,
@@ -66,11 +64,10 @@ pub(crate) struct Inbound {
 }
 
 impl Inbound {
-    pub(crate) fn new(core: &Arc<Core>, endpoint: usize) -> Self {
+    pub(crate) fn new(core: &Arc<Core>) -> Self {
         let config = &core.config;
         Self {
             core: Arc::clone(core),
-            endpoint,
             assembler: Assembler::new(config.max_attachments, config.packet_size())
                 .with_max_depth(config.max_depth),
             assembled: 0,
@@ -81,6 +78,13 @@ impl Inbound {
             too_fast: false,
             pending: 0,
             charge: Charge::new(&core.receiving),
+        }
+    }
+
+    /// Bytes have come that are charged with the next packet.
+    fn owe(&mut self, bytes: usize) {
+        if self.pace.is_some() {
+            self.uncharged += bytes;
         }
     }
 
@@ -115,7 +119,7 @@ impl Inbound {
     }
 
     fn message(&mut self, session: &Arc<Session>, data: Data<'_>) -> Result<(), Error> {
-        match (self.core.endpoint(self.endpoint), data) {
+        match (self.core.endpoint(session.endpoint), data) {
             (Endpoint::SocketIo, Data::Text(text)) => self.text(session, &text),
             (Endpoint::SocketIo, Data::Binary(bytes)) => self.binary(session, bytes),
             (Endpoint::Engine(_), Data::Text(text)) => {
@@ -133,7 +137,7 @@ impl Inbound {
         let verdict = self.pace(Kind::Event);
         if verdict != Verdict::Pass {
             disconnect_if_too_fast(session, verdict);
-        } else if let Endpoint::Engine(handlers) = self.core.endpoint(self.endpoint) {
+        } else if let Endpoint::Engine(handlers) = self.core.endpoint(session.endpoint) {
             handlers.message(session, message);
         }
     }
@@ -291,7 +295,7 @@ impl Inbound {
 
 impl Dispatch for Inbound {
     fn opened(&mut self, session: &Arc<Session>) {
-        if let Endpoint::Engine(handlers) = self.core.endpoint(self.endpoint) {
+        if let Endpoint::Engine(handlers) = self.core.endpoint(session.endpoint) {
             session.settled.store(true, Release);
             handlers.opened(session);
         }
@@ -331,12 +335,6 @@ impl Dispatch for Inbound {
                 self.charge(session, 0);
                 Ok(())
             }
-        }
-    }
-
-    fn owe(&mut self, bytes: usize) {
-        if self.pace.is_some() {
-            self.uncharged += bytes;
         }
     }
 
@@ -383,7 +381,7 @@ impl Dispatch for Inbound {
                     }
                 }
                 // `on_close` is called only if `on_open` was.
-                if let Endpoint::Engine(handlers) = self.core.endpoint(self.endpoint)
+                if let Endpoint::Engine(handlers) = self.core.endpoint(session.endpoint)
                     && session.settled.load(Acquire)
                 {
                     handlers.closed(session, reason);

@@ -37,9 +37,6 @@ pub(crate) trait Dispatch: Send + fmt::Debug {
     /// Why the session must end.
     fn packet(&mut self, session: &Arc<Session>, packet: Packet<'_>) -> Result<(), CloseReason>;
 
-    /// Bytes have come that are charged with the next packet.
-    fn owe(&mut self, bytes: usize);
-
     /// Charges a packet that has no other effect.
     fn charge(&mut self, session: &Arc<Session>, bytes: usize);
 
