@@ -2,7 +2,7 @@
 //!
 //! Every call goes through `guard`. The thread has the session's turn and holds no lock.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use crate::proto::CloseReason;
 use crate::server::{
@@ -12,7 +12,6 @@ use crate::server::{
     recovery::is_recoverable,
     session::Session,
     session::workers::HubData,
-    socket::namespace::EventHandler,
     socket::{Event, Socket, retries::Decision},
 };
 
@@ -38,18 +37,17 @@ pub(super) fn event(socket: &Socket, event: Event<'_>) {
 
 fn handle(socket: &Socket, event: &Event<'_>) {
     let handlers = &socket.namespace().0.handlers;
-    for any in &handlers.any {
-        let what = format_args!("on_any (event {:?})", event.name());
-        guard::call_for(socket, Callee::of(&handlers.any), what, || any(socket, event));
-    }
-    call("the handler", handlers.events.get(event.name()).unwrap_or(&handlers.unhandled), socket, event);
+    let (name, own) = (event.name(), handlers.events.get(event.name()).unwrap_or(&handlers.unhandled));
+    each(socket, &handlers.any, format_args!("on_any (event {name:?})"), |any| any(socket, event));
+    each(socket, own, format_args!("the handler of event {name:?}"), |handler| {
+        handler(socket, event.again());
+    });
 }
 
-/// Calls these handlers with the event, one after the other.
-fn call(what: &str, handlers: &[EventHandler], socket: &Socket, event: &Event<'_>) {
+/// Calls these handlers in the order of their registration, each inside the guard. `what`: their name in the log.
+fn each<H>(socket: &Socket, handlers: &[H], what: fmt::Arguments<'_>, call: impl Fn(&H)) {
     for handler in handlers {
-        let what = format_args!("{what} of event {:?}", event.name());
-        guard::call_for(socket, Callee::of(handlers), what, || handler(socket, event.again()));
+        guard::call_for(socket, Callee::of(handlers), what, || call(handler));
     }
 }
 
@@ -80,31 +78,30 @@ fn retried(socket: &Socket, mut event: Event<'_>, id: u64) {
 /// An event beyond the rate: one handler may say so to the client.
 pub(super) fn too_fast(socket: &Socket, event: Event<'_>) {
     if socket.is_connected() {
-        call("on_rate_limited", &socket.namespace().0.handlers.rate_limited, socket, &event);
+        let what = format_args!("on_rate_limited of event {:?}", event.name());
+        let handlers = &socket.namespace().0.handlers.rate_limited;
+        each(socket, handlers, what, |handler| handler(socket, event.again()));
     }
+}
+
+/// The socket is connected.
+pub(super) fn connected(socket: &Socket) {
+    let handlers = &socket.namespace().0.handlers.connect;
+    each(socket, handlers, format_args!("on_connect"), |handler| handler(socket));
 }
 
 /// Calls the `disconnecting` handlers, removes the socket from its rooms, and calls the `disconnect` handlers.
 pub(super) fn leave(socket: &Socket, reason: CloseReason) {
     let handlers = &socket.namespace().0.handlers;
     socket.fail_acks();
-    for handler in &handlers.disconnecting {
-        guard::call_for(
-            socket,
-            Callee::of(&handlers.disconnecting),
-            format_args!("on_disconnecting"),
-            || handler(socket, reason),
-        );
-    }
+    each(socket, &handlers.disconnecting, format_args!("on_disconnecting"), |handler| {
+        handler(socket, reason);
+    });
     let hub = &socket.namespace().0.hub;
     let data = (socket.pid().is_some() && is_recoverable(reason)).then(|| data_of_lost(socket)).flatten();
     let lost = data.is_some();
     hub.socket_closed(socket.membership(), data);
-    for handler in &handlers.disconnect {
-        guard::call_for(socket, Callee::of(&handlers.disconnect), format_args!("on_disconnect"), || {
-            handler(socket, reason);
-        });
-    }
+    each(socket, &handlers.disconnect, format_args!("on_disconnect"), |handler| handler(socket, reason));
     if lost {
         hub.handlers_done(socket.membership());
     }

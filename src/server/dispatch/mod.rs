@@ -24,7 +24,6 @@ use smallvec::SmallVec;
 use crate::server::{
     dispatch::core::{Core, Endpoint},
     engine::Message,
-    guard::{self, Callee},
     limits::budget::Charge,
     limits::rate::{Kind, Pace, Verdict},
     session::{Dispatch, Session, Task},
@@ -284,12 +283,7 @@ impl Inbound {
             socket.enter(consent, resume);
         }
         socket.keep_data();
-        let on_connect = &namespace.0.handlers.connect;
-        for handler in on_connect {
-            guard::call_for(&socket, Callee::of(on_connect), format_args!("on_connect"), || {
-                handler(&socket);
-            });
-        }
+        handlers::connected(&socket);
     }
 }
 
