@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::Socket;
 use crate::server::{
-    error::{AckError, EmitError},
+    error::AckError,
     guard::{self, Callee},
     lead,
 };
@@ -164,12 +164,7 @@ impl Socket {
         if let Err(waiting) = asked {
             return self.answer(waiting, Err(AckError::TooMany));
         }
-        let sent = if self.is_connected() {
-            self.session().send_ordered(packet.clone())
-        } else {
-            Err(EmitError::Disconnected)
-        };
-        if let Err(error) = sent {
+        if let Err(error) = self.send_encoded(packet.clone()) {
             self.settle_ack(id, || Err(error.into()));
         }
     }

@@ -68,11 +68,7 @@ impl Broadcast {
     /// [`EmitError::Encode`], [`EmitError::TooLarge`], [`EmitError::ServerGone`]. What becomes of it at each
     /// recipient is not reported.
     pub fn emit(self, event: &str, args: impl Serialize) -> Result<(), EmitError> {
-        let mut packet = Outgoing::event(self.namespace.name(), event, None);
-        if self.namespace.0.hub.recovers() {
-            packet = packet.with_offset();
-        }
-        let packet = packet.encode(&args)?;
+        let packet = self.namespace.encode_event(event, &args)?;
         self.namespace.0.hub.emit(self.namespace.0.index, self.selection, packet, self.volatile)
     }
 

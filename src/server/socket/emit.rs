@@ -60,14 +60,14 @@ impl Socket {
         args: impl Serialize,
         timeout: Duration,
     ) -> Result<(), EmitError> {
-        let packet = self.encode_event(event, &args)?;
+        let packet = self.0.namespace.encode_event(event, &args)?;
         let bytes = packet.bytes().len();
         self.0.namespace.0.hub.check_size(bytes)?;
         self.session().wait_for_room(bytes, deadline_in(timeout))?;
         if self.0.namespace.0.hub.recovers() {
             return self.emit_through_hub(packet, false);
         }
-        if self.is_connected() { self.session().send_ordered(packet) } else { Err(EmitError::Disconnected) }
+        self.send_encoded(packet)
     }
 
     /// Bytes that wait for this client at the moment, because it has not read what was sent before.
@@ -95,18 +95,13 @@ impl Socket {
         if !self.0.namespace.0.hub.recovers() || id.is_some() {
             return self.send(&Outgoing::event(self.0.namespace.name(), event, id), args, volatile);
         }
-        let packet = self.encode_event(event, args)?;
+        let packet = self.0.namespace.encode_event(event, args)?;
         self.emit_through_hub(packet, volatile)
     }
 
-    /// Without an acknowledgement.
-    fn encode_event<T: Serialize + ?Sized>(&self, event: &str, args: &T) -> Result<Encoded, EncodeError> {
-        let packet = Outgoing::event(self.0.namespace.name(), event, None);
-        if self.0.namespace.0.hub.recovers() {
-            packet.with_offset().encode(args)
-        } else {
-            packet.encode(args)
-        }
+    /// Sends a packet behind everything that this thread has emitted before.
+    pub(super) fn send_encoded(&self, packet: Encoded) -> Result<(), EmitError> {
+        if self.is_connected() { self.session().send_ordered(packet) } else { Err(EmitError::Disconnected) }
     }
 
     /// As a broadcast to this socket alone, with connection state recovery.

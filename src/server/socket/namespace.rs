@@ -22,7 +22,10 @@ use crate::server::{
 };
 use crate::{
     outcome::Outcome,
-    proto::{CloseReason, limits},
+    proto::{
+        CloseReason, limits,
+        socket::{EncodeError, Encoded, Outgoing},
+    },
     sys::sync::atomic::{
         AtomicU64, AtomicUsize,
         Ordering::{Acquire, Relaxed},
@@ -370,6 +373,16 @@ impl Namespace {
 
     pub(crate) fn next_ack_id(&self) -> u64 {
         self.0.ack_ids.fetch_add(1, Relaxed)
+    }
+
+    /// An event without an acknowledgement. With connection state recovery it has room for its offset.
+    pub(super) fn encode_event<T: Serialize + ?Sized>(
+        &self,
+        event: &str,
+        args: &T,
+    ) -> Result<Encoded, EncodeError> {
+        let packet = Outgoing::event(self.name(), event, None);
+        if self.0.hub.recovers() { packet.with_offset().encode(args) } else { packet.encode(args) }
     }
 
     pub(crate) fn broadcast(&self, selection: Selection) -> Broadcast {
