@@ -30,12 +30,15 @@ use crate::server::{
     server::Server,
     session::drain::DrainHandle,
     session::workers::Workers,
-    session::{self, Registry, Shared},
+    session::{Registry, Shared},
     shutdown::{self, Running, Threads},
     socket::namespace::Namespace,
     socket::retries::Retried,
 };
-use crate::sys::{sync::atomic::AtomicBool, time::Instant};
+use crate::{
+    random,
+    sys::{sync::atomic::AtomicBool, time::Instant},
+};
 
 /// What the threads get beside [`Core`].
 struct Parts {
@@ -65,8 +68,7 @@ impl Builder {
             config.connection_state_recovery.get_or_insert_default();
         }
         // Every session needs randomness. Without it the start fails, instead of every handshake with 500.
-        session::new_id()
-            .map_err(|error| io::Error::other(format!("no randomness for session ids: {error}")))?;
+        random::id().map_err(|error| io::Error::other(format!("no randomness for session ids: {error}")))?;
         descriptors::fit(&mut config);
         let local_addr = match &listener {
             Listener::Tcp(listener) => Some(listener.local_addr()?),

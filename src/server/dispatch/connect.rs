@@ -12,8 +12,8 @@ use crate::server::{
     hub::membership::Identity,
     hub::recovery::{Claim, Resume},
     lead,
+    session::Session,
     session::workers::HubData,
-    session::{self, Session},
     socket::Socket,
     socket::namespace::Namespace,
     socket::retries::RID_MAX,
@@ -23,6 +23,7 @@ use crate::{
         CloseReason,
         socket::{Arg, Offset},
     },
+    random,
     sys::{time::Instant, wait::deadline_in},
 };
 
@@ -82,12 +83,9 @@ pub(crate) fn begin(
         .filter(|_| recovers)
         .and_then(|pid| claim(session, namespace, pid.into(), claims.offset));
     let Some(resume) = resume else {
-        let pid = if recovers { Some(session::new_id()?.into()) } else { None };
+        let pid = if recovers { Some(random::id()?.into()) } else { None };
         let identity = Identity { pid, recovered: false, rid };
-        return Ok((
-            Socket::new(session::new_id()?.into(), namespace.clone(), session, auth, identity),
-            None,
-        ));
+        return Ok((Socket::new(random::id()?.into(), namespace.clone(), session, auth, identity), None));
     };
     let identity = Identity { pid: Some(Arc::clone(&resume.pid)), recovered: true, rid };
     let socket = Socket::new(Arc::clone(&resume.sid), namespace.clone(), session, auth, identity);

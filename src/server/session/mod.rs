@@ -49,8 +49,6 @@ pub(crate) use shared::Shared;
 use turn::Gate;
 pub(crate) use turn::{Dispatch, Task};
 
-pub(crate) use crate::random::id as new_id;
-
 /// Characters of its id that the log calls a session by.
 const NAME_LENGTH: usize = 6;
 

@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
-use super::{Dispatch, Handshake, Session, Shared, new_id, turn::Gate};
-use crate::proto::{
-    CloseReason,
-    engine::{Open, TransportKind},
-};
+use super::{Dispatch, Handshake, Session, Shared, turn::Gate};
 use crate::server::limits::refusals::RefusalReason;
+use crate::{
+    proto::{
+        CloseReason,
+        engine::{Open, TransportKind},
+    },
+    random,
+};
 
 /// Seconds after which a place may have become free.
 const RETRY_AFTER: u64 = 5;
@@ -41,7 +44,7 @@ pub(crate) fn open(
     content: Content,
     dispatch: impl FnOnce() -> Box<dyn Dispatch>,
 ) -> Result<Arc<Session>, Refused> {
-    let id = new_id().map_err(Refused::NoId)?;
+    let id = random::id().map_err(Refused::NoId)?;
     let busy = |reason| Refused::Busy { reason, retry_after: RETRY_AFTER };
     if shared.is_ending() {
         return Err(busy(RefusalReason::ShuttingDown));
