@@ -120,7 +120,7 @@ impl Broadcast {
     pub fn sockets_join(self, room: &str) {
         let room: Arc<str> = room.into();
         for socket in self.sockets() {
-            socket.join(&room);
+            socket.join_shared(Arc::clone(&room));
         }
     }
 

@@ -149,13 +149,18 @@ impl Socket {
     /// Official `socket.join`. In effect for every emit that this thread makes afterwards; in a middleware, as soon as
     /// the socket is connected.
     pub fn join(&self, room: &str) {
+        self.join_shared(room.into());
+    }
+
+    /// [`join`](Self::join), for several sockets that share the name of the room.
+    fn join_shared(&self, room: Arc<str>) {
         let mut early = self.0.early_rooms.lock();
         match &mut *early {
-            Some(rooms) if rooms.iter().any(|early| **early == *room) => {}
-            Some(rooms) => rooms.push(room.into()),
+            Some(rooms) if rooms.contains(&room) => {}
+            Some(rooms) => rooms.push(room),
             None => {
                 drop(early);
-                self.0.namespace.0.hub.join(self.membership(), smallvec![room.into()]);
+                self.0.namespace.0.hub.join(self.membership(), smallvec![room]);
             }
         }
     }
