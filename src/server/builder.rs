@@ -158,7 +158,7 @@ impl Builder {
     /// Serves a namespace; `/` is the one that clients join unasked. Called again for the same name, it adds to its
     /// handlers. A client that asks for a namespace that is not served gets "Invalid namespace".
     pub fn namespace(mut self, name: &str, set_up: impl FnOnce(&mut NamespaceBuilder)) -> Self {
-        let at = self.namespaces.iter().position(|other| other.name == name).unwrap_or_else(|| {
+        let at = self.namespaces.iter().position(|other| *other.name == *name).unwrap_or_else(|| {
             self.namespaces.push(NamespaceBuilder::new(name));
             self.namespaces.len() - 1
         });

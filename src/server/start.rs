@@ -84,8 +84,7 @@ impl Builder {
             None => (None, Kept::default()),
         };
         let (hub, inbox) = HubHandle::new(&config);
-        let names: Vec<Arc<str>> =
-            namespaces.iter().map(|namespace| namespace.name.as_str().into()).collect();
+        let names: Vec<Arc<str>> = namespaces.iter().map(|namespace| Arc::clone(&namespace.name)).collect();
         let mut endpoints = vec![(config.path.clone(), Endpoint::SocketIo)];
         endpoints.extend(engines.into_iter().map(|(path, handlers)| (path, Endpoint::Engine(handlers))));
         let retried = Retried::new(&config, &names, std::mem::take(&mut kept.answers));

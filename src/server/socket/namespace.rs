@@ -47,7 +47,7 @@ pub(crate) type CloseHandler = Box<dyn Fn(&Socket, CloseReason) + Send + Sync>;
 /// As in the official API, each call adds a handler. Handlers of the same event are called one after the other, in
 /// the order of their registration, also if an earlier one has panicked.
 pub struct NamespaceBuilder {
-    pub(crate) name: String,
+    pub(crate) name: Arc<str>,
     pub(crate) middlewares: Vec<Middleware>,
     pub(crate) connect: Vec<ConnectHandler>,
     /// A tree, because with few names its search is faster than a hash.
@@ -70,7 +70,7 @@ pub(crate) struct Codec {
 impl NamespaceBuilder {
     pub(crate) fn new(name: &str) -> Self {
         Self {
-            name: name.to_owned(),
+            name: name.into(),
             middlewares: Vec::new(),
             connect: Vec::new(),
             events: BTreeMap::new(),

@@ -184,7 +184,7 @@ impl Retried {
         self.evict(table, hub);
         hub.store_answer(KeptAnswer {
             client: key.0,
-            namespace: socket.namespace().name().into(),
+            namespace: Arc::clone(&socket.namespace().0.handlers.name),
             id,
             frames: answer.bytes().clone(),
         });
