@@ -70,9 +70,9 @@ impl Unfinished {
         !self.is_none() && SENDER.with_borrow(|own| !Arc::ptr_eq(&own.0, &self.0))
     }
 
-    /// From now on this thread sends as this sender. Returns the sender before.
-    pub(crate) fn make_current(self) -> Self {
-        SENDER.replace(self)
+    /// From now on this thread sends as this sender. In its place is the sender that the thread was before.
+    pub(crate) fn swap_with_current(&mut self) {
+        SENDER.with_borrow_mut(|current| std::mem::swap(current, self));
     }
 
     pub(super) fn guard(&self) -> InFlightGuard {
@@ -113,10 +113,11 @@ mod tests {
     #[test]
     fn each_sender_counts_its_own_commands() {
         let session = Unfinished::default();
-        let thread = session.clone().make_current();
+        let mut thread = session.clone();
+        thread.swap_with_current();
         let guard = guard();
         assert!(!caught_up() && !session.is_of_another());
-        thread.make_current();
+        thread.swap_with_current();
         assert!(caught_up() && session.is_of_another());
         drop(guard);
         assert!(!session.is_of_another());

@@ -121,7 +121,7 @@ impl Session {
             websocket: AtomicBool::new(false),
             signs: AtomicU8::new(0),
             next_look: AtomicU64::new(u64::MAX),
-            unfinished: Unfinished::default(),
+            unfinished: gate.sender.clone(),
             gate: Mutex::new(gate),
             gate_free: Condvar::new(),
             ended: OnceLock::new(),

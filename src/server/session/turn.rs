@@ -58,10 +58,11 @@ pub(crate) enum Task {
 }
 
 /// The turn, the tasks that wait for it, and the steps that are left until the slot is free.
-#[derive(Default)]
 pub(super) struct Gate {
     /// `None` while a thread has the turn.
     dispatch: Option<Box<dyn Dispatch>>,
+    /// The sender that the handlers are. While a thread has the turn: the sender that this thread was before.
+    pub(super) sender: Unfinished,
     tasks: Vec<Task>,
     /// The session is in the queue of the worker threads.
     pub(super) is_queued: bool,
@@ -77,7 +78,16 @@ pub(super) struct Gate {
 
 impl Gate {
     pub(super) fn new(dispatch: Box<dyn Dispatch>, share: Option<Share>) -> Self {
-        Self { dispatch: Some(dispatch), share, ..Self::default() }
+        Self {
+            dispatch: Some(dispatch),
+            sender: Unfinished::default(),
+            tasks: Vec::new(),
+            is_queued: false,
+            is_removed: false,
+            is_aborted: false,
+            is_released: false,
+            share,
+        }
     }
 }
 
@@ -104,8 +114,8 @@ impl Session {
     fn take_turn(self: &Arc<Self>, gate: &mut Gate) -> Option<Turn<'_>> {
         let dispatch = gate.dispatch.take()?;
         self.signs.fetch_or(BUSY, Relaxed);
-        let outer = self.unfinished.clone().make_current();
-        Some(Turn { session: self, dispatch: Some(dispatch), outer: Some(outer) })
+        gate.sender.swap_with_current();
+        Some(Turn { session: self, dispatch: Some(dispatch) })
     }
 
     /// A worker thread has taken the session out of its queue: it performs the tasks.
@@ -151,8 +161,6 @@ impl Session {
 pub(crate) struct Turn<'s> {
     session: &'s Arc<Session>,
     dispatch: Option<Box<dyn Dispatch>>,
-    /// The sender of this thread before the turn; it is restored when the turn ends.
-    outer: Option<Unfinished>,
 }
 
 impl Turn<'_> {
@@ -183,7 +191,7 @@ impl Drop for Turn<'_> {
             let mut gate = self.session.gate.lock();
             if gate.tasks.is_empty() {
                 gate.dispatch = self.dispatch.take();
-                self.outer.take().map(Unfinished::make_current);
+                gate.sender.swap_with_current();
                 self.session.signs.fetch_and(!BUSY, Relaxed);
                 drop(gate);
                 self.session.gate_free.notify_one();
