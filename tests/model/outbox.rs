@@ -32,7 +32,7 @@ struct Inbox {
 }
 
 impl Inbox {
-    /// As `Session::settle`. `false`: the push came to nothing.
+    /// As `Session::complete_push`. `false`: the push came to nothing.
     fn settle(&self, pushed: Pushed) -> bool {
         if matches!(pushed, Pushed::Drain | Pushed::Watch) {
             self.told.lock().push_back(pushed);

@@ -214,7 +214,7 @@ fn receive(session: &Arc<Session>, body: &[u8]) {
 pub(super) fn answered(session: &Arc<Session>) {
     let uncorked = session.outbox.uncork();
     // A failure has ended the session already.
-    let _ = session.settle(uncorked);
+    let _ = session.complete_push(uncorked);
 }
 
 /// Pending packets are flushed into the held GET before the session closes, if the client closes it.

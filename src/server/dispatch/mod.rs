@@ -216,7 +216,7 @@ impl Inbound {
                 Ok(())
             }
             (Body::Ack { id, args }, Some(index)) => {
-                self.sockets[index].settle_ack(id, || Ok(args.to_owned()));
+                self.sockets[index].complete_ack(id, || Ok(args.to_owned()));
                 Ok(())
             }
         }
@@ -274,7 +274,7 @@ impl Inbound {
             connect::release(&socket, resume);
             return refuse(session, name, &refusal);
         }
-        session.settled.store(true, Release);
+        session.has_joined.store(true, Release);
         socket.set_connected();
         self.removed_from.retain(|index| *index != namespace.0.index);
         self.sockets.push(socket.clone());
@@ -290,7 +290,7 @@ impl Inbound {
 impl Dispatch for Inbound {
     fn opened(&mut self, session: &Arc<Session>) {
         if let Endpoint::Engine(handlers) = self.core.endpoint(session.endpoint) {
-            session.settled.store(true, Release);
+            session.has_joined.store(true, Release);
             handlers.opened(session);
         }
     }
@@ -376,7 +376,7 @@ impl Dispatch for Inbound {
                 }
                 // `on_close` is called only if `on_open` was.
                 if let Endpoint::Engine(handlers) = self.core.endpoint(session.endpoint)
-                    && session.settled.load(Acquire)
+                    && session.has_joined.load(Acquire)
                 {
                     handlers.closed(session, reason);
                 }

@@ -32,18 +32,18 @@ pub(crate) trait HubSession: Send + Sync {
     fn transport(&self) -> TransportKind;
 
     /// Whether it has joined a namespace, or needs none.
-    fn is_settled(&self) -> bool;
+    fn has_joined(&self) -> bool;
 
     fn has_ended(&self) -> bool;
 
     /// The commands of its handlers that the hub has not finished.
     fn unfinished(&self) -> &Unfinished;
 
-    /// Puts packets into the outbox. `Err`: the result must be given to [`settle`](Self::settle).
+    /// Puts packets into the outbox. `Err`: the result must be given to [`complete_push`](Self::complete_push).
     fn push(&self, packets: Packets<'_>, volatile: bool) -> Result<(), Pushed>;
 
     /// Does what a push has left to be done.
-    fn settle(self: Arc<Self>, pushed: Pushed) -> Result<(), EmitError>;
+    fn complete_push(self: Arc<Self>, pushed: Pushed) -> Result<(), EmitError>;
 
     /// The signs of life since the last call.
     fn take_signs(&self) -> Heard;
@@ -76,7 +76,7 @@ pub(super) fn send(
     packets: Packets<'_>,
     volatile: bool,
 ) -> Result<(), EmitError> {
-    session.push(packets, volatile).or_else(|pushed| Arc::clone(session).settle(pushed))
+    session.push(packets, volatile).or_else(|pushed| Arc::clone(session).complete_push(pushed))
 }
 
 #[cfg(test)]
@@ -114,7 +114,7 @@ pub(super) mod tests {
             TransportKind::Websocket
         }
 
-        fn is_settled(&self) -> bool {
+        fn has_joined(&self) -> bool {
             true
         }
 
@@ -135,7 +135,7 @@ pub(super) mod tests {
             Ok(())
         }
 
-        fn settle(self: Arc<Self>, _: Pushed) -> Result<(), EmitError> {
+        fn complete_push(self: Arc<Self>, _: Pushed) -> Result<(), EmitError> {
             Ok(())
         }
 

@@ -101,7 +101,7 @@ impl Hub {
                 }
                 Deadline::Connect(session) => {
                     if let Some(session) = session.upgrade()
-                        && !session.is_settled()
+                        && !session.has_joined()
                     {
                         session.end(CloseReason::ForcedClose);
                     }

@@ -153,7 +153,7 @@ impl Drain {
                 self.watched.retain(|session| {
                     let (pushed, more) = session.outbox.watch();
                     if pushed != Pushed::Drain {
-                        return session.settle(pushed).is_ok() && more;
+                        return session.complete_push(pushed).is_ok() && more;
                     }
                     // Without a command, which would only wake this thread.
                     blocked.extend(session.outbox.stream().map(|stream| (Arc::clone(session), stream)));

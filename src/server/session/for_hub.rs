@@ -40,8 +40,8 @@ impl HubSession for Session {
         Self::transport(self)
     }
 
-    fn is_settled(&self) -> bool {
-        self.settled.load(Acquire)
+    fn has_joined(&self) -> bool {
+        self.has_joined.load(Acquire)
     }
 
     fn has_ended(&self) -> bool {
@@ -59,8 +59,8 @@ impl HubSession for Session {
         }
     }
 
-    fn settle(self: Arc<Self>, pushed: Pushed) -> Result<(), EmitError> {
-        Self::settle(&self, pushed)
+    fn complete_push(self: Arc<Self>, pushed: Pushed) -> Result<(), EmitError> {
+        Self::complete_push(&self, pushed)
     }
 
     fn take_signs(&self) -> Heard {

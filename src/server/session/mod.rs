@@ -72,7 +72,7 @@ pub(crate) struct Session {
     /// GETs of the upgrade that were answered with a noop.
     pub(crate) noops: AtomicU8,
     /// A namespace was joined, or the endpoint has none.
-    pub(crate) settled: AtomicBool,
+    pub(crate) has_joined: AtomicBool,
     /// The number of the binary packet whose attachments are due, 0 for none.
     pub(crate) assembling: AtomicU64,
     websocket: AtomicBool,
@@ -116,7 +116,7 @@ impl Session {
             posting: AtomicBool::new(false),
             upgrading: AtomicBool::new(false),
             noops: AtomicU8::new(0),
-            settled: AtomicBool::new(false),
+            has_joined: AtomicBool::new(false),
             assembling: AtomicU64::new(0),
             websocket: AtomicBool::new(false),
             signs: AtomicU8::new(0),
@@ -151,22 +151,22 @@ impl Session {
     /// Sends to this session, or queues behind what waits for it.
     pub(crate) fn send(self: &Arc<Self>, packets: Packets<'_>, volatile: bool) -> Result<(), EmitError> {
         let pushed = self.outbox.push(packets, volatile);
-        self.settle(pushed)
+        self.complete_push(pushed)
     }
 
     /// Completes a push, without the lock of the outbox: informs the drain thread, or ends the session.
-    pub(crate) fn settle(self: &Arc<Self>, pushed: Pushed) -> Result<(), EmitError> {
-        let settled = self.settle_own(pushed);
+    pub(crate) fn complete_push(self: &Arc<Self>, pushed: Pushed) -> Result<(), EmitError> {
+        let completed = self.complete_own_push(pushed);
         if self.shared.waiting.is_exceeded() {
             self.shared.end_largest_backlogs();
-            if settled.is_ok() && self.ended() == Some(CloseReason::SlowConsumer) {
+            if completed.is_ok() && self.ended() == Some(CloseReason::SlowConsumer) {
                 return Err(EmitError::SlowConsumer);
             }
         }
-        settled
+        completed
     }
 
-    fn settle_own(self: &Arc<Self>, pushed: Pushed) -> Result<(), EmitError> {
+    fn complete_own_push(self: &Arc<Self>, pushed: Pushed) -> Result<(), EmitError> {
         match pushed {
             Pushed::Done => Ok(()),
             Pushed::Drain => {
@@ -280,7 +280,7 @@ impl Session {
             Some([high, low]) => self.outbox.finish(&[0x88, 2, high, low]),
         };
         // It ends already, so there is nobody to tell about a failure.
-        let _ = self.settle(finished);
+        let _ = self.complete_push(finished);
     }
 }
 

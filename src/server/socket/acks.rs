@@ -165,7 +165,7 @@ impl Socket {
             return self.answer(waiting, Err(AckError::TooMany));
         }
         if let Err(error) = self.send_encoded(packet.clone()) {
-            self.settle_ack(id, || Err(error.into()));
+            self.complete_ack(id, || Err(error.into()));
         }
     }
 
@@ -206,7 +206,7 @@ impl Socket {
 
     /// The answer to an emit has come, or has failed to. An id that nobody waits for is ignored, as on the official
     /// server.
-    pub(crate) fn settle_ack(&self, id: u64, result: impl FnOnce() -> AckResult) {
+    pub(crate) fn complete_ack(&self, id: u64, result: impl FnOnce() -> AckResult) {
         let waiting = self.0.acks.lock().remove(id);
         if let Some(waiting) = waiting {
             self.answer(waiting, result());

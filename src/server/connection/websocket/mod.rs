@@ -300,7 +300,7 @@ impl WebSocket {
             *corked = false;
             let uncorked = session.outbox.uncork();
             // A failure has ended the session already.
-            let _ = session.settle(uncorked);
+            let _ = session.complete_push(uncorked);
         }
         if let Err(fault) = handled {
             lead::begin_work();

@@ -152,7 +152,7 @@ impl WebSocket {
         let Some(attached) = session.outbox.attach(&self.io.stream) else { return false };
         self.io.bound = true;
         // A failure has ended the session already.
-        let _ = session.settle(attached);
+        let _ = session.complete_push(attached);
         drop(turn);
         true
     }

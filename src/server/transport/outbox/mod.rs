@@ -176,7 +176,7 @@ impl Outbox {
         let mut state = self.state.lock();
         if !matches!(state.sink, Sink::Closed) {
             state.delivering = Some((Arc::clone(stream), bytes));
-            self.settle(&mut state);
+            self.update_charge(&mut state);
         }
         Some(Delivery(self))
     }
@@ -221,7 +221,7 @@ impl Outbox {
     pub(crate) fn drain(&self) -> Drained {
         let mut state = self.state.lock();
         let sent = state.send_backlog();
-        self.settle(&mut state);
+        self.update_charge(&mut state);
         match sent {
             Ok(true) => {
                 state.draining = false;
@@ -231,7 +231,7 @@ impl Outbox {
             Ok(false) => Drained::Blocked,
             Err(_) => {
                 state.fail();
-                self.settle_closed(&mut state);
+                self.drop_backlog(&mut state);
                 Drained::Empty
             }
         }
@@ -298,7 +298,7 @@ impl Outbox {
             // The thread that writes must not wait for a peer that does not read.
             stream.shutdown(Shutdown::Both);
         }
-        self.settle_closed(&mut state);
+        self.drop_backlog(&mut state);
     }
 
     /// Charges the budget after a push, and checks the size of the backlog.
@@ -306,11 +306,11 @@ impl Outbox {
         if matches!(pushed, Pushed::Closed) {
             state.backlog = Backlog::default();
         }
-        self.settle(state);
+        self.update_charge(state);
         if state.backlog.len > self.max { Pushed::Overflow } else { pushed }
     }
 
-    fn settle(&self, state: &mut State) {
+    fn update_charge(&self, state: &mut State) {
         let delivering = state.delivering.as_ref().map_or(0, |(_, bytes)| *bytes);
         let (before, after) = (self.charged.load(Relaxed), state.backlog.held + delivering);
         if before != after {
@@ -322,9 +322,9 @@ impl Outbox {
         }
     }
 
-    fn settle_closed(&self, state: &mut State) {
+    fn drop_backlog(&self, state: &mut State) {
         state.backlog = Backlog::default();
-        self.settle(state);
+        self.update_charge(state);
     }
 }
 
@@ -342,7 +342,7 @@ impl Drop for Delivery<'_> {
     fn drop(&mut self) {
         let mut state = self.0.state.lock();
         state.delivering = None;
-        self.0.settle(&mut state);
+        self.0.update_charge(&mut state);
     }
 }
 

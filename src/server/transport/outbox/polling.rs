@@ -65,7 +65,7 @@ impl Outbox {
     fn take(&self, state: &mut State) -> Poll {
         let mut body = payload::Builder::new();
         state.backlog.take_packets(&mut body);
-        self.settle(state);
+        self.update_charge(state);
         if !body.is_empty() {
             // The close packet has a payload of its own. The JavaScript client handles the events of a payload later,
             // and drops them if there is a close packet beside them.
