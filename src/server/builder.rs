@@ -174,7 +174,7 @@ impl Builder {
         self
     }
 
-    /// Answers plain HTTP requests for this path, on the connection's thread. Request bodies are not read.
+    /// Answers plain HTTP requests for this path, on a worker thread. Request bodies are not read.
     ///
     /// ```
     /// use tinysio::server::{Header, Response, Server, StatusCode};

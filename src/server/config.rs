@@ -76,18 +76,18 @@ pub struct Config {
     pub unix_mode: Option<u32>,
     /// Official `allowRequest`: accepts or refuses each handshake, before a session exists. Default: accepts all.
     pub allow_request: Option<AllowRequest>,
-    /// Sessions at one time. Default 1,000. The next handshake is answered 503 with `Retry-After`. Each costs a
-    /// thread and its buffers while it talks, and some KB while it is silent ([`park_after`](Self::park_after)).
+    /// Sessions at one time. Default 1,000. The next handshake is answered 503 with `Retry-After`. Each costs some
+    /// KB, and a thread while a handler of it takes long or waits.
     pub max_connections: usize,
     /// TCP connections at one time. Default `2 * max_connections + 64`: a polling client uses two. Beyond it, a new
     /// connection replaces one that has been open for a second without a request. If there is none, the new one is
-    /// answered 503 and closed, without a thread. If the process may not have so many descriptors (`RLIMIT_NOFILE`),
-    /// this and `max_connections` are lowered at the start, and that is logged.
+    /// answered 503 and closed. If the process may not have so many descriptors (`RLIMIT_NOFILE`), this and
+    /// `max_connections` are lowered at the start, and that is logged.
     pub max_tcp_connections: Option<usize>,
     /// Sessions that one address may have at one time. It may have twice as many TCP connections and 8 more, because
     /// a polling client uses two. Default `None`, because many clients may share the address of a router or a proxy.
-    /// An IPv6 address counts with all of its /64; clients of a Unix-domain socket have no address. Beyond it: 503,
-    /// for connections without a thread. Costs 50 bytes an address.
+    /// An IPv6 address counts with all of its /64; clients of a Unix-domain socket have no address. Beyond it: 503.
+    /// Costs 50 bytes an address.
     pub max_connections_per_ip: Option<usize>,
     /// The addresses that [`max_connections_per_ip`](Self::max_connections_per_ip) does not limit, such as proxies
     /// in front of the server. Called on a worker thread, and only for an address that has reached the limit. If it
@@ -155,13 +155,13 @@ pub struct Config {
     pub keep_alive_timeout: Duration,
     /// How long a closing connection may take to let its last packets out. Default 5 s.
     pub close_timeout: Duration,
-    /// How long a connection may be silent before it gives its thread back and waits with all other silent ones on
-    /// one thread. Default 3 s, a tenth of that while there are more than 128 threads; `None`: never. A connection
-    /// that waits so costs 6 KB of memory instead of 40; the packet that wakes it takes some 50 µs longer. Shorter
-    /// saves memory where many connect and fall silent at once.
+    /// How long a WebSocket that has a thread of its own may be silent before it gives the thread back. Default 3 s.
+    /// One thread serves all connections that are ready, and a connection that waits has no thread; but while up to
+    /// four clients talk, and fast, each WebSocket has one, which is faster. `None`: every WebSocket has a thread of
+    /// its own for ever. HTTP needs none.
     pub park_after: Option<Duration>,
-    /// Stack of a connection's thread in bytes, reserved, not resident. Default 512 KiB, at least 384 KiB. Handlers
-    /// run on it: reading 127 levels of JSON, which is the most that `serde_json` reads, into a `Value` takes up to
+    /// Stack of a worker thread in bytes, reserved, not resident. Default 512 KiB, at least 384 KiB. Handlers run on
+    /// it: reading 127 levels of JSON, which is the most that `serde_json` reads, into a `Value` takes up to
     /// 300 KiB in a debug build. A type of the application's that contains itself may take more for each level.
     pub stack_size: usize,
 }

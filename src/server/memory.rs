@@ -12,11 +12,11 @@ use crate::server::{
 /// The program, the stacks of the threads that every server has, and empty tables.
 const BASE: usize = 16 << 20;
 
-/// Bytes that the library uses of the stack of a connection. Handlers may use more, up to `stack_size`.
+/// Bytes that the library uses of the stack of a worker thread, which each connection may need for a handler that
+/// waits. Handlers may use more, up to `stack_size`.
 const STACK: usize = 64 << 10;
 
-/// The structures of a connection: codec, meter, permit, its place among the idle connections, and the overhead of the
-/// allocator.
+/// The structures of a connection: codec, meter, permit, its entry in the poller, and the overhead of the allocator.
 const CONNECTION: usize = 8 << 10;
 
 /// The structures of a session: outbox, turn, slot, deadlines in the hub, the ranges of the headers of its handshake.

@@ -89,7 +89,7 @@ impl Server {
         self.0.service.connections.len()
     }
 
-    /// Connections that are silent, and wait without a thread of their own ([`Config::park_after`]).
+    /// Connections that wait without a thread ([`Config::park_after`]).
     #[must_use]
     pub fn parked_count(&self) -> usize {
         self.0.service.poller.len()

@@ -21,8 +21,7 @@ pub struct Stats {
     /// Connections that there may be: [`Config::max_tcp_connections`](crate::server::Config::max_tcp_connections), or
     /// what it is computed to.
     pub max_tcp_connections: usize,
-    /// Idle connections that wait without a thread of their own
-    /// ([`Config::park_after`](crate::server::Config::park_after)).
+    /// Connections that wait without a thread ([`Config::park_after`](crate::server::Config::park_after)).
     pub parked: usize,
     /// What was refused since the start.
     pub refused: RefusalCounts,

@@ -1,4 +1,4 @@
-//! How a connection's thread waits for its client when the machine is busy.
+//! How the thread that a client has for itself waits for it when the machine is busy.
 //!
 //! A thread that blocks must be woken. Under load, waking it costs more than the message itself. So before a thread
 //! blocks, it lets the other threads run once (`sched_yield`). With many active clients the next message has often

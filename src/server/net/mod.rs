@@ -1,4 +1,4 @@
-//! Sockets of the system: streams, the listener, the permits of connections, and the wait for idle connections.
+//! Sockets of the system: streams, the listener, the permits of connections, and the poller, where they wait.
 //!
 //! It uses `sys` and the admission of `limits`. It knows no protocol, no session and no option of the server, and it
 //! calls no code of the application.

@@ -1,5 +1,5 @@
-//! One accepted connection, TCP or Unix-domain. Its own thread reads. Every thread that emits may write, through the
-//! outbox.
+//! One accepted connection, TCP or Unix-domain. The thread that serves it reads. Every thread that emits may write,
+//! through the outbox.
 //!
 //! It uses `sys`. Only reads with a deadline and [`Stream::send_all`] wait.
 

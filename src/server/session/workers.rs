@@ -1,5 +1,6 @@
-//! The worker threads: one for each active connection, and a few at rest for the next connections. They also perform
-//! **queued** work: handlers of sessions that have no thread at the moment, and `Drop` of the application's data.
+//! The worker threads: the leader, one for each connection whose handler takes long or waits, and a few at rest for
+//! the next ones. They also perform **queued** work: handlers that no packet of a client causes, and `Drop` of the
+//! application's data.
 //!
 //! ```text
 //!   run(task) ──► a thread at rest takes it, or a new one begins ──► task ──► queue ──► at rest for a while ──► ends

@@ -10,8 +10,8 @@
 //! The thread that emits also writes. The backlog keeps what the kernel did not take. A GET takes its packets out of
 //! the backlog. There is one lock, held for a non-blocking `send` at most.
 //!
-//! It uses the streams and idle connections of `net`, and the budget of all outboxes. It knows no session. The result
-//! of a push ([`Pushed`]) says what is left to do, and the session does it without the lock.
+//! It uses the streams and the poller of `net`, and the budget of all outboxes. It knows no session. The result of a
+//! push ([`Pushed`]) says what is left to do, and the session does it without the lock.
 
 mod polling;
 
