@@ -14,7 +14,7 @@ use std::{
 };
 
 use support::{Client, Frame, Http, PATIENCE, Transport, Ws, addr, eventually, next, serve};
-use tinysio::server::Server;
+use tinysio::server::{Durability, FileStore, Server, StartError};
 
 /// The threads that a server always has, beside one worker thread that waits for the connections.
 const ALWAYS: [&str; 4] = ["accept", "drain", "hub", "watchdog"];
@@ -120,6 +120,27 @@ fn a_silent_crowd_has_no_threads() {
     assert_eq!(server.clients_count(), crowd.len());
 }
 
+/// A start that fails stops the threads that run already, and closes the store.
+fn a_start_without_worker_threads() {
+    let path = std::env::temp_dir().join(format!("tinysio-threads-{}", std::process::id()));
+    let start = |stack_size| {
+        let store = FileStore::new(&path);
+        Server::builder()
+            .store(store, Durability::EveryPacket)
+            .stack_size(stack_size)
+            .namespace("/", |_| {})
+            .listen("127.0.0.1:0")
+    };
+    // No address space has room for this stack.
+    let refused = start(1 << 50);
+    assert!(matches!(refused, Err(StartError::System(_))), "{refused:?}");
+    let started = start(512 << 10);
+    // The file is locked while a store has it open.
+    assert!(started.is_ok(), "{started:?}");
+    drop(started);
+    std::fs::remove_file(&path).unwrap();
+}
+
 #[test]
 fn nothing_is_left_of_a_server_that_is_gone() {
     let token = Arc::new(());
@@ -172,6 +193,9 @@ fn nothing_is_left_of_a_server_that_is_gone() {
 
     a_silent_crowd_has_no_threads();
     check_nothing_left(before, &token, "after a silent crowd");
+
+    a_start_without_worker_threads();
+    check_nothing_left(before, &token, "after a start that has failed");
 
     // A handler that outlives its server keeps only its own thread.
     let (release, blocked) = mpsc::channel::<()>();

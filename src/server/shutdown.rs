@@ -25,8 +25,8 @@ const MOMENT: Duration = Duration::from_millis(100);
 /// The same on a very busy machine, as long as every thread has ended in time so far.
 const LONG_MOMENT: Duration = Duration::from_secs(2);
 
-/// The least time that a store gets to commit the last changes.
-const STORE_MOMENT: Duration = Duration::from_secs(1);
+/// The least time that a store gets to commit the last changes and to close.
+pub(super) const STORE_MOMENT: Duration = Duration::from_secs(1);
 
 /// A running server, and its stop. When a handler stops the server, a thread of its own shares this with the handle.
 pub(super) struct Running {

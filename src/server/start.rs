@@ -166,9 +166,15 @@ fn start_threads(service: &Arc<Service>, parts: Parts, threads: &mut Threads) ->
         }
         None => None,
     };
+    let store_over = journal.as_ref().map(Journal::over);
     let options = service.config.connection_state_recovery.as_ref();
     let recovery = options.map(|options| Recovery::new(&service.config, options, names, kept, journal));
-    threads.hub = Some(hub::start(inbox, &service.hub, &service.config, service.namespaces.len(), recovery)?);
+    let hub = hub::start(inbox, &service.hub, &service.config, service.namespaces.len(), recovery);
+    if let (Err(_), Some(over)) = (&hub, store_over) {
+        // The hub was dropped with its journal. The file of the store may be opened again once the store is dropped.
+        let _ = over.recv_timeout(shutdown::STORE_MOMENT);
+    }
+    threads.hub = Some(hub?);
     // Last: the first connection finds everything running.
     threads.accept = Some(accept::start(service, listener, waker)?);
     Ok(())

@@ -24,6 +24,8 @@ pub(crate) mod requests;
 #[cfg(test)]
 mod retried;
 #[cfg(test)]
+mod start;
+#[cfg(test)]
 mod store;
 #[cfg(test)]
 mod trouble;
@@ -58,7 +60,8 @@ use crate::sys::{
 const SOON: Duration = Duration::from_secs(1);
 
 /// An ordinary kernel: interrupts, and takes and gives what it likes.
-const MOODY: Faults = Faults { interrupted: 4, again: 16, short: 64, no_buffers: 0, reset: 0, accept: 0 };
+const MOODY: Faults =
+    Faults { interrupted: 4, again: 16, short: 64, no_buffers: 0, reset: 0, accept: 0, thread: 0 };
 
 #[cfg(test)]
 fn setting(name: &str) -> Option<u64> {

@@ -91,7 +91,8 @@ fn client(transport: usize) -> Option<()> {
     Some(())
 }
 
-const CALM: Faults = Faults { interrupted: 0, again: 0, short: 0, no_buffers: 0, reset: 0, accept: 0 };
+const CALM: Faults =
+    Faults { interrupted: 0, again: 0, short: 0, no_buffers: 0, reset: 0, accept: 0, thread: 0 };
 
 #[test]
 fn interrupted_calls_are_repeated() {
@@ -120,6 +121,7 @@ fn accepts_that_fail() {
 
 #[test]
 fn everything_at_once() {
-    let faults = Faults { interrupted: 32, again: 64, short: 128, no_buffers: 2, reset: 2, accept: 64 };
+    let faults =
+        Faults { interrupted: 32, again: 64, short: 128, no_buffers: 2, reset: 2, accept: 64, ..CALM };
     check("everything", move || survive(faults));
 }

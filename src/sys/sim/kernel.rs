@@ -28,6 +28,8 @@ pub(crate) struct Faults {
     pub(crate) reset: u8,
     /// An accept fails: no descriptor, no memory, or the peer is gone again.
     pub(crate) accept: u8,
+    /// A thread does not start: there is no memory for its stack, or there are too many.
+    pub(crate) thread: u8,
 }
 
 #[derive(Default)]
@@ -84,6 +86,11 @@ pub(super) fn some_of(most: usize) -> usize {
 
 pub(super) fn now() -> Duration {
     with(|kernel| kernel.now)
+}
+
+/// The threads that live, the calling one included.
+pub(crate) fn threads() -> usize {
+    with(|kernel| kernel.threads)
 }
 
 pub(super) fn thread_begins() {

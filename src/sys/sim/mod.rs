@@ -19,5 +19,5 @@ pub(crate) mod thread;
 pub(crate) mod wait;
 
 pub(crate) use files::{fd, net, os};
-pub(crate) use kernel::{Faults, begin, set_faults, set_haste, time};
+pub(crate) use kernel::{Faults, begin, set_faults, set_haste, threads, time};
 pub(crate) use thread::thread_local;

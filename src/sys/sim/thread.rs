@@ -34,6 +34,9 @@ impl Builder {
         self,
         run: impl FnOnce() -> T + Send + 'static,
     ) -> io::Result<JoinHandle<T>> {
+        if kernel::happens(|faults| faults.thread) {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
         let end = Arc::new(End::default());
         let end_of_thread = Arc::clone(&end);
         kernel::thread_begins();

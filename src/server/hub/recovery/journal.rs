@@ -116,6 +116,11 @@ impl Journal {
         })
     }
 
+    /// Closes when the store's thread has dropped the store, as it does when the journal is dropped.
+    pub(crate) fn over(&self) -> Receiver<()> {
+        self.over.clone()
+    }
+
     /// Whether the store works.
     pub(crate) fn is_on(&self) -> bool {
         self.is_on
