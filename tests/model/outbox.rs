@@ -151,7 +151,7 @@ fn scene(ending: Ending, large: bool) {
         Ending::Abort => outbox.abort(),
         Ending::Reset => theirs.reset(),
     }
-    inbox.settle(outbox.finish(CLOSE_FRAME));
+    inbox.settle(outbox.close(CLOSE_FRAME));
     let bytes = reader.join().unwrap();
     if ending == Ending::Finish {
         assert!(bytes.ends_with(CLOSE_FRAME), "the close is last");

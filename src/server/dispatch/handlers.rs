@@ -100,7 +100,7 @@ pub(super) fn leave(socket: &Socket, reason: CloseReason) {
     let hub = &socket.namespace().0.hub;
     let data = (socket.pid().is_some() && is_recoverable(reason)).then(|| data_of_lost(socket)).flatten();
     let lost = data.is_some();
-    hub.socket_closed(socket.membership(), data);
+    hub.disconnect_socket(socket.membership(), data);
     each(socket, &handlers.disconnect, format_args!("on_disconnect"), |handler| handler(socket, reason));
     if lost {
         hub.handlers_done(socket.membership());

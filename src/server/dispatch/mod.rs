@@ -183,7 +183,7 @@ impl Inbound {
                 let socket = &self.sockets[index];
                 handlers::too_fast(socket, Event::new(socket, &name, &args, &Cell::new(id)));
                 if verdict == Verdict::Disconnect {
-                    socket.hang_up(CloseReason::RateLimited, CloseReason::RateLimited);
+                    socket.disconnect_client(CloseReason::RateLimited, CloseReason::RateLimited);
                 }
                 Ok(())
             }
@@ -362,7 +362,8 @@ impl Dispatch for Inbound {
                     reason => reason,
                 };
                 for socket in std::mem::take(&mut self.sockets) {
-                    if socket.say_goodbye(of_sockets) {
+                    if socket.set_disconnected(of_sockets) {
+                        socket.send_disconnect();
                         handlers::leave(&socket, of_sockets);
                     }
                 }
@@ -380,7 +381,7 @@ impl Dispatch for Inbound {
                 {
                     handlers.closed(session, reason);
                 }
-                session.shared.hub.session_closed(Arc::<Session>::clone(session));
+                session.shared.hub.forget_session(Arc::<Session>::clone(session));
             }
         }
     }

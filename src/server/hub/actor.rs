@@ -157,13 +157,13 @@ impl Hub {
     fn apply(&mut self, command: Command) {
         let before = self.held_back();
         match command {
-            Command::SessionOpened(session, since) => self.open_session(session, since),
-            Command::SessionClosing(session, code, guard) => self.close_session(&session, code, guard),
-            Command::SessionClosed(session) => self.delivery.remove(&session),
-            Command::SocketConnected { socket, connect_ack, resume, guard } => {
+            Command::OpenSession(session, since) => self.open_session(session, since),
+            Command::CloseSession(session, code, guard) => self.close_session(&session, code, guard),
+            Command::ForgetSession(session) => self.delivery.forget(&session),
+            Command::ConnectSocket { socket, connect_ack, resume, guard } => {
                 self.connect_socket(socket, connect_ack, resume, guard);
             }
-            Command::SocketClosed { socket, lost } => self.disconnect_socket(&socket, lost),
+            Command::DisconnectSocket { socket, lost } => self.disconnect_socket(&socket, lost),
             Command::HandlersDone(socket) => self.with_recovery(|recovery| recovery.handlers_done(&socket)),
             Command::Join(socket, rooms, guard) => {
                 self.join(&socket, &rooms);

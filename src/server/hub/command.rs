@@ -38,14 +38,14 @@ pub(crate) struct Selection {
 
 pub(crate) enum Command {
     /// A session was opened at this time. Its heartbeat and its connect deadline begin.
-    SessionOpened(Arc<dyn HubSession>, Instant),
+    OpenSession(Arc<dyn HubSession>, Instant),
     /// Close a session after its packets, with this code. Abort it when that takes too long.
-    SessionClosing(Arc<dyn HubSession>, Option<u16>, InFlightGuard),
-    /// The session is closed; its slot can be reused.
-    SessionClosed(Arc<dyn HubSession>),
+    CloseSession(Arc<dyn HubSession>, Option<u16>, InFlightGuard),
+    /// The handlers of an ended session have returned. It gets nothing more; another session may get its slot.
+    ForgetSession(Arc<dyn HubSession>),
     /// A socket is connected. One command for the membership and the answer to the client: when the client has the
     /// answer, the socket is in the namespace; and no broadcast comes before the answer.
-    SocketConnected {
+    ConnectSocket {
         socket: Arc<Membership>,
         connect_ack: Encoded,
         /// The place of a disconnected client that it takes.
@@ -53,7 +53,7 @@ pub(crate) enum Command {
         guard: InFlightGuard,
     },
     /// A socket is disconnected. `lost`: it may be recovered, and then finds this data again.
-    SocketClosed {
+    DisconnectSocket {
         socket: Arc<Membership>,
         lost: Option<RetainedData>,
     },

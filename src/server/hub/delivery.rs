@@ -180,12 +180,12 @@ impl Delivery {
             self.held.finish(guard);
         } else {
             drop(guard);
-            Arc::clone(session).finish(code);
+            Arc::clone(session).close(code);
         }
     }
 
     /// Forgets the session. Its slot may be used again.
-    pub(super) fn remove(&mut self, session: &Arc<dyn HubSession>) {
+    pub(super) fn forget(&mut self, session: &Arc<dyn HubSession>) {
         if let Some(slot) = self.slots.number_of(session) {
             self.flush_slot(slot, &mut Merged::default());
             self.dirty.retain(|&other| other != slot);
@@ -227,7 +227,7 @@ impl Delivery {
             write(session, packets, &portion.packets, &mut merged);
         }
         for (session, code) in &portion.closing {
-            Arc::clone(session).finish(*code);
+            Arc::clone(session).close(*code);
         }
         self.inflight.leave(portion.large);
         portion.guards.into_iter().for_each(InFlightGuard::finish_waiting);
@@ -359,7 +359,7 @@ mod tests {
     fn a_closed_session_gets_nothing() {
         let (mut delivery, sessions) = delivery(1);
         let session: Arc<dyn HubSession> = Arc::<FakeSession>::clone(&sessions[0]);
-        delivery.remove(&session);
+        delivery.forget(&session);
         delivery.send_to(&session, packet("a"), 0, in_flight::guard(), false);
         delivery.flush();
         assert_sent(&sessions[0], &[]);

@@ -219,22 +219,22 @@ impl HubHandle {
     }
 
     /// The session is open. Its heartbeat begins.
-    pub(crate) fn session_opened(&self, session: Arc<dyn HubSession>) {
-        self.send(Command::SessionOpened(session, Instant::now()));
+    pub(crate) fn open_session(&self, session: Arc<dyn HubSession>) {
+        self.send(Command::OpenSession(session, Instant::now()));
     }
 
     /// Closes the session behind the packets that its handlers and this thread have emitted.
     pub(crate) fn close_session(&self, session: Arc<dyn HubSession>, code: Option<u16>) {
         if caught_up() && session.unfinished().is_none() {
-            Arc::clone(&session).finish(code);
+            Arc::clone(&session).close(code);
         }
         let guard = session.unfinished().guard();
-        self.send(Command::SessionClosing(session, code, guard));
+        self.send(Command::CloseSession(session, code, guard));
     }
 
-    /// The session is closed, and its handlers have returned.
-    pub(crate) fn session_closed(&self, session: Arc<dyn HubSession>) {
-        self.send(Command::SessionClosed(session));
+    /// The session has ended, and its handlers have returned.
+    pub(crate) fn forget_session(&self, session: Arc<dyn HubSession>) {
+        self.send(Command::ForgetSession(session));
     }
 
     /// Adds the socket to its namespace, and sends its client the answer to the CONNECT.
@@ -244,12 +244,12 @@ impl HubHandle {
         connect_ack: Encoded,
         resume: Option<Box<Resume>>,
     ) {
-        self.send(Command::SocketConnected { socket, connect_ack, resume, guard: guard() });
+        self.send(Command::ConnectSocket { socket, connect_ack, resume, guard: guard() });
     }
 
     /// Removes the socket from its namespace. `lost`: its client may be recovered, and then finds this data again.
-    pub(crate) fn socket_closed(&self, socket: Arc<Membership>, lost: Option<RetainedData>) {
-        self.send(Command::SocketClosed { socket, lost });
+    pub(crate) fn disconnect_socket(&self, socket: Arc<Membership>, lost: Option<RetainedData>) {
+        self.send(Command::DisconnectSocket { socket, lost });
     }
 
     /// The disconnect handlers of a socket whose client may be recovered have returned.

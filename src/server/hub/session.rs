@@ -58,7 +58,7 @@ pub(crate) trait HubSession: Send + Sync {
     fn end(self: Arc<Self>, reason: CloseReason);
 
     /// Closes the connection behind the packets in the outbox; a WebSocket with this code, if any.
-    fn finish(self: Arc<Self>, code: Option<u16>);
+    fn close(self: Arc<Self>, code: Option<u16>);
 
     /// Closes the connection at once.
     fn abort(&self);
@@ -151,7 +151,7 @@ pub(super) mod tests {
 
         fn end(self: Arc<Self>, _: CloseReason) {}
 
-        fn finish(self: Arc<Self>, _: Option<u16>) {
+        fn close(self: Arc<Self>, _: Option<u16>) {
             self.sent.lock().push("close".into());
         }
 

@@ -79,8 +79,8 @@ impl HubSession for Session {
         Self::end(&self, reason);
     }
 
-    fn finish(self: Arc<Self>, code: Option<u16>) {
-        Self::finish(&self, code);
+    fn close(self: Arc<Self>, code: Option<u16>) {
+        Self::close(&self, code);
     }
 
     fn abort(&self) {
@@ -88,7 +88,7 @@ impl HubSession for Session {
     }
 
     fn forgotten(&self) {
-        Self::gone(self);
+        Self::forgotten(self);
     }
 
     fn ack_expired(self: Arc<Self>, socket: Arc<Membership>) {

@@ -1,13 +1,14 @@
 //! One Engine.IO session: the state that its threads share, the turn to run its handlers, and its end.
 //!
 //! ```text
-//!   Polling ──probe, 5──► WebSocket     any ──end(reason)──► ended ──► disconnect handlers ──► removed from the hub
+//!   Polling ──probe, 5──► WebSocket     either ──end(reason)──► ended ──► handlers, hub, outbox ──► slot free
 //! ```
 //! It owns the outbox, the signs of life for the heartbeat, and the state that handles its packets (see [`turn`]).
-//! Threads of its connections, the hub, the drain thread and every socket share it. It knows nothing of sockets and
-//! namespaces.
+//! [`end`] has the steps of its end. Threads of its connections, the hub, the drain thread and every socket share
+//! it. It knows nothing of sockets and namespaces.
 
 pub(crate) mod drain;
+mod end;
 mod for_hub;
 mod handshake;
 mod open;
@@ -22,7 +23,7 @@ use crate::server::{
     error::EmitError,
     guard::Owner,
     hub::{self, Unfinished},
-    transport::outbox::{CLOSE_FRAME, Outbox, Packets, Pushed},
+    transport::outbox::{Outbox, Packets, Pushed},
 };
 use crate::{
     proto::{
@@ -42,6 +43,7 @@ use crate::{
     },
 };
 
+pub(crate) use end::CloseMode;
 pub use handshake::Handshake;
 pub(crate) use open::{Content, Refused, open, open_packet, opened};
 pub(crate) use registry::Registry;
@@ -234,75 +236,6 @@ impl Session {
     pub(crate) fn take_signs(&self) -> Heard {
         let signs = self.signs.fetch_and(BUSY, Relaxed);
         Heard { pong: signs & PONG != 0, packet: signs & PACKET != 0, busy: signs & BUSY != 0 }
-    }
-
-    /// Ends the session. Every session ends through this function or [`end_with`](Self::end_with). The first reason
-    /// counts.
-    ///
-    /// If the peer can still be reached, the pending packets are sent first, and then the close.
-    pub(crate) fn end(self: &Arc<Self>, reason: CloseReason) {
-        self.end_with(reason, CloseMode::for_reason(reason));
-    }
-
-    /// As [`end`](Self::end), in this mode.
-    pub(crate) fn end_with(self: &Arc<Self>, reason: CloseReason, mode: CloseMode) {
-        if self.ended.set(reason).is_err() {
-            return;
-        }
-        log::debug!("session {} ends: {reason}", self.name());
-        match mode {
-            CloseMode::Abort => self.abort(),
-            CloseMode::Close(code) => {
-                self.shared.hub.close_session(Arc::<Self>::clone(self), code);
-            }
-        }
-        self.add_task(Task::SessionEnded(reason));
-    }
-
-    /// Ends the session at once. Packets that wait are dropped.
-    pub(crate) fn abort(&self) {
-        // The outbox is emptied before the id is removed. Otherwise its bytes still count, and another session is
-        // ended for them.
-        self.outbox.abort();
-        self.shared.sessions.forget(&self.id);
-        self.release(|gate| gate.is_aborted = true);
-    }
-
-    /// The hub has forgotten it.
-    pub(crate) fn gone(&self) {
-        self.release(|gate| gate.is_removed = true);
-    }
-
-    /// Closes the outbox behind the pending packets: with a close frame, or with a close packet for the next GET.
-    pub(crate) fn finish(self: &Arc<Self>, code: Option<u16>) {
-        let finished = match code.map(u16::to_be_bytes) {
-            None => self.outbox.finish(CLOSE_FRAME),
-            Some([high, low]) => self.outbox.finish(&[0x88, 2, high, low]),
-        };
-        // It ends already, so there is nobody to tell about a failure.
-        let _ = self.complete_push(finished);
-    }
-}
-
-/// How a session is closed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum CloseMode {
-    /// The peer is gone or does not read: drop the pending packets.
-    Abort,
-    /// Send the pending packets, then close; on WebSocket with this code, if any.
-    Close(Option<u16>),
-}
-
-impl CloseMode {
-    /// The default mode for this reason.
-    pub(crate) fn for_reason(reason: CloseReason) -> Self {
-        match reason {
-            CloseReason::TransportError
-            | CloseReason::TransportClose
-            | CloseReason::PingTimeout
-            | CloseReason::SlowConsumer => Self::Abort,
-            _ => Self::Close(None),
-        }
     }
 }
 

@@ -58,7 +58,7 @@ pub(crate) fn open(
     let slot = shared.sessions.take_slot().ok_or(busy(RefusalReason::MaxConnections))?;
     let session = Session::new(shared, id, slot, endpoint, handshake, content, Gate::new(dispatch(), share));
     shared.sessions.insert(&session);
-    shared.hub.session_opened(Arc::<Session>::clone(&session));
+    shared.hub.open_session(Arc::<Session>::clone(&session));
     Ok(session)
 }
 

@@ -56,7 +56,7 @@ impl Registry {
     }
 
     /// From now on the id is unknown to requests.
-    pub(crate) fn forget(&self, id: &str) {
+    pub(crate) fn remove(&self, id: &str) {
         self.table.lock().sessions.remove(id);
         self.fewer.notify_all();
     }

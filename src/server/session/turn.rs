@@ -66,14 +66,14 @@ pub(super) struct Gate {
     tasks: Vec<Task>,
     /// The session is in the queue of the worker threads.
     pub(super) is_queued: bool,
-    /// The hub has removed it.
-    pub(super) is_removed: bool,
+    /// The hub has forgotten it.
+    pub(super) is_forgotten: bool,
     /// Requests do not find it any more, and nothing waits for it.
     pub(super) is_aborted: bool,
     /// Its slot is free, or another session's.
-    is_released: bool,
+    pub(super) is_released: bool,
     /// What is given back to its address with the slot.
-    share: Option<Share>,
+    pub(super) share: Option<Share>,
 }
 
 impl Gate {
@@ -83,7 +83,7 @@ impl Gate {
             sender: Unfinished::default(),
             tasks: Vec::new(),
             is_queued: false,
-            is_removed: false,
+            is_forgotten: false,
             is_aborted: false,
             is_released: false,
             share,
@@ -120,7 +120,7 @@ impl Session {
 
     /// A worker thread has taken the session out of its queue: it performs the tasks.
     pub(crate) fn serve_queued(self: &Arc<Self>) {
-        self.release(|gate| gate.is_queued = false);
+        self.record_step(|gate| gate.is_queued = false);
         let mut gate = self.gate.lock();
         // A thread that has the turn performs them.
         let Some(turn) = self.take_turn(&mut gate) else { return };
@@ -138,21 +138,6 @@ impl Session {
         if gate.dispatch.is_some() && !std::mem::replace(&mut gate.is_queued, true) {
             drop(gate);
             self.shared.workers.queue(Arc::clone(self));
-        }
-    }
-
-    /// Records a step of the session's end. The slot becomes free after the last step: the hub has removed the
-    /// session, its outbox was aborted, and it is in no queue. So there are never more sessions, in any state, than
-    /// slots.
-    pub(super) fn release(&self, step: impl FnOnce(&mut Gate)) {
-        let mut gate = self.gate.lock();
-        step(&mut gate);
-        let is_over = gate.is_removed && gate.is_aborted && !gate.is_queued;
-        if is_over && !std::mem::replace(&mut gate.is_released, true) {
-            let share = gate.share.take();
-            drop(gate);
-            drop(share);
-            self.shared.sessions.free_slot(self.slot);
         }
     }
 }

@@ -215,15 +215,15 @@ impl Socket {
         // namespace.
         let _ = self.0.namespace.0.hub.send_batch();
         if close {
-            self.hang_up(CloseReason::ServerNamespaceDisconnect, CloseReason::ForcedServerClose);
+            self.disconnect_client(CloseReason::ServerNamespaceDisconnect, CloseReason::ForcedServerClose);
         } else {
-            self.leave_namespace(CloseReason::ServerNamespaceDisconnect);
+            self.disconnect_socket(CloseReason::ServerNamespaceDisconnect);
         }
     }
 
-    /// Removes its client from all namespaces and closes the connection. The reasons: this socket's, and the session's.
-    pub(crate) fn hang_up(&self, reason: CloseReason, of_session: CloseReason) {
-        self.leave_namespace(reason);
+    /// Disconnects its client from all namespaces, and closes the connection. The reasons: this socket's, and the session's.
+    pub(crate) fn disconnect_client(&self, reason: CloseReason, of_session: CloseReason) {
+        self.disconnect_socket(reason);
         self.session().add_task(Task::Disconnect(hub::unfinished(), of_session));
     }
 
@@ -307,8 +307,8 @@ impl Socket {
         was
     }
 
-    /// Removes the socket from its namespace; the handlers follow in their turn.
-    fn leave_namespace(&self, reason: CloseReason) {
+    /// Disconnects the socket, and not its client; the handlers follow in their turn.
+    fn disconnect_socket(&self, reason: CloseReason) {
         if self.set_disconnected(reason) {
             // Before the packet: the client may join again at once, and this socket must be removed before that.
             self.session().add_task(Task::SocketRemoved(Arc::<Inner>::clone(&self.0), reason));
@@ -316,17 +316,8 @@ impl Socket {
         }
     }
 
-    /// Marks the socket as disconnected and sends the DISCONNECT packet. `false`: the socket was not connected, so
-    /// its handlers must not be called.
-    pub(crate) fn say_goodbye(&self, reason: CloseReason) -> bool {
-        let was = self.set_disconnected(reason);
-        if was {
-            self.send_disconnect();
-        }
-        was
-    }
-
-    fn send_disconnect(&self) {
+    /// Sends the DISCONNECT packet.
+    pub(crate) fn send_disconnect(&self) {
         // `()` always encodes; a failed send means that the session has ended by itself.
         if let Ok(packet) = Outgoing::disconnect(self.0.namespace.name()).encode(&()) {
             let _ = self.session().send_ordered(packet);

@@ -225,7 +225,7 @@ impl Outbox {
         match sent {
             Ok(true) => {
                 state.draining = false;
-                state.finish_if_closing();
+                state.end_stream_if_closing();
                 Drained::Empty
             }
             Ok(false) => Drained::Blocked,
@@ -264,14 +264,14 @@ impl Outbox {
         }
         let pushed = state.release();
         if state.backlog.is_empty() {
-            state.finish_if_closing();
+            state.end_stream_if_closing();
         }
         Some(self.account(&mut state, pushed))
     }
 
     /// Closes the outbox behind the waiting packets. A WebSocket gets them, `close_frame` and the end of the stream. A
     /// polling client can still fetch them.
-    pub(crate) fn finish(&self, close_frame: &[u8]) -> Pushed {
+    pub(crate) fn close(&self, close_frame: &[u8]) -> Pushed {
         let mut state = self.state.lock();
         if state.closing {
             return Pushed::Closed;
@@ -284,7 +284,7 @@ impl Outbox {
         state.closing = true;
         match &state.sink {
             Sink::Polling { held: Some(waker), .. } => waker.wake(),
-            Sink::WebSocket(_) if state.backlog.is_empty() => state.finish_if_closing(),
+            Sink::WebSocket(_) if state.backlog.is_empty() => state.end_stream_if_closing(),
             _ => {}
         }
         self.account(&mut state, pushed)
@@ -425,7 +425,7 @@ impl State {
         Ok(true)
     }
 
-    fn finish_if_closing(&mut self) {
+    fn end_stream_if_closing(&mut self) {
         if self.closing
             && let Sink::WebSocket(stream) = &self.sink
         {
