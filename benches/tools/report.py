@@ -62,14 +62,14 @@ def _versions():
 
 def markdown(result):
     parts = [_machine_text(result), _goals(result["samples"]), _rates(result["samples"])]
-    parts += [table(result["samples"]) for table in (_latencies, _cpu, _idle, _start)]
+    parts += [table(result["samples"]) for table in (_latencies, _memory)]
     return "\n\n".join(part for part in parts if part)
 
 
 def recovery(result):
     """What recovery costs, in each of its settings."""
     samples = result["samples"]
-    parts = [_machine_text(result, versions=False), _settings(samples), _latencies(samples, "off"), _cpu(samples, "off")]
+    parts = [_machine_text(result, versions=False), _settings(samples), _latencies(samples, "off")]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -149,15 +149,10 @@ def _goals(samples):
             met = ratio <= goal.factor if goal.lower else ratio >= goal.factor
             if goal.node and "node" in peers:
                 met = met and ours >= goal.node * peers["node"]
-        cells = [f"{number(peers[best])} ({best})", f"{ours / peers[best]:.2f}"] if best else ["–", "–"]
-        rows.append([goal.title, goal.text(), number(ours), *cells, {True: "yes", False: "**no**", None: "–"}[met]])
-    head = ["figure", "goal", "tinysio", "best peer", "ratio", "met"]
+        text = f"{ours / peers[best]:.2f} × {best}" if goal.factor is not None and best else number(ours)
+        rows.append([goal.title, goal.text(), text, {True: "yes", False: "**no**", None: "–"}[met]])
+    head = ["figure", "goal", "tinysio", "met"]
     return "### Against the goals\n\n" + _table(head, rows) if rows else ""
-
-
-def _spread(values):
-    text = number(statistics.median(values))
-    return f"{text} ({number(min(values))}–{number(max(values))})" if len(values) > 1 else text
 
 
 def _rates(samples):
@@ -169,16 +164,43 @@ def _rates(samples):
     rows = []
     for case in chosen:
         ours = _median(samples, case.name, "tinysio", "rate")
-        row = [case.title, case.unit]
-        for server in columns:
-            values = _values(samples, case.name, server.name, "rate")
-            row.append(_spread(values) if values else "–")
         peers = _peers(samples, case.name, "rate")
-        row.append(f"**{ours / max(peers.values()):.2f}**" if peers and ours else "–")
-        rows.append(row)
-    head = ["case", "", *(server.title for server in columns), "ratio to the best"]
-    text = "Median (least–most) of the rounds.\n\n"
-    return "### Rates\n\n" + text + _table(head, rows)
+        ratio = f"**{ours / max(peers.values()):.2f}**" if peers and ours else "–"
+        rows.append([case.title, *_medians(samples, case, columns), _spread(samples, case, columns), ratio])
+    head = ["case", *(server.title for server in columns), "spread", "ratio"]
+    text = _RATES + "\nIn brackets: the server's processor time for each, µs. Ratio: to the best peer."
+    busy = [_busy(samples, case) for case in chosen if _busy(samples, case) is not None]
+    text += f"\nFor tinysio the generator needs at most {max(busy):.0%} of a core." if busy else ""
+    return "### Rates\n\n" + text + "\n\n" + _table(head, rows)
+
+
+_RATES = (
+    "Medians: messages a second; of broadcasts and rooms deliveries, of connects connections. Spread: the most less the\n"
+    "least, in percent of the median, of the server where it is largest."
+)
+
+
+def _medians(samples, case, columns):
+    cells = []
+    for server in columns:
+        median = _median(samples, case.name, server.name, "rate")
+        of = [s for s in samples[case.name].get(server.name, []) if s.get("server_cpu") is not None]
+        each = [sample["server_cpu"] / sample["count"] * 1e6 for sample in of]
+        cpu = f" ({number(statistics.median(each))})" if each else ""
+        cells.append("–" if median is None else number(median) + cpu)
+    return cells
+
+
+def _busy(samples, case):
+    """The share of a core that the generator needs for tinysio."""
+    shares = [s["own_cpu"] / s["seconds"] for s in samples[case.name].get("tinysio", []) if "own_cpu" in s]
+    return statistics.median(shares) if shares else None
+
+
+def _spread(samples, case, columns):
+    of_servers = [_values(samples, case.name, server.name, "rate") for server in columns]
+    spreads = [(max(values) - min(values)) / statistics.median(values) for values in of_servers if values]
+    return f"{max(spreads):.0%}"
 
 
 def _settings(samples):
@@ -187,14 +209,11 @@ def _settings(samples):
     rows = []
     for case in chosen:
         off = _median(samples, case.name, "tinysio", "rate")
-        row = [case.title, case.unit]
-        for server in columns:
-            values = _values(samples, case.name, server.name, "rate")
-            share = f" · {statistics.median(values) / off:.2f}" if values and off and server.recovers else ""
-            row.append(_spread(values) + share if values else "–")
-        rows.append(row)
-    text = "Median (least–most) of the rounds; behind it, the part of what there is without recovery.\n\n"
-    head = ["case", "", *_heads(columns, "off")]
+        shares = [_median(samples, case.name, server.name, "rate") for server in columns if server.recovers]
+        parts = ["–" if share is None or not off else f"{share / off:.2f}" for share in shares]
+        rows.append([case.title, number(off) if off else "–", *parts, _spread(samples, case, columns)])
+    head = ["case", *_heads(columns, "off"), "spread"]
+    text = _RATES + " With recovery: the part of the rate without.\n\n"
     return "### Rates with recovery\n\n" + text + _table(head, rows)
 
 
@@ -231,57 +250,35 @@ def _latency(samples, case, server, key):
     return f"**{text}**" if slower else text
 
 
-def _cpu(samples, ours=servers.OURS.title):
-    chosen = _cases_with(samples, "server_cpu")
+def _memory(samples):
+    chosen = [case for case in cases.CASES if isinstance(case, (cases.Idle, cases.Start)) and case.name in samples]
     if not chosen:
         return ""
     columns = _present(samples, chosen)
     rows = []
     for case in chosen:
-        row = [case.title]
-        for server in columns:
-            of = [s for s in samples[case.name].get(server.name, []) if s.get("server_cpu") is not None]
-            each = [sample["server_cpu"] / sample["count"] * 1e6 for sample in of]
-            row.append(number(statistics.median(each)) if each else "–")
-        busy = [s["own_cpu"] / s["seconds"] for s in samples[case.name].get("tinysio", [])]
-        row.append(f"{statistics.median(busy):.0%}" if busy else "–")
-        rows.append(row)
+        for title, *keys, show in _IDLE if isinstance(case, cases.Idle) else _START:
+            row = [f"{case.title}: {title}"]
+            for server in columns:
+                values = [_median(samples, case.name, server.name, key) for key in keys]
+                row.append("–" if None in values else " / ".join(show(value) for value in values))
+            rows.append(row)
     text = (
-        "Microseconds of processor time that the server uses for one message, delivery or connection; and how much of one core "
-        "the generator needs while it drives tinysio.\n\n"
+        f"KB of each connection with {servers.KERNEL_STACK_KB} KB of kernel stack for each thread, at once and after "
+        f"{cases.Idle.PARKED:.0f} s of silence; threads then;\nprocessor seconds over "
+        f"{cases.Idle.END - cases.Idle.AT_ONCE:.0f} s, in which each connection has one heartbeat.\n\n"
     )
-    return "### Processor time\n\n" + text + _table(["case", *_heads(columns, ours), "generator"], rows)
+    return "### Memory, idle and empty\n\n" + text + _table(["", *(server.title for server in columns)], rows)
 
 
-def _idle(samples):
-    chosen = [case for case in cases.CASES if isinstance(case, cases.Idle) and case.name in samples]
-    rows = []
-    for case in chosen:
-        for server in _present(samples, [case]):
-            get = lambda key: _median(samples, case.name, server.name, key)
-            row = [case.title, server.title]
-            for label in ("at_once", "parked"):
-                row += [f"{get(label + '_resident_kb'):.1f} + {get(label + '_stack_kb'):.1f}", f"**{get(label + '_kb'):.1f}**"]
-                row.append(f"{get(label + '_threads'):.0f}")
-            rows.append([*row, f"{get('idle_cpu'):.2f}"])
-    if not rows:
-        return ""
-    text = (
-        f"KB for each connection: resident + kernel stack of threads ({servers.KERNEL_STACK_KB} KB each), at once and after "
-        f"{cases.Idle.PARKED:.0f} s of silence; and processor seconds over {cases.Idle.END - cases.Idle.AT_ONCE:.0f} s, in which each "
-        "connection has one heartbeat.\n\n"
-    )
-    head = ["", "", "at once", "sum", "threads", "after 15 s", "sum", "threads", "processor s"]
-    return "### Idle connections\n\n" + text + _table(head, rows)
-
-
-def _start(samples):
-    if "start" not in samples:
-        return ""
-    rows = []
-    for server in _present(samples, [case for case in cases.CASES if case.name == "start"]):
-        values = {key: _values(samples, "start", server.name, key) for key in ("accept_ms", "rss_kb", "threads")}
-        megabytes = [value / 1024 for value in values["rss_kb"]]
-        rows.append([server.title, _spread(values["accept_ms"]), _spread(megabytes), f"{values['threads'][-1]}"])
-    head = ["", "start to first accept, ms", "resident, MB", "threads"]
-    return "### Started and empty\n\n" + _table(head, rows)
+# Rows: title, keys of a sample, how a value is shown.
+_IDLE = [
+    ("KB", "at_once_kb", "parked_kb", "{:.1f}".format),
+    ("threads", "parked_threads", "{:.0f}".format),
+    ("processor s", "idle_cpu", "{:.2f}".format),
+]
+_START = [
+    ("ms to the first accept", "accept_ms", number),
+    ("MB", "rss_kb", lambda kilobytes: number(kilobytes / 1024)),
+    ("threads", "threads", "{:.0f}".format),
+]
