@@ -53,7 +53,7 @@ impl Server {
     /// Official `io.of(name)`. `None`: no such namespace was set up.
     #[must_use]
     pub fn of(&self, namespace: &str) -> Option<Namespace> {
-        self.0.service.namespace(namespace).cloned()
+        self.0.service.core.namespace(namespace).cloned()
     }
 
     /// Official `io.emit`: to everybody in the namespace `/`; without that namespace, to nobody. `args` as in
@@ -74,19 +74,19 @@ impl Server {
     /// Engine.IO sessions at this moment: the official `io.engine.clientsCount`.
     #[must_use]
     pub fn clients_count(&self) -> usize {
-        self.0.service.sessions.len()
+        self.0.service.shared.sessions.len()
     }
 
     /// Bytes that wait in all outboxes.
     #[cfg(all(shuttle, any(test, fuzzing)))]
     pub(crate) fn outbox_bytes(&self) -> usize {
-        self.0.service.waiting.used()
+        self.0.service.shared.waiting.used()
     }
 
     /// Connections at this moment, with and without a session.
     #[must_use]
     pub fn connections_count(&self) -> usize {
-        self.0.service.connections.len()
+        self.0.service.shared.connections.len()
     }
 
     /// Connections that wait without a thread ([`Config::park_after`]).
@@ -110,13 +110,13 @@ impl Server {
     /// A handle that reads the state of the store from any thread.
     #[must_use]
     pub fn store_watch(&self) -> StoreWatch {
-        self.0.service.store_watch.clone()
+        self.0.service.shared.store_watch.clone()
     }
 
     /// [`Config::memory_bound`] of this server, with the namespaces that it serves.
     #[must_use]
     pub fn memory_bound(&self) -> usize {
-        self.0.service.config.memory_bound(self.0.service.namespaces.len())
+        self.0.service.shared.config.memory_bound(self.0.service.core.namespaces.len())
     }
 
     /// Waits until the server has been shut down: by another thread, or by a handler.

@@ -1,13 +1,11 @@
 //! The stop of a server, in the one order that loses nothing: sessions, connections, worker threads, hub, drain thread.
 //!
-//! It owns the threads of a running server and how far a stop has come. It uses [`Core`], and must not run on a thread
+//! It owns the threads of a running server and how far a stop has come. It uses what the sessions share, and must not run on a thread
 //! that the stop waits for: [`Server::shutdown`](crate::server::Server::shutdown) sees to that.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use crate::server::{
-    connection::Service, dispatch::core::Core, net::stream::Waker, recovery::store::StoreStatus,
-};
+use crate::server::{connection::Service, net::stream::Waker, recovery::store::StoreStatus, session::Shared};
 use crate::{
     proto::CloseReason,
     sys::{
@@ -79,7 +77,7 @@ impl Running {
 
     /// See [`Server::shutdown_spread`](crate::server::Server::shutdown_spread).
     pub(super) fn shutdown(&self, window: Duration, deadline: Duration) -> bool {
-        self.service.ending.store(true, SeqCst);
+        self.service.shared.ending.store(true, SeqCst);
         let deadline = self.end_sessions(window, deadline);
         let threads = match &mut *self.stage.lock() {
             Stage::Running(threads) => threads.take(),
@@ -100,14 +98,14 @@ impl Running {
     /// If there is a store, a separate thread ends the sessions. While the store blocks, the hub may take no
     /// commands, and that thread waits until the hub is stopped.
     fn end_sessions(&self, window: Duration, deadline: Duration) -> Duration {
-        if self.service.store_watch.status() == StoreStatus::Off {
-            end_all(&self.service, window);
+        if self.service.shared.store_watch.status() == StoreStatus::Off {
+            end_all(&self.service.shared, window);
             return deadline;
         }
         let (done, ended) = bounded::<()>(0);
-        let core = Arc::clone(&self.service);
+        let shared = Arc::clone(&self.service.shared);
         let end = move || {
-            end_all(&core, window);
+            end_all(&shared, window);
             drop(done);
         };
         if let Err(error) = thread::Builder::new().name("ending".into()).spawn(end) {
@@ -130,44 +128,47 @@ pub(super) fn stop(
     deadline: Instant,
     grace: Duration,
 ) -> bool {
-    service.sessions.wait_until_none(deadline);
-    service.closed.store(true, SeqCst);
+    service.shared.sessions.wait_until_none(deadline);
+    service.shared.closed.store(true, SeqCst);
     waker.wake();
     // The accept thread first: no connection must come after those that are waited for.
     let mut all_gone = join(threads.accept).is_some();
-    service.connections.interrupt_waiting();
-    let in_time = service.connections.wait_until_none(deadline);
+    service.shared.connections.interrupt_waiting();
+    let in_time = service.shared.connections.wait_until_none(deadline);
     // A polling session has no connection between two requests. It may still be there when all connections are gone.
-    for session in service.sessions.all() {
+    for session in service.shared.sessions.all() {
         session.abort();
     }
     if !in_time {
-        service.connections.shutdown_all();
+        service.shared.connections.shutdown_all();
     }
     let grace = deadline_in(grace);
-    all_gone &= service.connections.wait_until_none(grace);
+    all_gone &= service.shared.connections.wait_until_none(grace);
     // The worker threads before the hub, because the last handlers may use it. What a handler asks of the hub later
     // fails. Where some user code is known not to return, the other threads get only a moment more.
     let at_least = |all_gone: bool| grace.max(Instant::now() + if all_gone { LONG_MOMENT } else { MOMENT });
-    all_gone &= service.workers.wait_until_idle(at_least(all_gone));
+    all_gone &= service.shared.workers.wait_until_idle(at_least(all_gone));
     // No connection is parked any more, unless its last handler has not returned.
     service.poller.stop();
     service.lead.stop();
     // The store may need a moment for the last changes.
-    service.hub.stop(grace.max(Instant::now() + STORE_MOMENT));
-    service.drain.stop();
+    service.shared.hub.stop(grace.max(Instant::now() + STORE_MOMENT));
+    service.shared.drain.stop();
     // These threads run no handlers, so they end.
     all_gone &= join(threads.hub).unwrap_or(false);
     for thread in [threads.drain, threads.watchdog] {
         all_gone &= join(thread).is_some();
     }
     // The hub kept data of the application for lost clients. Worker threads drop it.
-    all_gone &= service.workers.wait_until_idle(at_least(all_gone));
-    service.workers.close();
-    all_gone &= service.workers.wait_until_none(at_least(all_gone));
-    for (callee, session) in service.workers.activities() {
+    all_gone &= service.shared.workers.wait_until_idle(at_least(all_gone));
+    service.shared.workers.close();
+    all_gone &= service.shared.workers.wait_until_none(at_least(all_gone));
+    for (callee, session) in service.shared.workers.activities() {
         let session = session.map_or_else(String::new, |session| format!("session {session}: "));
-        log::warn!("{session}{} has not returned; the server stops without it", service.describe(callee));
+        log::warn!(
+            "{session}{} has not returned; the server stops without it",
+            service.core.describe(callee)
+        );
     }
     all_gone
 }
@@ -178,25 +179,25 @@ fn join<T>(thread: Option<JoinHandle<T>>) -> Option<T> {
 }
 
 /// Ends the sessions, evenly over the window, behind all packets that were emitted before.
-fn end_all(core: &Core, window: Duration) {
+fn end_all(shared: &Shared, window: Duration) {
     if !window.is_zero() {
-        end_one_by_one(core, window.min(Duration::from_secs(24 * 3600)));
+        end_one_by_one(shared, window.min(Duration::from_secs(24 * 3600)));
     }
     // Packets that other threads have emitted are sent first.
-    core.hub.fence();
-    for session in core.sessions.all() {
+    shared.hub.fence();
+    for session in shared.sessions.all() {
         session.end(CloseReason::ServerShuttingDown);
     }
 }
 
-fn end_one_by_one(core: &Core, window: Duration) {
-    let sessions = core.sessions.all();
+fn end_one_by_one(shared: &Shared, window: Duration) {
+    let sessions = shared.sessions.all();
     let (begun, count) = (Instant::now(), sessions.len().max(1));
     for (index, session) in sessions.into_iter().enumerate() {
         if session.ended().is_some() {
             continue;
         }
-        core.sessions.wait_until_none(begun + window.mul_f64(index as f64 / count as f64));
+        shared.sessions.wait_until_none(begun + window.mul_f64(index as f64 / count as f64));
         session.end(CloseReason::ServerShuttingDown);
     }
 }

@@ -158,18 +158,25 @@ fn start_threads(service: &Arc<Service>, parts: Parts, threads: &mut Threads) ->
     let Parts { listener, waker, inbox, names, store, kept } = parts;
     threads.watchdog = Some(service.lead.start_watchdog()?);
     leader::start(service)?;
-    threads.drain = Some(service.drain.start()?);
+    threads.drain = Some(service.shared.drain.start()?);
     let journal = match store {
         Some(OpenStore { store, durability, life }) => {
-            let (watch, hub) = (service.store_watch.clone(), service.hub.signaller());
-            Some(Journal::new(store, life, durability, watch, hub, service.config.stack_size)?)
+            let (watch, hub) = (service.shared.store_watch.clone(), service.shared.hub.signaller());
+            Some(Journal::new(store, life, durability, watch, hub, service.shared.config.stack_size)?)
         }
         None => None,
     };
     let store_over = journal.as_ref().map(Journal::over);
-    let options = service.config.connection_state_recovery.as_ref();
-    let recovery = options.map(|options| Recovery::new(&service.config, options, names, kept, journal));
-    let hub = hub::start(inbox, &service.hub, &service.config, service.namespaces.len(), recovery);
+    let options = service.shared.config.connection_state_recovery.as_ref();
+    let recovery =
+        options.map(|options| Recovery::new(&service.shared.config, options, names, kept, journal));
+    let hub = hub::start(
+        inbox,
+        &service.shared.hub,
+        &service.shared.config,
+        service.core.namespaces.len(),
+        recovery,
+    );
     if let (Err(_), Some(over)) = (&hub, store_over) {
         // The hub was dropped with its journal. The file of the store may be opened again once the store is dropped.
         let _ = over.recv_timeout(shutdown::STORE_MOMENT);

@@ -32,13 +32,13 @@ pub struct Stats {
 impl Stats {
     pub(crate) fn of(service: &Service) -> Self {
         Self {
-            sessions: service.sessions.len(),
-            max_connections: service.config.max_connections,
-            connections: service.connections.len(),
-            max_tcp_connections: service.config.tcp_connections(),
+            sessions: service.shared.sessions.len(),
+            max_connections: service.shared.config.max_connections,
+            connections: service.shared.connections.len(),
+            max_tcp_connections: service.shared.config.tcp_connections(),
             parked: service.poller.len(),
-            refused: service.refusals.counts(),
-            store: service.store_watch.status(),
+            refused: service.shared.refusals.counts(),
+            store: service.shared.store_watch.status(),
         }
     }
 

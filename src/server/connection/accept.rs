@@ -8,13 +8,13 @@ use std::{fmt, io, net::Shutdown, sync::Arc, time::Duration};
 use crate::server::{
     connection::Service,
     connection::Work,
-    dispatch::core::Core,
     http::Connection,
     limits::log_throttle::LogThrottle,
     limits::refusals::RefusalReason,
     net::listener::{self, Listener},
     net::stream::{self, Stream, Waker},
     peer::Peer,
+    session::Shared,
 };
 use crate::sys::{
     os::{PollFd, PollFlags},
@@ -45,7 +45,7 @@ fn accept_loop(service: &Arc<Service>, listener: &Listener, waker: &Waker) {
     let nodelay = listener.set_nodelay();
     // Connections that came before the option was set do not have it.
     let mut inherits = false;
-    while !service.is_closed() {
+    while !service.shared.is_closed() {
         match listener.accept(inherits) {
             Ok((stream, peer)) => {
                 admit(service, stream, peer);
@@ -62,7 +62,8 @@ fn accept_loop(service: &Arc<Service>, listener: &Listener, waker: &Waker) {
                 if log_throttle.allows() {
                     log::error!("cannot accept connections for now: {error}");
                 }
-                if listener::is_out_of_descriptors(&error) && turn_away(service, listener, &mut spare) {
+                if listener::is_out_of_descriptors(&error) && turn_away(&service.shared, listener, &mut spare)
+                {
                     continue;
                 }
                 let mut fds = [waker.poll_fd()];
@@ -74,13 +75,13 @@ fn accept_loop(service: &Arc<Service>, listener: &Listener, waker: &Waker) {
 
 /// Answers the next connection in the queue with 503. It uses the descriptor that is kept for this case. `false`: no
 /// descriptor is kept, or no connection waits.
-fn turn_away(core: &Core, listener: &Listener, spare: &mut Option<Waker>) -> bool {
+fn turn_away(shared: &Shared, listener: &Listener, spare: &mut Option<Waker>) -> bool {
     let had_one = spare.is_some();
     // Closed first: the accept takes its descriptor.
     *spare = None;
     let accepted = if had_one { listener.accept(true).ok() } else { None };
     if let Some((stream, peer)) = &accepted {
-        core.refusals.add(RefusalReason::System, *peer, &"no descriptor for the connection");
+        shared.refusals.add(RefusalReason::System, *peer, &"no descriptor for the connection");
         refuse(stream);
     }
     let refused = accepted.is_some();
@@ -93,18 +94,18 @@ fn turn_away(core: &Core, listener: &Listener, spare: &mut Option<Waker>) -> boo
 fn admit(service: &Arc<Service>, stream: Stream, peer: Peer) {
     let stream = Arc::new(stream);
     let refuse = |reason, why: &dyn fmt::Display| {
-        service.refusals.add(reason, peer, why);
+        service.shared.refusals.add(reason, peer, why);
         refuse(&stream);
     };
-    let share = service.admission.stream(peer);
+    let share = service.shared.admission.stream(peer);
     let is_beyond_limit = share.is_err();
-    if is_beyond_limit && !service.admission.has_exemptions() {
-        return refuse_for_address(service, &stream, peer);
+    if is_beyond_limit && !service.shared.admission.has_exemptions() {
+        return refuse_for_address(&service.shared, &stream, peer);
     }
-    let Some(permit) = service.connections.permit(&stream, share.ok().flatten()) else {
+    let Some(permit) = service.shared.connections.permit(&stream, share.ok().flatten()) else {
         return refuse(RefusalReason::MaxTcpConnections, &"Too many connections");
     };
-    let due = Instant::now() + service.config.head_timeout;
+    let due = Instant::now() + service.shared.config.head_timeout;
     let work = Work::new(Connection::new(Arc::clone(&stream), peer, permit), due);
     if !is_beyond_limit {
         return take_in(service, work, peer, &stream);
@@ -112,13 +113,13 @@ fn admit(service: &Arc<Service>, stream: Stream, peer: Peer) {
     let (service_of_thread, stream_of_thread) = (Arc::clone(service), Arc::clone(&stream));
     let ask = move || {
         let (service, stream) = (service_of_thread, stream_of_thread);
-        if service.admission.is_exempt(peer) {
+        if service.shared.admission.is_exempt(peer) {
             take_in(&service, work, peer, &stream);
         } else {
-            refuse_for_address(&service, &stream, peer);
+            refuse_for_address(&service.shared, &stream, peer);
         }
     };
-    if let Err(error) = service.workers.run(ask) {
+    if let Err(error) = service.shared.workers.run(ask) {
         refuse(RefusalReason::System, &format_args!("no thread for the connection: {error}"));
     }
 }
@@ -126,13 +127,13 @@ fn admit(service: &Arc<Service>, stream: Stream, peer: Peer) {
 /// The connection waits for its first request.
 fn take_in(service: &Service, work: Work, peer: Peer, stream: &Stream) {
     if service.poller.insert(work).is_some() {
-        service.refusals.add(RefusalReason::System, peer, &"no kernel memory for the connection");
+        service.shared.refusals.add(RefusalReason::System, peer, &"no kernel memory for the connection");
         refuse(stream);
     }
 }
 
-fn refuse_for_address(core: &Core, stream: &Stream, peer: Peer) {
-    core.refusals.add(RefusalReason::MaxConnectionsPerIp, peer, &"Too many connections of this address");
+fn refuse_for_address(shared: &Shared, stream: &Stream, peer: Peer) {
+    shared.refusals.add(RefusalReason::MaxConnectionsPerIp, peer, &"Too many connections of this address");
     refuse(stream);
 }
 

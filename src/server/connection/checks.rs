@@ -7,14 +7,12 @@ use std::{fmt, sync::Arc};
 
 use crate::proto::engine::{HandshakeError, Query, TransportKind};
 use crate::server::{
-    dispatch::core::Core,
     guard::{self, Callee},
     http::cors::Target,
     http::{self, Head, Method, Request, Response, header},
     limits::refusals::RefusalReason,
     peer::Peer,
-    session::Refused,
-    session::Session,
+    session::{Refused, Session, Shared},
 };
 
 /// What a request to an endpoint is for.
@@ -25,7 +23,7 @@ pub(super) enum Wanted {
 
 /// Makes the checks of the official server, in its order.
 pub(super) fn check(
-    core: &Core,
+    shared: &Shared,
     peer: Peer,
     endpoint: usize,
     head: &Head,
@@ -33,10 +31,10 @@ pub(super) fn check(
 ) -> Result<Wanted, Refusal> {
     let query = Query::parse(head.query());
     let transport = query.transport()?;
-    if !core.config.transports.contains(&transport) {
+    if !shared.config.transports.contains(&transport) {
         return Err(HandshakeError::TransportUnknown.into());
     }
-    check_origin(core, head, websocket)?;
+    check_origin(shared, head, websocket)?;
     let Some(sid) = query.sid() else {
         if *head.method() != Method::Get {
             return Err(HandshakeError::BadMethod.into());
@@ -44,7 +42,7 @@ pub(super) fn check(
         if websocket != (transport == TransportKind::Websocket) {
             return Err(HandshakeError::BadRequest.into());
         }
-        if let Some(allow) = &core.config.allow_request {
+        if let Some(allow) = &shared.config.allow_request {
             let request = Request::new(head, peer);
             guard::call(Callee::ALLOW_REQUEST, format_args!("allow_request"), || allow(&request))
                 .unwrap_or_else(|| Err("Internal server error".into()))
@@ -53,11 +51,11 @@ pub(super) fn check(
         query.version()?;
         return Ok(Wanted::NewSession);
     };
-    let find = || core.sessions.get(sid).filter(|session| session.endpoint == endpoint);
+    let find = || shared.sessions.get(sid).filter(|session| session.endpoint == endpoint);
     let mut session = find();
     if session.as_ref().is_some_and(|session| session.is_overdue()) {
         // The hub may be late. Clients ask right at the deadline whether a session has timed out.
-        core.hub.run_timers();
+        shared.hub.run_timers();
         session = find();
     }
     let session = session.ok_or(HandshakeError::SessionUnknown)?;
@@ -76,13 +74,13 @@ pub(super) fn check(
     Ok(Wanted::Session(session))
 }
 
-fn check_origin(core: &Core, head: &Head, websocket: bool) -> Result<(), Refusal> {
+fn check_origin(shared: &Shared, head: &Head, websocket: bool) -> Result<(), Refusal> {
     if head.is_illegible("origin") {
         return Err(HandshakeError::BadRequest.into());
     }
     let Some(origin) = head.header("origin") else { return Ok(()) };
     let target = target(head);
-    if core.config.cors.allows(origin, target, websocket) {
+    if shared.config.cors.allows(origin, target, websocket) {
         return Ok(());
     }
     Err(Refusal::Origin(format!("the origin {origin:?} for the host {:?}", target.host)))
@@ -121,8 +119,8 @@ impl From<HandshakeError> for Refusal {
 impl Refusal {
     /// Counts the refusal and makes the response. For polling it is JSON. On WebSocket it is the bare message, always
     /// with status 400, as from the official server.
-    pub(super) fn response(self, core: &Core, peer: Peer, websocket: bool) -> Response {
-        let count = |reason, why: &dyn fmt::Display| core.refusals.add(reason, peer, why);
+    pub(super) fn response(self, shared: &Shared, peer: Peer, websocket: bool) -> Response {
+        let count = |reason, why: &dyn fmt::Display| shared.refusals.add(reason, peer, why);
         let (status, code, message) = match self {
             Self::Rule(error) => {
                 let is_unknown = error == HandshakeError::SessionUnknown;

@@ -37,7 +37,7 @@ pub(crate) fn start(service: &Arc<Service>) -> io::Result<()> {
 
 fn run(service: &Arc<Service>, term: u64) -> io::Result<()> {
     let leader = Arc::clone(service);
-    service.workers.run(move || lead(&leader, term))
+    service.shared.workers.run(move || lead(&leader, term))
 }
 
 /// If this thread panics outside of a guard, another one takes the lead.

@@ -18,7 +18,7 @@ mod polling;
 mod router;
 mod websocket;
 
-use std::{io, net::Shutdown, ops::Deref, sync::Arc, time::Duration};
+use std::{io, net::Shutdown, sync::Arc, time::Duration};
 
 use crate::server::{
     connection::polling::Hold,
@@ -28,7 +28,7 @@ use crate::server::{
     lead::{self, Lead},
     net::poller::{EventFlags, Lease, Pollable, Poller},
     net::stream::Stream,
-    session::Session,
+    session::{Session, Shared},
 };
 use crate::{
     proto::CloseReason,
@@ -143,7 +143,8 @@ impl Pollable for Work {
 
 /// What serves the connections of a server.
 pub(crate) struct Service {
-    core: Arc<Core>,
+    pub(crate) core: Arc<Core>,
+    pub(crate) shared: Arc<Shared>,
     pub(crate) poller: Arc<Poller<Work>>,
     pub(crate) lead: Arc<Lead>,
     /// WebSockets that have a thread of their own because few clients talk.
@@ -155,19 +156,13 @@ pub(crate) struct Service {
 impl Service {
     pub(crate) fn new(core: Core, poller: Poller<Work>) -> Self {
         Self {
+            shared: Arc::clone(&core.shared),
             core: Arc::new(core),
             poller: Arc::new(poller),
             lead: Arc::new(Lead::new()),
             alone: AtomicUsize::new(0),
             is_crowded: AtomicBool::new(false),
         }
-    }
-}
-
-impl Deref for Service {
-    type Target = Arc<Core>;
-    fn deref(&self) -> &Self::Target {
-        &self.core
     }
 }
 
@@ -178,14 +173,16 @@ fn serve(service: &Arc<Service>, lease: Lease<'_, Work>, mut work: Work, ready: 
     loop {
         let Work { mut connection, stage, slow } = work;
         let next = match stage {
-            Stage::Request(awaited) => router::request(service, &mut connection, lease.waker(), awaited),
+            Stage::Request(awaited) => {
+                router::request(&service.core, &mut connection, lease.waker(), awaited)
+            }
             Stage::Poll(held) if ready == EventFlags::IN && !held.ignores_input => {
                 Next::Wait(Stage::Poll(Box::new(HeldGet { ignores_input: true, ..*held })))
             }
             Stage::Poll(held) => {
                 let HeldGet { request, hold, .. } = *held;
                 let served = polling::resume(&request.1, hold, std::mem::take(&mut gone));
-                router::answer_session(service, &mut connection, request, served).unwrap_or(Next::End)
+                router::answer_session(&service.core, &mut connection, request, served).unwrap_or(Next::End)
             }
             Stage::Upgrade(upgrade) => match upgrade.step(&connection) {
                 Step::Wait(upgrade) => Next::Wait(Stage::Upgrade(upgrade)),
@@ -193,7 +190,9 @@ fn serve(service: &Arc<Service>, lease: Lease<'_, Work>, mut work: Work, ready: 
                 Step::Failed => Next::End,
             },
             Stage::WebSocket(mut socket) => match socket.serve() {
-                After::Wait if (is_alone || service.config.park_after.is_none()) && lead::hand_over() => {
+                After::Wait
+                    if (is_alone || service.shared.config.park_after.is_none()) && lead::hand_over() =>
+                {
                     drop(lease);
                     return serve_alone(service, connection, *socket);
                 }
@@ -234,7 +233,7 @@ fn serve(service: &Arc<Service>, lease: Lease<'_, Work>, mut work: Work, ready: 
 
 /// Serves a WebSocket on this thread until its client is silent, or many clients talk.
 fn serve_alone(service: &Service, connection: Connection, mut socket: WebSocket) {
-    let silence = service.config.park_after;
+    let silence = service.shared.config.park_after;
     service.alone.fetch_add(1, Relaxed);
     let after = socket.serve_alone(silence, || silence.is_none() || !service.is_crowded.load(Relaxed));
     service.alone.fetch_sub(1, Relaxed);

@@ -33,10 +33,10 @@ pub(super) fn request(
     mut awaited: Awaited,
 ) -> Next {
     connection.permit.set_waiting(true);
-    if core.is_closed() {
+    if core.shared.is_closed() {
         return Next::End;
     }
-    let head = match connection.read_head(&core.config.request_limits(), &mut awaited) {
+    let head = match connection.read_head(&core.shared.config.request_limits(), &mut awaited) {
         Ok(NextHead::Head(head)) => {
             connection.permit.set_asked();
             head
@@ -49,7 +49,7 @@ pub(super) fn request(
             connection.end_after_response();
             if let Some(status) = error.status() {
                 let why = format_args!("the request is answered with HTTP status {status}");
-                core.refusals.add(RefusalReason::BadRequest, connection.peer, &why);
+                core.shared.refusals.add(RefusalReason::BadRequest, connection.peer, &why);
                 let _ = connection.respond(http::text(status, "text/html", ""), None);
             }
             return Next::End;
@@ -65,7 +65,7 @@ fn next_request(core: &Core, connection: &Connection) -> Next {
     if !connection.keeps_alive() {
         return Next::End;
     }
-    let stage = Stage::Request(Awaited::new(Instant::now() + core.config.keep_alive_timeout));
+    let stage = Stage::Request(Awaited::new(Instant::now() + core.shared.config.keep_alive_timeout));
     if connection.has_input() { Next::Stage(stage) } else { Next::Wait(stage) }
 }
 
@@ -109,7 +109,7 @@ fn polling_request(
     endpoint: usize,
     head: Head,
 ) -> io::Result<Next> {
-    let cors = &core.config.cors;
+    let cors = &core.shared.config.cors;
     if *head.method() == Method::Options && *cors != Cors::SameOrigin {
         let preflight = http::text(204, "text/html", "")
             .with_header(header("Access-Control-Allow-Methods", "GET,HEAD,PUT,PATCH,POST,DELETE"))
@@ -118,7 +118,7 @@ fn polling_request(
         connection.answer(Answer::Other(preflight), cors.headers(head.header("origin")), Some(&head))?;
         return Ok(next_request(core, connection));
     }
-    match check(core, connection.peer, endpoint, &head, false) {
+    match check(&core.shared, connection.peer, endpoint, &head, false) {
         Ok(Wanted::Session(session)) => {
             let served = polling::serve(connection, waker, &head, &session);
             return answer_session(core, connection, (head, session), served);
@@ -129,7 +129,7 @@ fn polling_request(
                 .open_session(endpoint, Handshake::new(head, connection.peer))
                 .map(|session| polling::open_answer(&session))
                 .unwrap_or_else(|refused| {
-                    Answer::Other(Refusal::Session(refused).response(core, connection.peer, false))
+                    Answer::Other(Refusal::Session(refused).response(&core.shared, connection.peer, false))
                 });
             connection.answer(answer, cors.headers(origin.as_deref()), None)?;
         }
@@ -138,7 +138,7 @@ fn polling_request(
                 // The body is not read.
                 connection.end_after_response();
             }
-            let refusal = Answer::Other(refusal.response(core, connection.peer, false));
+            let refusal = Answer::Other(refusal.response(&core.shared, connection.peer, false));
             connection.answer(refusal, cors.headers(head.header("origin")), Some(&head))?;
         }
     }
@@ -158,7 +158,8 @@ pub(super) fn answer_session(
         Served::Answer(answer) => answer,
     };
     let delivery = session.outbox.deliver(&connection.stream, answer.len());
-    let responded = connection.answer(answer, core.config.cors.headers(head.header("origin")), Some(head));
+    let responded =
+        connection.answer(answer, core.shared.config.cors.headers(head.header("origin")), Some(head));
     drop(delivery);
     if *head.method() == Method::Post {
         polling::answered(session);
@@ -180,17 +181,18 @@ fn websocket_request(
     head: Head,
 ) -> io::Result<Next> {
     connection.end_after_response();
-    let wanted = match check(core, connection.peer, endpoint, &head, true) {
+    let wanted = match check(&core.shared, connection.peer, endpoint, &head, true) {
         Ok(wanted) => wanted,
         Err(refusal) => {
-            connection.respond(refusal.response(core, connection.peer, true), Some(&head))?;
+            connection.respond(refusal.response(&core.shared, connection.peer, true), Some(&head))?;
             return Ok(Next::End);
         }
     };
     let accepted = match websocket_handshake::accept(&head) {
         Ok(accepted) => accepted,
         Err(unfit) => {
-            let mut refusal = Refusal::Rule(HandshakeError::BadRequest).response(core, connection.peer, true);
+            let mut refusal =
+                Refusal::Rule(HandshakeError::BadRequest).response(&core.shared, connection.peer, true);
             if unfit == Unfit::Version {
                 // RFC 6455 4.4: the client may try again with the version that this header names.
                 refusal = refusal.with_header(header("Sec-WebSocket-Version", websocket_handshake::VERSION));
@@ -206,7 +208,8 @@ fn websocket_request(
             Ok(session) => websocket::begin(connection, accepted, &session)
                 .map(|socket| Stage::WebSocket(Box::new(socket))),
             Err(refused) => {
-                connection.respond(Refusal::Session(refused).response(core, connection.peer, true), None)?;
+                connection
+                    .respond(Refusal::Session(refused).response(&core.shared, connection.peer, true), None)?;
                 None
             }
         },

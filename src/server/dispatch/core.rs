@@ -2,7 +2,7 @@
 //!
 //! The router, the dispatch and the start use it. It starts nothing and calls no user code.
 
-use std::{collections::HashMap, fmt, ops::Deref, sync::Arc};
+use std::{collections::HashMap, fmt, sync::Arc};
 
 use crate::server::{
     dispatch::Inbound,
@@ -33,13 +33,6 @@ pub(crate) struct Core {
 impl fmt::Debug for Core {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Core").finish_non_exhaustive()
-    }
-}
-
-impl Deref for Core {
-    type Target = Arc<Shared>;
-    fn deref(&self) -> &Self::Target {
-        &self.shared
     }
 }
 

@@ -64,7 +64,7 @@ pub(crate) struct Inbound {
 
 impl Inbound {
     pub(crate) fn new(core: &Arc<Core>) -> Self {
-        let config = &core.config;
+        let config = &core.shared.config;
         Self {
             core: Arc::clone(core),
             assembler: Assembler::new(config.max_attachments, config.packet_size())
@@ -76,7 +76,7 @@ impl Inbound {
             uncharged: 0,
             too_fast: false,
             pending: 0,
-            charge: Charge::new(&core.receiving),
+            charge: Charge::new(&core.shared.receiving),
         }
     }
 
