@@ -23,7 +23,7 @@
 //! | `config`, `error` | the options and the errors |
 //! | `recovery` | the options of recovery, and stores |
 //! | `http`, `net`, `limits` | HTTP, sockets of the system, and the bounds of what is taken |
-//! | `guard`, `peer` | calls of user code; who is at the other end |
+//! | `guard`, `lead`, `peer` | calls of user code; which thread leads; who is at the other end |
 //!
 //! # Recovery
 //!
