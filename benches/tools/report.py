@@ -69,7 +69,7 @@ def markdown(result):
 def recovery(result):
     """What recovery costs, in each of its settings."""
     samples = result["samples"]
-    parts = [_machine_text(result, versions=False), _settings(samples), _latencies(samples, "off")]
+    parts = [_machine_text(result, versions=False), _settings(samples)]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -110,11 +110,6 @@ def _present(samples, chosen):
     """Servers that have a sample in these cases."""
     known = [*servers.SERVERS, *servers.SETTINGS[1:]]
     return [server for server in known if any(server.name in samples.get(case.name, {}) for case in chosen)]
-
-
-def _heads(columns, ours):
-    """The servers' titles; of tinysio itself, this one."""
-    return [ours if server is servers.OURS else server.title for server in columns]
 
 
 def _table(head, rows):
@@ -209,11 +204,17 @@ def _settings(samples):
     rows = []
     for case in chosen:
         off = _median(samples, case.name, "tinysio", "rate")
-        shares = [_median(samples, case.name, server.name, "rate") for server in columns if server.recovers]
-        parts = ["–" if share is None or not off else f"{share / off:.2f}" for share in shares]
-        rows.append([case.title, number(off) if off else "–", *parts, _spread(samples, case, columns)])
-    head = ["case", *_heads(columns, "off"), "spread"]
-    text = _RATES + " With recovery: the part of the rate without.\n\n"
+        row = [case.title]
+        for server in columns:
+            rate, p50 = (_median(samples, case.name, server.name, key) for key in ("rate", "p50_us"))
+            if None in (off, rate, p50):
+                row.append("–")
+                continue
+            text = f"{rate / off:.2f}" if server.recovers else number(rate)
+            row.append(f"{text} ({p50 / 1000:.3g})")
+        rows.append([*row, _spread(samples, case, columns)])
+    head = ["case", *("off" if server is servers.OURS else server.title for server in columns), "spread"]
+    text = _RATES + "\nWith recovery: the part of the rate without. In brackets: p50 of the latency in milliseconds.\n\n"
     return "### Rates with recovery\n\n" + text + _table(head, rows)
 
 
@@ -222,32 +223,25 @@ def _cases_with(samples, key):
     return [case for case in cases.CASES if any(s.get(key) for of in samples.get(case.name, {}).values() for s in of)]
 
 
-def _latencies(samples, ours=servers.OURS.title):
+def _latencies(samples):
     chosen = _cases_with(samples, "p50_us")
-    if not chosen:
-        return ""
-    columns = _present(samples, chosen)
     rows = []
     for case in chosen:
-        row = [case.title]
-        for server in columns:
-            pair = [_latency(samples, case.name, server.name, key) for key in ("p50_us", "p99_us")]
-            row.append(" / ".join(pair) if None not in pair else "–")
-        rows.append(row)
-    text = "Medians of p50 / p99 in milliseconds: of an echo there and back, of a broadcast until the last has it, "
-    text += "of a connect.\n"
-    text += "\n" if ours != servers.OURS.title else "Bold: a peer is faster.\n\n"
-    return "### Latencies\n\n" + text + _table(["case", *_heads(columns, ours)], rows)
+        of_both = [_latency(samples, case.name, key) for key in ("p50_us", "p99_us")]
+        rows.append([case.title, *(cell for pair in of_both for cell in pair)])
+    text = "Medians in milliseconds: of an echo there and back, of a broadcast until the last has it, of a connect.\n"
+    text += "Bold: a peer is faster.\n\n"
+    head = ["case", "p50", "best peer", "p99", "best peer"]
+    return "### Latencies\n\n" + text + _table(head, rows) if rows else ""
 
 
-def _latency(samples, case, server, key):
-    """In milliseconds; ours is bold where a peer is faster, whether or not the case is among the goals."""
-    value = _median(samples, case, server, key)
-    if value is None:
-        return None
-    text = f"{value / 1000:.3g}"
-    slower = server == servers.OURS.name and any(peer < value for peer in _peers(samples, case, key).values())
-    return f"**{text}**" if slower else text
+def _latency(samples, case, key):
+    """Ours and the best peer's, in milliseconds; ours is bold where a peer is faster."""
+    ours, peers = _median(samples, case, "tinysio", key), _peers(samples, case, key)
+    best = min(peers, key=peers.get) if peers else None
+    text = "–" if ours is None else f"{ours / 1000:.3g}"
+    slower = best and ours is not None and peers[best] < ours
+    return (f"**{text}**" if slower else text, f"{peers[best] / 1000:.3g} {best}" if best else "–")
 
 
 def _memory(samples):
