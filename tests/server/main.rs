@@ -9,6 +9,7 @@ mod conformance;
 mod connect;
 mod events;
 mod http;
+mod lead;
 mod lifecycle;
 mod limits;
 mod memory;

@@ -34,7 +34,13 @@ pub(crate) struct Client {
 }
 
 enum Connection {
-    Polling { gets: Box<Http>, posts: Box<Http>, asked: bool },
+    /// `asked`, `posted`: a GET, a POST is on its way.
+    Polling {
+        gets: Box<Http>,
+        asked: bool,
+        posts: Box<Http>,
+        posted: bool,
+    },
     WebSocket(Box<Ws>),
 }
 
@@ -72,8 +78,8 @@ impl Client {
         let mut gets = Http::connect(addr);
         let response = gets.get(&format!("{path}?EIO=4&transport=polling"));
         assert_eq!(response.status, 200, "{response:?}");
-        let posts = Http::connect(addr);
-        let connection = Connection::Polling { gets: Box::new(gets), posts: Box::new(posts), asked: false };
+        let (gets, posts) = (Box::new(gets), Box::new(Http::connect(addr)));
+        let connection = Connection::Polling { gets, asked: false, posts, posted: false };
         Self { addr, open: read_open(&response.body), path: path.into(), connection, queue: VecDeque::new() }
     }
 
@@ -124,9 +130,30 @@ impl Client {
 
     /// Sends packets in one POST, or in one write.
     pub(crate) fn send_burst(&mut self, packets: &[Frame]) {
+        self.begin_burst(packets);
+        self.end_post();
+    }
+
+    /// Sends a packet. On polling the answer to the POST, which comes after the handlers, is read later.
+    pub(crate) fn begin(&mut self, packet: &str) {
+        self.begin_burst(&[Frame::text(packet)]);
+    }
+
+    /// Reads the answer to the POST that is on its way, if there is one.
+    pub(crate) fn end_post(&mut self) {
+        if let Connection::Polling { posts, posted, .. } = &mut self.connection
+            && std::mem::take(posted)
+        {
+            let response = posts.response("the answer to a POST");
+            assert_eq!((response.status, &*response.body), (200, "ok"), "{response:?}");
+        }
+    }
+
+    fn begin_burst(&mut self, packets: &[Frame]) {
+        self.end_post();
         let target = self.target("polling");
         match &mut self.connection {
-            Connection::Polling { posts, .. } => {
+            Connection::Polling { posts, posted, .. } => {
                 let mut body = payload::Builder::new();
                 for packet in packets {
                     match packet {
@@ -135,8 +162,8 @@ impl Client {
                         other => panic!("{other:?} is no packet"),
                     }
                 }
-                let response = posts.post(&target, &body.finish());
-                assert_eq!((response.status, &*response.body), (200, "ok"), "{response:?}");
+                posts.begin("POST", &target, &body.finish());
+                *posted = true;
             }
             Connection::WebSocket(ws) => {
                 let mut bytes = Vec::new();

@@ -9,7 +9,7 @@ mod ws;
 
 use std::{
     net::{SocketAddr, TcpStream},
-    sync::mpsc::Receiver,
+    sync::mpsc::{self, Receiver},
     time::{Duration, Instant},
 };
 
@@ -91,6 +91,13 @@ pub(crate) fn eventually(what: &str, mut check: impl FnMut() -> bool) {
 /// The next thing that a handler reports.
 pub(crate) fn next<T>(reports: &Receiver<T>, what: &str) -> T {
     reports.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("waited in vain for {what}"))
+}
+
+/// Waits for something that may hang, for not longer than a test may take.
+pub(crate) fn in_time<T: Send + 'static>(what: &str, run: impl FnOnce() -> T + Send + 'static) -> T {
+    let (done, result) = mpsc::channel();
+    std::thread::Builder::new().spawn(move || done.send(run())).unwrap();
+    result.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("{what} does not end"))
 }
 
 /// Waits until the server has nothing left of any session.

@@ -5,8 +5,7 @@ mod acts;
 mod scene;
 
 use std::{
-    sync::{Arc, Barrier, mpsc},
-    thread,
+    sync::{Arc, Barrier},
     time::Duration,
 };
 
@@ -15,7 +14,7 @@ use acts::{Act, Behaviour};
 use rstest::rstest;
 use scene::{Place, Scene};
 
-use crate::support::{Client, PATIENCE, Transport, addr, eventually, next, serve_root};
+use crate::support::{Client, Transport, addr, eventually, in_time, next, serve_root};
 
 /// Polling clients that do not fetch their last packets keep a stop waiting for so long.
 const SOON: Duration = Duration::from_millis(50);
@@ -111,11 +110,4 @@ fn a_stop_tells_all_handlers_at_once(#[values(Polling, WebSocket)] transport: Tr
     let clients: Vec<_> = (0..CLIENTS).map(|_| Client::connected(addr(&server), transport)).collect();
     assert!(in_time("the shutdown", move || server.shutdown(SOON)), "some handlers have not returned");
     drop(clients);
-}
-
-/// Waits for something that may hang, for not longer than a test may take.
-fn in_time<T: Send + 'static>(what: &str, run: impl FnOnce() -> T + Send + 'static) -> T {
-    let (done, result) = mpsc::channel();
-    thread::Builder::new().spawn(move || done.send(run())).unwrap();
-    result.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("{what} does not end"))
 }

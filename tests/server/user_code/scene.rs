@@ -12,8 +12,10 @@ use std::{
 
 use tinysio::server::{Builder, NamespaceBuilder, Rate, Response, Server, Socket};
 
-use super::{acts::Act, in_time};
-use crate::support::{Client, Http, PATIENCE, Transport, Ws, addr, from, next, serve, socket_target};
+use super::acts::Act;
+use crate::support::{
+    Client, Http, PATIENCE, Transport, Ws, addr, from, in_time, next, serve, socket_target,
+};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
