@@ -1,4 +1,5 @@
-//! Emits of several threads to one client, by every way out, while the session may end.
+//! Emits of several threads to one client, by every way out, while the session may end: they arrive once, in order and
+//! soon; what arrives before an end has no gap; a slow consumer costs only itself.
 
 use std::{
     sync::{

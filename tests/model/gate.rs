@@ -1,4 +1,5 @@
-//! The gate: handlers of one session run one at a time, and what is left at it is always worked off.
+//! The gate: handlers of one session run one at a time, and what is left at it is always worked off. Each
+//! acknowledgement is answered once, and each end is reported once.
 
 use std::{
     sync::{

@@ -1,4 +1,5 @@
-//! The outbox alone: few steps a schedule, so the most schedules of all.
+//! The outbox alone: data comes out once, whole and in order, then the close; an abort wins. There are few steps a
+//! schedule, so the most schedules of all.
 
 use std::{
     collections::VecDeque,

@@ -1,4 +1,5 @@
-//! Connection state recovery: a client that is lost and comes back, while others emit, or claim the same place.
+//! Connection state recovery: a client that is lost and comes back, while others emit, or claim the same place. It gets
+//! missed and new events once and in order; one of two claims succeeds; an exceeded bound is reported.
 
 use std::{
     sync::{

@@ -1,4 +1,5 @@
-//! Retries: an event that its client sends again, on another connection, while it is handled, answered or given up.
+//! Retries: an event that its client sends again, on another connection, while it is handled, answered or given up, is
+//! handled once and answered each time.
 
 use std::{
     sync::{

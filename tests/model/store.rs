@@ -1,4 +1,5 @@
-//! The store: what anybody has received or was promised is in it, whenever the server ends.
+//! The store: what anybody has received or was promised is in it, whenever the server ends. A handler's work and its
+//! answer are one commit.
 
 use std::{
     sync::{

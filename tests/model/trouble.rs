@@ -1,4 +1,5 @@
-//! Failing system calls, at every step that there is.
+//! Failing system calls, at every step that there is: the server lives, each end is reported once, and a control client
+//! is served.
 
 use std::{
     sync::{

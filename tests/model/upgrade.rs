@@ -1,4 +1,5 @@
-//! The move from polling to WebSocket under fire.
+//! The move from polling to WebSocket: nothing is lost or doubled between GETs, a POST and the WebSocket; concurrent
+//! upgrades and disconnects do not block.
 
 use std::{
     sync::{
