@@ -10,12 +10,13 @@ use crate::server::{
     hub::backpressure::InFlightBytes,
     hub::command::{Command, Signal, large},
     hub::delivery::Delivery,
-    hub::handle::{HubHandle, Inbox, mark_hub_thread, next_own_command},
+    hub::handle::{HubHandle, Inbox},
     hub::in_flight::InFlightGuard,
     hub::members::{Marks, Members},
     hub::recovery::Recovery,
     hub::recovery::journal::Report,
     hub::sessions::Deadline,
+    hub::threads::{self, Role},
     hub::timers::Timers,
     recovery::store::Change,
 };
@@ -85,7 +86,7 @@ pub(super) struct Hub {
 impl Hub {
     /// `false`: the store was not finished in time.
     fn run(mut self) -> bool {
-        mark_hub_thread();
+        threads::set_role(Role::Hub);
         let _release = ReleaseOnDrop(Arc::clone(&self.inflight));
         while let Some(first) = self.next() {
             let mut next = first;
@@ -96,7 +97,7 @@ impl Hub {
                 next = if left == 0 || self.is_full() {
                     None
                 } else {
-                    next_own_command().or_else(|| self.inbox.queue.try_recv().ok())
+                    threads::next_own().or_else(|| self.inbox.queue.try_recv().ok())
                 };
             }
             while let Ok(signal) = self.inbox.signals.try_recv() {
@@ -114,7 +115,7 @@ impl Hub {
     /// `Some(None)`: no command, but a deadline or a signal. `None`: all handles are gone.
     #[allow(clippy::option_option, reason = "the three outcomes of waiting are just these")]
     fn next(&mut self) -> Option<Option<Command>> {
-        if let Some(own) = next_own_command() {
+        if let Some(own) = threads::next_own() {
             return Some(Some(own));
         }
         let deadline = self.timers.next();

@@ -1,7 +1,10 @@
 //! The bound on the bytes of large packets between an emit and its flush. Emitting threads wait while there are too
 //! many.
 
-use crate::server::hub::{command::Command, handle::is_hub_thread};
+use crate::server::hub::{
+    command::Command,
+    threads::{self, Role},
+};
 use crate::sys::sync::{Condvar, Mutex};
 
 /// The bytes of large packets that may be on their way to the hub.
@@ -28,7 +31,11 @@ impl InFlightBytes {
         }
         let mut state = self.state.lock();
         // One packet may always enter, of any size. The hub itself never waits.
-        while !is_hub_thread() && state.bytes > 0 && state.bytes + bytes > INFLIGHT_MAX && !state.stopped {
+        while threads::role() != Role::Hub
+            && state.bytes > 0
+            && state.bytes + bytes > INFLIGHT_MAX
+            && !state.stopped
+        {
             self.less.wait(&mut state);
         }
         state.bytes += bytes;

@@ -1,13 +1,9 @@
 //! The hub's handle: the only part of the hub that other modules call.
 //!
-//! A command waits for room in the hub's queue, which is bounded. Two threads must not wait: the hub's own thread,
-//! which queues its commands for itself, and the store's thread, whose commands are dropped instead.
+//! A command waits for room in the hub's queue, which is bounded. The hub's own thread and the store's must not wait
+//! (see [`threads`]).
 
-use std::{
-    cell::{Cell, RefCell},
-    collections::VecDeque,
-    sync::{Arc, Weak},
-};
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use smallvec::SmallVec;
@@ -22,6 +18,7 @@ use crate::server::{
     hub::membership::Membership,
     hub::recovery::{Claim, Resume, RetainedData},
     hub::session::HubSession,
+    hub::threads::{self, Role},
     lead,
     recovery::store::KeptAnswer,
 };
@@ -30,7 +27,6 @@ use crate::{
     sys::{
         channel::{Receiver, RecvTimeoutError, Sender, bounded},
         sync::atomic::{AtomicUsize, Ordering::Relaxed},
-        thread_local,
         time::Instant,
     },
 };
@@ -52,32 +48,6 @@ impl Signaller {
         // A hub with a full queue checks without this command.
         let _ = self.inbox.try_send(Command::CheckSignals);
     }
-}
-
-thread_local! {
-    /// Commands that the hub's own thread has sent. It must not wait for room in its own queue.
-    static OWN: RefCell<VecDeque<Command>> = RefCell::default();
-    static IS_HUB: Cell<bool> = const { Cell::new(false) };
-    static IS_STORE: Cell<bool> = const { Cell::new(false) };
-}
-
-/// This thread is the hub's own.
-pub(super) fn mark_hub_thread() {
-    IS_HUB.set(true);
-}
-
-pub(super) fn is_hub_thread() -> bool {
-    IS_HUB.get()
-}
-
-/// The next command that the hub's own thread has sent.
-pub(super) fn next_own_command() -> Option<Command> {
-    OWN.with_borrow_mut(VecDeque::pop_front)
-}
-
-/// This thread runs the store's methods. It must not wait for the hub, because the hub may wait for the store.
-pub(crate) fn mark_store_thread() {
-    IS_STORE.set(true);
 }
 
 /// The hub's side of the handle.
@@ -138,26 +108,25 @@ impl HubHandle {
     }
 
     fn try_send(&self, command: Command) -> Result<(), EmitError> {
-        if IS_HUB.get() {
-            self.inflight.enter(command.large_bytes());
-            OWN.with_borrow_mut(|own| own.push_back(command));
-            return Ok(());
-        }
-        let command = match batch::add(command, &self.batched) {
-            Added::Batched => return Ok(()),
-            Added::NoBatch(command) => command,
-            Added::Full(command) => {
-                self.send_batch()?;
-                command
+        match threads::role() {
+            Role::Hub => {
+                self.inflight.enter(command.large_bytes());
+                threads::push_own(command);
+                Ok(())
             }
-        };
-        if IS_STORE.get() {
-            return self.inbox.try_send(self.inflight.entered(command)).map_err(|refused| {
+            Role::Store => self.inbox.try_send(self.inflight.entered(command)).map_err(|refused| {
                 self.inflight.leave(refused.into_inner().large_bytes());
                 EmitError::Dropped
-            });
+            }),
+            Role::Other => match batch::add(command, &self.batched) {
+                Added::Batched => Ok(()),
+                Added::NoBatch(command) => self.enqueue(command),
+                Added::Full(command) => {
+                    self.send_batch()?;
+                    self.enqueue(command)
+                }
+            },
         }
-        self.enqueue(command)
     }
 
     /// Waits for room in the inbox.
@@ -298,8 +267,7 @@ impl HubHandle {
 
     /// Waits until the hub has run the timers that are due.
     pub(crate) fn run_timers(&self) {
-        if IS_HUB.get() || IS_STORE.get() {
-            // It cannot wait for itself.
+        if threads::role() != Role::Other {
             return;
         }
         let (done, answer) = bounded(0);
@@ -311,7 +279,7 @@ impl HubHandle {
 
     /// Waits until all commands of this thread's sender are finished. `false`: they are not by the deadline.
     pub(crate) fn wait_until_caught_up(&self, deadline: Instant) -> bool {
-        if caught_up() || IS_HUB.get() || IS_STORE.get() {
+        if caught_up() || threads::role() != Role::Other {
             return true;
         }
         let (done, finished) = bounded(0);
@@ -345,8 +313,7 @@ impl HubHandle {
 
     /// Asks and waits for the answer. `None` after the stop.
     fn query<T>(&self, namespace: usize, query: impl FnOnce(Sender<T>) -> Query) -> Option<T> {
-        if IS_HUB.get() || IS_STORE.get() {
-            // It cannot wait for itself.
+        if threads::role() != Role::Other {
             return None;
         }
         let (reply, answer) = bounded(1);

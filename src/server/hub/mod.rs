@@ -11,7 +11,7 @@
 //! | file | what it has |
 //! |---|---|
 //! | [`handle`] | what other modules call |
-//! | [`command`], [`batch`], [`in_flight`], [`backpressure`] | between the handle and the thread |
+//! | [`command`], [`batch`], [`in_flight`], [`backpressure`], [`threads`] | between the handle and the thread |
 //! | [`actor`] | the thread: the loop, and which command does what |
 //! | [`sessions`], [`sockets`] | the commands about sessions and about sockets |
 //! | [`members`], [`rooms`], [`slots`], [`timers`], [`delivery`], [`held`] | the tables: plain types with own tests |
@@ -37,6 +37,7 @@ mod session;
 mod sessions;
 mod slots;
 mod sockets;
+mod threads;
 mod timers;
 
 pub(crate) use actor::{BATCH_MAX, start};

@@ -13,7 +13,8 @@ use std::{fmt, io, time::Duration};
 
 use crate::server::{
     hub::command::Signal,
-    hub::handle::{Signaller, mark_store_thread},
+    hub::handle::Signaller,
+    hub::threads::{self, Role},
     recovery::store::{Change, Durability, GuardedStore, Kept, StoreError, StoreStatus, StoreWatch, text_of},
 };
 use crate::sys::{
@@ -229,7 +230,7 @@ struct StoreThread {
 
 impl StoreThread {
     fn run(mut self, opened: bool) {
-        mark_store_thread();
+        threads::set_role(Role::Store);
         let mut pause = RETRY_MIN;
         if opened {
             self.serve(&mut pause);
