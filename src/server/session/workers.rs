@@ -3,12 +3,12 @@
 //! application's data.
 //!
 //! ```text
-//!   run(task) ──► a thread at rest takes it, or a new one begins ──► task ──► queue ──► at rest for a while ──► ends
+//!   run(job) ──► a thread at rest takes it, or a new one begins ──► job ──► queue ──► at rest for a while ──► ends
 //!   queue(work) ► one thread works the queue off
 //!                 └─ it makes no progress for STALL: as many again, until there is one for each piece of work
 //! ```
-//! There are at most as many threads as tasks, pieces of work and [`RESTING_MAX`] together. The permits bound the
-//! tasks, and each session is in the queue at most once. A task never waits for another one, because any of them may
+//! There are at most as many threads as jobs, pieces of work and [`RESTING_MAX`] together. The permits bound the
+//! jobs, and each session is in the queue at most once. A job never waits for another one, because any of them may
 //! block. Queued work waits no longer than a few times [`STALL`] for work that blocks.
 
 use std::{
@@ -44,12 +44,12 @@ const REST: Duration = Duration::from_secs(5);
 const STALL: Duration = Duration::from_millis(5);
 
 /// Something to be done on a thread of its own.
-type Task = Box<dyn FnOnce() + Send>;
+type Job = Box<dyn FnOnce() + Send>;
 
 /// A value of the application, whose `Drop` is user code.
 type Value = Arc<dyn Any + Send + Sync>;
 
-enum Work {
+enum Queued {
     /// A session has handlers to run.
     Session(Arc<Session>),
     Drop(Value),
@@ -61,19 +61,19 @@ pub(crate) struct Workers {
     threads: AtomicUsize,
     /// A thread has ended, or the queue has become empty.
     fewer: Condvar,
-    tasks: Receiver<Task>,
+    jobs: Receiver<Job>,
     stack_size: usize,
 }
 
 struct State {
-    /// Hands a task to a thread that waits for one at this moment. `None`: closed.
-    hand_over: Option<Sender<Task>>,
+    /// Hands a job to a thread that waits for one at this moment. `None`: closed.
+    hand_over: Option<Sender<Job>>,
     resting: usize,
     /// Counts the threads that ever were, for their names.
     begun: u64,
     /// What each thread runs, by its number.
     activities: HashMap<u64, Arc<Activity>>,
-    queue: VecDeque<Work>,
+    queue: VecDeque<Queued>,
     /// Values in the queue.
     values: usize,
     /// Pieces of work that were taken out of the queue.
@@ -87,7 +87,7 @@ struct State {
 
 impl Workers {
     pub(crate) fn new(stack_size: usize) -> Self {
-        let (hand_over, tasks) = bounded(0);
+        let (hand_over, jobs) = bounded(0);
         let state = State {
             hand_over: Some(hand_over),
             resting: 0,
@@ -104,22 +104,22 @@ impl Workers {
             state: Mutex::new(state),
             threads: AtomicUsize::new(0),
             fewer: Condvar::new(),
-            tasks,
+            jobs,
             stack_size,
         }
     }
 
-    /// Runs the task on a worker thread at once.
+    /// Runs the job on a worker thread at once.
     ///
     /// # Errors
-    /// No thread could be started, or the workers are closed. The task is dropped, with everything that it owns.
-    pub(crate) fn run(self: &Arc<Self>, task: impl FnOnce() + Send + 'static) -> io::Result<()> {
-        let mut task: Task = Box::new(task);
+    /// No thread could be started, or the workers are closed. The job is dropped, with everything that it owns.
+    pub(crate) fn run(self: &Arc<Self>, job: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        let mut job: Job = Box::new(job);
         let activity = Arc::new(Activity::default());
         let number = {
             let mut state = self.state.lock();
             let Some(hand_over) = &state.hand_over else { return Err(io::ErrorKind::BrokenPipe.into()) };
-            task = match hand_over.try_send(task) {
+            job = match hand_over.try_send(job) {
                 Ok(()) => return Ok(()),
                 Err(refused) => refused.into_inner(),
             };
@@ -133,18 +133,18 @@ impl Workers {
         thread::Builder::new()
             .name(format!("worker-{number}"))
             .stack_size(self.stack_size)
-            .spawn(move || worker.work(activity, task))
+            .spawn(move || worker.work(activity, job))
             .map(drop)
     }
 
     /// Has a thread run the handlers of a session. After [`close`](Self::close) no handler runs any more.
     pub(crate) fn queue(self: &Arc<Self>, session: Arc<Session>) {
-        self.push(Work::Session(session));
+        self.push(Queued::Session(session));
     }
 
     /// Drops a value of the application on a thread that may run its `Drop`.
     pub(crate) fn queue_drop(self: &Arc<Self>, value: Value) {
-        self.push(Work::Drop(value));
+        self.push(Queued::Drop(value));
     }
 
     /// Whether so many values wait for their `Drop`, or are in it.
@@ -152,13 +152,13 @@ impl Workers {
         self.state.lock().values >= max
     }
 
-    fn push(self: &Arc<Self>, work: Work) {
+    fn push(self: &Arc<Self>, work: Queued) {
         let mut state = self.state.lock();
         if state.hand_over.is_none() {
             drop(state);
             return abandon([work].into());
         }
-        state.values += usize::from(matches!(work, Work::Drop(_)));
+        state.values += usize::from(matches!(work, Queued::Drop(_)));
         state.queue.push_back(work);
         self.ensure_served(state);
     }
@@ -217,10 +217,10 @@ impl Workers {
         }
     }
 
-    fn perform(&self, work: Work) {
+    fn perform(&self, work: Queued) {
         match work {
-            Work::Session(session) => session.serve_queued(),
-            Work::Drop(value) => {
+            Queued::Session(session) => session.serve_queued(),
+            Queued::Drop(value) => {
                 guard::drop_value(value);
                 self.state.lock().values -= 1;
             }
@@ -267,7 +267,7 @@ impl Workers {
         true
     }
 
-    /// Threads at rest end, the others after their task. No new task is taken, and nothing that is still queued is
+    /// Threads at rest end, the others after their job. No new job is taken, and nothing that is still queued is
     /// done.
     pub(crate) fn close(&self) {
         let rest = {
@@ -292,14 +292,14 @@ impl Workers {
 
 /// Drops work that was not done before the stop. A separate thread, which nothing waits for, drops the values of the
 /// application.
-fn abandon(mut work: VecDeque<Work>) {
-    work.retain(|work| matches!(work, Work::Drop(_)));
+fn abandon(mut work: VecDeque<Queued>) {
+    work.retain(|work| matches!(work, Queued::Drop(_)));
     if work.is_empty() {
         return;
     }
     let drop_all = move || {
         for work in work {
-            if let Work::Drop(value) = work {
+            if let Queued::Drop(value) = work {
                 guard::drop_value(value);
             }
         }
@@ -316,11 +316,11 @@ struct Worker {
 }
 
 impl Worker {
-    fn work(self, activity: Arc<Activity>, first: Task) {
+    fn work(self, activity: Arc<Activity>, first: Job) {
         guard::set_activity(Some(activity));
         let mut next = Some(first);
-        while let Some(task) = next {
-            task();
+        while let Some(job) = next {
+            job();
             self.ensure_served();
             next = self.rest();
         }
@@ -339,8 +339,8 @@ impl Worker {
         self.workers.serve();
     }
 
-    /// Waits for a task. `None`: this thread is not needed any more.
-    fn rest(&self) -> Option<Task> {
+    /// Waits for a job. `None`: this thread is not needed any more.
+    fn rest(&self) -> Option<Job> {
         {
             let mut state = self.workers.state.lock();
             if state.resting >= RESTING_MAX || state.hand_over.is_none() {
@@ -348,9 +348,9 @@ impl Worker {
             }
             state.resting += 1;
         }
-        let task = self.workers.tasks.recv_timeout(REST).ok();
+        let job = self.workers.jobs.recv_timeout(REST).ok();
         self.workers.state.lock().resting -= 1;
-        task
+        job
     }
 }
 
