@@ -1,7 +1,7 @@
 //! The stop of a server, in the one order that loses nothing: sessions, connections, worker threads, hub, drain thread.
 //!
-//! It owns the threads of a running server and how far a stop has come. It uses what the sessions share, and must not run on a thread
-//! that the stop waits for: [`Server::shutdown`](crate::server::Server::shutdown) sees to that.
+//! It owns the threads of a running server and how far a stop has come. It uses what the sessions share. It must not
+//! run on a thread that the stop waits for: [`Server::shutdown`](crate::server::Server::shutdown) sees to that.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -18,13 +18,13 @@ use crate::{
 };
 
 /// How long a thread with nothing to do needs to end.
-const MOMENT: Duration = Duration::from_millis(100);
+const THREAD_END: Duration = Duration::from_millis(100);
 
 /// The same on a very busy machine, as long as every thread has ended in time so far.
-const LONG_MOMENT: Duration = Duration::from_secs(2);
+const THREAD_END_BUSY: Duration = Duration::from_secs(2);
 
 /// The least time that a store gets to commit the last changes and to close.
-pub(super) const STORE_MOMENT: Duration = Duration::from_secs(1);
+pub(super) const STORE_COMMIT_MIN: Duration = Duration::from_secs(1);
 
 /// A running server, and its stop. When a handler stops the server, a thread of its own shares this with the handle.
 pub(super) struct Running {
@@ -111,7 +111,7 @@ impl Running {
         if let Err(error) = thread::Builder::new().name("ending".into()).spawn(end) {
             log::error!("no thread to end the sessions in good order: {error}");
         }
-        let patience = window.saturating_add(deadline.max(STORE_MOMENT));
+        let patience = window.saturating_add(deadline.max(STORE_COMMIT_MIN));
         // Nothing is ever sent.
         let in_time = ended.recv_deadline(deadline_in(patience));
         if in_time == Err(RecvTimeoutError::Timeout) { Duration::ZERO } else { deadline }
@@ -146,13 +146,14 @@ pub(super) fn stop(
     all_gone &= service.shared.connections.wait_until_none(grace);
     // The worker threads before the hub, because the last handlers may use it. What a handler asks of the hub later
     // fails. Where some user code is known not to return, the other threads get only a moment more.
-    let at_least = |all_gone: bool| grace.max(Instant::now() + if all_gone { LONG_MOMENT } else { MOMENT });
+    let at_least =
+        |all_gone: bool| grace.max(Instant::now() + if all_gone { THREAD_END_BUSY } else { THREAD_END });
     all_gone &= service.shared.workers.wait_until_idle(at_least(all_gone));
     // No connection is parked any more, unless its last handler has not returned.
     service.poller.stop();
     service.lead.stop();
     // The store may need a moment for the last changes.
-    service.shared.hub.stop(grace.max(Instant::now() + STORE_MOMENT));
+    service.shared.hub.stop(grace.max(Instant::now() + STORE_COMMIT_MIN));
     service.shared.drain.stop();
     // These threads run no handlers, so they end.
     all_gone &= join(threads.hub).unwrap_or(false);

@@ -179,7 +179,7 @@ fn start_threads(service: &Arc<Service>, parts: Parts, threads: &mut Threads) ->
     );
     if let (Err(_), Some(over)) = (&hub, store_over) {
         // The hub was dropped with its journal. The file of the store may be opened again once the store is dropped.
-        let _ = over.recv_timeout(shutdown::STORE_MOMENT);
+        let _ = over.recv_timeout(shutdown::STORE_COMMIT_MIN);
     }
     threads.hub = Some(hub?);
     // Last: the first connection finds everything running.

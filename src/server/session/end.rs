@@ -9,7 +9,7 @@
 //! |---|---|---|
 //! | `end` | connection, hub, sending thread, application, stop | the first reason is set |
 //! | `close` | hub, behind the packets on their way to it | sends what waits, then the close |
-//! | `abort` | `end`; reader at the peer's end; hub after `close_timeout` | drops what waits, shuts down, removes the id |
+//! | `abort` | `end`; reader at its end; hub after `close_timeout` | drops what waits, ends stream, removes id |
 //! | `SessionEnded` | thread that has the turn, or a worker thread | `dispatch`: sockets leave rooms, handlers run |
 //! | `forget` | hub, behind the handlers' last commands | frees the session's entry in the tables |
 //! | slot free | whoever takes the last step | a new session may begin |

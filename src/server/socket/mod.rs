@@ -221,7 +221,8 @@ impl Socket {
         }
     }
 
-    /// Disconnects its client from all namespaces, and closes the connection. The reasons: this socket's, and the session's.
+    /// Disconnects its client from all namespaces, and closes the connection. The reasons: this socket's, and the
+    /// session's.
     pub(crate) fn disconnect_client(&self, reason: CloseReason, of_session: CloseReason) {
         self.disconnect_socket(reason);
         self.session().add_task(Task::Disconnect(hub::unfinished(), of_session));
