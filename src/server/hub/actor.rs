@@ -12,7 +12,7 @@ use crate::server::{
     hub::delivery::Delivery,
     hub::handle::{HubHandle, Inbox},
     hub::in_flight::InFlightGuard,
-    hub::members::{Marks, Members},
+    hub::members::{Marks, NamespaceMembers},
     hub::recovery::Recovery,
     hub::recovery::journal::Report,
     hub::sessions::Deadline,
@@ -42,7 +42,7 @@ pub(crate) fn start(
         inflight: Arc::clone(&handle.inflight),
         config: config.clone(),
         stopping: None,
-        namespaces: (0..namespaces).map(|_| Members::default()).collect(),
+        namespaces: (0..namespaces).map(|_| NamespaceMembers::default()).collect(),
         marks: Marks::default(),
         delivery: Delivery::new(&handle.inflight),
         timers: Timers::new(),
@@ -72,7 +72,7 @@ pub(super) struct Hub {
     /// The server stops. The store has until then.
     stopping: Option<Instant>,
     /// The sockets of each namespace.
-    pub(super) namespaces: Vec<Members>,
+    pub(super) namespaces: Vec<NamespaceMembers>,
     pub(super) marks: Marks,
     pub(super) delivery: Delivery,
     pub(super) timers: Timers<Deadline>,
@@ -156,7 +156,7 @@ impl Hub {
     }
 
     fn apply(&mut self, command: Command) {
-        let before = self.held_back();
+        let before = self.durable_changes();
         match command {
             Command::OpenSession(session, since) => self.open_session(session, since),
             Command::CloseSession(session, code, guard) => self.close_session(&session, code, guard),
@@ -207,14 +207,14 @@ impl Hub {
     }
 
     /// A number that changes with each change that must be durable before its effects are sent.
-    pub(super) fn held_back(&self) -> u64 {
-        self.recovery.as_ref().map_or(0, Recovery::held_back)
+    pub(super) fn durable_changes(&self) -> u64 {
+        self.recovery.as_ref().map_or(0, Recovery::durable_changes)
     }
 
     /// A command without a packet is finished when what it has changed since `before` is durable.
     fn finish(&mut self, guard: Option<InFlightGuard>, before: u64) {
         let Some(guard) = guard else { return };
-        let waits = self.held_back() != before || guard.is_behind();
+        let waits = self.durable_changes() != before || guard.is_behind();
         self.delivery.finish(guard, waits);
     }
 

@@ -13,7 +13,7 @@ use crate::server::{
     error::EmitError,
     hub::backpressure::InFlightBytes,
     hub::command::Packet,
-    hub::held::{Held, Portion},
+    hub::held::{HeldPackets, Portion},
     hub::in_flight::InFlightGuard,
     hub::recovery::journal::HandedOver,
     hub::session::{self, HubSession},
@@ -28,7 +28,7 @@ const MERGE_MAX: usize = 64 << 10;
 pub(super) struct Delivery {
     pub(super) slots: Slots,
     /// Packets that wait for the store.
-    held: Held,
+    held: HeldPackets,
     /// The packets of this batch.
     due: Vec<Packet>,
     /// The slots that get some of them.
@@ -46,7 +46,7 @@ impl Delivery {
     pub(super) fn new(inflight: &Arc<InFlightBytes>) -> Self {
         Self {
             slots: Slots::default(),
-            held: Held::default(),
+            held: HeldPackets::default(),
             due: Vec::new(),
             dirty: Vec::new(),
             guards: Vec::new(),
@@ -115,13 +115,13 @@ impl Delivery {
             let mut is_held = false;
             for &slot in slots {
                 let Some(slot) = self.slots.get_mut(slot) else { continue };
-                if !waits && !self.held.holds(slot.place) {
+                if !waits && !self.held.holds(slot.held_at) {
                     continue;
                 }
                 if !std::mem::replace(&mut is_held, true) {
                     self.held.put(packet.clone(), std::mem::take(&mut large));
                 }
-                self.held.add_recipient(&slot.session, &mut slot.place);
+                self.held.add_recipient(&slot.session, &mut slot.held_at);
             }
             some_wait |= is_held;
         }
@@ -140,7 +140,7 @@ impl Delivery {
     fn add_due(&mut self, number: u32, packet: usize) {
         if let Some(slot) = self.slots.get_mut(number)
             // Otherwise the packet is held.
-            && !self.held.holds(slot.place)
+            && !self.held.holds(slot.held_at)
         {
             if slot.due.is_empty() {
                 self.dirty.push(number);
@@ -171,11 +171,11 @@ impl Delivery {
 
     /// Closes the session behind all packets that were sent to it, in this batch too.
     pub(super) fn close(&mut self, session: &Arc<dyn HubSession>, code: Option<u16>, guard: InFlightGuard) {
-        let slot = self.slots.of(session).map(|slot| slot.place);
-        if slot.is_some() {
+        let held_at = self.slots.of(session).map(|slot| slot.held_at);
+        if held_at.is_some() {
             self.flush_slot(session.slot(), &mut Merged::default());
         }
-        if guard.is_behind() || slot.is_some_and(|place| self.held.holds(place)) {
+        if guard.is_behind() || held_at.is_some_and(|at| self.held.holds(at)) {
             self.held.close(session, code);
             self.held.finish(guard);
         } else {

@@ -47,7 +47,7 @@ impl Portion {
 
 /// Where the held packets of a session are. The hub keeps this with the session.
 #[derive(Debug, Default, Clone, Copy)]
-pub(crate) struct Place {
+pub(crate) struct HeldAt {
     /// The number of the last portion that has packets for it.
     portion: u64,
     /// Its index in that portion.
@@ -55,7 +55,7 @@ pub(crate) struct Place {
 }
 
 #[derive(Default)]
-pub(crate) struct Held {
+pub(crate) struct HeldPackets {
     gathering: Portion,
     under_way: Option<Portion>,
     /// The number of the last portion that was released. The portion under way, or else the gathering one, has the
@@ -63,7 +63,7 @@ pub(crate) struct Held {
     released: u64,
 }
 
-impl Held {
+impl HeldPackets {
     /// Whether nothing is held.
     pub(crate) fn is_idle(&self) -> bool {
         self.under_way.is_none() && self.gathering.is_empty()
@@ -79,9 +79,9 @@ impl Held {
         self.released + 1 + u64::from(self.under_way.is_some())
     }
 
-    /// Whether a packet is held for the session with this place.
-    pub(crate) fn holds(&self, place: Place) -> bool {
-        place.portion > self.released
+    /// Whether a packet is held for the session that has `at`.
+    pub(crate) fn holds(&self, at: HeldAt) -> bool {
+        at.portion > self.released
     }
 
     /// Adds a packet. Its recipients follow.
@@ -92,14 +92,14 @@ impl Held {
     }
 
     /// Adds a recipient of the last packet.
-    pub(crate) fn add_recipient(&mut self, session: &Arc<dyn HubSession>, place: &mut Place) {
+    pub(crate) fn add_recipient(&mut self, session: &Arc<dyn HubSession>, at: &mut HeldAt) {
         let (number, packet) = (self.number(), self.gathering.packets.len() - 1);
         self.gathering.cost += RECIPIENT_COST;
-        if place.portion != number {
-            *place = Place { portion: number, recipient: self.gathering.recipients.len() };
+        if at.portion != number {
+            *at = HeldAt { portion: number, recipient: self.gathering.recipients.len() };
             self.gathering.recipients.push((Arc::clone(session), Vec::new()));
         }
-        self.gathering.recipients[place.recipient].1.push(packet);
+        self.gathering.recipients[at.recipient].1.push(packet);
     }
 
     /// A command is finished with the gathering portion.

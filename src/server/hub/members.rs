@@ -8,7 +8,7 @@ use crate::server::hub::{command::Selection, membership::Membership, rooms::Room
 
 /// The sockets of a namespace.
 #[derive(Default)]
-pub(super) struct Members {
+pub(super) struct NamespaceMembers {
     sockets: HashMap<u32, Arc<Membership>>,
     by_id: HashMap<Arc<str>, u32>,
     /// The slots of all sockets.
@@ -18,7 +18,7 @@ pub(super) struct Members {
     rooms: Rooms,
 }
 
-impl Members {
+impl NamespaceMembers {
     /// Whether the socket is a member. Its slot may be another socket's already.
     fn has(&self, socket: &Arc<Membership>) -> bool {
         self.sockets.get(&socket.slot()).is_some_and(|member| member.is_same(socket))
@@ -180,8 +180,8 @@ mod tests {
     }
 
     /// `a` is in the room `x`, `b` in `x` and `y`, `c` in `y`, `d` in none.
-    fn members() -> (Members, Marks) {
-        let (mut members, mut marks) = (Members::default(), Marks::default());
+    fn members() -> (NamespaceMembers, Marks) {
+        let (mut members, mut marks) = (NamespaceMembers::default(), Marks::default());
         for (slot, (id, rooms)) in (0..).zip([("a", "x"), ("b", "x y"), ("c", "y"), ("d", "")]) {
             let socket = socket(slot, id);
             marks.grow(slot);

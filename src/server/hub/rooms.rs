@@ -11,7 +11,7 @@ pub(crate) struct Rooms {
     by_name: HashMap<Arc<str>, usize>,
     rooms: Vec<Room>,
     free: Vec<usize>,
-    of: HashMap<u32, Vec<Place>>,
+    of: HashMap<u32, Vec<RoomEntry>>,
     /// The bytes of memory that all this takes, or a little less.
     bytes: usize,
 }
@@ -20,7 +20,7 @@ pub(crate) struct Rooms {
 /// that it needs.
 const ROOM_COST: usize = 160;
 
-/// The bytes that a membership takes: a number in the room, and a place with the member.
+/// The bytes that a membership takes: a number in the room, and an entry with the member.
 const MEMBERSHIP_COST: usize = 64;
 
 #[derive(Debug)]
@@ -29,9 +29,9 @@ struct Room {
     members: Vec<u32>,
 }
 
-/// A member's place in a room.
+/// Where a member is in a room: the index of the room, and its own among the members.
 #[derive(Debug, Clone, Copy)]
-struct Place {
+struct RoomEntry {
     room: usize,
     at: usize,
 }
@@ -40,13 +40,13 @@ impl Rooms {
     /// `false`: it was in the room already.
     pub(crate) fn join(&mut self, member: u32, name: &Arc<str>) -> bool {
         let room = self.room(name);
-        let places = self.of.entry(member).or_default();
-        if places.iter().any(|place| place.room == room) {
+        let entries = self.of.entry(member).or_default();
+        if entries.iter().any(|entry| entry.room == room) {
             return false;
         }
         self.bytes += MEMBERSHIP_COST;
         let members = &mut self.rooms[room].members;
-        places.push(Place { room, at: members.len() });
+        entries.push(RoomEntry { room, at: members.len() });
         members.push(member);
         true
     }
@@ -54,19 +54,19 @@ impl Rooms {
     /// `false`: it was not in the room.
     pub(crate) fn leave(&mut self, member: u32, name: &str) -> bool {
         let Some(&room) = self.by_name.get(name) else { return false };
-        let Some(places) = self.of.get_mut(&member) else { return false };
-        let Some(index) = places.iter().position(|place| place.room == room) else { return false };
-        let place = places.swap_remove(index);
-        if places.is_empty() {
+        let Some(entries) = self.of.get_mut(&member) else { return false };
+        let Some(index) = entries.iter().position(|entry| entry.room == room) else { return false };
+        let entry = entries.swap_remove(index);
+        if entries.is_empty() {
             self.of.remove(&member);
         }
-        self.vacate(place);
+        self.vacate(entry);
         true
     }
 
     pub(crate) fn leave_all(&mut self, member: u32) {
-        for place in self.of.remove(&member).unwrap_or_default() {
-            self.vacate(place);
+        for entry in self.of.remove(&member).unwrap_or_default() {
+            self.vacate(entry);
         }
     }
 
@@ -76,7 +76,7 @@ impl Rooms {
 
     /// In no particular order.
     pub(crate) fn of(&self, member: u32) -> impl Iterator<Item = &Arc<str>> {
-        self.of.get(&member).into_iter().flatten().map(|place| &self.rooms[place.room].name)
+        self.of.get(&member).into_iter().flatten().map(|entry| &self.rooms[entry.room].name)
     }
 
     pub(crate) fn count(&self, member: u32) -> usize {
@@ -114,16 +114,16 @@ impl Rooms {
         index
     }
 
-    /// Removes a place from its room. The room's last member moves into it.
-    fn vacate(&mut self, place: Place) {
+    /// Removes a entry from its room. The room's last member moves into it.
+    fn vacate(&mut self, entry: RoomEntry) {
         self.bytes -= MEMBERSHIP_COST;
-        let room = &mut self.rooms[place.room];
-        room.members.swap_remove(place.at);
-        if let Some(&moved) = room.members.get(place.at)
-            && let Some(places) = self.of.get_mut(&moved)
+        let room = &mut self.rooms[entry.room];
+        room.members.swap_remove(entry.at);
+        if let Some(&moved) = room.members.get(entry.at)
+            && let Some(entries) = self.of.get_mut(&moved)
         {
-            for other in places.iter_mut().filter(|other| other.room == place.room) {
-                other.at = place.at;
+            for other in entries.iter_mut().filter(|other| other.room == entry.room) {
+                other.at = entry.at;
             }
         }
         if room.members.is_empty() {
@@ -131,7 +131,7 @@ impl Rooms {
             self.by_name.remove(&room.name);
             self.bytes -= ROOM_COST + room.name.len();
             room.name = Arc::default();
-            self.free.push(place.room);
+            self.free.push(entry.room);
         }
     }
 }

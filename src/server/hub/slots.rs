@@ -6,7 +6,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crate::server::hub::{held::Place, session::HubSession};
+use crate::server::hub::{held::HeldAt, session::HubSession};
 use crate::{proto::engine::Heartbeat, sys::time::Instant};
 
 /// An open session.
@@ -16,14 +16,14 @@ pub(super) struct Slot {
     /// The packets of the current batch that it gets.
     pub(super) due: Vec<usize>,
     /// Where its packets are that wait for the store.
-    pub(super) place: Place,
+    pub(super) held_at: HeldAt,
     /// The binary packet that was incomplete when the heartbeat last looked, and since when.
     assembling: (u64, Instant),
 }
 
 impl Slot {
     pub(super) fn new(session: Arc<dyn HubSession>, heartbeat: Heartbeat, since: Instant) -> Self {
-        Self { session, heartbeat, due: Vec::new(), place: Place::default(), assembling: (0, since) }
+        Self { session, heartbeat, due: Vec::new(), held_at: HeldAt::default(), assembling: (0, since) }
     }
 
     /// Whether the attachments of the same packet have been missing for longer than `timeout`.

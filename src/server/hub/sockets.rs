@@ -1,6 +1,6 @@
 //! The hub and the sockets: how they connect and disconnect, their rooms, and the events that are emitted to them.
 //!
-//! It combines the parts of the hub: [`Members`](super::members) selects the recipients, recovery numbers and keeps
+//! It combines the parts of the hub: [`NamespaceMembers`](super::members) selects the recipients, recovery numbers and keeps
 //! the packets, and [`Delivery`](super::delivery) sends them.
 
 use std::sync::Arc;
@@ -28,7 +28,7 @@ impl Hub {
         resume: Option<Box<Resume>>,
         guard: InFlightGuard,
     ) {
-        let (namespace, before) = (socket.namespace_index(), self.held_back());
+        let (namespace, before) = (socket.namespace_index(), self.durable_changes());
         let Some(recovery) = &mut self.recovery else {
             self.namespaces[namespace].insert(Arc::clone(&socket));
             return self.send_connect_ack(&socket, connect_ack, guard, before);
@@ -55,7 +55,7 @@ impl Hub {
         members.insert(Arc::clone(&socket));
         members.join(&socket, &restored.rooms, max, left, |_| ());
         self.send_connect_ack(&socket, connect_ack, guard, before);
-        let waits = self.held_back() != before;
+        let waits = self.durable_changes() != before;
         for packets in restored.missed {
             self.replayed += packets.bytes().len();
             self.delivery.share((packets, false), &[socket.slot()], 0, waits);
@@ -73,7 +73,7 @@ impl Hub {
         guard: InFlightGuard,
         before: u64,
     ) {
-        let waits = self.held_back() != before;
+        let waits = self.durable_changes() != before;
         self.delivery.send_to(socket.session(), (connect_ack, false), 0, guard, waits);
     }
 
@@ -112,7 +112,7 @@ impl Hub {
         volatile: bool,
         guard: InFlightGuard,
     ) {
-        let before = self.held_back();
+        let before = self.durable_changes();
         let mut selected = self.namespaces[namespace].select(to, &mut self.marks);
         let mut non_recoverable = Vec::new();
         if let Some(recovery) = &mut self.recovery {
@@ -124,7 +124,7 @@ impl Hub {
         }
         // A volatile packet carries the offset of the last packet that is kept, which may not be durable yet.
         let is_ahead = volatile && !selected.is_empty() && !self.delivery.is_nothing_held();
-        let mut waits = self.held_back() != before || guard.is_behind() || is_ahead;
+        let mut waits = self.durable_changes() != before || guard.is_behind() || is_ahead;
         if !non_recoverable.is_empty() {
             waits |= self.delivery.share((packet.without_offset(), volatile), &non_recoverable, 0, waits);
         }

@@ -52,7 +52,7 @@ pub(super) struct Backlog {
     /// Bytes that wait.
     pub(super) len: usize,
     /// Bytes of memory of the chunks, with what was taken of the first one.
-    pub(super) held: usize,
+    pub(super) memory: usize,
 }
 
 #[derive(Debug)]
@@ -72,7 +72,7 @@ impl Chunk {
     }
 
     /// Bytes of memory, as if no other client shared them.
-    fn held(&self) -> usize {
+    fn memory(&self) -> usize {
         CHUNK_COST
             + match self {
                 Self::Copied(bytes) => bytes.capacity(),
@@ -95,14 +95,14 @@ impl Backlog {
                 self.chunks.push_back(Chunk::Shared(encoded.bytes().slice(sent..)));
             }
             (_, Some(Chunk::Copied(last))) if last.len() + rest.len() <= GATHER_MAX => {
-                self.held -= last.capacity();
+                self.memory -= last.capacity();
                 last.extend_from_slice(rest);
-                self.held += last.capacity();
+                self.memory += last.capacity();
                 return;
             }
             _ => self.chunks.push_back(Chunk::Copied(rest.to_vec())),
         }
-        self.held += self.chunks.back().map_or(0, Chunk::held);
+        self.memory += self.chunks.back().map_or(0, Chunk::memory);
     }
 
     /// The bytes that are sent next. `None`: nothing waits.
@@ -115,7 +115,7 @@ impl Backlog {
         self.taken += bytes;
         self.len -= bytes;
         if self.front().is_some_and(<[u8]>::is_empty) {
-            self.held -= self.chunks.pop_front().map_or(0, |chunk| chunk.held());
+            self.memory -= self.chunks.pop_front().map_or(0, |chunk| chunk.memory());
             self.taken = 0;
         }
         if self.chunks.is_empty() {
@@ -163,7 +163,7 @@ mod tests {
             matches!(&backlog.chunks[1], Chunk::Shared(bytes) if bytes.as_ptr() == large.bytes().as_ptr())
         );
         assert_eq!(backlog.len, 3 * small.bytes().len() + large.bytes().len());
-        assert!(backlog.held >= backlog.len + 3 * CHUNK_COST);
+        assert!(backlog.memory >= backlog.len + 3 * CHUNK_COST);
     }
 
     #[test]
@@ -175,7 +175,7 @@ mod tests {
         backlog.advance(1);
         assert_eq!(backlog.front(), Some(&packet.bytes()[3..]));
         backlog.advance(packet.bytes().len() - 3);
-        assert_eq!((backlog.front(), backlog.len, backlog.held), (None, 0, 0));
+        assert_eq!((backlog.front(), backlog.len, backlog.memory), (None, 0, 0));
     }
 
     #[test]

@@ -77,7 +77,7 @@ pub(crate) struct Recovery {
     /// More bytes than this are not sent to one client at once.
     replay_max: usize,
     /// Counts the changes that must be durable before their effects are sent.
-    held_back: u64,
+    durable_changes: u64,
 }
 
 impl Recovery {
@@ -116,7 +116,7 @@ impl Recovery {
             journal,
             names,
             replay_max: config.outbox_bytes() / 2,
-            held_back: 0,
+            durable_changes: 0,
         };
         let now = Instant::now();
         for packet in kept.packets {
@@ -228,7 +228,7 @@ impl Recovery {
     /// The store is to be given the member of this socket.
     fn mark_dirty(&mut self, socket: &Arc<Membership>) {
         if self.is_storing() {
-            self.held_back += 1;
+            self.durable_changes += 1;
             self.members.mark_dirty(socket.namespace_index(), socket.slot());
         }
     }
@@ -324,7 +324,7 @@ impl Recovery {
     /// The store is to be given this change.
     pub(crate) fn note(&mut self, change: Change) {
         if let Some(journal) = &mut self.journal {
-            self.held_back += 1;
+            self.durable_changes += 1;
             journal.note(change);
         }
     }
@@ -335,9 +335,9 @@ impl Recovery {
     }
 
     /// A number that changes with each change that must be durable before its effects are sent.
-    pub(crate) fn held_back(&self) -> u64 {
+    pub(crate) fn durable_changes(&self) -> u64 {
         let holds_back = self.journal.as_ref().is_some_and(Journal::holds_back);
-        if holds_back { self.held_back } else { 0 }
+        if holds_back { self.durable_changes } else { 0 }
     }
 
     /// The answer to a client's retries is not needed any more.

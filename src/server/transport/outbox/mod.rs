@@ -312,7 +312,7 @@ impl Outbox {
 
     fn update_charge(&self, state: &mut State) {
         let delivering = state.delivering.as_ref().map_or(0, |(_, bytes)| *bytes);
-        let (before, after) = (self.charged.load(Relaxed), state.backlog.held + delivering);
+        let (before, after) = (self.charged.load(Relaxed), state.backlog.memory + delivering);
         if before != after {
             self.charged.store(after, Relaxed);
             self.budget.change(before, after);
