@@ -259,7 +259,7 @@ def _memory(samples):
             rows.append(row)
     text = (
         f"KB of each connection with {servers.KERNEL_STACK_KB} KB of kernel stack for each thread, at once and after "
-        f"{cases.Idle.PARKED:.0f} s of silence; threads then;\nprocessor seconds over "
+        f"{cases.Idle.PARKED:.0f} s of silence;\nprocessor seconds over "
         f"{cases.Idle.END - cases.Idle.AT_ONCE:.0f} s, in which each connection has one heartbeat.\n\n"
     )
     return "### Memory, idle and empty\n\n" + text + _table(["", *(server.title for server in columns)], rows)
@@ -268,7 +268,6 @@ def _memory(samples):
 # Rows: title, keys of a sample, how a value is shown.
 _IDLE = [
     ("KB", "at_once_kb", "parked_kb", "{:.1f}".format),
-    ("threads", "parked_threads", "{:.0f}".format),
     ("processor s", "idle_cpu", "{:.2f}".format),
 ]
 _START = [
