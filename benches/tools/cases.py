@@ -146,7 +146,7 @@ class Goal:
     def text(self):
         if self.limit is not None:
             return f"≤ {self.limit:g}"
-        text = f"{'≤' if self.lower else '≥'} {self.factor:g} × the best"
+        text = f"{'≤' if self.lower else '≥'} {self.factor:g} ×"
         return text + (f", ≥ {self.node:g} × Node" if self.node else "")
 
 

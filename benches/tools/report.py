@@ -146,7 +146,7 @@ def _goals(samples):
                 met = met and ours >= goal.node * peers["node"]
         text = f"{ours / peers[best]:.2f} × {best}" if goal.factor is not None and best else number(ours)
         rows.append([goal.title, goal.text(), text, {True: "yes", False: "**no**", None: "–"}[met]])
-    head = ["figure", "goal", "tinysio", "met"]
+    head = ["figure", "goal: × the best peer", "tinysio", "met"]
     return "### Against the goals\n\n" + _table(head, rows) if rows else ""
 
 
