@@ -9,11 +9,11 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::{
-    Error, Event, Handle, Socket,
+    Error, Event, Handle, Outcome, Socket,
     core::Core,
     event_queue::{Incoming, Item, Next},
     guard::Guarded,
-    handlers::{Callback, List, OnEvent},
+    handlers::{Callback, List},
     namespace::Namespace,
 };
 use crate::{outcome::catch, proto::socket::OwnedArgs};
@@ -47,7 +47,6 @@ fn deliver(core: &Arc<Core>, item: Item) {
             let Some(Callback { event, call }) = callback.take() else { return };
             run(core, format_args!("callback of {event:?}"), Some(&namespace), || {
                 call(&socket(core, &namespace), result);
-                Ok(())
             });
         }
         Item::Connect(namespace) => {
@@ -101,19 +100,21 @@ fn deliver_event(core: &Arc<Core>, event: &Incoming) {
     let ack = Cell::new(event.ack);
     let made = || Event::new(&socket, &event.name, event.args.args(), (event.epoch, &ack));
     each(core, &event.name, Some(&event.namespace), &any, |handler| handler(&socket, &made()));
-    each_named(core, &event.namespace, &event.name, named.as_ref(), |handler| handler(&socket, made()));
+    if let Some(named) = &named {
+        each(core, &event.name, Some(&event.namespace), named, |handler| handler(&socket, made()));
+    }
 }
 
 /// Calls the handlers that [`Socket::on`](super::Socket::on) has set for `connect`, `disconnect` or `connect_error`.
 fn deliver_reserved(core: &Arc<Core>, namespace: &Arc<Namespace>, name: &str, arg: Option<&impl Serialize>) {
-    let named = namespace.handlers.lock().named.get(name).cloned();
+    let Some(named) = namespace.handlers.lock().named.get(name).cloned() else { return };
     let mut args = OwnedArgs::default();
     // Cannot fail: text always has a JSON form, and the server's data is JSON.
     if let Some(Err(error)) = arg.map(|arg| args.push(arg)) {
         log::error!("{}: no argument for the handlers of {name:?}: {error}", core.place(Some(namespace)));
     }
     let (socket, ack) = (socket(core, namespace), Cell::new(None));
-    each_named(core, namespace, name, named.as_ref(), |handler| {
+    each(core, name, Some(namespace), &named, |handler| {
         handler(&socket, Event::new(&socket, name, args.args(), (0, &ack)))
     });
 }
@@ -138,36 +139,26 @@ impl<'a> Reason<'a> {
 }
 
 /// Calls each handler of a list.
-fn each<T>(core: &Core, name: &str, namespace: Option<&Namespace>, handlers: &List<T>, call: impl Fn(&T)) {
-    for handler in handlers.iter().filter_map(Guarded::get) {
-        run(core, format_args!("handler of {name:?}"), namespace, || {
-            call(handler);
-            Ok(())
-        });
-    }
-}
-
-/// Calls the handlers of one event, which may fail.
-fn each_named(
+fn each<T, R: Outcome>(
     core: &Core,
-    namespace: &Namespace,
     name: &str,
-    handlers: Option<&List<OnEvent>>,
-    call: impl Fn(&OnEvent) -> Result<(), String>,
+    namespace: Option<&Namespace>,
+    handlers: &List<T>,
+    call: impl Fn(&T) -> R,
 ) {
-    for handler in handlers.into_iter().flat_map(|handlers| handlers.iter()).filter_map(Guarded::get) {
-        run(core, format_args!("handler of {name:?}"), Some(namespace), || call(handler));
+    for handler in handlers.iter().filter_map(Guarded::get) {
+        run(core, format_args!("handler of {name:?}"), namespace, || call(handler));
     }
 }
 
 /// Calls a closure of the user. A panic ends this call only.
-fn run(
+fn run<R: Outcome>(
     core: &Core,
     what: fmt::Arguments<'_>,
     namespace: Option<&Namespace>,
-    closure: impl FnOnce() -> Result<(), String>,
+    closure: impl FnOnce() -> R,
 ) {
-    match catch(closure) {
+    match catch(|| closure().into_result()) {
         Ok(Ok(())) => return,
         Ok(Err(error)) => {
             log::warn!("{}: the {what} failed: {error}", core.place(namespace));
