@@ -12,7 +12,7 @@ pub(super) fn text(reply: Reply) -> Result<String, Error> {
     }
     String::from_utf8(reply.body.to_vec()).map_err(|_| {
         let detail = format!("an answer that is not text ({})", reply.content_type);
-        handshake(TransportKind::Polling, Some(reply.status), detail)
+        Error::handshake(TransportKind::Polling, Some(reply.status), detail)
     })
 }
 
@@ -36,11 +36,7 @@ pub(super) fn unexpected(
         _ if body.is_empty() => format!("status {status}"),
         _ => format!("status {status}: {}", excerpt(body)),
     };
-    handshake(transport, Some(status), detail)
-}
-
-pub(super) fn handshake(transport: TransportKind, status: Option<u16>, detail: String) -> Error {
-    Error::Handshake { transport, status, detail: detail.into() }
+    Error::handshake(transport, Some(status), detail)
 }
 
 /// The beginning of an answer, quoted.

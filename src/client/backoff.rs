@@ -120,8 +120,7 @@ fn attempt(core: &Arc<Core>, jobs: &Sender<Job>) {
         Ok(token) => Arc::new(token),
         Err(error) => {
             let transport = core.config.transports[0];
-            let detail = error.to_string().into();
-            return core.failed(&Error::Unreachable { transport, step: Step::Connect, detail }, None);
+            return core.failed(&Error::unreachable(transport, Step::Connect, error.to_string()), None);
         }
     };
     let Some(transports) = core.begin_attempt(&token) else { return };

@@ -126,6 +126,18 @@ pub enum Error {
 }
 
 impl Error {
+    pub(super) fn unreachable(transport: TransportKind, step: Step, detail: impl Into<Arc<str>>) -> Self {
+        Self::Unreachable { transport, step, detail: detail.into() }
+    }
+
+    pub(super) fn handshake(
+        transport: TransportKind,
+        status: Option<u16>,
+        detail: impl Into<Arc<str>>,
+    ) -> Self {
+        Self::Handshake { transport, status, detail: detail.into() }
+    }
+
     /// The `data` of a refusal as a `T`. `None` for other errors, for refusals without data, and when the data is not a
     /// `T`.
     #[must_use]

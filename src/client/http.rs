@@ -128,11 +128,7 @@ fn left(deadline: Option<Instant>) -> Option<Duration> {
 
 /// An error of ureq as the client's error.
 fn error(error: ureq::Error) -> Error {
-    let unreachable = |step, detail: String| Error::Unreachable {
-        transport: TransportKind::Polling,
-        step,
-        detail: detail.into(),
-    };
+    let unreachable = |step, detail: String| Error::unreachable(TransportKind::Polling, step, detail);
     match error {
         ureq::Error::Other(other) => match other.downcast::<Failure>() {
             Ok(failure) => unreachable(failure.step, failure.detail),
@@ -140,11 +136,7 @@ fn error(error: ureq::Error) -> Error {
         },
         ureq::Error::Io(error) => unreachable(Step::Http, error.to_string()),
         ureq::Error::Timeout(_) => unreachable(Step::Http, "timed out".into()),
-        error => Error::Handshake {
-            transport: TransportKind::Polling,
-            status: None,
-            detail: format!("no usable HTTP answer: {error}").into(),
-        },
+        error => Error::handshake(TransportKind::Polling, None, format!("no usable HTTP answer: {error}")),
     }
 }
 

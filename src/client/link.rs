@@ -372,8 +372,7 @@ impl<'c> Link<'c> {
                 .session_of(self.epoch)
                 .map_or(TransportKind::Websocket, |session| session.transport())
         };
-        let error = Error::Unreachable { transport, step: Step::Transfer, detail: detail.into() };
-        End { reason, error: Some(error) }
+        End { reason, error: Some(Error::unreachable(transport, Step::Transfer, detail)) }
     }
 }
 

@@ -153,8 +153,7 @@ impl Core {
         }
         let namespace = state.namespaces[index].namespace().clone();
         let transport = state.connection.session().map_or(TransportKind::Websocket, Session::transport);
-        let detail = "CONNECT without an id: a server of Socket.IO v2?".into();
-        let error = Error::Handshake { transport, status: None, detail };
+        let error = Error::handshake(transport, None, "CONNECT without an id: a server of Socket.IO v2?");
         state.log(log::Level::Debug, format_args!("{}: {error}", namespace.name));
         state.set_error(&error);
         if !state.namespaces[index].is_joined() {

@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Instant};
 
 use super::{
     Error, Step,
-    answer::{excerpt, handshake, text},
+    answer::{excerpt, text},
     cancel::CancelToken,
     config::Config,
     dial::Dialer,
@@ -116,11 +116,8 @@ pub(super) fn probe(
     if *answer == *"3probe" {
         Ok(websocket)
     } else {
-        Err(handshake(
-            TransportKind::Websocket,
-            None,
-            format!("answered the probe with {}", excerpt(answer.as_bytes())),
-        ))
+        let detail = format!("answered the probe with {}", excerpt(answer.as_bytes()));
+        Err(Error::handshake(TransportKind::Websocket, None, detail))
     }
 }
 
@@ -130,7 +127,7 @@ fn read_open(transport: TransportKind, packet: &str) -> Result<Open, Error> {
         _ => None,
     };
     open.ok_or_else(|| {
-        handshake(transport, None, format!("no Engine.IO handshake: {}", excerpt(packet.as_bytes())))
+        Error::handshake(transport, None, format!("no Engine.IO handshake: {}", excerpt(packet.as_bytes())))
     })
 }
 

@@ -103,7 +103,7 @@ impl WebSocket {
             match self.0.read() {
                 Ok(Message::Text(text)) => return Ok(text),
                 Ok(Message::Ping(_) | Message::Pong(_)) => {}
-                Ok(_) => return Err(handshake(None, "the connection was closed before the handshake")),
+                Ok(_) => return Err(handshake("the connection was closed before the handshake")),
                 Err(fault) => return Err(refused(fault)),
             }
         }
@@ -216,14 +216,14 @@ fn refused(fault: Fault) -> Error {
             answer::unexpected(TransportKind::Websocket, response.status().as_u16(), location, body)
         }
         Fault::Io(error) => unreachable(Step::Http, error.to_string()),
-        fault => handshake(None, &format!("no WebSocket handshake: {fault}")),
+        fault => handshake(&format!("no WebSocket handshake: {fault}")),
     }
 }
 
-fn handshake(status: Option<u16>, detail: &str) -> Error {
-    Error::Handshake { transport: TransportKind::Websocket, status, detail: detail.into() }
+fn handshake(detail: &str) -> Error {
+    Error::handshake(TransportKind::Websocket, None, detail)
 }
 
 fn unreachable(step: Step, detail: String) -> Error {
-    Error::Unreachable { transport: TransportKind::Websocket, step, detail: detail.into() }
+    Error::unreachable(TransportKind::Websocket, step, detail)
 }
