@@ -147,7 +147,7 @@ pub(super) fn spawn(
     core: &Arc<Core>,
     name: &str,
     stack: usize,
-    run: impl FnOnce() + Send + 'static,
+    run: impl FnOnce(&Arc<Core>) + Send + 'static,
 ) -> std::io::Result<std::thread::JoinHandle<()>> {
     /// Dropped also when the thread panics.
     struct Running(Arc<Core>);
@@ -160,7 +160,7 @@ pub(super) fn spawn(
     core.lock().threads += 1;
     let running = Running(core.clone());
     std::thread::Builder::new().name(name.to_owned()).stack_size(stack).spawn(move || {
-        let _running = running;
-        run();
+        let running = running;
+        run(&running.0);
     })
 }

@@ -19,7 +19,7 @@ use super::{
 use crate::{outcome::catch, proto::socket::OwnedArgs};
 
 /// The thread.
-pub(super) fn thread(core: &Arc<Core>) {
+pub(super) fn run(core: &Arc<Core>) {
     let _ = core.events_thread.set(std::thread::current().id());
     loop {
         let (next, wake) = core.events.next(core.next_ack_deadline());
@@ -44,9 +44,9 @@ fn deliver(core: &Arc<Core>, item: Item) {
     match item {
         Item::Event(event) => deliver_event(core, &event),
         Item::Ack(namespace, callback, result) => {
-            let Some(Callback { event, call }) = callback.take() else { return };
-            run(core, format_args!("callback of {event:?}"), Some(&namespace), || {
-                call(&socket(core, &namespace), result);
+            let Some(Callback { event, call: callback }) = callback.take() else { return };
+            call(core, format_args!("callback of {event:?}"), Some(&namespace), || {
+                callback(&socket(core, &namespace), result);
             });
         }
         Item::Connect(namespace) => {
@@ -144,15 +144,15 @@ fn each<T, R: Outcome>(
     name: &str,
     namespace: Option<&Namespace>,
     handlers: &List<T>,
-    call: impl Fn(&T) -> R,
+    give: impl Fn(&T) -> R,
 ) {
     for handler in handlers.iter().filter_map(Guarded::get) {
-        run(core, format_args!("handler of {name:?}"), namespace, || call(handler));
+        call(core, format_args!("handler of {name:?}"), namespace, || give(handler));
     }
 }
 
 /// Calls a closure of the user. A panic ends this call only.
-fn run<R: Outcome>(
+fn call<R: Outcome>(
     core: &Core,
     what: fmt::Arguments<'_>,
     namespace: Option<&Namespace>,

@@ -91,20 +91,17 @@ impl Client {
 
     /// Starts the threads. Each owns the channel to the next: when `backoff` ends, `link` ends, then `poll`.
     fn spawn(&mut self, polling: bool) -> io::Result<()> {
-        let core = self.handle.core.clone();
+        let Self { handle: Handle { core }, threads } = self;
         let (jobs, link_jobs) = crossbeam_channel::bounded(1);
         let (polls, poll_jobs) = crossbeam_channel::bounded(1);
         if polling {
-            let its = core.clone();
-            self.threads.push(spawn(&core, "sio-poll", STACK, move || polling::run(&its, &poll_jobs))?);
+            threads.push(spawn(core, "sio-poll", STACK, move |core| polling::run(core, &poll_jobs))?);
         }
-        let (its, polls) = (core.clone(), polling.then_some(polls));
-        self.threads
-            .push(spawn(&core, "sio-link", STACK, move || link::run(&its, &link_jobs, polls.as_ref()))?);
-        let its = core.clone();
-        self.threads.push(spawn(&core, "sio-backoff", STACK, move || backoff::run(&its, &jobs))?);
-        let its = core.clone();
-        self.threads.push(spawn(&core, "sio-events", HANDLER_STACK, move || events::thread(&its))?);
+        let polls = polling.then_some(polls);
+        threads
+            .push(spawn(core, "sio-link", STACK, move |core| link::run(core, &link_jobs, polls.as_ref()))?);
+        threads.push(spawn(core, "sio-backoff", STACK, move |core| backoff::run(core, &jobs))?);
+        threads.push(spawn(core, "sio-events", HANDLER_STACK, events::run)?);
         Ok(())
     }
 
