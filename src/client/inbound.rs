@@ -9,14 +9,14 @@ use bytes::Bytes;
 use super::{
     Error,
     core::Core,
-    end::Broken,
+    end::End,
     event_queue::{Incoming, Item},
     namespaces::{Membership, NamespaceState},
     recovery::ConnectAnswer,
     state::State,
 };
 use crate::proto::{
-    self, CloseReason,
+    self,
     engine::{self, Data},
     limits,
     socket::{Args, Assembler, Body, Encoded, Packet},
@@ -41,20 +41,20 @@ impl Inbound {
     }
 
     /// A text message of a WebSocket.
-    pub(super) fn text(&mut self, text: &str) -> Result<(), Broken> {
+    pub(super) fn text(&mut self, text: &str) -> Result<(), End> {
         let packet = engine::Packet::decode(text)?;
         self.engine(packet, text.len())
     }
 
     /// A binary message of a WebSocket.
-    pub(super) fn binary(&mut self, bytes: Bytes) -> Result<(), Broken> {
+    pub(super) fn binary(&mut self, bytes: Bytes) -> Result<(), End> {
         let size = bytes.len();
         self.engine(engine::Packet::Message(Data::Binary(bytes)), size)
     }
 
     /// Takes the body of a polling answer. [`next`](Self::next) processes one packet at a time, but pings are
     /// answered at once.
-    pub(super) fn payload(&mut self, payload: String) -> Result<(), Broken> {
+    pub(super) fn payload(&mut self, payload: String) -> Result<(), End> {
         let mut pings =
             payload.split(engine::payload::SEPARATOR).filter_map(|packet| packet.strip_prefix('2'));
         if let Some(last) = pings.next_back() {
@@ -70,7 +70,7 @@ impl Inbound {
     }
 
     /// Processes the next packet of the last polling answer.
-    pub(super) fn next(&mut self) -> Result<(), Broken> {
+    pub(super) fn next(&mut self) -> Result<(), End> {
         let payload = std::mem::take(&mut self.payload);
         let rest = &payload[self.done..];
         let packet = rest.split(engine::payload::SEPARATOR).next().unwrap_or(rest);
@@ -82,7 +82,7 @@ impl Inbound {
         result
     }
 
-    fn polled(&mut self, packet: &str) -> Result<(), Broken> {
+    fn polled(&mut self, packet: &str) -> Result<(), End> {
         let packet = engine::payload::decode(packet).next().transpose()?;
         let size = match &packet {
             // Answered already.
@@ -94,7 +94,7 @@ impl Inbound {
         packet.map_or(Ok(()), |packet| self.engine(packet, size))
     }
 
-    fn engine(&mut self, packet: engine::Packet<'_>, size: usize) -> Result<(), Broken> {
+    fn engine(&mut self, packet: engine::Packet<'_>, size: usize) -> Result<(), End> {
         match packet {
             engine::Packet::Ping(data) => {
                 self.pong(data);
@@ -117,9 +117,7 @@ impl Inbound {
                 }
                 None => Ok(()),
             },
-            engine::Packet::Close => {
-                Err(Broken { reason: CloseReason::TransportClose, detail: "closed by the server".into() })
-            }
+            engine::Packet::Close => Err(End::closed_by_server()),
             // Not expected in an open session. The official client ignores them too.
             engine::Packet::Open(_)
             | engine::Packet::Pong(_)
@@ -138,7 +136,7 @@ impl Inbound {
         }
     }
 
-    fn route(&self, packet: Packet<'_>, size: usize) -> Result<(), Broken> {
+    fn route(&self, packet: Packet<'_>, size: usize) -> Result<(), End> {
         let mut state = self.core.lock();
         let state = &mut *state;
         if state.connection.session_of(self.epoch).is_none() {

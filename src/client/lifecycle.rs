@@ -267,7 +267,8 @@ impl Core {
         }
         let (was_closing, was_joined) = (session.closing().is_some(), session.is_joined());
         state.stats.disconnects += u64::from(was_joined);
-        if let Some(error) = end.error.as_ref().filter(|_| !was_closing && was_joined) {
+        let error = end.into_error(session.transport());
+        if let Some(error) = error.as_ref().filter(|_| !was_closing && was_joined) {
             state.set_error(error);
         }
         self.keep_unwritten(state, session);
@@ -276,7 +277,7 @@ impl Core {
         }
         if !was_closing && state.connection.target() == Target::Up {
             if !was_joined {
-                let error = end.error.unwrap_or(Error::Disconnected(reason));
+                let error = error.unwrap_or(Error::Disconnected(reason));
                 self.attempt_failed(state, &error);
             }
             self.schedule(state);

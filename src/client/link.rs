@@ -18,10 +18,9 @@ use crossbeam_channel::{Receiver, Sender};
 use rustix::event::{PollFd, PollFlags};
 
 use super::{
-    Error, Step,
     cancel::CancelToken,
     core::Core,
-    end::{Broken, End},
+    end::End,
     http::HttpClient,
     inbound::Inbound,
     open::Transport,
@@ -93,7 +92,7 @@ struct Link<'c> {
     /// When the next pong is sent unasked.
     pong_due: Instant,
     /// While polling: where the `poll` thread sends its result.
-    polled: Option<Receiver<Result<Inbound, Broken>>>,
+    polled: Option<Receiver<Result<Inbound, End>>>,
     /// What the `poll` thread gave back for an upgrade.
     inbound: Option<Inbound>,
     /// Frames that are taken from the send queue and not written.
@@ -151,7 +150,7 @@ impl<'c> Link<'c> {
                 end
             }
             (Transport::Polling(..), None) => {
-                Err(self.end(CloseReason::TransportError, "no thread for polling"))
+                Err(End::failed(CloseReason::TransportError, "no thread for polling"))
             }
         };
         // The polling connections are closed here.
@@ -159,7 +158,7 @@ impl<'c> Link<'c> {
             Some((websocket, inbound)) => self.websocket(*websocket, inbound),
             None => Ok(()),
         });
-        ended.map_or_else(|end| end, |()| End { reason: CloseReason::TransportClose, error: None })
+        ended.map_or_else(|end| end, |()| End::closed())
     }
 
     /// Runs a WebSocket session until its end. `Ok`: it was closed normally.
@@ -170,9 +169,9 @@ impl<'c> Link<'c> {
             let work = self.take_work()?;
             if work.pause {
                 self.pause = Some(Instant::now() + pause_length(work.closing));
-                websocket.ping().map_err(|broken| self.broken(&broken))?;
+                websocket.ping()?;
             }
-            if !blocked || websocket.flush().map_err(|broken| self.broken(&broken))? {
+            if !blocked || websocket.flush()? {
                 blocked = !self.write(&mut websocket)?;
             }
             if work.closing.is_some()
@@ -184,7 +183,7 @@ impl<'c> Link<'c> {
             }
             let mut room = self.core.events.has_room();
             while room && inbound.has_rest() {
-                inbound.next().map_err(|broken| self.broken(&broken))?;
+                inbound.next()?;
                 room = self.core.events.has_room();
             }
             self.token.suspend_liveness(!room);
@@ -204,7 +203,7 @@ impl<'c> Link<'c> {
             let closing = work.closing.is_some();
             if let Some(inbound) = self.inbound.take() {
                 let Some(websocket) = self.core.take_upgrade(self.epoch) else {
-                    return Err(self.end(CloseReason::TransportError, "polling stopped"));
+                    return Err(End::failed(CloseReason::TransportError, "polling stopped"));
                 };
                 // The first packet on the new transport (EIO "Upgrade"); nothing else is written before it.
                 let upgrade = Frame { opcode: Opcode::Text, data: Bytes::from_static(b"5") };
@@ -248,14 +247,14 @@ impl<'c> Link<'c> {
         let cancelled = self.token.is_cancelled();
         match self.polled.as_ref().and_then(|polled| polled.try_recv().ok()) {
             Some(Ok(inbound)) => self.inbound = Some(inbound),
-            Some(Err(broken)) => return Err(self.broken(&broken)),
+            Some(Err(end)) => return Err(end),
             None => {}
         }
         if cancelled {
-            return Err(self.end(CloseReason::TransportClose, "given up"));
+            return Err(End::failed(CloseReason::TransportClose, "given up"));
         }
         if work.closing.is_some_and(|by| by <= Instant::now()) {
-            return Err(self.end(CloseReason::TransportClose, "the goodbye took too long"));
+            return Err(End::failed(CloseReason::TransportClose, "the goodbye took too long"));
         }
         Ok(work)
     }
@@ -263,33 +262,29 @@ impl<'c> Link<'c> {
     /// Writes the pending frames. `false`: the socket takes no more.
     fn write(&mut self, websocket: &mut WebSocket) -> Result<bool, End> {
         while let Some(frame) = self.pending.pop_front() {
-            if !websocket.write(&frame).map_err(|broken| self.broken(&broken))? {
+            if !websocket.write(&frame)? {
                 return Ok(false);
             }
         }
-        websocket.flush().map_err(|broken| self.broken(&broken))
+        websocket.flush()
     }
 
     /// Reads the messages that have arrived. `true`: there may be more.
     fn read(&mut self, websocket: &mut WebSocket, inbound: &mut Inbound) -> Result<bool, End> {
         for _ in 0..READS {
-            let read = match websocket.read().map_err(|broken| self.broken(&broken))? {
+            match websocket.read()? {
                 None => return Ok(false),
-                Some(Incoming::Text(text)) => inbound.text(&text),
-                Some(Incoming::Binary(bytes)) => inbound.binary(bytes),
-                Some(Incoming::Ping) => Ok(()),
+                Some(Incoming::Text(text)) => inbound.text(&text)?,
+                Some(Incoming::Binary(bytes)) => inbound.binary(bytes)?,
+                Some(Incoming::Ping) => {}
                 Some(Incoming::Pong) => {
                     // The packets behind the pause are written before the thread sleeps.
                     if self.pause.take().is_some() {
                         return Ok(true);
                     }
-                    Ok(())
                 }
-                Some(Incoming::Closed) => {
-                    Err(Broken { reason: CloseReason::TransportClose, detail: "closed by the server".into() })
-                }
-            };
-            read.map_err(|broken| self.broken(&broken))?;
+                Some(Incoming::Closed) => return Err(End::closed_by_server()),
+            }
             if !self.core.events.has_room() {
                 return Ok(false);
             }
@@ -303,22 +298,23 @@ impl<'c> Link<'c> {
             state.connection.session_of(self.epoch).and_then(|session| session.max_payload())
         };
         let body = polling::payload(&mut self.pending, max.unwrap_or(usize::MAX));
-        let Err(broken) = polling::post(http, target, &body, Instant::now() + self.silence) else {
+        let Err(error) = polling::post(http, target, &body, Instant::now() + self.silence) else {
             return Ok(());
         };
         // If the POST failed because the session has ended, this gives the reason.
         self.take_work()?;
         self.next_deadline(None)?;
-        Err(self.broken(&broken))
+        Err(End::failed(CloseReason::TransportError, error.to_string()))
     }
 
     /// When to look again: a deadline of the state, or the end of the allowed silence.
     fn next_deadline(&self, deadline: Option<Instant>) -> Result<Instant, End> {
         let dead = self.token.last_activity() + self.silence;
         if dead <= Instant::now() {
-            return Err(
-                self.end(CloseReason::PingTimeout, "no ping within the time that the server announced")
-            );
+            return Err(End::failed(
+                CloseReason::PingTimeout,
+                "no ping within the time that the server announced",
+            ));
         }
         Ok(deadline.map_or(dead, |deadline| deadline.min(dead)))
     }
@@ -357,22 +353,7 @@ impl<'c> Link<'c> {
             }
             _ => wait(&mut [waker, self.token.poll_fd()], deadline),
         };
-        slept.map(drop).map_err(|error| self.end(CloseReason::TransportError, &error.to_string()))
-    }
-
-    fn broken(&self, broken: &Broken) -> End {
-        self.end(broken.reason, &broken.detail)
-    }
-
-    fn end(&self, reason: CloseReason, detail: &str) -> End {
-        let transport = {
-            let mut state = self.core.lock();
-            state
-                .connection
-                .session_of(self.epoch)
-                .map_or(TransportKind::Websocket, |session| session.transport())
-        };
-        End { reason, error: Some(Error::unreachable(transport, Step::Transfer, detail)) }
+        slept.map(drop).map_err(|error| End::failed(CloseReason::TransportError, error.to_string()))
     }
 }
 

@@ -11,7 +11,7 @@ use std::{
 use crossbeam_channel::{Receiver, Sender};
 
 use super::{
-    answer, cancel::CancelToken, core::Core, end::Broken, http::HttpClient, inbound::Inbound,
+    Error, answer, cancel::CancelToken, core::Core, end::End, http::HttpClient, inbound::Inbound,
     send_queue::Frame,
 };
 use crate::proto::{CloseReason, engine::payload, limits, socket::Opcode};
@@ -29,7 +29,7 @@ pub(super) struct PollJob {
     pub(super) inbound: Inbound,
     pub(super) token: Arc<CancelToken>,
     /// Where the result goes. `Ok`: polling has ended for an upgrade.
-    pub(super) result: Sender<Result<Inbound, Broken>>,
+    pub(super) result: Sender<Result<Inbound, End>>,
 }
 
 /// The thread.
@@ -44,14 +44,14 @@ pub(super) fn run(core: &Arc<Core>, jobs: &Receiver<PollJob>) {
 }
 
 /// Polls until the session breaks, or is to be upgraded.
-fn fetch(core: &Arc<Core>, job: &mut PollJob) -> Result<(), Broken> {
+fn fetch(core: &Arc<Core>, job: &mut PollJob) -> Result<(), End> {
     job.inbound.payload(std::mem::take(&mut job.early))?;
     loop {
         while job.inbound.has_rest() && core.events.wait_room(&job.token) {
             job.inbound.next()?;
         }
         if job.token.is_cancelled() {
-            return Err(Broken { reason: CloseReason::TransportClose, detail: "given up".into() });
+            return Err(End::failed(CloseReason::TransportClose, "given up"));
         }
         // The rest of the last answer goes to the `link` thread.
         if job.token.is_upgrading() {
@@ -64,23 +64,22 @@ fn fetch(core: &Arc<Core>, job: &mut PollJob) -> Result<(), Broken> {
             .http
             .get(&job.target, None)
             .and_then(answer::text)
-            .map_err(|error| Broken { reason: CloseReason::TransportError, detail: error.to_string() })?;
+            .map_err(|error| End::failed(CloseReason::TransportError, error.to_string()))?;
         job.inbound.payload(body)?;
     }
 }
 
 /// Sends one payload.
-pub(super) fn post(http: &HttpClient, target: &str, body: &str, deadline: Instant) -> Result<(), Broken> {
-    let reply = http.post(target, body, Some(deadline)).and_then(answer::text);
-    reply.map(drop).map_err(|error| Broken { reason: CloseReason::TransportError, detail: error.to_string() })
+pub(super) fn post(http: &HttpClient, target: &str, body: &str, deadline: Instant) -> Result<(), Error> {
+    http.post(target, body, Some(deadline)).and_then(answer::text).map(drop)
 }
 
 /// Tells the server that the session has failed on this side, as the official client does. Otherwise the server would
 /// keep its sockets until the ping timeout.
 pub(super) fn send_close(core: &Core, token: &Arc<CancelToken>, target: &str) {
     let http = HttpClient::new(&core.dialer, &core.config, token, None);
-    if let Err(broken) = post(&http, target, "1", Instant::now() + CLOSE_TIME) {
-        log::debug!("the server was not told of the end: {}", broken.detail);
+    if let Err(error) = post(&http, target, "1", Instant::now() + CLOSE_TIME) {
+        log::debug!("the server was not told of the end: {error}");
     }
 }
 

@@ -25,7 +25,7 @@ use super::{
     cancel::CancelToken,
     config::Config,
     dial::Dialer,
-    end::Broken,
+    end::End,
     send_queue::Frame,
     stream::{Blocking, Stream},
 };
@@ -121,7 +121,7 @@ impl WebSocket {
     }
 
     /// The next message; `None` when there is none yet.
-    pub(super) fn read(&mut self) -> Result<Option<Incoming>, Broken> {
+    pub(super) fn read(&mut self) -> Result<Option<Incoming>, End> {
         match self.0.read() {
             Ok(Message::Text(text)) => Ok(Some(Incoming::Text(text))),
             Ok(Message::Binary(bytes)) => Ok(Some(Incoming::Binary(bytes))),
@@ -134,31 +134,31 @@ impl WebSocket {
             }
             Err(Fault::ConnectionClosed | Fault::AlreadyClosed) => Ok(Some(Incoming::Closed)),
             Err(Fault::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
-            Err(fault) => Err(broken(&fault)),
+            Err(fault) => Err(end(&fault)),
         }
     }
 
     /// Takes a frame. `false`: it is taken, but the socket takes no more for now; [`flush`](Self::flush) until it
     /// does, before the next frame.
-    pub(super) fn write(&mut self, frame: &Frame) -> Result<bool, Broken> {
+    pub(super) fn write(&mut self, frame: &Frame) -> Result<bool, End> {
         let message = match frame.opcode {
             Opcode::Binary => Message::Binary(frame.data.clone()),
             _ => Message::Text(
                 Text::try_from(frame.data.clone())
-                    .map_err(|error| Broken { reason: CloseReason::ParseError, detail: error.to_string() })?,
+                    .map_err(|error| End::failed(CloseReason::ParseError, error.to_string()))?,
             ),
         };
         done(self.0.write(message))
     }
 
     /// Whether everything is written.
-    pub(super) fn flush(&mut self) -> Result<bool, Broken> {
+    pub(super) fn flush(&mut self) -> Result<bool, End> {
         done(self.0.flush())
     }
 
     /// Queues a ping: its answer tells that everything before it was handled (RFC 6455 5.5.2). [`flush`](Self::flush)
     /// sends it.
-    pub(super) fn ping(&mut self) -> Result<(), Broken> {
+    pub(super) fn ping(&mut self) -> Result<(), End> {
         done(self.0.write(Message::Ping(Bytes::new()))).map(drop)
     }
 
@@ -186,25 +186,25 @@ impl AsFd for WebSocket {
     }
 }
 
-fn done(written: Result<(), Fault>) -> Result<bool, Broken> {
+fn done(written: Result<(), Fault>) -> Result<bool, End> {
     match written {
         Ok(()) => Ok(true),
         Err(Fault::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
         // Nothing can be written after the server's close frame.
         Err(
             Fault::ConnectionClosed | Fault::AlreadyClosed | Fault::Protocol(ProtocolError::SendAfterClosing),
-        ) => Err(Broken { reason: CloseReason::TransportClose, detail: "closed by the server".into() }),
-        Err(fault) => Err(broken(&fault)),
+        ) => Err(End::closed_by_server()),
+        Err(fault) => Err(end(&fault)),
     }
 }
 
-fn broken(fault: &Fault) -> Broken {
+fn end(fault: &Fault) -> End {
     let reason = match fault {
         Fault::Protocol(ProtocolError::ResetWithoutClosingHandshake) => CloseReason::TransportClose,
         Fault::Capacity(CapacityError::MessageTooLong { .. }) => CloseReason::MessageTooBig,
         _ => CloseReason::TransportError,
     };
-    Broken { reason, detail: fault.to_string() }
+    End::failed(reason, fault.to_string())
 }
 
 /// A failed handshake as the client's error.

@@ -2,8 +2,7 @@
 
 use std::{collections::VecDeque, time::Instant};
 
-use super::{Error, core::Core, end::End, send_queue::Frame};
-use crate::proto::CloseReason;
+use super::{core::Core, end::End, send_queue::Frame};
 
 /// What the state has for the thread.
 #[derive(Default)]
@@ -36,16 +35,12 @@ impl Core {
         let state = &mut *state;
         let retry = self.retry(state, now);
         let Some(session) = state.connection.session_of(epoch) else {
-            let failed = Some(End { reason: CloseReason::TransportClose, error: None });
-            return Work { failed, ..Work::default() };
+            return Work { failed: Some(End::closed()), ..Work::default() };
         };
         let taken = session.queue.take(pending, paused);
         state.stats.sent += taken.sent;
         let join_by = session.join_deadline();
-        let failed = join_by.filter(|by| *by <= now).map(|_| End {
-            reason: CloseReason::TransportError,
-            error: Some(Error::Timeout { what: "answer to CONNECT", after: self.config.timeout }),
-        });
+        let failed = join_by.filter(|by| *by <= now).map(|_| End::no_answer(self.config.timeout));
         let closing = session.closing().map(|closing| closing.by);
         Work {
             closing,
