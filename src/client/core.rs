@@ -42,7 +42,7 @@ pub(super) struct Core {
     /// Notified when the connection, a namespace or the number of threads has changed.
     pub(super) changed: Condvar,
     /// Wakes the `link` thread.
-    pub(super) link_waker: Waker,
+    pub(super) link_waker: Arc<Waker>,
     pub(super) events: EventQueue,
     pub(super) hooks: Mutex<Hooks>,
     pub(super) events_thread: OnceLock<ThreadId>,
@@ -51,14 +51,15 @@ pub(super) struct Core {
 impl Core {
     pub(super) fn new(config: Config, dialer: Dialer) -> std::io::Result<Self> {
         let rid = (config.retries > 0).then(random::id).transpose()?;
+        let link_waker = Arc::new(Waker::new()?);
         Ok(Self {
             rid,
-            events: EventQueue::new(config.event_queue),
+            events: EventQueue::new(config.event_queue, link_waker.clone()),
             state: Mutex::new(State::new(config.offline)),
             config,
             dialer,
             changed: Condvar::new(),
-            link_waker: Waker::new()?,
+            link_waker,
             hooks: Mutex::default(),
             events_thread: OnceLock::new(),
         })

@@ -12,7 +12,10 @@ use std::{
 use parking_lot::{Condvar, Mutex};
 
 use super::{Error, cancel::CancelToken, guard::Guarded, handlers::Callback, namespace::Namespace};
-use crate::proto::{CloseReason, socket::OwnedArgs};
+use crate::{
+    proto::{CloseReason, socket::OwnedArgs},
+    sys::real::wait::Waker,
+};
 
 /// Bytes of events that may wait for their handlers.
 const MAX_BYTES: usize = 16 << 20;
@@ -56,6 +59,8 @@ pub(super) struct EventQueue {
     inner: Mutex<Inner>,
     ready: Condvar,
     room: Condvar,
+    /// Wakes the `link` thread, which waits for room in `poll(2)`.
+    link_waker: Arc<Waker>,
 }
 
 #[derive(Default)]
@@ -81,8 +86,8 @@ pub(super) enum Next {
 }
 
 impl EventQueue {
-    pub(super) fn new(limit: usize) -> Self {
-        Self { limit, inner: Mutex::default(), ready: Condvar::new(), room: Condvar::new() }
+    pub(super) fn new(limit: usize, link_waker: Arc<Waker>) -> Self {
+        Self { limit, inner: Mutex::default(), ready: Condvar::new(), room: Condvar::new(), link_waker }
     }
 
     /// Appends an item, or drops a notice; see above.
@@ -138,8 +143,8 @@ impl EventQueue {
         false
     }
 
-    /// Drops the events of a namespace. Gives their number, and whether a reader is to be woken.
-    pub(super) fn forget(&self, namespace: &Namespace) -> (usize, bool) {
+    /// Drops the events of a namespace. Gives their number.
+    pub(super) fn forget(&self, namespace: &Namespace) -> usize {
         let mut inner = self.inner.lock();
         let items = std::mem::take(&mut inner.items);
         let (forgotten, kept) = items.into_iter().partition::<VecDeque<_>, _>(
@@ -152,8 +157,8 @@ impl EventQueue {
                 inner.bytes -= event.bytes;
             }
         }
-        let wake = self.resume(&mut inner);
-        (forgotten.len(), wake)
+        self.resume(&mut inner);
+        forgotten.len()
     }
 
     /// Wakes a reader that waits for room, so that it checks its token.
@@ -168,11 +173,11 @@ impl EventQueue {
         self.ready.notify_one();
     }
 
-    /// Raises the limits while a handler waits for an acknowledgement. `true`: a reader is to be woken.
-    pub(super) fn set_waiting_for_ack(&self, waiting_for_ack: bool) -> bool {
+    /// Raises the limits while a handler waits for an acknowledgement.
+    pub(super) fn set_waiting_for_ack(&self, waiting_for_ack: bool) {
         let mut inner = self.inner.lock();
         inner.waiting_for_ack = waiting_for_ack;
-        self.resume(&mut inner)
+        self.resume(&mut inner);
     }
 
     /// Ends the `events` thread once the queue is empty.
@@ -186,26 +191,28 @@ impl EventQueue {
         inner.events < self.limit.saturating_mul(factor) && inner.bytes < MAX_BYTES * factor
     }
 
-    /// Wakes the readers if there is room. `true`: a reader that sleeps in `poll(2)` is to be woken too.
-    fn resume(&self, inner: &mut Inner) -> bool {
+    /// Wakes the readers if there is room.
+    fn resume(&self, inner: &mut Inner) {
         if !self.fits(inner) {
-            return false;
+            return;
         }
         // Always, because `link` and `poll` may both have asked for room.
         self.room.notify_all();
-        std::mem::take(&mut inner.paused)
+        if std::mem::take(&mut inner.paused) {
+            self.link_waker.wake();
+        }
     }
 
-    /// The next thing to do, and whether a reader is to be woken.
-    pub(super) fn next(&self, deadline: Option<Instant>) -> (Next, bool) {
+    /// The next thing to do. Looks at the deadlines at `deadline`, the earliest of them.
+    pub(super) fn next(&self, deadline: Option<Instant>) -> Next {
         let mut inner = self.inner.lock();
         loop {
             let Some(item) = inner.items.pop_front() else {
                 if inner.closed {
-                    return (Next::Exit, false);
+                    return Next::Exit;
                 }
                 if std::mem::take(&mut inner.nudged) || deadline.is_some_and(|at| at <= Instant::now()) {
-                    return (Next::Deadlines, false);
+                    return Next::Deadlines;
                 }
                 match deadline {
                     Some(deadline) => drop(self.ready.wait_until(&mut inner, deadline)),
@@ -213,16 +220,18 @@ impl EventQueue {
                 }
                 continue;
             };
-            let Item::Event(event) = &item else { return (Next::Item(item), false) };
+            let Item::Event(event) = &item else { return Next::Item(item) };
             inner.events -= 1;
             inner.bytes -= event.bytes;
             // At half of the limit, so that a reader does not stop and start with every event.
-            let resume = inner.events <= self.limit / 2 && self.resume(&mut inner);
+            if inner.events <= self.limit / 2 {
+                self.resume(&mut inner);
+            }
             if inner.closed {
                 // The client is dropped: disconnects and acknowledgements are still delivered, events are not.
                 continue;
             }
-            return (Next::Item(item), resume);
+            return Next::Item(item);
         }
     }
 }

@@ -22,11 +22,7 @@ use crate::{outcome::catch, proto::socket::OwnedArgs};
 pub(super) fn run(core: &Arc<Core>) {
     let _ = core.events_thread.set(std::thread::current().id());
     loop {
-        let (next, wake) = core.events.next(core.next_ack_deadline());
-        if wake {
-            core.link_waker.wake();
-        }
-        match next {
+        match core.events.next(core.next_ack_deadline()) {
             Next::Item(item) => deliver(core, item),
             Next::Deadlines => core.expire_acks(),
             Next::Exit => return,

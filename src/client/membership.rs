@@ -219,10 +219,7 @@ impl Core {
     /// Discards the events that wait for their handlers: the user has disconnected. The official client does the same.
     fn forget_events(&self, state: &mut State, index: usize) {
         let of = &mut state.namespaces[index];
-        let (forgotten, wake) = self.events.forget(of.namespace());
-        if wake {
-            self.link_waker.wake();
-        }
+        let forgotten = self.events.forget(of.namespace());
         if forgotten > 0 {
             // They count as received, so a recovered session would lack them.
             of.recovery = Recovery::default();

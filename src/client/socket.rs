@@ -305,10 +305,8 @@ impl<'c> Waiting<'c> {
     }
 
     fn set(&self, waiting_for_ack: bool) {
-        if self.0.is_some_and(|core| core.events.set_waiting_for_ack(waiting_for_ack))
-            && let Some(core) = self.0
-        {
-            core.link_waker.wake();
+        if let Some(core) = self.0 {
+            core.events.set_waiting_for_ack(waiting_for_ack);
         }
     }
 }
