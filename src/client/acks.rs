@@ -29,8 +29,6 @@ pub(super) struct Acks {
 pub(super) struct PendingAck {
     /// `None`: an event of `retries` that was emitted without an acknowledgement, or whose caller waits no more.
     pub(super) waiter: Option<Waiter>,
-    /// When the waiter gives up. A thread keeps its own time.
-    pub(super) deadline: Option<Instant>,
     /// Whether the event was handed to a session: it is then lost with that session.
     pub(super) sent: bool,
     /// Whether the event is in the retry queue, which keeps it over sessions.
@@ -42,8 +40,17 @@ pub(super) struct PendingAck {
 pub(super) enum Waiter {
     /// A thread, which keeps its own time.
     Thread(Sender<Result<OwnedArgs, Error>>),
-    /// A callback, to be called on the `events` thread.
-    Callback(Guarded<Callback>),
+    /// A callback, to be called on the `events` thread; with an error once this time has come.
+    Callback(Guarded<Callback>, Instant),
+}
+
+impl PendingAck {
+    fn deadline(&self) -> Option<Instant> {
+        match self.waiter {
+            Some(Waiter::Callback(_, deadline)) => Some(deadline),
+            Some(Waiter::Thread(_)) | None => None,
+        }
+    }
 }
 
 impl Waiter {
@@ -58,7 +65,7 @@ impl Waiter {
                 let _ = thread.try_send(result);
                 None
             }
-            Self::Callback(callback) => Some((callback, result)),
+            Self::Callback(callback, _) => Some((callback, result)),
         }
     }
 }
@@ -74,7 +81,7 @@ impl Acks {
 
     /// Adds one. `true`: its deadline is now the earliest.
     pub(super) fn insert(&mut self, namespace: usize, id: u64, pending: PendingAck) -> bool {
-        let deadline = pending.deadline;
+        let deadline = pending.deadline();
         self.of(namespace).insert(id, pending);
         let earliest = self.next_deadline();
         deadline.is_some_and(|deadline| {
@@ -97,7 +104,7 @@ impl Acks {
     /// Removes one. `None`: the id is unknown, or was given up.
     pub(super) fn remove(&mut self, namespace: usize, id: u64) -> Option<PendingAck> {
         let pending = self.of(namespace).remove(&id)?;
-        self.forget_deadline(namespace, id, pending.deadline);
+        self.forget_deadline(namespace, id, pending.deadline());
         Some(pending)
     }
 
@@ -114,7 +121,7 @@ impl Acks {
     fn extract(&mut self, namespace: usize, lost: impl Fn(&PendingAck) -> bool) -> Vec<Waiter> {
         let lost: Vec<_> = self.of(namespace).extract_if(|_, pending| lost(pending)).collect();
         let remove = |(id, pending): (u64, PendingAck)| {
-            self.forget_deadline(namespace, id, pending.deadline);
+            self.forget_deadline(namespace, id, pending.deadline());
             pending.waiter
         };
         lost.into_iter().filter_map(remove).collect()
@@ -128,12 +135,11 @@ impl Acks {
     /// Takes the waiter out, which waits no more. A retried event stays, without a waiter. `None`: the id is unknown.
     pub(super) fn abandon(&mut self, namespace: usize, id: u64) -> Option<PendingAck> {
         let pending = self.of(namespace).get_mut(&id)?;
-        let (waiter, deadline) = (pending.waiter.take(), pending.deadline.take());
-        let abandoned = PendingAck { waiter, deadline, ..*pending };
+        let abandoned = PendingAck { waiter: pending.waiter.take(), ..*pending };
         if !abandoned.retried {
             self.of(namespace).remove(&id);
         }
-        self.forget_deadline(namespace, id, deadline);
+        self.forget_deadline(namespace, id, abandoned.deadline());
         Some(abandoned)
     }
 
@@ -173,11 +179,17 @@ mod tests {
 
     type Answer = Receiver<Result<OwnedArgs, Error>>;
 
+    /// A callback with so much time, or a thread.
     fn pending(now: Instant, seconds: Option<u64>, retried: bool) -> (PendingAck, Answer) {
-        let (waiter, answer) = bounded(1);
-        let deadline = seconds.map(|seconds| now + Duration::from_secs(seconds));
-        let waiter = Some(Waiter::Thread(waiter));
-        (PendingAck { waiter, deadline, sent: false, retried, since: now }, answer)
+        let (thread, answer) = bounded(1);
+        let waiter = match seconds {
+            Some(seconds) => {
+                let callback = Callback { event: "e".into(), call: Box::new(|_, _| ()) };
+                Waiter::Callback(Guarded::new(callback), now + Duration::from_secs(seconds))
+            }
+            None => Waiter::Thread(thread),
+        };
+        (PendingAck { waiter: Some(waiter), sent: false, retried, since: now }, answer)
     }
 
     #[test]

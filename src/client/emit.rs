@@ -48,8 +48,6 @@ pub(super) struct OutgoingEvent {
     /// The acknowledgement's id; with `retries` also when the caller waits for none.
     pub(super) id: Option<u64>,
     pub(super) waiter: Option<Waiter>,
-    /// When a callback gives up. A thread keeps its own time.
-    pub(super) deadline: Option<Instant>,
     pub(super) volatile: bool,
 }
 
@@ -141,7 +139,6 @@ impl Core {
         let Some(id) = event.id else { return };
         let pending = PendingAck {
             waiter: event.waiter.take(),
-            deadline: event.deadline,
             sent,
             retried: self.retries(event.volatile),
             since: Instant::now(),

@@ -3,11 +3,7 @@
 //! Owns nothing but the namespace's `Arc`. Uses `core`. It must not change the state itself: `membership` and `emit`
 //! do.
 
-use std::{
-    fmt,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{fmt, sync::Arc, time::Duration};
 
 use serde::Serialize;
 
@@ -159,7 +155,7 @@ impl Socket {
         let by = deadline_in(timeout);
         let (waiter, answer) = crossbeam_channel::bounded(1);
         let waiting = Waiting::new(self.core());
-        let (id, _) = self.send(event, &args, false, Some((Waiter::Thread(waiter), None)))?;
+        let (id, _) = self.send(event, &args, false, Some(Waiter::Thread(waiter)))?;
         let answer = answer.recv_deadline(by).unwrap_or_else(|_| {
             if let Some(id) = id {
                 self.core().give_up_ack(self.namespace.index, id);
@@ -185,9 +181,8 @@ impl Socket {
         callback: impl FnOnce(&Self, Result<OwnedArgs, Error>) + Send + 'static,
     ) -> Result<Delivery, Error> {
         let callback = Callback { event: event.to_owned(), call: Box::new(callback) };
-        let waiter = Waiter::Callback(Guarded::new(callback));
-        let ack = Some((waiter, Some(deadline_in(timeout))));
-        self.send(event, &args, false, ack).map(|(_, delivery)| delivery)
+        let waiter = Waiter::Callback(Guarded::new(callback), deadline_in(timeout));
+        self.send(event, &args, false, Some(waiter)).map(|(_, delivery)| delivery)
     }
 
     /// Encodes, then posts. Gives the acknowledgement's id, if there is to be one.
@@ -196,17 +191,16 @@ impl Socket {
         event: &str,
         args: &T,
         volatile: bool,
-        ack: Option<(Waiter, Option<Instant>)>,
+        waiter: Option<Waiter>,
     ) -> Result<(Option<u64>, Delivery), Error> {
         if limits::RESERVED_EVENTS.contains(&event) {
             return Err(Error::ReservedEvent(event.to_owned()));
         }
         // Each event of `retries` is acknowledged, also when the caller asked for none.
-        let acknowledged = ack.is_some() || self.core().retries(volatile);
+        let acknowledged = waiter.is_some() || self.core().retries(volatile);
         let id = acknowledged.then(|| self.namespace.take_id());
-        let (waiter, deadline) = ack.map_or((None, None), |(waiter, deadline)| (Some(waiter), deadline));
         let encoded = Outgoing::event(&self.namespace.name, event, id).encode(args)?;
-        let mut event = OutgoingEvent { encoded, id, waiter, deadline, volatile };
+        let mut event = OutgoingEvent { encoded, id, waiter, volatile };
         let delivery = self.core().post(&self.namespace, &mut event)?;
         Ok((event.id, delivery))
     }
