@@ -58,12 +58,24 @@ pub(super) struct Config {
 /// Called with the namespace for every CONNECT. Gives the JSON of the payload.
 pub(super) type Auth = Arc<dyn Fn(&str) -> Result<String, serde_json::Error> + Send + Sync>;
 
-/// The limits of the offline buffer. With `packets == 0` it is off.
+/// The limits of the offline buffer, and of each retry queue.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct OfflineLimits {
     pub(super) packets: usize,
     pub(super) bytes: usize,
     pub(super) ttl: Option<Duration>,
+}
+
+impl OfflineLimits {
+    /// Whether nothing can ever be buffered.
+    pub(super) fn is_off(&self) -> bool {
+        self.packets == 0 || self.bytes == 0
+    }
+
+    /// Whether one more packet, of `size` bytes, may join so many packets and bytes.
+    pub(super) fn admits(&self, packets: usize, bytes: usize, size: usize) -> bool {
+        packets < self.packets && bytes + size <= self.bytes
+    }
 }
 
 impl Builder {
@@ -332,7 +344,7 @@ impl Config {
         if self.event_queue == 0 || self.max_message == 0 || self.max_depth == 0 {
             return wrong("event_queue, max_message, max_depth: must be more than 0");
         }
-        if self.retries > 0 && (self.offline.packets == 0 || self.offline.bytes == 0) {
+        if self.retries > 0 && self.offline.is_off() {
             return wrong("retries: its queue has the bounds of offline_buffer, which is off");
         }
         for (name, value) in &self.headers {

@@ -34,10 +34,6 @@ impl OfflineBuffer {
         Self { limits, packets: VecDeque::new(), bytes: 0 }
     }
 
-    fn is_off(&self) -> bool {
-        self.limits.packets == 0 || self.limits.bytes == 0
-    }
-
     pub(super) fn len(&self) -> usize {
         self.packets.len()
     }
@@ -47,18 +43,12 @@ impl OfflineBuffer {
     }
 
     pub(super) fn push(&mut self, packet: BufferedPacket) -> Result<(), Error> {
-        let bytes = self.bytes + packet.encoded.bytes().len();
-        if self.packets.len() >= self.limits.packets || bytes > self.limits.bytes {
-            return Err(self.full());
-        }
-        self.bytes = bytes;
-        self.packets.push_back(packet);
-        Ok(())
+        self.admit(packet).map_err(|_| self.full())
     }
 
     /// The error of a packet that does not fit.
     pub(super) fn full(&self) -> Error {
-        if self.is_off() {
+        if self.limits.is_off() {
             return Error::NotConnected;
         }
         Error::BufferFull { packets: self.packets.len(), bytes: self.bytes }
@@ -70,15 +60,20 @@ impl OfflineBuffer {
         let waiting = std::mem::take(&mut self.packets);
         self.bytes = 0;
         for packet in packets.into_iter().chain(waiting) {
-            let bytes = packet.encoded.bytes().len();
-            if self.packets.len() >= self.limits.packets || self.bytes + bytes > self.limits.bytes {
-                refused.push(packet);
-            } else {
-                self.bytes += bytes;
-                self.packets.push_back(packet);
-            }
+            refused.extend(self.admit(packet).err());
         }
         refused
+    }
+
+    /// Appends a packet, or gives it back when it does not fit.
+    fn admit(&mut self, packet: BufferedPacket) -> Result<(), BufferedPacket> {
+        let size = packet.encoded.bytes().len();
+        if !self.limits.admits(self.packets.len(), self.bytes, size) {
+            return Err(packet);
+        }
+        self.bytes += size;
+        self.packets.push_back(packet);
+        Ok(())
     }
 
     /// Takes the packets of a namespace, in order.

@@ -28,11 +28,11 @@ struct RetriedEvent {
 
 impl RetryQueue {
     pub(super) fn push(&mut self, encoded: Encoded, id: u64, limits: &OfflineLimits) -> Result<(), Error> {
-        let bytes = self.bytes + encoded.bytes().len();
-        if self.events.len() >= limits.packets || bytes > limits.bytes {
+        let size = encoded.bytes().len();
+        if !limits.admits(self.events.len(), self.bytes, size) {
             return Err(Error::BufferFull { packets: self.events.len(), bytes: self.bytes });
         }
-        self.bytes = bytes;
+        self.bytes += size;
         self.last_id = Some(id);
         self.events.push_back(RetriedEvent { encoded, id, tries: 0, expires: None });
         Ok(())
