@@ -88,7 +88,7 @@ pub(super) fn payload(pending: &mut VecDeque<Frame>, max: usize) -> String {
     let mut payload = payload::Builder::new();
     while let Some(frame) = pending.front() {
         let bytes = match frame.opcode {
-            Opcode::Binary => 1 + frame.data.len().div_ceil(3) * 4,
+            Opcode::Binary => payload::binary_len(frame.data.len()),
             _ => frame.data.len(),
         };
         let full = payload.packets() >= limits::MAX_SENT_PACKETS || payload.len() + 1 + bytes > max;

@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Instant};
 use super::{Error, cancel::CancelToken, send_queue::SendQueue, websocket::WebSocket};
 use crate::proto::{
     CloseReason,
-    engine::{Open, TransportKind},
+    engine::{Open, TransportKind, payload},
     socket::{Encoded, Frame, Opcode},
 };
 
@@ -103,7 +103,7 @@ impl Session {
     pub(super) fn check_size(&self, encoded: &Encoded) -> Result<(), Error> {
         let Some(max) = self.max_payload else { return Ok(()) };
         let size_on_wire = |frame: Frame<'_>| match (self.transport, frame.opcode) {
-            (TransportKind::Polling, Opcode::Binary) => 1 + frame.data.len().div_ceil(3) * 4,
+            (TransportKind::Polling, Opcode::Binary) => payload::binary_len(frame.data.len()),
             _ => frame.data.len(),
         };
         match encoded.frames().map(size_on_wire).max() {

@@ -33,6 +33,11 @@ pub fn decode(payload: &str) -> impl Iterator<Item = Result<Packet<'_>, Error>> 
     })
 }
 
+/// Bytes that a binary message of `len` bytes occupies in a payload.
+pub(crate) fn binary_len(len: usize) -> usize {
+    1 + len.div_ceil(3) * 4
+}
+
 /// Builds a payload, packet by packet.
 #[derive(Debug, Default)]
 pub struct Builder {
