@@ -1,20 +1,29 @@
-//! The delay before the next attempt: exponential, bounded, and randomised. Pure.
+//! The delay before the next attempt: exponential, bounded, and randomised.
+//!
+//! Uses the options. It must not wait, or look at the clock.
 
 use std::time::Duration;
+
+use super::config::Config;
+
+/// The delay before attempt `attempt` (0 for the first retry), as the options say.
+pub(super) fn next_delay(config: &Config, attempt: u32) -> Duration {
+    delay(config.delay, config.delay_max, config.randomization, attempt, random())
+}
 
 /// The delay before attempt `attempt` (0 for the first retry), for a random number from 0 to 1.
 ///
 /// The official client randomises and then clamps. From the fifth attempt on, all its clients wait exactly the
 /// maximum, and reconnect to a restarted server at the same moments. Here the clamp comes first: a delay is
 /// `min(delay × 2^attempt, max)`, times a number between `1 - factor` and `1 + factor`.
-pub(super) fn delay(base: Duration, max: Duration, factor: f64, attempt: u32, random: f64) -> Duration {
+fn delay(base: Duration, max: Duration, factor: f64, attempt: u32, random: f64) -> Duration {
     let clamped = base.saturating_mul(1_u32.checked_shl(attempt).unwrap_or(u32::MAX)).min(max);
     let spread = clamped.as_secs_f64() * (1.0 + factor * (2.0 * random - 1.0));
     Duration::try_from_secs_f64(spread).unwrap_or(clamped)
 }
 
 /// A random number from 0 to 1 from the operating system, or 0.5 when it has none.
-pub(super) fn random() -> f64 {
+fn random() -> f64 {
     crate::random::u32().map_or(0.5, |bits| f64::from(bits) / f64::from(u32::MAX))
 }
 

@@ -13,7 +13,7 @@ use super::{
     cancel::CancelToken,
     connection::{Phase, Target},
     core::Core,
-    delay::{delay, random},
+    delay::next_delay,
     end::End,
     event_queue::Item,
     open::Opened,
@@ -117,16 +117,16 @@ impl Core {
 
     /// After a loss or a failure: waits for the next attempt, or gives up.
     fn schedule(&self, state: &mut State) {
-        let (config, attempts) = (&self.config, state.connection.attempts());
-        let used_up = config.attempts.is_some_and(|max| attempts >= max);
-        if !config.reconnection || used_up {
+        let attempts = state.connection.attempts();
+        let used_up = self.config.attempts.is_some_and(|max| attempts >= max);
+        if !self.config.reconnection || used_up {
             if used_up {
                 self.events.push(Item::ReconnectFailed);
             }
             state.connection.give_up();
             return;
         }
-        let delay = delay(config.delay, config.delay_max, config.randomization, attempts, random());
+        let delay = next_delay(&self.config, attempts);
         state.connection.wait_until(deadline_in(delay));
         let attempt = attempts + 1;
         state.log(log::Level::Debug, format_args!("attempt {attempt} in {delay:?}"));

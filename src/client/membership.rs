@@ -4,13 +4,13 @@
 //! The diagram of the changes is in `namespaces`. Uses the state, the queue of events and the wakers. It must not read,
 //! write, or call a handler.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use super::{
     Error,
     connection::Target,
     core::Core,
-    delay::{delay, random},
+    delay::next_delay,
     event_queue::{Incoming, Item},
     namespace::Namespace,
     namespaces::Membership,
@@ -103,9 +103,7 @@ impl Core {
 
     /// The auth function has panicked. It is called again after a delay.
     fn join_later(&self, state: &mut State, index: usize, error: &Error) {
-        let config = &self.config;
-        let delay: Duration = delay(config.delay, config.delay_max, config.randomization, 0, random());
-        state.namespaces[index].join_later(deadline_in(delay));
+        state.namespaces[index].join_later(deadline_in(next_delay(&self.config, 0)));
         self.events.push(Item::ConnectError(state.namespaces[index].namespace().clone(), error.clone()));
         state.set_error(error);
         state.connection.set_result(error);
