@@ -124,6 +124,11 @@ impl Connection {
         self.session.as_mut().filter(|session| session.closing().is_none())
     }
 
+    /// The session, if it has this number and accepts new packets.
+    pub(super) fn open_session_of(&mut self, epoch: u64) -> Option<&mut Session> {
+        self.open_session().filter(|session| session.epoch() == epoch)
+    }
+
     /// The token of the attempt or session that is under way.
     pub(super) fn token(&self) -> Option<&Arc<CancelToken>> {
         self.token.as_ref()

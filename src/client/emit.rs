@@ -154,9 +154,8 @@ impl Core {
         let state = &mut *state;
         state.connection.check_alive()?;
         let joined = state.namespaces[namespace.index].is_joined();
-        let session = state.connection.open_session();
-        let session =
-            session.filter(|session| joined && session.epoch() == epoch).ok_or(Error::NotConnected)?;
+        let session = state.connection.open_session_of(epoch).filter(|_| joined);
+        let session = session.ok_or(Error::NotConnected)?;
         session.check_size(&encoded)?;
         session.queue.check_room(&encoded, self.config.queue_bytes)?;
         session.queue.push(QueuedPacket::of_session(encoded));

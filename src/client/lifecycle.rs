@@ -136,7 +136,7 @@ impl Core {
     /// Begins a probe. Gives the session's id, and how often the probe may be repeated.
     pub(super) fn begin_probe(&self, epoch: u64, token: &Arc<CancelToken>) -> Option<(String, u32)> {
         let mut state = self.lock();
-        let session = state.connection.session_of(epoch).filter(|session| session.closing().is_none())?;
+        let session = state.connection.open_session_of(epoch)?;
         let retries = session.begin_probe(token);
         Some((session.sid().to_owned(), retries))
     }
@@ -176,7 +176,7 @@ impl Core {
     /// The `poll` thread has ended its work for a session.
     pub(super) fn poll_ended(&self, epoch: u64, failed: bool) {
         let mut state = self.lock();
-        let is_open = state.connection.session_of(epoch).is_some_and(|session| session.closing().is_none());
+        let is_open = state.connection.open_session_of(epoch).is_some();
         // A POST that is under way ends too. But the last POST of a session may end after the last GET.
         if failed
             && is_open

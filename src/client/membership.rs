@@ -75,9 +75,7 @@ impl Core {
     pub(super) fn join(&self, epoch: u64, index: usize, connect: Result<Encoded, AuthFailure>) {
         let mut state = self.lock();
         let state = &mut *state;
-        let Some(session) = state.connection.open_session().filter(|session| session.epoch() == epoch) else {
-            return;
-        };
+        let Some(session) = state.connection.open_session_of(epoch) else { return };
         let of = &mut state.namespaces[index];
         if *of.membership() != Membership::Joining {
             return;
