@@ -178,7 +178,7 @@ impl transport::Connector for Connector {
         let mut stream =
             self.dial(deadline_in(timeout)).map_err(|failure| ureq::Error::Other(Box::new(failure)))?;
         if let Some(silence) = self.silence {
-            stream.ignore_liveness(silence);
+            stream.end_when_silent(silence);
         }
         Ok(Some(Transport { stream, buffers: LazyBuffers::new(BUFFER, BUFFER) }))
     }

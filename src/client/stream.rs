@@ -50,8 +50,8 @@ pub(super) struct Stream {
     layer: Layer,
     token: Arc<CancelToken>,
     blocking: Blocking,
-    ignore_liveness: bool,
-    /// No wait goes on once the connection has been silent for so long.
+    /// Set by [`end_when_silent`](Self::end_when_silent): no wait goes on once the connection has been silent for so
+    /// long.
     silence: Option<Duration>,
 }
 
@@ -63,7 +63,7 @@ enum Layer {
 
 impl Stream {
     pub(super) fn plain(socket: Socket, token: Arc<CancelToken>, blocking: Blocking) -> Self {
-        Self { layer: Layer::Plain(socket), token, blocking, ignore_liveness: false, silence: None }
+        Self { layer: Layer::Plain(socket), token, blocking, silence: None }
     }
 
     /// Puts TLS over a plain stream. The handshake happens with the first read or write, or in
@@ -76,7 +76,7 @@ impl Stream {
     ) -> Self {
         let (token, blocking) = plain;
         let layer = Layer::Tls(Box::new(Tls::new(tls, socket)));
-        Self { layer, token, blocking, ignore_liveness: false, silence: None }
+        Self { layer, token, blocking, silence: None }
     }
 
     /// Finishes the TLS handshake, so that its errors can be distinguished from later ones.
@@ -103,8 +103,8 @@ impl Stream {
 
     /// From now on reads do not count as activity: answers to POSTs say nothing about the connection that brings
     /// packets. Every wait ends once the connection has been silent for `silence`.
-    pub(super) fn ignore_liveness(&mut self, silence: Duration) {
-        (self.ignore_liveness, self.silence) = (true, Some(silence));
+    pub(super) fn end_when_silent(&mut self, silence: Duration) {
+        self.silence = Some(silence);
     }
 
     /// Whether the connection has been silent for too long.
@@ -202,7 +202,7 @@ impl Read for Stream {
             #[cfg(feature = "tls")]
             Layer::Tls(tls) => tls.read(buf),
         })?;
-        if !self.ignore_liveness && read > 0 {
+        if self.silence.is_none() && read > 0 {
             self.token.note_activity();
         }
         Ok(read)
