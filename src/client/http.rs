@@ -11,7 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use ureq::{
-    Agent, Body,
+    Agent, Body, RequestBuilder,
     http::{Response, Uri},
     unversioned::{
         resolver::{ResolvedSocketAddrs, Resolver},
@@ -90,20 +90,20 @@ impl HttpClient {
 
     /// A GET. Without a `deadline`, the server may hold it without end.
     pub(super) fn get(&self, target: &str, deadline: Option<Instant>) -> Result<Reply, Error> {
-        let mut request = self.agent.get(self.url(target)).config().timeout_global(left(deadline)).build();
-        for (name, value) in &self.headers {
-            request = request.header(name, value);
-        }
+        let request = self.prepare(self.agent.get(self.url(target)), deadline);
         self.read(request.call())
     }
 
     /// A POST of text.
     pub(super) fn post(&self, target: &str, body: &str, deadline: Option<Instant>) -> Result<Reply, Error> {
-        let mut request = self.agent.post(self.url(target)).config().timeout_global(left(deadline)).build();
-        for (name, value) in &self.headers {
-            request = request.header(name, value);
-        }
+        let request = self.prepare(self.agent.post(self.url(target)), deadline);
         self.read(request.content_type("text/plain;charset=UTF-8").send(body))
+    }
+
+    /// Adds the deadline and the user's headers.
+    fn prepare<B>(&self, request: RequestBuilder<B>, deadline: Option<Instant>) -> RequestBuilder<B> {
+        let request = request.config().timeout_global(left(deadline)).build();
+        self.headers.iter().fold(request, |request, (name, value)| request.header(name, value))
     }
 
     fn url(&self, target: &str) -> String {
