@@ -17,7 +17,7 @@ use support::{Client, Frame, Http, PATIENCE, Transport, Ws, addr, eventually, ne
 use tinysio::server::{Durability, FileStore, Server, StartError};
 
 /// The threads that a server always has, beside one worker thread that waits for the connections.
-const ALWAYS: [&str; 4] = ["accept", "drain", "hub", "watchdog"];
+const ALWAYS: [&str; 3] = ["drain", "hub", "watchdog"];
 
 /// The number of threads of a server while nobody talks.
 const AT_REST: usize = ALWAYS.len() + 1;

@@ -92,7 +92,7 @@ impl Server {
     /// Connections that wait without a thread ([`Config::park_after`]).
     #[must_use]
     pub fn parked_count(&self) -> usize {
-        self.0.service.poller.len()
+        self.0.service.parked()
     }
 
     /// The server's figures at this moment.

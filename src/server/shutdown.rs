@@ -5,7 +5,9 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use crate::server::{connection::Service, net::stream::Waker, recovery::store::StoreStatus, session::Shared};
+use crate::server::{
+    connection::Service, connection::accept::Accepting, recovery::store::StoreStatus, session::Shared,
+};
 use crate::{
     proto::CloseReason,
     sys::{
@@ -30,7 +32,6 @@ pub(super) const STORE_COMMIT_MIN: Duration = Duration::from_secs(1);
 pub(super) struct Running {
     pub(super) service: Arc<Service>,
     pub(super) local_addr: Option<SocketAddr>,
-    waker: Arc<Waker>,
     stage: Mutex<Stage>,
     staged: Condvar,
 }
@@ -44,24 +45,19 @@ enum Stage {
     },
 }
 
-/// The threads of a server that run all the time. `None`: the start has failed before this one.
+/// What a server runs all the time. `None`: the start has failed before this one.
 #[derive(Default)]
 pub(super) struct Threads {
-    pub(super) accept: Option<JoinHandle<()>>,
+    pub(super) accepting: Option<Accepting>,
     pub(super) hub: Option<JoinHandle<bool>>,
     pub(super) drain: Option<JoinHandle<()>>,
     pub(super) watchdog: Option<JoinHandle<()>>,
 }
 
 impl Running {
-    pub(super) fn new(
-        service: Arc<Service>,
-        local_addr: Option<SocketAddr>,
-        waker: Arc<Waker>,
-        threads: Threads,
-    ) -> Self {
+    pub(super) fn new(service: Arc<Service>, local_addr: Option<SocketAddr>, threads: Threads) -> Self {
         let stage = Mutex::new(Stage::Running(Some(threads)));
-        Self { service, local_addr, waker, stage, staged: Condvar::new() }
+        Self { service, local_addr, stage, staged: Condvar::new() }
     }
 
     /// Waits until the server has been stopped. `false`: some thread was left behind.
@@ -85,7 +81,7 @@ impl Running {
         };
         if let Some(threads) = threads {
             let grace = deadline.max(Duration::from_secs(1));
-            let all_gone = stop(&self.service, &self.waker, threads, deadline_in(deadline), grace);
+            let all_gone = stop(&self.service, threads, deadline_in(deadline), grace);
             *self.stage.lock() = Stage::Stopped { all_gone };
             self.staged.notify_all();
         }
@@ -121,18 +117,12 @@ impl Running {
 /// Stops all threads, and waits for them. `false`: some thread was left behind.
 ///
 /// Connections have until `deadline` to end. Handlers that run then have `grace` more.
-pub(super) fn stop(
-    service: &Service,
-    waker: &Waker,
-    threads: Threads,
-    deadline: Instant,
-    grace: Duration,
-) -> bool {
+pub(super) fn stop(service: &Service, threads: Threads, deadline: Instant, grace: Duration) -> bool {
     service.shared.sessions.wait_until_none(deadline);
     service.shared.closed.store(true, SeqCst);
-    waker.wake();
-    // The accept thread first: no connection must come after those that are waited for.
-    let mut all_gone = join(threads.accept).is_some();
+    // The listener first: no connection must come after those that are waited for.
+    let mut all_gone =
+        threads.accepting.is_some_and(|accepting| accepting.end(Instant::now() + THREAD_END_BUSY));
     service.shared.connections.interrupt_waiting();
     let in_time = service.shared.connections.wait_until_none(deadline);
     // A polling session has no connection between two requests. It may still be there when all connections are gone.

@@ -24,7 +24,6 @@ use crate::server::{
     net::connections::Connections,
     net::listener::Listener,
     net::poller::Poller,
-    net::stream::Waker,
     recovery::store::{self, GuardedStore, Kept},
     recovery::store::{Durability, StoreStatus, StoreWatch},
     server::Server,
@@ -43,7 +42,6 @@ use crate::{
 /// What the threads get beside [`Core`].
 struct Parts {
     listener: Listener,
-    waker: Arc<Waker>,
     inbox: hub::Inbox,
     /// The names of the namespaces.
     names: Vec<Arc<str>>,
@@ -74,7 +72,7 @@ impl Builder {
             Listener::Tcp(listener) => Some(listener.local_addr()?),
             Listener::Unix { .. } => None,
         };
-        let (waker, poller, drain) = (Arc::new(Waker::new()?), Poller::new()?, DrainHandle::new()?);
+        let (poller, drain) = (Poller::new()?, DrainHandle::new()?);
         let store_watch = StoreWatch::new();
         let (store, mut kept) = match store {
             Some((store, durability)) => {
@@ -108,12 +106,12 @@ impl Builder {
         let core = Core { shared: Arc::new(shared), endpoints, namespaces, routes };
         let service = Arc::new(Service::new(core, poller));
         let mut threads = Threads::default();
-        let parts = Parts { listener, waker: Arc::clone(&waker), inbox, names, store, kept };
+        let parts = Parts { listener, inbox, names, store, kept };
         if let Err(error) = start_threads(&service, parts, &mut threads) {
-            shutdown::stop(&service, &waker, threads, Instant::now(), Duration::ZERO);
+            shutdown::stop(&service, threads, Instant::now(), Duration::ZERO);
             return Err(error.into());
         }
-        Ok(Server::new(Running::new(service, local_addr, waker, threads)))
+        Ok(Server::new(Running::new(service, local_addr, threads)))
     }
 }
 
@@ -155,7 +153,7 @@ fn open(
 
 /// Starts the threads. On an error, `threads` are those that run.
 fn start_threads(service: &Arc<Service>, parts: Parts, threads: &mut Threads) -> io::Result<()> {
-    let Parts { listener, waker, inbox, names, store, kept } = parts;
+    let Parts { listener, inbox, names, store, kept } = parts;
     threads.watchdog = Some(service.lead.start_watchdog()?);
     leader::start(service)?;
     threads.drain = Some(service.shared.drain.start()?);
@@ -183,6 +181,6 @@ fn start_threads(service: &Arc<Service>, parts: Parts, threads: &mut Threads) ->
     }
     threads.hub = Some(hub?);
     // Last: the first connection finds everything running.
-    threads.accept = Some(accept::start(service, listener, waker)?);
+    threads.accepting = Some(accept::start(service, listener)?);
     Ok(())
 }

@@ -36,7 +36,7 @@ impl Stats {
             max_connections: service.shared.config.max_connections,
             connections: service.shared.connections.len(),
             max_tcp_connections: service.shared.config.tcp_connections(),
-            parked: service.poller.len(),
+            parked: service.parked(),
             refused: service.shared.refusals.counts(),
             store: service.shared.store_watch.status(),
         }

@@ -1,93 +1,159 @@
-//! The accept thread: it takes connections from the listener, and refuses those that are over a limit.
+//! Accepting: takes connections from the listener, and refuses those that are over a limit.
 //!
-//! It uses the limits, the worker threads and the state machine of [`super`]. It never waits for a peer, and it calls
-//! no code of the application: where the application may exempt an address from its limit, a worker thread asks it.
+//! The listener waits in the poller as the connections do, so the leader accepts. It uses the limits, the worker threads
+//! and the state machine of [`super`]. It never waits for a peer, and it calls no code of the application: where the
+//! application may exempt an address from its limit, another thread asks it.
 
 use std::{fmt, io, net::Shutdown, sync::Arc, time::Duration};
 
 use crate::server::{
+    connection::Pending,
     connection::Service,
     connection::Work,
     http::Connection,
+    lead,
     limits::log_throttle::LogThrottle,
     limits::refusals::RefusalReason,
     net::listener::{self, Listener},
-    net::stream::{self, Stream, Waker},
+    net::poller::{ConnectionWaker, EventFlags, Lease, Source},
+    net::stream::{Stream, Waker},
     peer::Peer,
     session::Shared,
 };
 use crate::sys::{
-    os::{PollFd, PollFlags},
-    thread::{self, JoinHandle},
+    channel::{Receiver, RecvTimeoutError, Sender, bounded},
     time::Instant,
 };
 
 /// The pause before the next accept when the system has no descriptors or no memory for a connection.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 
-/// Starts the thread that accepts from `listener` until the server stops.
-pub(crate) fn start(
-    service: &Arc<Service>,
-    listener: Listener,
-    waker: Arc<Waker>,
-) -> io::Result<JoinHandle<()>> {
-    listener.set_nonblocking()?;
-    let service = Arc::clone(service);
-    thread::Builder::new()
-        .name("accept".into())
-        .stack_size(128 << 10)
-        .spawn(move || accept_loop(&service, &listener, &waker))
+/// Connections that are accepted before the others have their turn.
+const ACCEPTS_MAX: usize = 16;
+
+/// The listener of a running server.
+#[derive(Debug)]
+pub(crate) struct Acceptor {
+    listener: Arc<Listener>,
+    /// The option is set on the listener.
+    nodelay: bool,
+    /// The next connection has it too. Connections that came before the option was set do not.
+    inherits: bool,
+    /// A descriptor for a connection that is answered with 503 when there is no other.
+    spare: Option<Waker>,
+    /// Nothing is accepted until this time.
+    paused_until: Option<Instant>,
+    log_throttle: LogThrottle,
+    /// Nothing is ever sent. It is dropped with the listener.
+    _ended: Sender<()>,
 }
 
-fn accept_loop(service: &Arc<Service>, listener: &Listener, waker: &Waker) {
-    let mut log_throttle = LogThrottle::default();
-    let mut spare = Waker::new().ok();
-    let nodelay = listener.set_nodelay();
-    // Connections that came before the option was set do not have it.
-    let mut inherits = false;
-    while !service.shared.is_closed() {
-        match listener.accept(inherits) {
-            Ok((stream, peer)) => {
-                admit(service, stream, peer);
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                inherits = nodelay;
-                let mut fds = [waker.poll_fd(), PollFd::new(listener, PollFlags::IN)];
-                // After an error the loop accepts again, as after a wake.
-                let _ = stream::wait(&mut fds, None);
-            }
-            Err(error) if listener::is_of_the_connection(&error) => {}
-            Err(error) => {
-                // Too many open files, or no memory. Accepting is tried again until it succeeds.
-                if log_throttle.allows() {
-                    log::error!("cannot accept connections for now: {error}");
+/// Ends the accepting.
+#[derive(Debug)]
+pub(crate) struct Accepting {
+    waker: ConnectionWaker,
+    ended: Receiver<()>,
+}
+
+/// Accepts from `listener` until the server is closed.
+pub(crate) fn start(service: &Arc<Service>, listener: Listener) -> io::Result<Accepting> {
+    listener.set_nonblocking()?;
+    let (alive, ended) = bounded(0);
+    let acceptor = Acceptor {
+        nodelay: listener.set_nodelay(),
+        inherits: false,
+        listener: Arc::new(listener),
+        spare: Waker::new().ok(),
+        paused_until: None,
+        log_throttle: LogThrottle::default(),
+        _ended: alive,
+    };
+    let lease = service.poller.lease();
+    let waker = lease.waker();
+    match lease.put_back(Pending::Listener(Box::new(acceptor))) {
+        None => Ok(Accepting { waker, ended }),
+        Some(_) => Err(io::Error::other("the listener cannot be watched")),
+    }
+}
+
+impl Accepting {
+    /// Waits until nothing is accepted any more. The server is closed already. `false`: the listener is still open at
+    /// the deadline.
+    pub(crate) fn end(self, deadline: Instant) -> bool {
+        self.waker.wake();
+        self.ended.recv_deadline(deadline) != Err(RecvTimeoutError::Timeout)
+    }
+}
+
+impl Acceptor {
+    pub(crate) fn source(&self) -> Arc<dyn Source> {
+        Arc::<Listener>::clone(&self.listener)
+    }
+
+    pub(crate) fn interest(&self) -> EventFlags {
+        if self.paused_until.is_some() { EventFlags::empty() } else { EventFlags::IN }
+    }
+
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.paused_until
+    }
+
+    /// Accepts the connections that have come.
+    fn accept(&mut self, service: &Arc<Service>) {
+        self.paused_until = None;
+        for _ in 0..ACCEPTS_MAX {
+            match self.listener.accept(self.inherits) {
+                Ok((stream, peer)) => admit(service, stream, peer),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.inherits = self.nodelay;
+                    return;
                 }
-                if listener::is_out_of_descriptors(&error) && turn_away(&service.shared, listener, &mut spare)
-                {
-                    continue;
+                Err(error) if listener::is_of_the_connection(&error) => {}
+                Err(error) => {
+                    // Too many open files, or no memory. Accepting is tried again until it succeeds.
+                    if self.log_throttle.allows() {
+                        log::error!("cannot accept connections for now: {error}");
+                    }
+                    if listener::is_out_of_descriptors(&error) && self.turn_away(&service.shared) {
+                        continue;
+                    }
+                    self.paused_until = Some(Instant::now() + EXHAUSTED_PAUSE);
+                    return;
                 }
-                let mut fds = [waker.poll_fd()];
-                let _ = stream::wait(&mut fds, Some(Instant::now() + EXHAUSTED_PAUSE));
             }
         }
     }
+
+    /// Answers the next connection in the queue with 503. It uses the descriptor that is kept for this case. `false`:
+    /// no descriptor is kept, or no connection waits.
+    fn turn_away(&mut self, shared: &Shared) -> bool {
+        // Closed first: the accept takes its descriptor.
+        let had_one = self.spare.take().is_some();
+        let accepted = if had_one { self.listener.accept(true).ok() } else { None };
+        if let Some((stream, peer)) = &accepted {
+            shared.refusals.add(RefusalReason::System, *peer, &"no descriptor for the connection");
+            refuse(stream);
+        }
+        let refused = accepted.is_some();
+        drop(accepted);
+        self.spare = Waker::new().ok();
+        refused
+    }
 }
 
-/// Answers the next connection in the queue with 503. It uses the descriptor that is kept for this case. `false`: no
-/// descriptor is kept, or no connection waits.
-fn turn_away(shared: &Shared, listener: &Listener, spare: &mut Option<Waker>) -> bool {
-    let had_one = spare.is_some();
-    // Closed first: the accept takes its descriptor.
-    *spare = None;
-    let accepted = if had_one { listener.accept(true).ok() } else { None };
-    if let Some((stream, peer)) = &accepted {
-        shared.refusals.add(RefusalReason::System, *peer, &"no descriptor for the connection");
-        refuse(stream);
+/// Serves the listener: accepts, or closes it if the server is closed.
+pub(crate) fn serve(service: &Arc<Service>, lease: Lease<'_, Pending>, mut acceptor: Box<Acceptor>) {
+    if service.shared.is_closed() {
+        // Left first: the listener closes with the acceptor.
+        drop(lease);
+        return;
     }
-    let refused = accepted.is_some();
-    drop(accepted);
-    *spare = Waker::new().ok();
-    refused
+    // A refusal is logged, and the logger is code of the application.
+    lead::begin_work();
+    acceptor.accept(service);
+    if lease.put_back(Pending::Listener(acceptor)).is_some() {
+        log::error!("the listener cannot be watched any more: the server accepts nothing");
+    }
 }
 
 /// Serves the connection on a worker thread, or answers it with 503.
@@ -126,7 +192,7 @@ fn admit(service: &Arc<Service>, stream: Stream, peer: Peer) {
 
 /// The connection waits for its first request.
 fn take_in(service: &Service, work: Work, peer: Peer, stream: &Stream) {
-    if service.poller.insert(work).is_some() {
+    if service.poller.insert(Pending::Connection(work)).is_some() {
         service.shared.refusals.add(RefusalReason::System, peer, &"no kernel memory for the connection");
         refuse(stream);
     }

@@ -9,7 +9,7 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use super::{Service, serve};
+use super::{Pending, Service, accept, serve};
 use crate::server::{
     lead,
     net::poller::{EventFlags, Events, Token},
@@ -65,20 +65,29 @@ fn lead(service: &Arc<Service>, term: u64) {
             service.is_crowded.store(!few, Relaxed);
         }
         for (token, ready) in events.iter() {
-            if let Some((lease, work)) = service.poller.take(token) {
-                if work.slow > 0 {
-                    lead::before_wait();
+            match service.poller.take(token) {
+                Some((lease, Pending::Connection(work))) => {
+                    if work.slow > 0 {
+                        lead::before_wait();
+                    }
+                    let is_alone = few == Some(true) && service.alone.load(Relaxed) < ALONE_MAX;
+                    serve(service, lease, work, ready, is_alone);
                 }
-                let is_alone = few == Some(true) && service.alone.load(Relaxed) < ALONE_MAX;
-                serve(service, lease, work, ready, is_alone);
+                Some((lease, Pending::Listener(acceptor))) => accept::serve(service, lease, acceptor),
+                None => {}
             }
             if !lead::end_work() {
                 return;
             }
         }
         for _ in 0..service.poller.due() {
-            let Some((lease, work)) = service.poller.take_due() else { break };
-            serve(service, lease, work, EventFlags::empty(), false);
+            match service.poller.take_due() {
+                Some((lease, Pending::Connection(work))) => {
+                    serve(service, lease, work, EventFlags::empty(), false);
+                }
+                Some((lease, Pending::Listener(acceptor))) => accept::serve(service, lease, acceptor),
+                None => break,
+            }
             if !lead::end_work() {
                 return;
             }

@@ -21,12 +21,13 @@ mod websocket;
 use std::{io, net::Shutdown, sync::Arc, time::Duration};
 
 use crate::server::{
+    connection::accept::Acceptor,
     connection::polling::Hold,
     connection::websocket::{After, Step, Upgrade, WebSocket},
     dispatch::core::Core,
     http::{Awaited, Connection, Head, READ_CHUNK},
     lead::{self, Lead},
-    net::poller::{EventFlags, Lease, Pollable, Poller},
+    net::poller::{EventFlags, Lease, Pollable, Poller, Source},
     net::stream::Stream,
     session::{Session, Shared},
 };
@@ -117,11 +118,37 @@ impl Work {
     }
 }
 
-impl Pollable for Work {
-    fn stream(&self) -> &Arc<Stream> {
-        &self.connection.stream
+/// What waits in the poller.
+#[derive(Debug)]
+pub(crate) enum Pending {
+    Connection(Work),
+    Listener(Box<Acceptor>),
+}
+
+impl Pollable for Pending {
+    fn source(&self) -> Arc<dyn Source> {
+        match self {
+            Self::Connection(work) => Arc::<Stream>::clone(&work.connection.stream),
+            Self::Listener(acceptor) => acceptor.source(),
+        }
     }
 
+    fn interest(&self) -> EventFlags {
+        match self {
+            Self::Connection(work) => work.interest(),
+            Self::Listener(acceptor) => acceptor.interest(),
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        match self {
+            Self::Connection(work) => work.deadline(),
+            Self::Listener(acceptor) => acceptor.deadline(),
+        }
+    }
+}
+
+impl Work {
     fn interest(&self) -> EventFlags {
         match &self.stage {
             Stage::Poll(held) if held.ignores_input => EventFlags::RDHUP,
@@ -145,7 +172,7 @@ impl Pollable for Work {
 pub(crate) struct Service {
     pub(crate) core: Arc<Core>,
     pub(crate) shared: Arc<Shared>,
-    pub(crate) poller: Arc<Poller<Work>>,
+    pub(crate) poller: Arc<Poller<Pending>>,
     pub(crate) lead: Arc<Lead>,
     /// WebSockets that have a thread of their own because few clients talk.
     alone: AtomicUsize,
@@ -154,7 +181,7 @@ pub(crate) struct Service {
 }
 
 impl Service {
-    pub(crate) fn new(core: Core, poller: Poller<Work>) -> Self {
+    pub(crate) fn new(core: Core, poller: Poller<Pending>) -> Self {
         Self {
             shared: Arc::clone(&core.shared),
             core: Arc::new(core),
@@ -164,11 +191,22 @@ impl Service {
             is_crowded: AtomicBool::new(false),
         }
     }
+
+    /// The number of connections that wait without a thread.
+    pub(crate) fn parked(&self) -> usize {
+        self.poller.count(|pending| matches!(pending, Pending::Connection(_)))
+    }
 }
 
 /// Serves a connection until it would wait. `ready`: its events. `is_alone`: few clients talk, and this one may keep
 /// the thread.
-fn serve(service: &Arc<Service>, lease: Lease<'_, Work>, mut work: Work, ready: EventFlags, is_alone: bool) {
+fn serve(
+    service: &Arc<Service>,
+    lease: Lease<'_, Pending>,
+    mut work: Work,
+    ready: EventFlags,
+    is_alone: bool,
+) {
     let mut gone = ready.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
     loop {
         let Work { mut connection, stage, slow } = work;
@@ -227,7 +265,7 @@ fn serve(service: &Arc<Service>, lease: Lease<'_, Work>, mut work: Work, ready: 
         };
         connection.shrink();
         let slow = if lead::is_lost() { SLOW_TURNS } else { slow.saturating_sub(1) };
-        return lost(lease.put_back(Work { connection, stage, slow }));
+        return lost(lease.put_back(Pending::Connection(Work { connection, stage, slow })));
     }
 }
 
@@ -242,12 +280,14 @@ fn serve_alone(service: &Service, connection: Connection, mut socket: WebSocket)
         After::Linger => Stage::Linger(Arc::clone(socket.session())),
         After::Over => return,
     };
-    lost(service.poller.insert(Work { connection, stage, slow: 0 }));
+    lost(service.poller.insert(Pending::Connection(Work { connection, stage, slow: 0 })));
 }
 
 /// A connection that cannot wait in the poller, because there is no kernel memory, ends with its session.
-fn lost(work: Option<Work>) {
-    if let Some(session) = work.as_ref().and_then(Work::session) {
+fn lost(pending: Option<Pending>) {
+    if let Some(Pending::Connection(work)) = &pending
+        && let Some(session) = work.session()
+    {
         session.end(CloseReason::TransportError);
     }
 }

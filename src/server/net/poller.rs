@@ -1,4 +1,4 @@
-//! The poller: connections wait here without a thread of their own, in one epoll set.
+//! The poller: connections, and the listener, wait here without a thread of their own, in one epoll set.
 //!
 //! ```text
 //!   insert ─► waiting ── input, the peer's end, a deadline, wake ──► taken: a thread serves it ─► put_back ─► waiting
@@ -12,9 +12,9 @@
 
 use std::{collections::VecDeque, fmt, io, mem, sync::Arc, time::Duration};
 
-use crate::server::net::stream::{Stream, Waker};
+use crate::server::net::stream::Waker;
 use crate::sys::{
-    fd::OwnedFd,
+    fd::{AsFd, OwnedFd},
     os::{
         Errno, Timespec,
         epoll::{self, CreateFlags, EventData},
@@ -36,11 +36,16 @@ const WAKER: u64 = u64::MAX;
 /// The pause after an error of the kernel.
 const ERROR_PAUSE: Duration = Duration::from_millis(10);
 
-/// A connection that can wait without a thread.
-pub(crate) trait Pollable: Send + 'static {
-    fn stream(&self) -> &Arc<Stream>;
+/// What the epoll set watches: a stream or a listener.
+pub(crate) trait Source: AsFd + fmt::Debug + Send + Sync {}
 
-    /// The events of the stream that end the wait.
+impl<T: AsFd + fmt::Debug + Send + Sync> Source for T {}
+
+/// A connection that can wait without a thread, or the listener.
+pub(crate) trait Pollable: Send + 'static {
+    fn source(&self) -> Arc<dyn Source>;
+
+    /// The events of the source that end the wait.
     fn interest(&self) -> EventFlags;
 
     /// The wait ends at this time.
@@ -106,8 +111,6 @@ pub(crate) struct Poller<C> {
 struct Table<C> {
     entries: Vec<Entry<C>>,
     free: Vec<u32>,
-    /// The number of connections in the state `Waiting`.
-    waiting: usize,
     /// Connections that were woken, or whose deadline has passed. Each is in the list at most once.
     due: VecDeque<Token>,
     /// When the leader looks at the deadlines. No deadline is earlier.
@@ -122,8 +125,8 @@ struct Entry<C> {
     generation: u32,
     /// It is in the list of those that are due.
     is_due: bool,
-    /// The stream and its events that the epoll set watches. `None`: it is not in the set.
-    watched: Option<(Arc<Stream>, EventFlags)>,
+    /// The source and its events that the epoll set watches. `None`: it is not in the set.
+    watched: Option<(Arc<dyn Source>, EventFlags)>,
     state: State<C>,
 }
 
@@ -143,7 +146,6 @@ impl<C> Table<C> {
         Self {
             entries: Vec::new(),
             free: Vec::new(),
-            waiting: 0,
             due: VecDeque::new(),
             next_look: None,
             sleeps: false,
@@ -169,7 +171,7 @@ impl<C> Table<C> {
     }
 
     /// Frees the entry. Returns what the epoll set watches for it.
-    fn free(&mut self, token: Token) -> Option<(Arc<Stream>, EventFlags)> {
+    fn free(&mut self, token: Token) -> Option<(Arc<dyn Source>, EventFlags)> {
         let entry = self.entry(token)?;
         // The last generation is never given: with the last index it would be the number of the waker.
         let generation = if entry.generation == u32::MAX - 1 { 0 } else { entry.generation + 1 };
@@ -239,9 +241,12 @@ impl<C> Poller<C> {
         Ok(Self { epoll, waker, table: Mutex::new(Table::new(false)) })
     }
 
-    /// The number of connections that wait.
-    pub(crate) fn len(&self) -> usize {
-        self.table.lock().waiting
+    /// The number of those that wait and for which `counts` is true.
+    pub(crate) fn count(&self, counts: impl Fn(&C) -> bool) -> usize {
+        let table = self.table.lock();
+        let waits =
+            |entry: &&Entry<C>| matches!(&entry.state, State::Waiting(connection) if counts(connection));
+        table.entries.iter().filter(waits).count()
     }
 
     /// Ends the waits of the leader, for ever. The connections that wait are dropped.
@@ -252,9 +257,9 @@ impl<C> Poller<C> {
         self.waker.wake();
     }
 
-    fn unwatch(&self, stream: &Stream) {
-        if let Err(error) = epoll::delete(&self.epoll, stream) {
-            // Its events are reported until its stream is closed.
+    fn unwatch(&self, source: &dyn Source) {
+        if let Err(error) = epoll::delete(&self.epoll, source) {
+            // Its events are reported until it is closed.
             log::error!("a connection cannot be removed from epoll: {error}");
         }
     }
@@ -263,8 +268,8 @@ impl<C> Poller<C> {
     fn leave(&self, token: Token) {
         // Under the lock: otherwise the leader could find an event of an entry that is free, again and again.
         let mut table = self.table.lock();
-        if let Some((stream, _)) = table.free(token) {
-            self.unwatch(&stream);
+        if let Some((source, _)) = table.free(token) {
+            self.unwatch(&*source);
         }
     }
 }
@@ -272,8 +277,13 @@ impl<C> Poller<C> {
 impl<C: Pollable> Poller<C> {
     /// Takes in a new connection. `Some`: it cannot be watched, or the poller was stopped.
     pub(crate) fn insert(self: &Arc<Self>, connection: C) -> Option<C> {
+        self.lease().put_back(connection)
+    }
+
+    /// The entry of a new connection, which this thread may use before the connection waits.
+    pub(crate) fn lease(self: &Arc<Self>) -> Lease<'_, C> {
         let token = self.table.lock().reserve();
-        Lease::new(self, token).put_back(connection)
+        Lease::new(self, token)
     }
 
     /// Waits until a connection has an event or is due. `false`: the poller was stopped.
@@ -333,29 +343,27 @@ impl<C: Pollable> Poller<C> {
         }
         // The thread that serves it will read what has come. Until then the event would be reported again and again.
         let watched = table.entry(token)?.watched.take();
-        if let Some((stream, _)) = watched {
-            self.unwatch(&stream);
+        if let Some((source, _)) = watched {
+            self.unwatch(&*source);
         }
         None
     }
 
-    /// Watches the stream for the events that the connection waits for. `false`: no kernel memory.
+    /// Watches the source for the events that the connection waits for. `false`: no kernel memory.
     fn watch(&self, table: &mut Table<C>, token: Token, connection: &C) -> bool {
         let Some(entry) = table.entry(token) else { return false };
-        let (stream, interest) = (connection.stream(), connection.interest());
+        let interest = connection.interest();
         let data = EventData::new_u64(token.number());
         match &mut entry.watched {
             Some((_, watched)) if *watched == interest => true,
-            Some((_, watched)) => {
+            Some((source, watched)) => {
                 *watched = interest;
-                epoll::modify(&self.epoll, &**stream, data, interest).is_ok()
+                epoll::modify(&self.epoll, &**source, data, interest).is_ok()
             }
             none => {
-                *none = Some((Arc::clone(stream), interest));
-                let added = epoll::add(&self.epoll, &**stream, data, interest).is_ok();
-                if !added {
-                    *none = None;
-                }
+                let source = connection.source();
+                let added = epoll::add(&self.epoll, &*source, data, interest).is_ok();
+                *none = added.then_some((source, interest));
                 added
             }
         }
@@ -365,10 +373,7 @@ impl<C: Pollable> Poller<C> {
 fn take<C>(table: &mut Table<C>, token: Token) -> Option<C> {
     let state = &mut table.entry(token)?.state;
     match mem::replace(state, State::Taken { woken: false }) {
-        State::Waiting(connection) => {
-            table.waiting -= 1;
-            Some(connection)
-        }
+        State::Waiting(connection) => Some(connection),
         other => {
             *state = other;
             None
@@ -426,7 +431,6 @@ impl<C: Pollable> Lease<'_, C> {
         let woken = matches!(entry.state, State::Taken { woken: true });
         entry.state = State::Waiting(connection);
         *is_returned = true;
-        table.waiting += 1;
         let mut wakes = woken && table.add_due(token);
         if deadline.is_some_and(|at| table.next_look.is_none_or(|next| at < next)) {
             // The leader may be about to wait for longer.
@@ -463,6 +467,7 @@ mod tests {
     use std::io::Write;
 
     use super::*;
+    use crate::server::net::stream::Stream;
     use crate::sys::net::UnixStream;
 
     #[derive(Debug)]
@@ -472,8 +477,8 @@ mod tests {
     }
 
     impl Pollable for Waits {
-        fn stream(&self) -> &Arc<Stream> {
-            &self.stream
+        fn source(&self) -> Arc<dyn Source> {
+            Arc::<Stream>::clone(&self.stream)
         }
 
         fn interest(&self) -> EventFlags {
@@ -534,9 +539,9 @@ mod tests {
         for _ in 0..2 {
             let token = ready(&poller, &mut events)[0];
             let (lease, connection) = poller.take(token).expect("it waits");
-            assert_eq!(poller.len(), 0);
+            assert_eq!(poller.count(|_| true), 0);
             assert!(lease.put_back(connection).is_none());
-            assert_eq!(poller.len(), 1);
+            assert_eq!(poller.count(|_| true), 1);
         }
     }
 
@@ -576,7 +581,7 @@ mod tests {
         // When it has left.
         poller.wake(token);
         assert!(poller.take_due().is_none());
-        assert_eq!(poller.len(), 0);
+        assert_eq!(poller.count(|_| true), 0);
     }
 
     #[test]
@@ -608,7 +613,7 @@ mod tests {
         let (lease, taken) = poller.take(Token { index: 0, generation: 0 }).expect("it waits");
         poller.stop();
         assert!(!poller.wait(&mut events));
-        assert_eq!((stream.strong_count(), poller.len()), (0, 0));
+        assert_eq!((stream.strong_count(), poller.count(|_| true)), (0, 0));
         assert!(lease.put_back(taken).is_some());
     }
 }

@@ -254,7 +254,7 @@ pub(crate) mod fd {
         }
     }
 
-    impl<T: AsFd> AsFd for &T {
+    impl<T: AsFd + ?Sized> AsFd for &T {
         fn as_fd(&self) -> BorrowedFd<'_> {
             (**self).as_fd()
         }
