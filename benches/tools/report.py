@@ -144,7 +144,7 @@ def _goals(samples):
             met = ratio <= goal.factor if goal.lower else ratio >= goal.factor
             if goal.node and "node" in peers:
                 met = met and ours >= goal.node * peers["node"]
-        text = f"{ours / peers[best]:.2f} × {best}" if goal.factor is not None and best else number(ours)
+        text = f"{ours / peers[best]:.2f} ×" if goal.factor is not None and best else number(ours)
         rows.append([goal.title, goal.text(), text, {True: "yes", False: "**no**", None: "–"}[met]])
     head = ["figure", "goal: × the best peer", "tinysio", "met"]
     return "### Against the goals\n\n" + _table(head, rows) if rows else ""
@@ -227,21 +227,20 @@ def _latencies(samples):
     chosen = _cases_with(samples, "p50_us")
     rows = []
     for case in chosen:
-        of_both = [_latency(samples, case.name, key) for key in ("p50_us", "p99_us")]
-        rows.append([case.title, *(cell for pair in of_both for cell in pair)])
-    text = "Medians in milliseconds: of an echo there and back, of a broadcast until the last has it, of a connect.\n"
-    text += "Bold: a peer is faster.\n\n"
-    head = ["case", "p50", "best peer", "p99", "best peer"]
-    return "### Latencies\n\n" + text + _table(head, rows) if rows else ""
+        rows.append([case.title, *(_latency(samples, case.name, key) for key in ("p50_us", "p99_us"))])
+    text = "Medians in milliseconds, in brackets the best peer's. Bold: a peer is faster.\n\n"
+    return "### Latencies\n\n" + text + _table(["case", "p50", "p99"], rows) if rows else ""
 
 
 def _latency(samples, case, key):
-    """Ours and the best peer's, in milliseconds; ours is bold where a peer is faster."""
-    ours, peers = _median(samples, case, "tinysio", key), _peers(samples, case, key)
-    best = min(peers, key=peers.get) if peers else None
-    text = "–" if ours is None else f"{ours / 1000:.3g}"
-    slower = best and ours is not None and peers[best] < ours
-    return (f"**{text}**" if slower else text, f"{peers[best] / 1000:.3g} {best}" if best else "–")
+    ours, peers = _median(samples, case, "tinysio", key), _peers(samples, case, key).values()
+    if ours is None:
+        return "–"
+    best = min(peers, default=None)
+    text = f"{ours / 1000:.3g}"
+    if best is None:
+        return text
+    return f"**{text}** ({best / 1000:.3g})" if best < ours else f"{text} ({best / 1000:.3g})"
 
 
 def _memory(samples):
