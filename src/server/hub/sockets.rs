@@ -28,33 +28,42 @@ impl Hub {
         resume: Option<Box<Resume>>,
         guard: InFlightGuard,
     ) {
-        let (namespace, before) = (socket.namespace_index(), self.durable_changes());
-        let Some(recovery) = &mut self.recovery else {
-            self.namespaces[namespace].insert(Arc::clone(&socket));
-            return self.send_connect_ack(&socket, connect_ack, guard, before);
-        };
-        let Some(resume) = resume else {
-            if socket.pid().is_some() {
-                connect_ack.set_offset(recovery.last());
-                recovery.connect(&socket);
-            }
-            self.namespaces[namespace].insert(Arc::clone(&socket));
-            return self.send_connect_ack(&socket, connect_ack, guard, before);
-        };
-        let left = self.room_bytes_left();
+        if let Some(resume) = resume {
+            return self.resume_socket(&socket, connect_ack, &resume, guard);
+        }
+        let before = self.durable_changes();
+        if let Some(recovery) = &mut self.recovery
+            && socket.pid().is_some()
+        {
+            connect_ack.set_offset(recovery.last());
+            recovery.connect(&socket);
+        }
+        self.namespaces[socket.namespace_index()].insert(Arc::clone(&socket));
+        self.send_connect_ack(&socket, connect_ack, guard, before);
+    }
+
+    /// A socket connects in the place of a disconnected client: it gets its rooms, and the packets that it has missed.
+    fn resume_socket(
+        &mut self,
+        socket: &Arc<Membership>,
+        mut connect_ack: Encoded,
+        resume: &Resume,
+        guard: InFlightGuard,
+    ) {
+        let (before, left, max) = (self.durable_changes(), self.room_bytes_left(), self.config.max_rooms);
         let Some(recovery) = &mut self.recovery else { return };
-        let (members, max) = (&mut self.namespaces[namespace], self.config.max_rooms);
+        let members = &mut self.namespaces[socket.namespace_index()];
         let fits = |rooms: &[Arc<str>]| members.fits(rooms, max, left);
-        let Some(restored) = recovery.restore(&socket, &resume, fits) else {
+        let Some(restored) = recovery.restore(socket, resume, fits) else {
             // A packet has left the log meanwhile, or the limits of rooms are reached. The client connects again, and
             // is then told that it is not recovered.
             log::info!("session {}: it cannot be recovered any more", socket.session().name());
             return Arc::clone(socket.session()).end(CloseReason::TransportClose);
         };
         connect_ack.set_offset(resume.offset);
-        members.insert(Arc::clone(&socket));
-        members.join(&socket, &restored.rooms, max, left, |_| ());
-        self.send_connect_ack(&socket, connect_ack, guard, before);
+        members.insert(Arc::clone(socket));
+        members.join(socket, &restored.rooms, max, left, |_| ());
+        self.send_connect_ack(socket, connect_ack, guard, before);
         let waits = self.durable_changes() != before;
         for packets in restored.missed {
             self.replayed += packets.bytes().len();
