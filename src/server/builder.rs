@@ -2,6 +2,9 @@
 //!
 //! It owns what the application sets up, and hands all of it to [`start`](super::start). It checks it, and starts
 //! nothing.
+//!
+//! A new option is a field of [`Config`], with its default and its check, and a line in `options!` below, which makes
+//! its method. `CONTRIBUTING.md` has all steps.
 
 use std::{
     collections::HashMap,

@@ -8,6 +8,22 @@
 //! recipient which packets it gets, and then writes the packets of each recipient with one call. It never waits for a
 //! socket (the drain thread does), and runs no code of the application.
 //!
+//! **A broadcast to a room**, from the handler to the socket:
+//!
+//! | step | thread | file |
+//! |---|---|---|
+//! | `Broadcast::emit` encodes it once | the emitting thread | `socket/broadcast.rs` |
+//! | `HubHandle::emit` puts a command into the inbox | the same | [`handle`] |
+//! | `Hub::emit` selects the recipients | hub | [`sockets`], [`members`] |
+//! | `Delivery::share` notes the packet in their slots | hub | [`delivery`] |
+//! | `Delivery::flush` pushes the packets of each recipient | hub | [`delivery`] |
+//! | `Outbox::push` writes to the socket, or keeps it for a GET or for the drain thread | hub | `transport/outbox` |
+//!
+//! **A handler cannot block the hub.** Worker threads run the handlers, and the hub runs none: it gives them to the
+//! workers as a session's tasks. It holds no value of the application, only memberships and weak references, so it
+//! runs no `Drop` of one. No lock is held while a handler runs. It sends with a non-blocking `send`. Only the opposite
+//! happens: a handler that emits waits while the inbox is full.
+//!
 //! | file | what it has |
 //! |---|---|
 //! | [`handle`] | what other modules call |
