@@ -164,7 +164,7 @@ impl Connection {
             }
             if let Some(head) = parse_head(&mut self.input)? {
                 // If the body is not read, it must not be taken for the next request.
-                self.keep_alive = head.is_whole() && head.keeps_alive();
+                self.keep_alive = head.has_no_body() && head.keeps_alive();
                 return Ok(NextHead::Head(head));
             }
             if self.input.len() >= limits.head_size {

@@ -109,11 +109,11 @@ impl Head {
     /// Whether the request can become a WebSocket (RFC 9110 7.8). HTTP/1.0 has no upgrade. What follows a head that
     /// announces a body would be a body to a proxy and frames to us.
     pub(crate) fn may_upgrade(&self) -> bool {
-        self.persistent && self.is_whole()
+        self.persistent && self.has_no_body()
     }
 
     /// Whether no body follows.
-    pub(super) fn is_whole(&self) -> bool {
+    pub(super) fn has_no_body(&self) -> bool {
         matches!(self.framing, Some(Framing::Length(0)))
     }
 
@@ -243,7 +243,7 @@ mod tests {
         let head = parse_head(&mut input).expect("a good head").expect("a complete head");
         assert_eq!((head.path(), head.query(), input.as_slice()), ("/a", "b=c", &b"rest"[..]));
         assert_eq!((head.header("X"), head.header_values("x").count()), (Some("1"), 2));
-        assert!(head.keeps_alive() && head.is_whole() && head.may_upgrade());
+        assert!(head.keeps_alive() && head.has_no_body() && head.may_upgrade());
     }
 
     #[test]
