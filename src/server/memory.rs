@@ -73,7 +73,7 @@ impl Config {
 
     fn bytes_of_a_connection(&self) -> usize {
         let head = self.head_size().saturating_add(http::READ_CHUNK).saturating_mul(2);
-        let answer = 2 * outbox::DELIVERY_MIN;
+        let answer = 2 * outbox::PAYLOAD_WRITE_MIN;
         let receiving = websocket_codec::READ_MAX + 2 * budget::ALLOWANCE;
         head.saturating_add(STACK + CONNECTION + socket::SCRATCH_MAX + answer + receiving)
     }

@@ -157,10 +157,10 @@ pub(super) fn answer_session(
         Served::Held(hold) => return Ok(Next::Wait(Stage::Poll(Box::new(HeldGet::new(request, hold))))),
         Served::Answer(answer) => answer,
     };
-    let delivery = session.outbox.deliver(&connection.stream, answer.len());
+    let write = session.outbox.begin_payload(&connection.stream, answer.len());
     let responded =
         connection.answer(answer, core.shared.config.cors.headers(head.header("origin")), Some(head));
-    drop(delivery);
+    drop(write);
     if *head.method() == Method::Post {
         polling::answered(session);
     } else if responded.is_err() {

@@ -46,7 +46,7 @@ impl UpgradeMark {
 
 impl Drop for UpgradeMark {
     fn drop(&mut self) {
-        self.0.outbox.begin_upgrade(false);
+        self.0.outbox.set_upgrading(false);
         self.0.noops.store(0, Release);
         self.0.upgrading.store(false, Release);
     }
@@ -128,7 +128,7 @@ impl Upgrade {
                     if self.socket.io.write_all(answer.bytes()).is_err() {
                         return Some(false);
                     }
-                    self.socket.io.session.outbox.begin_upgrade(true);
+                    self.socket.io.session.outbox.set_upgrading(true);
                 }
                 Ok(ProbeStep::TakeOver) => return Some(self.socket.take_over()),
                 Err(error) => {

@@ -38,7 +38,7 @@ use crate::sys::{
 pub(crate) const CLOSE_FRAME: &[u8] = &[0x88, 0];
 
 /// A payload of this size counts as waiting while it is written.
-pub(crate) const DELIVERY_MIN: usize = 16 << 10;
+pub(crate) const PAYLOAD_WRITE_MIN: usize = 16 << 10;
 
 /// The result of a push.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,7 +93,7 @@ struct State {
     /// No packet is taken any more.
     closing: bool,
     /// A payload that is being written to a polling client, and its size.
-    delivering: Option<(Arc<Stream>, usize)>,
+    writing: Option<(Arc<Stream>, usize)>,
     /// Threads that wait until less waits.
     waiters: usize,
 }
@@ -116,7 +116,7 @@ impl Outbox {
             stale: false,
             draining: false,
             closing: false,
-            delivering: None,
+            writing: None,
             waiters: 0,
         };
         let (charged, less) = (AtomicUsize::new(0), Condvar::new());
@@ -169,16 +169,16 @@ impl Outbox {
     /// The calling thread is about to write a payload of this outbox to this stream. Until the result is dropped, the
     /// payload counts as waiting, and [`abort`](Self::abort) shuts the stream down. `None`: the payload is too small
     /// to be counted.
-    pub(crate) fn deliver(&self, stream: &Arc<Stream>, bytes: usize) -> Option<Delivery<'_>> {
-        if bytes < DELIVERY_MIN {
+    pub(crate) fn begin_payload(&self, stream: &Arc<Stream>, bytes: usize) -> Option<PayloadWrite<'_>> {
+        if bytes < PAYLOAD_WRITE_MIN {
             return None;
         }
         let mut state = self.state.lock();
         if !matches!(state.sink, Sink::Closed) {
-            state.delivering = Some((Arc::clone(stream), bytes));
+            state.writing = Some((Arc::clone(stream), bytes));
             self.update_charge(&mut state);
         }
-        Some(Delivery(self))
+        Some(PayloadWrite(self))
     }
 
     /// Keeps the packets that are pushed until [`uncork`](Self::uncork).
@@ -294,7 +294,7 @@ impl Outbox {
     pub(crate) fn abort(&self) {
         let mut state = self.state.lock();
         state.fail();
-        if let Some((stream, _)) = state.delivering.take() {
+        if let Some((stream, _)) = state.writing.take() {
             // The thread that writes must not wait for a peer that does not read.
             stream.shutdown(Shutdown::Both);
         }
@@ -311,8 +311,8 @@ impl Outbox {
     }
 
     fn update_charge(&self, state: &mut State) {
-        let delivering = state.delivering.as_ref().map_or(0, |(_, bytes)| *bytes);
-        let (before, after) = (self.charged.load(Relaxed), state.backlog.memory + delivering);
+        let writing = state.writing.as_ref().map_or(0, |(_, bytes)| *bytes);
+        let (before, after) = (self.charged.load(Relaxed), state.backlog.memory + writing);
         if before != after {
             self.charged.store(after, Relaxed);
             self.budget.change(before, after);
@@ -336,12 +336,12 @@ impl Drop for Outbox {
 
 /// A payload is being written, until this is dropped.
 #[derive(Debug)]
-pub(crate) struct Delivery<'o>(&'o Outbox);
+pub(crate) struct PayloadWrite<'o>(&'o Outbox);
 
-impl Drop for Delivery<'_> {
+impl Drop for PayloadWrite<'_> {
     fn drop(&mut self) {
         let mut state = self.0.state.lock();
-        state.delivering = None;
+        state.writing = None;
         self.0.update_charge(&mut state);
     }
 }

@@ -50,8 +50,9 @@ impl Outbox {
         }
     }
 
-    /// A WebSocket has been probed (EIO "Upgrade"). The held GET is answered, and later ones are not held for long.
-    pub(crate) fn begin_upgrade(&self, yes: bool) {
+    /// `true`: a WebSocket has been probed (EIO "Upgrade"). The held GET is answered, and later ones are not held for
+    /// long. `false`: the upgrade has ended.
+    pub(crate) fn set_upgrading(&self, yes: bool) {
         let mut state = self.state.lock();
         if let Sink::Polling { held, upgrading } = &mut state.sink {
             *upgrading = yes;
