@@ -532,6 +532,7 @@ fn a_retry_beyond_the_rate() {
 #[test]
 fn a_running_handler_is_evicted() {
     let (hand, acks) = channel::<Ack>();
+    let (mark, marks) = channel();
     let handled = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&handled);
     let server = serve(|builder| {
@@ -539,6 +540,7 @@ fn a_running_handler_is_evicted() {
             "/",
             |ns| {
                 ns.on("echo", |_, event| event.ack(()));
+                ns.on("nothing", move |_, _| mark.send(()).unwrap());
                 ns.on("ask", move |_, event| {
                     count.fetch_add(1, SeqCst);
                     hand.send(event.take_ack().unwrap()).unwrap();
@@ -557,6 +559,7 @@ fn a_running_handler_is_evicted() {
         client.send("41");
     }
     asker.send_texts(&[r#"420["ask"]"#, r#"42["nothing"]"#]);
+    next(&marks, "the event behind the retry");
     client.join("/", "");
     client.send(r#"420["echo"]"#);
     client.expect("430[]");
