@@ -4,7 +4,7 @@
 
 use std::fs;
 
-use crate::server::config::Config;
+use crate::server::{config::Config, guard};
 use crate::sys::os::descriptor_limit;
 
 /// Descriptors that are kept for the threads of the server and for the application, beside this part of the limit.
@@ -23,7 +23,7 @@ pub(crate) fn fit(config: &mut Config) {
     if connections > room {
         config.max_connections = sessions.min(room);
         config.max_tcp_connections = Some(room);
-        log::warn!(
+        guard::warn!(
             "max_tcp_connections is {room} instead of {connections}, and max_connections {} instead of {sessions}: \
              this process may have {limit} open files and has {open}; raise its limit (ulimit -n, LimitNOFILE=)",
             config.max_connections

@@ -15,6 +15,7 @@
 
 use std::{cell::RefCell, fmt, io, sync::Arc, time::Duration};
 
+use crate::server::guard::{self, Records};
 use crate::sys::{
     sync::{
         Condvar, Mutex, OnceLock,
@@ -190,9 +191,9 @@ impl Lead {
     }
 
     /// Starts the watchdog. It ends after [`stop`](Self::stop).
-    pub(crate) fn start_watchdog(self: &Arc<Self>) -> io::Result<JoinHandle<()>> {
+    pub(crate) fn start_watchdog(self: &Arc<Self>, records: &Arc<Records>) -> io::Result<JoinHandle<()>> {
         let lead = Arc::clone(self);
-        thread::Builder::new().name("watchdog".into()).stack_size(128 << 10).spawn(move || lead.watch())
+        records.thread("watchdog", 128 << 10, move || lead.watch())
     }
 
     pub(crate) fn stop(&self) {
@@ -221,7 +222,7 @@ impl Lead {
                 if works && term == seen {
                     // It is tried again at the next tick if it fails.
                     if let Err(error) = self.succeed(term) {
-                        log::warn!("no thread takes the lead for now: {error}");
+                        guard::warn!("no thread takes the lead for now: {error}");
                     }
                 }
                 quiet = if term == seen && !works { quiet + 1 } else { 0 };
@@ -306,7 +307,7 @@ mod tests {
     #[test]
     fn the_watchdog_starts_a_successor_for_a_leader_that_takes_long_and_for_no_other() {
         let (lead, successors) = lead();
-        let watchdog = lead.start_watchdog().expect("a thread");
+        let watchdog = lead.start_watchdog(&Records::new(drop)).expect("a thread");
         assert!(lead.take(0));
         for _ in 0..2 {
             begin_work();

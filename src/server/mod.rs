@@ -23,7 +23,14 @@
 //! | `config`, `error` | the options and the errors |
 //! | `recovery` | the options of recovery, and stores |
 //! | `http`, `net`, `limits` | HTTP, sockets of the system, and the bounds of what is taken |
-//! | `guard`, `lead`, `peer` | calls of user code; which thread leads; who is at the other end |
+//! | `guard`, `lead`, `peer` | calls of user code and of the logger; which thread leads; who is at the other end |
+//!
+//! # Log
+//!
+//! The server logs through the crate [`log`]. The logger may block, panic, or call every function of the server: it is
+//! called on worker threads and on threads of the application, without a lock. What other threads of the server report
+//! comes from a worker thread a moment later. While the logger is behind, up to 256 of these records wait; further ones
+//! are counted and dropped. [`Server::shutdown`] returns after the last one.
 //!
 //! # Recovery
 //!

@@ -150,7 +150,7 @@ impl Server {
             running.shutdown(window, deadline);
         };
         if let Err(error) = thread::Builder::new().name("shutdown".into()).spawn(stop) {
-            log::error!("no thread to shut the server down: {error}");
+            guard::error!("no thread to shut the server down: {error}");
         }
         false
     }

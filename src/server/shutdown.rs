@@ -6,7 +6,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use crate::server::{
-    connection::Service, connection::accept::Accepting, recovery::store::StoreStatus, session::Shared,
+    connection::Service, connection::accept::Accepting, guard, recovery::store::StoreStatus, session::Shared,
 };
 use crate::{
     proto::CloseReason,
@@ -105,7 +105,7 @@ impl Running {
             drop(done);
         };
         if let Err(error) = thread::Builder::new().name("ending".into()).spawn(end) {
-            log::error!("no thread to end the sessions in good order: {error}");
+            guard::error!("no thread to end the sessions in good order: {error}");
         }
         let patience = window.saturating_add(deadline.max(STORE_COMMIT_MIN));
         // Nothing is ever sent.
@@ -156,7 +156,7 @@ pub(super) fn stop(service: &Service, threads: Threads, deadline: Instant, grace
     all_gone &= service.shared.workers.wait_until_none(at_least(all_gone));
     for (callee, session) in service.shared.workers.activities() {
         let session = session.map_or_else(String::new, |session| format!("session {session}: "));
-        log::warn!(
+        guard::warn!(
             "{session}{} has not returned; the server stops without it",
             service.core.describe(callee)
         );

@@ -87,10 +87,12 @@ impl Builder {
         endpoints.extend(engines.into_iter().map(|(path, handlers)| (path, Endpoint::Engine(handlers))));
         let retried = Retried::new(&config, &names, std::mem::take(&mut kept.answers));
         let namespaces = Namespace::all(namespaces, &hub, &Arc::new(retried));
+        let workers = Arc::new(Workers::new(config.stack_size));
         let shared = Shared {
             sessions: Registry::new(config.max_connections),
             connections: Arc::new(Connections::new(config.tcp_connections())),
-            workers: Arc::new(Workers::new(config.stack_size)),
+            records: workers.records(),
+            workers,
             waiting: Arc::new(Budget::new(config.total_outbox_bytes())),
             receiving: Arc::new(Budget::new(config.total_receive_bytes())),
             admission: Arc::new(admission(&config)),
@@ -141,7 +143,7 @@ fn open(
         Err(error) if required => Err(error.into()),
         Err(error) => {
             let error = store::text_of(error);
-            log::error!(
+            guard::error!(
                 "{error}; the server starts without it, and what it keeps for clients is in memory only"
             );
             store.abandon();
@@ -154,27 +156,23 @@ fn open(
 /// Starts the threads. On an error, `threads` are those that run.
 fn start_threads(service: &Arc<Service>, parts: Parts, threads: &mut Threads) -> io::Result<()> {
     let Parts { listener, inbox, names, store, kept } = parts;
-    threads.watchdog = Some(service.lead.start_watchdog()?);
+    let shared = &service.shared;
+    threads.watchdog = Some(service.lead.start_watchdog(&shared.records)?);
     leader::start(service)?;
-    threads.drain = Some(service.shared.drain.start()?);
+    threads.drain = Some(shared.drain.start(&shared.records)?);
     let journal = match store {
         Some(OpenStore { store, durability, life }) => {
-            let (watch, hub) = (service.shared.store_watch.clone(), service.shared.hub.signaller());
-            Some(Journal::new(store, life, durability, watch, hub, service.shared.config.stack_size)?)
+            let (watch, hub) = (shared.store_watch.clone(), shared.hub.signaller());
+            let stack_size = shared.config.stack_size;
+            Some(Journal::new(store, life, durability, watch, hub, stack_size, &shared.records)?)
         }
         None => None,
     };
     let store_over = journal.as_ref().map(Journal::over);
-    let options = service.shared.config.connection_state_recovery.as_ref();
-    let recovery =
-        options.map(|options| Recovery::new(&service.shared.config, options, names, kept, journal));
-    let hub = hub::start(
-        inbox,
-        &service.shared.hub,
-        &service.shared.config,
-        service.core.namespaces.len(),
-        recovery,
-    );
+    let options = shared.config.connection_state_recovery.as_ref();
+    let recovery = options.map(|options| Recovery::new(&shared.config, options, names, kept, journal));
+    let namespaces = service.core.namespaces.len();
+    let hub = hub::start(inbox, &shared.hub, &shared.config, namespaces, recovery, &shared.records);
     if let (Err(_), Some(over)) = (&hub, store_over) {
         // The hub was dropped with its journal. The file of the store may be opened again once the store is dropped.
         let _ = over.recv_timeout(shutdown::STORE_COMMIT_MIN);

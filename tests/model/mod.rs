@@ -18,6 +18,8 @@ mod outbox;
 mod parking;
 mod peer;
 #[cfg(test)]
+mod records;
+#[cfg(test)]
 mod recovery;
 #[cfg(fuzzing)]
 pub(crate) mod requests;
@@ -39,7 +41,7 @@ use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering::SeqCst},
 };
-use std::time::Duration;
+use std::{cell::RefCell, rc::Rc, time::Duration};
 
 #[cfg(test)]
 use shuttle::scheduler::PctScheduler;
@@ -77,8 +79,41 @@ fn config() -> Config {
     config
 }
 
+/// What a scene does with the text of a log record.
+type Rule = Rc<dyn Fn(&str)>;
+
+std::thread_local! {
+    /// Of the execution that runs on this thread of the system.
+    static RULE: RefCell<Option<Rule>> = const { RefCell::new(None) };
+}
+
+/// The logger of all scenes. What is logged takes the same way in each, whether somebody listens or not.
+struct Logger;
+
+impl log::Log for Logger {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+    fn log(&self, record: &log::Record<'_>) {
+        if let Some(rule) = RULE.with_borrow(Clone::clone) {
+            rule(&record.args().to_string());
+        }
+    }
+    fn flush(&self) {}
+}
+
+/// Until the execution ends, the logger does this.
+#[cfg(test)]
+fn log_with(rule: impl Fn(&str) + 'static) {
+    RULE.set(Some(Rc::new(rule)));
+}
+
 /// An execution begins.
 fn set_up() {
+    // It is set already, but for the first execution.
+    let _ = log::set_logger(&Logger);
+    log::set_max_level(log::LevelFilter::Info);
+    RULE.set(None);
     sim::begin();
     sim::set_haste(Duration::from_millis(2));
     sim::set_faults(MOODY);

@@ -10,8 +10,8 @@ use crate::server::{
     connection::Pending,
     connection::Service,
     connection::Work,
+    guard,
     http::Connection,
-    lead,
     limits::log_throttle::LogThrottle,
     limits::refusals::RefusalReason,
     net::listener::{self, Listener},
@@ -112,7 +112,7 @@ impl Acceptor {
                 Err(error) => {
                     // Too many open files, or no memory. Accepting is tried again until it succeeds.
                     if self.log_throttle.allows() {
-                        log::error!("cannot accept connections for now: {error}");
+                        guard::error!("cannot accept connections for now: {error}");
                     }
                     if listener::is_out_of_descriptors(&error) && self.turn_away(&service.shared) {
                         continue;
@@ -148,11 +148,11 @@ pub(crate) fn serve(service: &Arc<Service>, lease: Lease<'_, Pending>, mut accep
         drop(lease);
         return;
     }
-    // A refusal is logged, and the logger is code of the application.
-    lead::begin_work();
+    // The logger may block, and the next connections must not wait for it.
+    let _held = service.shared.records.hold();
     acceptor.accept(service);
     if lease.put_back(Pending::Listener(acceptor)).is_some() {
-        log::error!("the listener cannot be watched any more: the server accepts nothing");
+        guard::error!("the listener cannot be watched any more: the server accepts nothing");
     }
 }
 

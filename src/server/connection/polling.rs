@@ -11,6 +11,7 @@
 use std::{io, sync::Arc, time::Duration};
 
 use crate::server::{
+    guard,
     http::response::Answer,
     http::{self, Connection, Head, HttpError, Method, Response, header},
     lead,
@@ -194,7 +195,7 @@ fn receive(session: &Arc<Session>, body: &[u8]) {
     // The official server drops a session after a broken payload. After broken Socket.IO it closes the session
     // properly.
     let broken = |error: Error| {
-        log::info!("session {}: {error}", session.name());
+        guard::info!("session {}: {error}", session.name());
         (CloseReason::ParseError, CloseMode::Abort)
     };
     let handled = match std::str::from_utf8(body) {

@@ -133,7 +133,7 @@ fn claim(
             Claim::Ready(resume) => return Some(resume),
             Claim::Busy(socket, gone) => {
                 if let Some(socket) = socket {
-                    log::debug!(
+                    guard::debug!(
                         "session {}: its client has come back on {}",
                         socket.session().name(),
                         session.name()

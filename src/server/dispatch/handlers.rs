@@ -112,7 +112,7 @@ fn data_of_lost(socket: &Socket) -> Option<RetainedData> {
     let shared = &socket.session().shared;
     let data = HubData::new(socket.any_data(), &shared.workers, shared.config.max_connections);
     if data.is_none() {
-        log::warn!(
+        guard::warn!(
             "socket {}: not kept for recovery, because the data of others is dropped too slowly",
             socket.id()
         );

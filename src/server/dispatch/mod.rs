@@ -24,6 +24,7 @@ use smallvec::SmallVec;
 use crate::server::{
     dispatch::core::{Core, Endpoint},
     engine::Message,
+    guard,
     limits::budget::Charge,
     limits::rate::{Kind, Pace, Verdict},
     session::{Dispatch, Session, Task},
@@ -98,7 +99,7 @@ impl Inbound {
             self.keep(session, self.pending + bytes)?;
         }
         let done = self.message(session, data).map_err(|error| {
-            log::info!("session {}: {error}", session.name());
+            guard::info!("session {}: {error}", session.name());
             CloseReason::ParseError
         });
         let pending = if self.assembler.is_waiting() { self.pending.max(bytes) } else { 0 };
@@ -109,7 +110,7 @@ impl Inbound {
     fn keep(&mut self, session: &Arc<Session>, bytes: usize) -> Result<(), CloseReason> {
         self.pending = bytes;
         self.charge.hold(bytes).map_err(|_| {
-            log::info!(
+            guard::info!(
                 "session {}: no room for its attachments: receive_bytes_total is used up",
                 session.name()
             );
@@ -263,14 +264,14 @@ impl Inbound {
         let (socket, resume) = match connect::begin(session, namespace, auth) {
             Ok(begun) => begun,
             Err(error) => {
-                log::error!("no randomness for a socket id: {error}");
+                guard::error!("no randomness for a socket id: {error}");
                 return refuse(session, name, &json!({ "message": "Internal server error" }));
             }
         };
         if !connect::skips_middlewares(&socket)
             && let Err(refusal) = handlers::admit(&socket)
         {
-            log::debug!("session {}: {name} refused: {refusal}", session.name());
+            guard::debug!("session {}: {name} refused: {refusal}", session.name());
             connect::release(&socket, resume);
             return refuse(session, name, &refusal);
         }
@@ -313,7 +314,7 @@ impl Dispatch for Inbound {
             }
             // EIO "Heartbeat": only the server asks.
             Packet::Ping(_) => {
-                log::info!("session {}: {}", session.name(), Error::HeartbeatDirection);
+                guard::info!("session {}: {}", session.name(), Error::HeartbeatDirection);
                 Err(CloseReason::TransportError)
             }
             // A WebSocket says it with a close frame; there the official server ignores the packet.

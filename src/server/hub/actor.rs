@@ -7,6 +7,7 @@ use std::{io, sync::Arc};
 
 use crate::server::{
     config::Config,
+    guard::{self, Records},
     hub::backpressure::InFlightBytes,
     hub::command::{Command, Signal, large},
     hub::delivery::Delivery,
@@ -36,6 +37,7 @@ pub(crate) fn start(
     config: &Config,
     namespaces: usize,
     recovery: Option<Recovery>,
+    records: &Arc<Records>,
 ) -> io::Result<JoinHandle<bool>> {
     let hub = Hub {
         inbox,
@@ -50,7 +52,7 @@ pub(crate) fn start(
         recovery,
         recovery_timer: None,
     };
-    thread::Builder::new().name("hub".into()).stack_size(256 << 10).spawn(|| hub.run())
+    records.thread("hub", 256 << 10, || hub.run())
 }
 
 /// Releases the threads that wait for the hub when its thread ends, also by a panic.
@@ -60,7 +62,7 @@ impl Drop for ReleaseOnDrop {
     fn drop(&mut self) {
         self.0.stop();
         if thread::panicking() {
-            log::error!("the hub has failed; the server delivers nothing more and must be restarted");
+            guard::error!("the hub has failed; the server delivers nothing more and must be restarted");
         }
     }
 }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use crate::server::{
     error::EmitError,
+    guard,
     hub::backpressure::InFlightBytes,
     hub::command::Packet,
     hub::held::{HeldPackets, Portion},
@@ -254,7 +255,7 @@ fn write(session: &Arc<dyn HubSession>, indices: &[usize], packets: &[Packet], m
         },
     };
     if let Err(error) = sent {
-        log::trace!("session {}: {error}", session.name());
+        guard::trace!("session {}: {error}", session.name());
     }
 }
 

@@ -4,6 +4,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use crate::server::guard;
 use crate::server::hub::{command::Selection, membership::Membership, rooms::Rooms};
 
 /// The sockets of a namespace.
@@ -85,12 +86,12 @@ impl NamespaceMembers {
         }
         for name in names {
             if self.rooms.count(socket.slot()) >= max {
-                log::warn!("socket {}: refused to join a room beyond max_rooms = {max}", socket.id());
+                guard::warn!("socket {}: refused to join a room beyond max_rooms = {max}", socket.id());
                 return;
             }
             let cost = self.rooms.cost(name);
             if cost > left {
-                log::warn!("socket {}: refused to join a room: room_bytes_total is used up", socket.id());
+                guard::warn!("socket {}: refused to join a room: room_bytes_total is used up", socket.id());
                 return;
             }
             if self.rooms.join(socket.slot(), name) {

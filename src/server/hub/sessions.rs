@@ -8,6 +8,7 @@ use std::{
 };
 
 use crate::server::{
+    guard,
     hub::actor::Hub,
     hub::in_flight::InFlightGuard,
     hub::membership::Membership,
@@ -133,7 +134,7 @@ impl Hub {
             return;
         }
         if slot.is_packet_overdue(now, self.config.body_timeout) {
-            log::info!("session {}: the attachments of a packet are overdue", slot.session.name());
+            guard::info!("session {}: the attachments of a packet are overdue", slot.session.name());
             return Arc::clone(&slot.session).end(CloseReason::ParseError);
         }
         let mut heard = slot.session.take_signs();

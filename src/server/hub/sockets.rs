@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use crate::server::{
+    guard,
     hub::actor::Hub,
     hub::command::{Query, Selection, large},
     hub::in_flight::InFlightGuard,
@@ -57,7 +58,7 @@ impl Hub {
         let Some(restored) = recovery.restore(socket, resume, fits) else {
             // A packet has left the log meanwhile, or the limits of rooms are reached. The client connects again, and
             // is then told that it is not recovered.
-            log::info!("session {}: it cannot be recovered any more", socket.session().name());
+            guard::info!("session {}: it cannot be recovered any more", socket.session().name());
             return Arc::clone(socket.session()).end(CloseReason::TransportClose);
         };
         connect_ack.set_offset(resume.offset);

@@ -4,7 +4,7 @@
 
 use std::{array, fmt, time::Duration};
 
-use crate::server::peer::Peer;
+use crate::server::{guard, peer::Peer};
 use crate::sys::{
     sync::{
         Mutex,
@@ -147,9 +147,12 @@ impl Refusals {
         let Some(more) = refused.log.lock().more(count, Instant::now()) else { return };
         let name = reason.as_str();
         if more == 0 {
-            log::log!(reason.level(), "refused {peer}: {why} ({name})");
+            guard::log!(reason.level(), "refused {peer}: {why} ({name})");
         } else {
-            log::log!(reason.level(), "refused {peer}: {why} ({name}; {more} more since the last such line)");
+            guard::log!(
+                reason.level(),
+                "refused {peer}: {why} ({name}; {more} more since the last such line)"
+            );
         }
     }
 

@@ -12,7 +12,7 @@
 
 use std::{collections::VecDeque, fmt, io, mem, sync::Arc, time::Duration};
 
-use crate::server::net::stream::Waker;
+use crate::server::{guard, net::stream::Waker};
 use crate::sys::{
     fd::{AsFd, OwnedFd},
     os::{
@@ -257,20 +257,20 @@ impl<C> Poller<C> {
         self.waker.wake();
     }
 
-    fn unwatch(&self, source: &dyn Source) {
-        if let Err(error) = epoll::delete(&self.epoll, source) {
-            // Its events are reported until it is closed.
-            log::error!("a connection cannot be removed from epoll: {error}");
-        }
+    /// To be called while the table is locked: otherwise the leader could find an event of an entry that is free, again
+    /// and again.
+    fn unwatch(&self, watched: Option<(Arc<dyn Source>, EventFlags)>) -> Result<(), Errno> {
+        watched.map_or(Ok(()), |(source, _)| epoll::delete(&self.epoll, &*source))
     }
 
     /// The connection has left.
     fn leave(&self, token: Token) {
-        // Under the lock: otherwise the leader could find an event of an entry that is free, again and again.
-        let mut table = self.table.lock();
-        if let Some((source, _)) = table.free(token) {
-            self.unwatch(&*source);
-        }
+        let unwatched = {
+            let mut table = self.table.lock();
+            let watched = table.free(token);
+            self.unwatch(watched)
+        };
+        log_unwatched(unwatched);
     }
 }
 
@@ -304,7 +304,7 @@ impl<C: Pollable> Poller<C> {
         match epoll::wait(&self.epoll, spare_capacity(&mut events.0), timeout.as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => {
-                log::error!("waiting for connections failed: {error}");
+                guard::error!("waiting for connections failed: {error}");
                 thread::sleep(ERROR_PAUSE);
             }
         }
@@ -343,9 +343,9 @@ impl<C: Pollable> Poller<C> {
         }
         // The thread that serves it will read what has come. Until then the event would be reported again and again.
         let watched = table.entry(token)?.watched.take();
-        if let Some((source, _)) = watched {
-            self.unwatch(&*source);
-        }
+        let unwatched = self.unwatch(watched);
+        drop(table);
+        log_unwatched(unwatched);
         None
     }
 
@@ -378,6 +378,14 @@ fn take<C>(table: &mut Table<C>, token: Token) -> Option<C> {
             *state = other;
             None
         }
+    }
+}
+
+/// To be called while nothing is locked: it logs.
+fn log_unwatched(unwatched: Result<(), Errno>) {
+    if let Err(error) = unwatched {
+        // Its events are reported until its stream is closed.
+        guard::error!("a connection cannot be removed from epoll: {error}");
     }
 }
 

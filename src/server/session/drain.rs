@@ -11,6 +11,7 @@
 use std::{io, mem, sync::Arc, time::Duration};
 
 use crate::server::{
+    guard::{self, Records},
     net::stream::{self, Stream, Waker},
     session::Session,
     transport::outbox::{Drained, Pushed},
@@ -61,9 +62,9 @@ impl DrainHandle {
     }
 
     /// Starts the thread. It ends after [`stop`](Self::stop).
-    pub(crate) fn start(&self) -> io::Result<JoinHandle<()>> {
+    pub(crate) fn start(&self, records: &Arc<Records>) -> io::Result<JoinHandle<()>> {
         let drain = Drain { inbox: Arc::clone(&self.0), blocked: Vec::new(), watched: Vec::new() };
-        thread::Builder::new().name("drain".into()).stack_size(128 << 10).spawn(|| drain.run())
+        records.thread("drain", 128 << 10, || drain.run())
     }
 
     /// The outbox has a backlog that the kernel did not take.
@@ -170,7 +171,7 @@ impl Drain {
         fds.extend(self.blocked.iter().map(|(_, stream)| PollFd::new(&**stream, PollFlags::OUT)));
         if let Err(error) = stream::wait(&mut fds, deadline) {
             // No kernel memory. The backlogs are tried again.
-            log::error!("drain: poll failed: {error}");
+            guard::error!("drain: poll failed: {error}");
             thread::sleep(CORK_PATIENCE);
         }
         let ready: Vec<bool> = fds[1..].iter().map(|fd| !fd.revents().is_empty()).collect();

@@ -28,7 +28,7 @@ use std::sync::Arc;
 
 use super::{Session, Task, turn::Gate};
 use crate::proto::CloseReason;
-use crate::server::transport::outbox::CLOSE_FRAME;
+use crate::server::{guard, transport::outbox::CLOSE_FRAME};
 
 /// How a session is closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,7 +66,7 @@ impl Session {
         if self.ended.set(reason).is_err() {
             return;
         }
-        log::debug!("session {} ends: {reason}", self.name());
+        guard::debug!("session {} ends: {reason}", self.name());
         match mode {
             CloseMode::Abort => self.abort(),
             CloseMode::Close(code) => {

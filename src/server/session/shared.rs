@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::Registry;
 use crate::server::{
     config::Config,
+    guard::{self, Records},
     hub::HubHandle,
     limits::{admission::Admission, budget::Budget, refusals::Refusals},
     net::connections::Connections,
@@ -30,6 +31,8 @@ pub(crate) struct Shared {
     pub(crate) sessions: Registry,
     pub(crate) connections: Arc<Connections>,
     pub(crate) workers: Arc<Workers>,
+    /// The log records of the threads that are not workers.
+    pub(crate) records: Arc<Records>,
     /// Bytes that wait for clients.
     pub(crate) waiting: Arc<Budget>,
     /// Bytes that are being received from clients.
@@ -57,7 +60,7 @@ impl Shared {
             if !self.waiting.is_exceeded() {
                 return;
             }
-            log::info!(
+            guard::info!(
                 "session {}: {} bytes wait for it, the most while outbox_bytes_total is used up",
                 largest.name(),
                 largest.outbox.charged()

@@ -1,6 +1,6 @@
 //! The worker threads: the leader, one for each connection whose handler takes long or waits, and a few at rest for
-//! the next ones. They also perform **queued** work: handlers that no packet of a client causes, and `Drop` of the
-//! application's data.
+//! the next ones. They also perform **queued** work: handlers that no packet of a client causes, `Drop` of the
+//! application's data, and log records of threads that must not call the logger.
 //!
 //! ```text
 //!   run(job) ──► a thread at rest takes it, or a new one begins ──► job ──► queue ──► at rest for a while ──► ends
@@ -20,7 +20,7 @@ use std::{
 };
 
 use crate::server::{
-    guard::{self, Activity, Callee},
+    guard::{self, Activity, Callee, Delivery, Records},
     limits::log_throttle::LogThrottle,
     session::Session,
 };
@@ -53,6 +53,8 @@ enum Queued {
     /// A session has handlers to run.
     Session(Arc<Session>),
     Drop(Value),
+    /// Log records of threads that do not call the logger.
+    Log(Delivery),
 }
 
 pub(crate) struct Workers {
@@ -147,6 +149,12 @@ impl Workers {
         self.push(Queued::Drop(value));
     }
 
+    /// The log records of threads that must not call the logger. Worker threads deliver them.
+    pub(crate) fn records(self: &Arc<Self>) -> Arc<Records> {
+        let workers = Arc::clone(self);
+        Records::new(move |delivery| workers.push(Queued::Log(delivery)))
+    }
+
     /// Whether so many values wait for their `Drop`, or are in it.
     fn drops_at_least(&self, max: usize) -> bool {
         self.state.lock().values >= max
@@ -193,7 +201,7 @@ impl Workers {
     /// The next thread that has nothing to do will work the queue off.
     fn complain(&self, error: &io::Error) {
         if self.state.lock().log_throttle.allows() {
-            log::error!("no thread for queued handlers for now: {error}");
+            guard::error!("no thread for queued handlers for now: {error}");
         }
     }
 
@@ -224,6 +232,7 @@ impl Workers {
                 guard::drop_value(value);
                 self.state.lock().values -= 1;
             }
+            Queued::Log(delivery) => delivery.run(),
         }
     }
 
@@ -291,21 +300,28 @@ impl Workers {
 }
 
 /// Drops work that was not done before the stop. A separate thread, which nothing waits for, drops the values of the
-/// application.
+/// application and delivers the log records.
 fn abandon(mut work: VecDeque<Queued>) {
-    work.retain(|work| matches!(work, Queued::Drop(_)));
+    work.retain(|work| !matches!(work, Queued::Session(_)));
     if work.is_empty() {
         return;
     }
-    let drop_all = move || {
+    let has_values = work.iter().any(|work| matches!(work, Queued::Drop(_)));
+    let finish = move || {
         for work in work {
-            if let Queued::Drop(value) = work {
-                guard::drop_value(value);
+            match work {
+                Queued::Session(_) => {}
+                Queued::Drop(value) => guard::drop_value(value),
+                Queued::Log(delivery) => delivery.run(),
             }
         }
     };
-    if let Err(error) = thread::Builder::new().name("drop".into()).spawn(drop_all) {
-        log::error!("no thread to drop the data of sockets: {error}");
+    let started = thread::Builder::new().name("drop".into()).spawn(finish);
+    // If there was no thread for log records, there is none for this one either.
+    if let Err(error) = started
+        && has_values
+    {
+        guard::error!("no thread to drop the data of sockets: {error}");
     }
 }
 

@@ -14,6 +14,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::server::{
     error::{ConnectError, EmitError},
+    guard,
     guard::Callee,
     hub::{HubHandle, Selection},
     socket::broadcast::Broadcast,
@@ -234,7 +235,7 @@ impl NamespaceBuilder {
 /// Logs the error of a handler. The text is escaped, because it may quote the client, which must not add log lines.
 fn report(socket: &Socket, doing: &str, outcome: impl Outcome) {
     if let Err(error) = outcome.into_result() {
-        log::warn!("socket {}: {doing}: {}", socket.id(), error.escape_debug());
+        guard::warn!("socket {}: {doing}: {}", socket.id(), error.escape_debug());
     }
 }
 

@@ -31,6 +31,7 @@ use tungstenite::{
 use self::fault::Fault;
 pub(super) use self::upgrade::{Step, Upgrade, upgrade};
 use crate::server::{
+    guard,
     http::Connection,
     lead,
     net::adaptive_wait::AdaptiveWait,
@@ -317,7 +318,7 @@ impl WebSocket {
                 Packet::Message(Data::Text(text.as_str().into()))
             }
             Message::Text(text) => Packet::decode(text.as_str()).map_err(|error| {
-                log::info!("session {}: {error}", self.io.session.name());
+                guard::info!("session {}: {error}", self.io.session.name());
                 Fault::polite(CloseReason::ParseError)
             })?,
             Message::Binary(bytes) => Packet::Message(Data::Binary(bytes.clone())),

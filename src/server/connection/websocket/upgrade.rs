@@ -7,7 +7,7 @@ use std::{io::Write, sync::Arc};
 use tungstenite::Message;
 
 use super::{Reading, WebSocket};
-use crate::server::{http::Connection, lead, session::Session};
+use crate::server::{guard, http::Connection, lead, session::Session};
 use crate::{
     proto::{
         engine::{Data, Packet, ProbeStep, TransportKind, UpgradeProbe},
@@ -132,7 +132,7 @@ impl Upgrade {
                 }
                 Ok(ProbeStep::TakeOver) => return Some(self.socket.take_over()),
                 Err(error) => {
-                    log::info!("session {}: upgrade: {error}", self.socket.io.session.name());
+                    guard::info!("session {}: upgrade: {error}", self.socket.io.session.name());
                     return Some(false);
                 }
             }

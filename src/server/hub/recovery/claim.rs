@@ -7,6 +7,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use crate::server::{
+    guard,
     hub::membership::Membership,
     hub::recovery::{Recovery, RetainedData, disconnected::DisconnectedClient},
 };
@@ -80,7 +81,7 @@ impl Recovery {
         // forgotten before the new connection takes its place.
         self.expire(Instant::now());
         let Some(client) = self.disconnected.get(pid).filter(|client| client.namespace == namespace) else {
-            log::debug!(
+            guard::debug!(
                 "a client of {} is not recovered: it is not known, or not any more",
                 self.names[namespace]
             );
@@ -131,7 +132,7 @@ impl Recovery {
     /// A known client cannot be recovered.
     fn refuse(&mut self, pid: &Arc<str>, reason: &str) {
         let Some(client) = self.disconnected.get(pid) else { return };
-        log::info!(
+        guard::info!(
             "a client of {} is not recovered after {:.1?}: {reason} (the log has {} packets, {} bytes)",
             self.names[client.namespace],
             client.since.elapsed(),

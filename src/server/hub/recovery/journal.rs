@@ -9,9 +9,10 @@
 //! ```
 //! It may use the stores and the hub's signals. It does not know what a change means.
 
-use std::{fmt, io, time::Duration};
+use std::{fmt, io, sync::Arc, time::Duration};
 
 use crate::server::{
+    guard::{self, Records},
     hub::command::Signal,
     hub::handle::Signaller,
     hub::threads::{self, Role},
@@ -19,7 +20,7 @@ use crate::server::{
 };
 use crate::sys::{
     channel::{Receiver, RecvTimeoutError, Sender, bounded},
-    thread::{self, JoinHandle},
+    thread::JoinHandle,
     time::Instant,
 };
 
@@ -88,6 +89,7 @@ impl Journal {
         watch: StoreWatch,
         hub: Signaller,
         stack_size: usize,
+        records: &Arc<Records>,
     ) -> io::Result<Self> {
         let (to, portions) = bounded(1);
         let (alive, over) = bounded(0);
@@ -96,10 +98,7 @@ impl Journal {
         }
         let store_thread =
             StoreThread { store, generation: generation.unwrap_or(0), portions, hub, watch, _alive: alive };
-        let thread = thread::Builder::new()
-            .name("store".into())
-            .stack_size(stack_size)
-            .spawn(move || store_thread.run(generation.is_some()))?;
+        let thread = records.thread("store", stack_size, move || store_thread.run(generation.is_some()))?;
         let every = match durability {
             Durability::EveryPacket => None,
             Durability::Every(every) => Some(every),
@@ -201,7 +200,7 @@ impl Journal {
     pub(crate) fn close(self, deadline: Instant) -> bool {
         drop(self.to);
         if self.over.recv_deadline(deadline) == Err(RecvTimeoutError::Timeout) {
-            log::error!(
+            guard::error!(
                 "the store has not returned by the deadline of the shutdown; what it was given last may be missing"
             );
             return false;
@@ -249,7 +248,7 @@ impl StoreThread {
                     self.serve(&mut pause);
                 }
                 Err(error) => {
-                    log::debug!(
+                    guard::debug!(
                         "the store cannot be opened again: {}; next try in {pause:?}",
                         text_of(error)
                     );
@@ -263,7 +262,7 @@ impl StoreThread {
         while let Ok(changes) = self.portions.recv() {
             if let Err(error) = self.store.commit(&changes) {
                 let error = text_of(error);
-                log::error!(
+                guard::error!(
                     "{error}; the server goes on without it, and what it keeps for clients is in memory only"
                 );
                 self.store.abandon();
@@ -271,7 +270,7 @@ impl StoreThread {
                 return self.hub.send(Signal::Store(Report::Failed));
             }
             if self.watch.status() != StoreStatus::Working {
-                log::warn!(
+                guard::warn!(
                     "the store works again; the packets and sessions in memory have been written to it"
                 );
                 self.watch.set(StoreStatus::Working);

@@ -24,6 +24,7 @@ use super::{
     first_generation,
     tables::{Refusal, Tables},
 };
+use crate::server::guard;
 
 /// A store in one file. It outlives the process and power cuts.
 ///
@@ -81,7 +82,7 @@ impl FileStore {
                     let aside = beside(&path, ".damaged");
                     fs::rename(&path, &aside).map_err(|source| failed(&path, source))?;
                     self.set_aside = true;
-                    log::error!(
+                    guard::error!(
                         "the store {} is damaged ({what}); moved to {}, a new one begins",
                         path.display(),
                         aside.display()
@@ -150,11 +151,11 @@ impl Store for FileStore {
             emptied.map_err(|source| failed(&path, source))
         });
         match set_aside {
-            Ok(()) => log::error!("the store {shown} is abandoned; the next start begins a new one"),
+            Ok(()) => guard::error!("the store {shown} is abandoned; the next start begins a new one"),
             Err(StoreError::InUse { .. } | StoreError::NoDirectory { .. }) => {}
             // A device or a directory: nothing was stored there, and it must not be removed.
             Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::InvalidInput => {}
-            Err(error) => log::error!(
+            Err(error) => guard::error!(
                 "the store {shown} is abandoned and stays where it is: {error}; remove it before the next start, \
                  or messages may be missing without anybody being told"
             ),

@@ -1,10 +1,12 @@
-//! Calls of user code: handlers, checks, callbacks, and `Drop` of the application's values.
+//! Calls of user code: handlers, checks, callbacks, the logger, and `Drop` of the application's values.
 //!
 //! This module is the only one that calls user code, and only on worker threads and on threads of the application. A
 //! panic in user code costs the call in which it happened and nothing else: it is caught here, and logged with the
 //! name of what was called. The panic hook has logged the place.
 //!
-//! It uses no other module of the server.
+//! Of the server it uses `lead` alone: a logger may block.
+
+mod records;
 
 use std::{
     cell::{Cell, RefCell},
@@ -12,6 +14,8 @@ use std::{
     mem::ManuallyDrop,
     sync::Arc,
 };
+
+pub(crate) use records::{Delivery, Place, Records, debug, error, info, log, log_at, trace, warn};
 
 use crate::{
     outcome::catch,
@@ -35,6 +39,7 @@ impl Callee {
     pub(crate) const ENGINE: Self = Self(6);
     pub(crate) const KEEP_DATA: Self = Self(7);
     pub(crate) const STORE: Self = Self(8);
+    const LOGGER: Self = Self(9);
 
     /// One of these handlers, of which there is at least one.
     pub(crate) fn of<H>(handlers: &[H]) -> Self {
@@ -51,6 +56,7 @@ impl Callee {
             Self::DROP => "the Drop of a value of the application",
             Self::KEEP_DATA => "Serialize or Deserialize of a socket's data",
             Self::STORE => "the store",
+            Self::LOGGER => "the logger",
             Self::ENGINE => "a handler of an Engine.IO endpoint",
             _ => return None,
         })
@@ -147,11 +153,16 @@ pub(crate) fn is_in_handler() -> bool {
 
 /// Calls user code that belongs to no session: a route, a check of requests. `None`: it panicked.
 pub(crate) fn call<T>(callee: Callee, what: fmt::Arguments<'_>, code: impl FnOnce() -> T) -> Option<T> {
+    run(callee, code).map_err(|panic| error!("{what} panicked: {panic}")).ok()
+}
+
+/// Calls user code that belongs to no session. `Err`: the text of its panic.
+fn run<T>(callee: Callee, code: impl FnOnce() -> T) -> Result<T, String> {
     let _note = Note::new(callee, 0);
     let outer = APPLICATION.replace(true);
     let called = catch(code);
     APPLICATION.set(outer);
-    called.map_err(|panic| log::error!("{what} panicked: {panic}")).ok()
+    called
 }
 
 /// Calls a handler of a session or of a socket. `None`: it panicked.
@@ -175,5 +186,5 @@ pub(crate) fn drop_value(value: impl Sized) {
 
 #[cold]
 fn log_panic(owner: &impl Owner, what: fmt::Arguments<'_>, panic: &str) {
-    log::error!("{}: {what} panicked: {panic}", owner.log_name());
+    error!("{}: {what} panicked: {panic}", owner.log_name());
 }
