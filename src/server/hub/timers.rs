@@ -48,9 +48,10 @@ impl<T> Timers<T> {
         self.heap.peek().map(|Reverse(timer)| timer.at)
     }
 
-    /// Takes out the earliest timer that is due: its deadline and its value.
-    pub(super) fn pop_due(&mut self, now: Instant) -> Option<(Instant, T)> {
-        if self.next()? > now {
+    /// Takes out the earliest timer if it is due: its deadline and its value.
+    pub(super) fn pop_if(&mut self, is_due: impl FnOnce(Instant, &T) -> bool) -> Option<(Instant, T)> {
+        let Reverse(earliest) = self.heap.peek()?;
+        if !is_due(earliest.at, &earliest.value) {
             return None;
         }
         self.heap.pop().map(|Reverse(Timer { at, value, .. })| (at, value))
@@ -84,7 +85,7 @@ mod tests {
     use super::*;
 
     fn all_due(timers: &mut Timers<u32>, now: Instant) -> Vec<u32> {
-        std::iter::from_fn(|| timers.pop_due(now)).map(|(_, value)| value).collect()
+        std::iter::from_fn(|| timers.pop_if(|at, _| at <= now)).map(|(_, value)| value).collect()
     }
 
     #[test]
