@@ -11,13 +11,16 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a checker fails loudly")]
 
 pub(crate) mod channel;
-mod files;
+pub(crate) mod epoll;
+pub(crate) mod fd;
 mod kernel;
+pub(crate) mod net;
+pub(crate) mod os;
+mod pipe;
 pub(crate) mod sync;
 pub(crate) mod thread;
 #[path = "../wait.rs"]
 pub(crate) mod wait;
 
-pub(crate) use files::{fd, net, os};
 pub(crate) use kernel::{Faults, begin, set_faults, set_haste, threads, time};
 pub(crate) use thread::thread_local;
