@@ -4,8 +4,8 @@
 //! `cargo test --test official_clients -- --ignored`.
 
 use std::{
-    path::{Path, PathBuf},
-    process::{Command, Stdio},
+    path::Path,
+    process::{Command, Output, Stdio},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -17,24 +17,34 @@ use tinysio::{Client, OwnedArgs, RawValue, proto::limits, server::Server};
 /// One official client at a time: each keeps both cores of a small machine busy.
 static BENCH: Mutex<()> = Mutex::new(());
 
+/// The folder of the official clients.
+const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/interop");
+
+/// Runs a script of an official client. An interpreter with a path is one of the folder, a bare name one of `PATH`.
+fn run(interpreter: &str, args: &[&str]) -> Output {
+    let program =
+        if interpreter.contains('/') { Path::new(FOLDER).join(interpreter) } else { interpreter.into() };
+    Command::new(program)
+        .current_dir(FOLDER)
+        .args(args)
+        .output()
+        .unwrap_or_else(|error| panic!("{interpreter}: {error}: see tests/interop/README.md"))
+}
+
+/// The address of a server for a client.
+fn url(server: &Server) -> String {
+    format!("http://{}", server.local_addr().expect("a TCP server"))
+}
+
 #[rstest]
 #[case::socket_io_client("node", "node_modules/socket.io-client", "official.mjs")]
 #[case::python_asyncio(".venv/bin/python", ".venv/bin/python", "official_asyncio.py")]
 #[case::python_threaded(".venv/bin/python", ".venv/bin/python", "official_threaded.py")]
 #[ignore = "needs Node and Python"]
 fn every_scenario(#[case] interpreter: &str, #[case] needs: &str, #[case] script: &str) {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop");
-    for (what, is_there) in
-        [(needs, folder.join(needs).exists()), (interpreter, is_there(&folder, interpreter))]
-    {
-        assert!(is_there, "{script} needs {what}: see tests/interop/README.md");
-    }
+    assert!(Path::new(FOLDER).join(needs).exists(), "{script} needs {needs}: see tests/interop/README.md");
     let _turn = BENCH.lock();
-    let output = Command::new(program(&folder, interpreter))
-        .current_dir(&folder)
-        .args([script, "--server", env!("CARGO_BIN_EXE_server")])
-        .output()
-        .expect("the interpreter was found above");
+    let output = run(interpreter, &[script, "--server", env!("CARGO_BIN_EXE_server")]);
     let text = String::from_utf8_lossy(&output.stdout);
     let failures: Vec<&str> = text.lines().filter(|line| line.starts_with("FAIL")).collect();
     let verdict = text.lines().last().unwrap_or("no output");
@@ -66,14 +76,9 @@ fn a_handler_runs_for_longer_than_the_heartbeat_allows_silence(
         })
         .listen("127.0.0.1:0")
         .expect("the server starts");
-    let url = format!("http://{}", server.local_addr().expect("a TCP server"));
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop");
+    let url = url(&server);
     let _turn = BENCH.lock();
-    let output = Command::new(program(&folder, interpreter))
-        .current_dir(&folder)
-        .args([script, &url, transport, "3000"])
-        .output()
-        .expect("tests/interop/README.md says how to install it");
+    let output = run(interpreter, &[script, &url, transport, "3000"]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
@@ -91,24 +96,10 @@ fn deep_json_keeps_the_connection(#[values("polling", "websocket", "upgrade")] t
         })
         .listen("127.0.0.1:0")
         .expect("the server starts");
-    let url = format!("http://{}", server.local_addr().expect("a TCP server"));
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop");
+    let url = url(&server);
     let _turn = BENCH.lock();
-    let output = Command::new(program(&folder, "node"))
-        .current_dir(&folder)
-        .args(["deep-values.mjs", &url, transport, &limits::MAX_JSON_DEPTH.to_string()])
-        .output()
-        .expect("tests/interop/README.md says how to install it");
+    let output = run("node", &["deep-values.mjs", &url, transport, &limits::MAX_JSON_DEPTH.to_string()]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-}
-
-/// A path is taken in the folder of the official clients, a bare name from `PATH`.
-fn program(folder: &Path, interpreter: &str) -> PathBuf {
-    if interpreter.contains('/') { folder.join(interpreter) } else { interpreter.into() }
-}
-
-fn is_there(folder: &Path, interpreter: &str) -> bool {
-    Command::new(program(folder, interpreter)).arg("--version").output().is_ok()
 }
 
 /// Random JSON from the official client through our server, back to it, and on to the `client` program and the client
@@ -137,7 +128,7 @@ fn random_values_arrive_unchanged(
         })
         .listen("127.0.0.1:0")
         .expect("the server starts");
-    let url = format!("http://{}", server.local_addr().expect("a TCP server"));
+    let url = url(&server);
     let _turn = BENCH.lock();
     // Each turn sends two events.
     let mut listener = Command::new(env!("CARGO_BIN_EXE_client"))
@@ -150,12 +141,8 @@ fn random_values_arrive_unchanged(
         assert!(Instant::now() < until, "the listener has not connected");
         std::thread::sleep(Duration::from_millis(10));
     }
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop");
-    let client = Command::new(program(&folder, "node"))
-        .current_dir(&folder)
-        .args(["random-values.mjs", &url, transport, &seed.to_string(), &TURNS.to_string()])
-        .output()
-        .expect("tests/interop/README.md says how to install it");
+    let (seed, turns) = (seed.to_string(), TURNS.to_string());
+    let client = run("node", &["random-values.mjs", &url, transport, &seed, &turns]);
     if !client.status.success() {
         // It waits for events that will not come.
         let _ = listener.kill();
