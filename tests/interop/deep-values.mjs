@@ -3,26 +3,12 @@
 // The server acknowledges `deep` with how many attachments came and how long the JSON of the first argument is, `echo` with
 // its arguments. Ends with 0 when all of it came and the session is the same as before.
 
-import { io } from 'socket.io-client';
+import { connected, fail } from './connected.mjs';
 
 const [url, transport, levels] = process.argv.slice(2);
 const deep = (inside, depth) => Array.from({ length: depth }).reduce((value) => [value], inside);
 const auth = { deep: deep(0, Number(levels) - 1) };
-const transports = transport === 'upgrade' ? undefined : [transport];
-const socket = io(url, { transports, auth, reconnection: false, forceNew: true });
-
-const fail = (why) => {
-  console.error(why);
-  process.exit(1);
-};
-setTimeout(() => fail('waited in vain'), 30_000);
-socket.on('connect_error', (error) => fail(`connect_error: ${error.message}`));
-socket.on('disconnect', (reason) => fail(`disconnect: ${reason}`));
-
-await new Promise((resolve) => socket.once('connect', resolve));
-if (transport === 'upgrade' && socket.io.engine.transport.name !== 'websocket') {
-  await new Promise((resolve) => socket.io.engine.once('upgrade', resolve));
-}
+const socket = await connected(url, transport, { auth });
 const { id } = socket;
 const bytes = Buffer.from('b');
 const placeholder = '{"_placeholder":true,"num":0}'.length;

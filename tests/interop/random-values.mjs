@@ -2,12 +2,10 @@
 // The server acknowledges `echo` with its arguments. What JavaScript can hold is compared as a value; JSON that it cannot
 // hold (401 digits, equal keys) is written as a packet and must come back byte for byte.
 
-import { io } from 'socket.io-client';
+import { connected, fail as failed } from './connected.mjs';
 
 const [url, transport, seed, count] = process.argv.slice(2);
 const PATIENCE = 10_000;
-const transports = transport === 'upgrade' ? ['polling', 'websocket'] : [transport];
-const socket = io(url, { transports, forceNew: true, reconnection: false });
 
 // mulberry32: the same seed gives the same values.
 let state = Number(seed);
@@ -44,10 +42,7 @@ function json(raw, levels = 4) {
   }
 }
 
-function fail(what) {
-  console.error(`FAIL seed ${seed}: ${what}`);
-  process.exit(1);
-}
+const fail = (what) => failed(`FAIL seed ${seed}: ${what}`);
 
 /** `run` calls its argument once, in time. */
 function within(what, run) {
@@ -60,13 +55,7 @@ function within(what, run) {
   });
 }
 
-socket.on('connect_error', (error) => fail(error.message));
-socket.on('disconnect', (reason) => fail(`disconnected: ${reason}`));
-await within('connect', (done) => socket.on('connect', done));
-if (transport === 'upgrade' && socket.io.engine.transport.name !== 'websocket') {
-  await within('upgrade', (done) => socket.io.engine.on('upgrade', done));
-}
-
+const socket = await connected(url, transport);
 for (let turn = 0; turn < Number(count); turn++) {
   const sent = Array.from({ length: below(4) }, () => json(false));
   const values = sent.map((text) => JSON.parse(text));
