@@ -19,6 +19,7 @@ mod hooligans;
 mod ledger;
 mod random;
 mod relay;
+mod usage;
 
 use std::{
     process::ExitCode,
@@ -35,6 +36,7 @@ use tinysio::server::{Server, StartError};
 use clients::Crowd;
 use ledger::Ledger;
 use relay::Relay;
+use usage::{Usage, eventually};
 
 /// Members of a room.
 const ROOM: usize = 10;
@@ -165,32 +167,4 @@ fn serve(ledger: &Arc<Ledger>, port: u16) -> Result<Server, StartError> {
             ns.on("give", |socket, _| socket.emit("given", "x".repeat(100_000)));
         })
         .listen(format!("127.0.0.1:{port}"))
-}
-
-/// What the process has.
-struct Usage {
-    threads: usize,
-    files: usize,
-}
-
-impl Usage {
-    fn now() -> std::io::Result<Self> {
-        let count = |what| Ok::<_, std::io::Error>(std::fs::read_dir(what)?.count());
-        Ok(Self { threads: count("/proc/self/task")?, files: count("/proc/self/fd")? })
-    }
-}
-
-/// Waits until `check` holds, or says that it does not.
-fn eventually(what: &str, within: Duration, mut check: impl FnMut() -> bool) -> Result<(), Failure> {
-    let deadline = Instant::now() + within;
-    while !check() {
-        if Instant::now() > deadline {
-            let now = Usage::now()?;
-            return Err(
-                format!("waited in vain until {what}: {} threads, {} files", now.threads, now.files).into()
-            );
-        }
-        thread::sleep(Duration::from_millis(10));
-    }
-    Ok(())
 }

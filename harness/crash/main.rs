@@ -38,6 +38,8 @@ mod random;
 mod relay;
 mod serve;
 mod storm;
+#[path = "../chaos/usage.rs"]
+mod usage;
 mod victim;
 
 use std::{process::ExitCode, time::SystemTime};

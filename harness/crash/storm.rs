@@ -17,6 +17,7 @@ use crate::{
     random::Random,
     relay::Relay,
     serve::{KEPT_BYTES, Mutant},
+    usage::{Usage, eventually},
     victim::{Recipe, Victim},
 };
 
@@ -333,32 +334,4 @@ impl Drop for Folder {
         // What is left is in the system's folder for such things.
         let _ = fs::remove_dir_all(&self.0);
     }
-}
-
-/// What this process has.
-struct Usage {
-    threads: usize,
-    files: usize,
-}
-
-impl Usage {
-    fn now() -> std::io::Result<Self> {
-        let count = |what| Ok::<_, std::io::Error>(fs::read_dir(what)?.count());
-        Ok(Self { threads: count("/proc/self/task")?, files: count("/proc/self/fd")? })
-    }
-}
-
-/// Waits until `check` holds, or says that it does not.
-fn eventually(what: &str, within: Duration, mut check: impl FnMut() -> bool) -> Result<(), Failure> {
-    let deadline = Instant::now() + within;
-    while !check() {
-        if Instant::now() > deadline {
-            let now = Usage::now()?;
-            return Err(
-                format!("waited in vain until {what}: {} threads, {} files", now.threads, now.files).into()
-            );
-        }
-        thread::sleep(Duration::from_millis(10));
-    }
-    Ok(())
 }
