@@ -1,6 +1,7 @@
-//! The layers, held: which file may name what.
+//! What each file of `src` may name: crates, the system, and the modules below its own.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
 };
@@ -22,6 +23,24 @@ const BANS: [(&str, &[&str]); 5] = [
     // The logger is code of the application: `guard` calls it, with macros of the same names.
     ("server", &["log::error!", "log::warn!", "log::info!", "log::debug!", "log::trace!", "log::log!"]),
     ("client", &["crate::server"]),
+];
+
+/// The modules of `src/server`, from the top to the bottom. Those of one line may import each other: they are one
+/// thing.
+const LAYERS: [&[&str]; 13] = [
+    &["builder", "server", "start", "shutdown", "stats", "memory", "descriptors"],
+    &["connection"],
+    &["dispatch"],
+    &["engine", "socket"],
+    &["session"],
+    &["hub"],
+    &["transport"],
+    &["config", "error"],
+    &["recovery"],
+    &["http"],
+    &["net"],
+    &["limits"],
+    &["guard", "lead", "peer"],
 ];
 
 /// The sources: path under `src`, and text.
@@ -67,6 +86,60 @@ fn hold(rule: impl Fn(&str, &str) -> Option<String>) {
     assert!(broken.is_empty(), "\n{}", broken.join("\n"));
 }
 
+/// The paths that a `use` tree names: `a::{b, c::d}` is `a::b` and `a::c::d`.
+fn paths(tree: &str, prefix: &str, found: &mut Vec<String>) {
+    let Some((head, rest)) = tree.split_once('{') else {
+        found.push(format!("{prefix}{}", tree.trim()));
+        return;
+    };
+    let prefix = format!("{prefix}{}", head.trim());
+    let inner = rest.rsplit_once('}').map_or(rest, |(inner, _)| inner);
+    let (mut depth, mut start) = (0, 0);
+    for (at, letter) in inner.char_indices() {
+        match letter {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            ',' if depth == 0 => {
+                paths(&inner[start..at], &prefix, found);
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+    if !inner[start..].trim().is_empty() {
+        paths(&inner[start..], &prefix, found);
+    }
+}
+
+/// The modules of the server that a file imports, or names with their whole path.
+fn imports(text: &str) -> Vec<String> {
+    let code: Vec<&str> = code(text).map(|(_, line)| line).collect();
+    let code = code.join("\n");
+    let mut found = Vec::new();
+    for (at, _) in code.match_indices("use crate::") {
+        let tree = &code[at + 4..];
+        paths(&tree[..tree.find(';').expect("a statement ends")], "", &mut found);
+    }
+    for (at, _) in code.match_indices("crate::server::") {
+        let end = code[at..].find(|letter: char| !letter.is_alphanumeric() && !"_:".contains(letter));
+        found.push(code[at..end.map_or(code.len(), |end| at + end)].to_owned());
+    }
+    let module = |path: String| path.strip_prefix("crate::server::")?.split("::").next().map(str::to_owned);
+    // A type is named by the path that the public has for it.
+    found
+        .into_iter()
+        .filter_map(module)
+        .filter(|name| name.starts_with(|first: char| first.is_lowercase()))
+        .collect()
+}
+
+fn layer(module: &str) -> usize {
+    LAYERS
+        .iter()
+        .position(|layer| layer.contains(&module))
+        .unwrap_or_else(|| panic!("{module} is in no layer"))
+}
+
 #[test]
 fn crates_stay_in_their_files() {
     hold(|path, line| {
@@ -85,6 +158,19 @@ fn layers_do_not_reach_up_or_across() {
         let line: String = line.split('"').step_by(2).collect();
         words.into_iter().find(|word| line.contains(*word)).map(|word| format!("names {word}"))
     });
+}
+
+/// `mod.rs` is above all of them only in the tree: it declares the modules and says what is public.
+#[test]
+fn imports_of_the_server_run_down() {
+    let mut up = BTreeSet::new();
+    for (path, text) in sources() {
+        let Some(file) = path.strip_prefix("server/").filter(|file| *file != "mod.rs") else { continue };
+        let module = file.split('/').next().unwrap_or(file).trim_end_matches(".rs");
+        let above = imports(&text).into_iter().filter(|import| layer(import) < layer(module));
+        up.extend(above.map(|import| format!("src/{path} imports {import}")));
+    }
+    assert!(up.is_empty(), "{up:#?}");
 }
 
 #[test]

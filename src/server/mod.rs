@@ -9,7 +9,7 @@
 //! ```
 //! `docs/ARCHITECTURE.md` follows a byte through all of it, and lists the threads, locks and queues.
 //!
-//! The folders, from the top to the bottom. A module imports only what is below it; `tests/layers.rs` checks that.
+//! The folders, from the top to the bottom. A module imports only what is below it; `tests/tidy.rs` checks that.
 //!
 //! | module | owns |
 //! |---|---|
