@@ -30,7 +30,7 @@ use crate::{
 /// The answer to a CONNECT. `pid` is official, with connection state recovery. `offset` is ours: it tells a client
 /// which packet was the last one before its first event, and that every event without an id ends with an offset.
 #[derive(Debug, Serialize)]
-pub(crate) struct ConnectAnswer<'a> {
+pub(super) struct ConnectAnswer<'a> {
     sid: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pid: Option<&'a str>,
@@ -40,7 +40,7 @@ pub(crate) struct ConnectAnswer<'a> {
 }
 
 impl<'a> ConnectAnswer<'a> {
-    pub(crate) fn of(socket: &'a Socket) -> Self {
+    pub(super) fn of(socket: &'a Socket) -> Self {
         let pid = socket.pid().map(|pid| &**pid);
         Self { sid: socket.id(), pid, offset: pid.map(|_| Offset::ZERO.to_string()) }
     }
@@ -70,7 +70,7 @@ fn text(value: Option<&RawValue>) -> Option<String> {
 }
 
 /// Creates the socket of a CONNECT: a new one, or one that replaces the socket that the client has lost.
-pub(crate) fn begin(
+pub(super) fn begin(
     session: &Arc<Session>,
     namespace: &Namespace,
     auth: Option<&RawValue>,
@@ -101,14 +101,14 @@ pub(crate) fn begin(
 }
 
 /// The middlewares have refused the socket. Gives up its claim, so that a later connection can be recovered.
-pub(crate) fn release(socket: &Socket, resume: Option<Box<Resume>>) {
+pub(super) fn release(socket: &Socket, resume: Option<Box<Resume>>) {
     if let Some(resume) = resume {
         socket.namespace().0.hub.release_claim(resume);
     }
 }
 
 /// Whether the middlewares are skipped for this socket.
-pub(crate) fn skips_middlewares(socket: &Socket) -> bool {
+pub(super) fn skips_middlewares(socket: &Socket) -> bool {
     let options = &socket.session().shared.config.connection_state_recovery;
     socket.recovered() && options.as_ref().is_some_and(|options| options.skip_middlewares)
 }

@@ -51,7 +51,7 @@ impl Core {
         session::open(&self.shared, endpoint, handshake, content, || Box::new(Inbound::new(self)))
     }
 
-    pub(crate) fn endpoint(&self, index: usize) -> &Endpoint {
+    pub(super) fn endpoint(&self, index: usize) -> &Endpoint {
         &self.endpoints[index].1
     }
 

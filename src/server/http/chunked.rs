@@ -22,7 +22,7 @@ const FRAMING_SLACK: usize = 4 << 10;
 
 /// Why a body cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ChunkError {
+pub(super) enum ChunkError {
     /// It breaks a rule of the coding.
     Malformed,
     /// Its data are more than the limit.
@@ -44,7 +44,7 @@ enum State {
 
 /// A body that is being read, piece by piece.
 #[derive(Debug)]
-pub(crate) struct Decoder {
+pub(super) struct Decoder {
     state: State,
     /// Bytes of the chunk that are still to come. As wide as [`DIGITS_MAX`] digits on every machine.
     chunk: u64,
@@ -55,7 +55,7 @@ pub(crate) struct Decoder {
 
 impl Decoder {
     /// A body of at most `max` bytes.
-    pub(crate) fn new(max: usize) -> Self {
+    pub(super) fn new(max: usize) -> Self {
         let framing_left = max.saturating_add(FRAMING_SLACK);
         Self { state: State::Size { digits: 0 }, chunk: 0, body: Vec::new(), max, framing_left }
     }
@@ -64,7 +64,7 @@ impl Decoder {
     ///
     /// # Errors
     /// [`ChunkError`]. The decoder must not be used after it.
-    pub(crate) fn decode(&mut self, input: &[u8]) -> Result<usize, ChunkError> {
+    pub(super) fn decode(&mut self, input: &[u8]) -> Result<usize, ChunkError> {
         let mut at = 0;
         while at < input.len() && self.state != State::Done {
             if self.state == State::Data {
@@ -111,16 +111,16 @@ impl Decoder {
     }
 
     /// Whether the body is complete.
-    pub(crate) fn is_done(&self) -> bool {
+    pub(super) fn is_done(&self) -> bool {
         self.state == State::Done
     }
 
     /// Bytes of the body so far.
-    pub(crate) fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.body.len()
     }
 
-    pub(crate) fn into_body(self) -> Vec<u8> {
+    pub(super) fn into_body(self) -> Vec<u8> {
         self.body
     }
 }

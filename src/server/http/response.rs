@@ -33,15 +33,15 @@ impl Answer {
 }
 
 /// The body of the official server for a POST that has been handled.
-pub(crate) const RECEIVED: &str = "ok";
+pub(super) const RECEIVED: &str = "ok";
 
 /// The headers that each of the two always has.
-pub(crate) const OF_A_PAYLOAD: &str =
+pub(super) const OF_A_PAYLOAD: &str =
     "Content-Type: text/plain; charset=UTF-8\r\nCache-Control: no-store\r\n";
-pub(crate) const OF_RECEIVED: &str = "Content-Type: text/html\r\n";
+pub(super) const OF_RECEIVED: &str = "Content-Type: text/html\r\n";
 
 /// A complete response with status 200. `kind` are the headers of its kind, `more` those that depend on the request.
-pub(crate) fn print<'h>(
+pub(super) fn print<'h>(
     kind: &str,
     body: &str,
     more: impl Iterator<Item = (&'static str, &'h str)>,

@@ -36,7 +36,7 @@ pub(crate) struct Selection {
     pub(crate) skip: Option<Arc<str>>,
 }
 
-pub(crate) enum Command {
+pub(super) enum Command {
     /// A session was opened at this time. Its heartbeat and its connect deadline begin.
     OpenSession(Arc<dyn HubSession>, Instant),
     /// Close a session after its packets, with this code. Abort it when that takes too long.
@@ -101,7 +101,7 @@ pub(crate) enum Command {
     CheckSignals,
 }
 
-pub(crate) enum Query {
+pub(super) enum Query {
     /// The rooms of a socket, without the one that has its id.
     RoomsOf(Arc<Membership>, Sender<Vec<Arc<str>>>),
     /// The number of sockets in a room.
@@ -113,7 +113,7 @@ pub(crate) enum Query {
 }
 
 /// What the hub gets besides the commands, whose queue may be full.
-pub(crate) enum Signal {
+pub(super) enum Signal {
     /// The store has finished what it was given.
     Store(Report),
     /// The server stops. The store has until then.
@@ -121,7 +121,7 @@ pub(crate) enum Signal {
 }
 
 /// A packet, and whether it is volatile.
-pub(crate) type Packet = (Encoded, bool);
+pub(super) type Packet = (Encoded, bool);
 
 /// The queue has memory for all its commands from the start.
 const _: () = assert!(size_of::<Command>() <= 64);

@@ -42,7 +42,7 @@ pub(crate) struct Signaller {
 }
 
 impl Signaller {
-    pub(crate) fn send(&self, signal: Signal) {
+    pub(super) fn send(&self, signal: Signal) {
         // Fails after the stop.
         let _ = self.signals.send(signal);
         // A hub with a full queue checks without this command.

@@ -23,18 +23,18 @@ pub(crate) const HELD_MAX: usize = 2 << 20;
 
 /// The packets that wait for one commit.
 #[derive(Default)]
-pub(crate) struct Portion {
-    pub(crate) packets: Vec<Packet>,
+pub(super) struct Portion {
+    pub(super) packets: Vec<Packet>,
     /// The recipients, and which packets each of them gets.
-    pub(crate) recipients: Vec<(Arc<dyn HubSession>, Vec<usize>)>,
+    pub(super) recipients: Vec<(Arc<dyn HubSession>, Vec<usize>)>,
     /// Sessions that are closed behind them, and the codes of their close frames.
-    pub(crate) closing: Vec<(Arc<dyn HubSession>, Option<u16>)>,
+    pub(super) closing: Vec<(Arc<dyn HubSession>, Option<u16>)>,
     /// The commands that are finished with it.
-    pub(crate) guards: Vec<InFlightGuard>,
+    pub(super) guards: Vec<InFlightGuard>,
     /// Dropped with it: threads that wait for it.
     waiters: Vec<Sender<()>>,
     /// The bytes of large packets.
-    pub(crate) large: usize,
+    pub(super) large: usize,
     /// The bytes of memory that all this takes, about.
     cost: usize,
 }
@@ -47,7 +47,7 @@ impl Portion {
 
 /// Where the held packets of a session are. The hub keeps this with the session.
 #[derive(Debug, Default, Clone, Copy)]
-pub(crate) struct HeldAt {
+pub(super) struct HeldAt {
     /// The number of the last portion that has packets for it.
     portion: u64,
     /// Its index in that portion.
@@ -55,7 +55,7 @@ pub(crate) struct HeldAt {
 }
 
 #[derive(Default)]
-pub(crate) struct HeldPackets {
+pub(super) struct HeldPackets {
     gathering: Portion,
     under_way: Option<Portion>,
     /// The number of the last portion that was released. The portion under way, or else the gathering one, has the
@@ -65,12 +65,12 @@ pub(crate) struct HeldPackets {
 
 impl HeldPackets {
     /// Whether nothing is held.
-    pub(crate) fn is_idle(&self) -> bool {
+    pub(super) fn is_idle(&self) -> bool {
         self.under_way.is_none() && self.gathering.is_empty()
     }
 
     /// Whether so much has gathered behind the portion under way that no more may.
-    pub(crate) fn is_full(&self) -> bool {
+    pub(super) fn is_full(&self) -> bool {
         self.under_way.is_some() && self.gathering.cost >= HELD_MAX
     }
 
@@ -80,19 +80,19 @@ impl HeldPackets {
     }
 
     /// Whether a packet is held for the session that has `at`.
-    pub(crate) fn holds(&self, at: HeldAt) -> bool {
+    pub(super) fn holds(&self, at: HeldAt) -> bool {
         at.portion > self.released
     }
 
     /// Adds a packet. Its recipients follow.
-    pub(crate) fn put(&mut self, packet: Packet, large: usize) {
+    pub(super) fn put(&mut self, packet: Packet, large: usize) {
         self.gathering.cost += PACKET_COST + packet.0.bytes().len();
         self.gathering.large += large;
         self.gathering.packets.push(packet);
     }
 
     /// Adds a recipient of the last packet.
-    pub(crate) fn add_recipient(&mut self, session: &Arc<dyn HubSession>, at: &mut HeldAt) {
+    pub(super) fn add_recipient(&mut self, session: &Arc<dyn HubSession>, at: &mut HeldAt) {
         let (number, packet) = (self.number(), self.gathering.packets.len() - 1);
         self.gathering.cost += RECIPIENT_COST;
         if at.portion != number {
@@ -103,37 +103,37 @@ impl HeldPackets {
     }
 
     /// A command is finished with the gathering portion.
-    pub(crate) fn finish(&mut self, guard: InFlightGuard) {
+    pub(super) fn finish(&mut self, guard: InFlightGuard) {
         guard.mark_waiting();
         self.gathering.cost += RECIPIENT_COST;
         self.gathering.guards.push(guard);
     }
 
     /// Drops the sender with the gathering portion.
-    pub(crate) fn notify(&mut self, done: Sender<()>) {
+    pub(super) fn notify(&mut self, done: Sender<()>) {
         self.gathering.waiters.push(done);
     }
 
     /// Closes a session behind the gathering portion.
-    pub(crate) fn close(&mut self, session: &Arc<dyn HubSession>, code: Option<u16>) {
+    pub(super) fn close(&mut self, session: &Arc<dyn HubSession>, code: Option<u16>) {
         self.gathering.cost += RECIPIENT_COST;
         self.gathering.closing.push((Arc::clone(session), code));
     }
 
     /// The changes that the gathering portion depends on are handed over to the store.
-    pub(crate) fn hand_over(&mut self) {
+    pub(super) fn hand_over(&mut self) {
         self.under_way = Some(std::mem::take(&mut self.gathering));
     }
 
     /// The portion under way may be written. `None`: there is none.
-    pub(crate) fn committed(&mut self) -> Option<Portion> {
+    pub(super) fn committed(&mut self) -> Option<Portion> {
         let portion = self.under_way.take()?;
         self.released += 1;
         Some(portion)
     }
 
     /// The gathering portion may be written. Only if no portion is under way.
-    pub(crate) fn release(&mut self) -> Portion {
+    pub(super) fn release(&mut self) -> Portion {
         self.released += 1;
         std::mem::take(&mut self.gathering)
     }

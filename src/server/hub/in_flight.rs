@@ -18,7 +18,7 @@ use crate::sys::{
 };
 
 /// One command of a sender that the hub has not finished. The command is finished when this is dropped.
-pub(crate) struct InFlightGuard(Arc<Tally>);
+pub(super) struct InFlightGuard(Arc<Tally>);
 
 /// The commands of one sender that the hub has not finished.
 #[derive(Debug, Default)]

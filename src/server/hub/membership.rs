@@ -79,7 +79,7 @@ impl Membership {
     }
 
     /// The slot of its session.
-    pub(crate) fn slot(&self) -> u32 {
+    pub(super) fn slot(&self) -> u32 {
         self.session.slot()
     }
 
@@ -95,7 +95,7 @@ impl Membership {
         self.identity.recovered
     }
 
-    pub(crate) fn is_same(&self, other: &Self) -> bool {
+    pub(super) fn is_same(&self, other: &Self) -> bool {
         std::ptr::eq(self, other)
     }
 

@@ -7,7 +7,7 @@ use std::{collections::HashMap, sync::Arc};
 
 /// The rooms of one namespace. A room exists as long as it has a member.
 #[derive(Debug, Default)]
-pub(crate) struct Rooms {
+pub(super) struct Rooms {
     by_name: HashMap<Arc<str>, usize>,
     rooms: Vec<Room>,
     free: Vec<usize>,
@@ -38,7 +38,7 @@ struct RoomEntry {
 
 impl Rooms {
     /// `false`: it was in the room already.
-    pub(crate) fn join(&mut self, member: u32, name: &Arc<str>) -> bool {
+    pub(super) fn join(&mut self, member: u32, name: &Arc<str>) -> bool {
         let room = self.room(name);
         let entries = self.of.entry(member).or_default();
         if entries.iter().any(|entry| entry.room == room) {
@@ -52,7 +52,7 @@ impl Rooms {
     }
 
     /// `false`: it was not in the room.
-    pub(crate) fn leave(&mut self, member: u32, name: &str) -> bool {
+    pub(super) fn leave(&mut self, member: u32, name: &str) -> bool {
         let Some(&room) = self.by_name.get(name) else { return false };
         let Some(entries) = self.of.get_mut(&member) else { return false };
         let Some(index) = entries.iter().position(|entry| entry.room == room) else { return false };
@@ -64,32 +64,32 @@ impl Rooms {
         true
     }
 
-    pub(crate) fn leave_all(&mut self, member: u32) {
+    pub(super) fn leave_all(&mut self, member: u32) {
         for entry in self.of.remove(&member).unwrap_or_default() {
             self.vacate(entry);
         }
     }
 
-    pub(crate) fn members(&self, name: &str) -> &[u32] {
+    pub(super) fn members(&self, name: &str) -> &[u32] {
         self.by_name.get(name).map_or(&[], |&room| &self.rooms[room].members)
     }
 
     /// In no particular order.
-    pub(crate) fn of(&self, member: u32) -> impl Iterator<Item = &Arc<str>> {
+    pub(super) fn of(&self, member: u32) -> impl Iterator<Item = &Arc<str>> {
         self.of.get(&member).into_iter().flatten().map(|entry| &self.rooms[entry.room].name)
     }
 
-    pub(crate) fn count(&self, member: u32) -> usize {
+    pub(super) fn count(&self, member: u32) -> usize {
         self.of.get(&member).map_or(0, Vec::len)
     }
 
     /// The bytes of memory that the rooms take.
-    pub(crate) fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
     /// How many more bytes a new membership of this room would take.
-    pub(crate) fn cost(&self, name: &str) -> usize {
+    pub(super) fn cost(&self, name: &str) -> usize {
         let room = if self.by_name.contains_key(name) { 0 } else { ROOM_COST + name.len() };
         MEMBERSHIP_COST + room
     }

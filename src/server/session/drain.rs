@@ -68,12 +68,12 @@ impl DrainHandle {
     }
 
     /// The outbox has a backlog that the kernel did not take.
-    pub(crate) fn drain(&self, session: Arc<Session>) {
+    pub(super) fn drain(&self, session: Arc<Session>) {
         self.send(Command::Drain(session));
     }
 
     /// The outbox is corked, and a packet waits in it.
-    pub(crate) fn watch(&self, session: Arc<Session>) {
+    pub(super) fn watch(&self, session: Arc<Session>) {
         self.send(Command::Watch(session));
     }
 

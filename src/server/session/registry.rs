@@ -39,7 +39,7 @@ impl Registry {
     }
 
     /// A slot for a new session. `None`: the server is full.
-    pub(crate) fn take_slot(&self) -> Option<u32> {
+    pub(super) fn take_slot(&self) -> Option<u32> {
         let mut table = self.table.lock();
         if table.occupied >= self.max {
             return None;
@@ -51,12 +51,12 @@ impl Registry {
         })
     }
 
-    pub(crate) fn insert(&self, session: &Arc<Session>) {
+    pub(super) fn insert(&self, session: &Arc<Session>) {
         self.table.lock().sessions.insert(session.id.clone(), Arc::clone(session));
     }
 
     /// From now on the id is unknown to requests.
-    pub(crate) fn remove(&self, id: &str) {
+    pub(super) fn remove(&self, id: &str) {
         self.table.lock().sessions.remove(id);
         self.fewer.notify_all();
     }
@@ -68,7 +68,7 @@ impl Registry {
     }
 
     /// The slot can be used again.
-    pub(crate) fn free_slot(&self, slot: u32) {
+    pub(super) fn free_slot(&self, slot: u32) {
         let mut table = self.table.lock();
         table.occupied -= 1;
         table.free.push(slot);
@@ -79,7 +79,7 @@ impl Registry {
     }
 
     /// The session with the most unsent bytes.
-    pub(crate) fn largest_backlog(&self) -> Option<Arc<Session>> {
+    pub(super) fn largest_backlog(&self) -> Option<Arc<Session>> {
         let table = self.table.lock();
         let most = table.sessions.values().max_by_key(|session| session.outbox.charged());
         most.filter(|session| session.outbox.charged() > 0).cloned()

@@ -49,12 +49,12 @@ pub(crate) struct Shared {
 
 impl Shared {
     /// An instant as microseconds of the server's life.
-    pub(crate) fn micros_at(&self, instant: Instant) -> u64 {
+    pub(super) fn micros_at(&self, instant: Instant) -> u64 {
         instant.saturating_duration_since(self.born).as_micros() as u64
     }
 
     /// Ends the sessions with the largest backlogs until no more than `outbox_bytes_total` waits.
-    pub(crate) fn end_largest_backlogs(&self) {
+    pub(super) fn end_largest_backlogs(&self) {
         while let Some(largest) = self.sessions.largest_backlog() {
             // Another thread may have been faster.
             if !self.waiting.is_exceeded() {
@@ -71,7 +71,7 @@ impl Shared {
         }
     }
 
-    pub(crate) fn is_ending(&self) -> bool {
+    pub(super) fn is_ending(&self) -> bool {
         self.ending.load(SeqCst)
     }
 

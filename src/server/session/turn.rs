@@ -119,7 +119,7 @@ impl Session {
     }
 
     /// A worker thread has taken the session out of its queue: it performs the tasks.
-    pub(crate) fn serve_queued(self: &Arc<Self>) {
+    pub(super) fn serve_queued(self: &Arc<Self>) {
         self.record_step(|gate| gate.is_queued = false);
         let mut gate = self.gate.lock();
         // A thread that has the turn performs them.

@@ -140,12 +140,12 @@ impl Workers {
     }
 
     /// Has a thread run the handlers of a session. After [`close`](Self::close) no handler runs any more.
-    pub(crate) fn queue(self: &Arc<Self>, session: Arc<Session>) {
+    pub(super) fn queue(self: &Arc<Self>, session: Arc<Session>) {
         self.push(Queued::Session(session));
     }
 
     /// Drops a value of the application on a thread that may run its `Drop`.
-    pub(crate) fn queue_drop(self: &Arc<Self>, value: Value) {
+    pub(super) fn queue_drop(self: &Arc<Self>, value: Value) {
         self.push(Queued::Drop(value));
     }
 

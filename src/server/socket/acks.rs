@@ -21,12 +21,12 @@ use crate::{
     },
 };
 
-pub(crate) type AckResult = Result<OwnedArgs, AckError>;
+pub(super) type AckResult = Result<OwnedArgs, AckError>;
 
-pub(crate) type AckCallback = Box<dyn FnOnce(&Socket, AckResult) + Send>;
+pub(super) type AckCallback = Box<dyn FnOnce(&Socket, AckResult) + Send>;
 
 /// Who waits for an acknowledgement.
-pub(crate) enum Waiting {
+pub(super) enum Waiting {
     /// A thread, which watches the time itself.
     Thread(Sender<AckResult>),
     /// A callback, its deadline, and the place in the application that has passed it.
@@ -35,7 +35,7 @@ pub(crate) enum Waiting {
 
 /// The awaited acknowledgements of a socket, by the ack id of their event.
 #[derive(Default)]
-pub(crate) struct Acks {
+pub(super) struct Acks {
     waiting: HashMap<u64, Waiting>,
     /// The instant of the timer in the hub. `None`: there is no timer.
     alarm: Option<Instant>,
@@ -45,7 +45,7 @@ impl Acks {
     /// `Err`: `max` acknowledgements are awaited already; the new one is returned. `Some`: the hub must set a timer
     /// for this instant. A callback needs no timer if its deadline is not before that of the present timer, so the
     /// hub usually has one timer for each socket.
-    pub(crate) fn insert(
+    pub(super) fn insert(
         &mut self,
         id: u64,
         waiting: Waiting,
@@ -66,16 +66,16 @@ impl Acks {
         Ok(sooner)
     }
 
-    pub(crate) fn has(&self, id: u64) -> bool {
+    pub(super) fn has(&self, id: u64) -> bool {
         self.waiting.contains_key(&id)
     }
 
-    pub(crate) fn remove(&mut self, id: u64) -> Option<Waiting> {
+    pub(super) fn remove(&mut self, id: u64) -> Option<Waiting> {
         self.waiting.remove(&id)
     }
 
     /// The callbacks whose time has passed, and when to ask again.
-    pub(crate) fn overdue(&mut self, now: Instant) -> (Vec<Waiting>, Option<Instant>) {
+    pub(super) fn overdue(&mut self, now: Instant) -> (Vec<Waiting>, Option<Instant>) {
         let is_overdue = |_: &u64, waiting: &mut Waiting| matches!(waiting, Waiting::Callback { deadline, .. } if *deadline <= now);
         let overdue = self.waiting.extract_if(is_overdue).map(|(_, waiting)| waiting).collect();
         let deadlines = self.waiting.values().filter_map(|waiting| match waiting {
@@ -87,7 +87,7 @@ impl Acks {
     }
 
     /// Removes all entries, because no acknowledgement can come any more.
-    pub(crate) fn take_all(&mut self) -> Vec<Waiting> {
+    pub(super) fn take_all(&mut self) -> Vec<Waiting> {
         self.waiting.drain().map(|(_, waiting)| waiting).collect()
     }
 }
@@ -151,7 +151,7 @@ impl Socket {
 
     /// One recipient's part of a broadcast that wants acknowledgements: `packet` carries `id`, and `callback` is
     /// called as in [`emit_with_callback`](Self::emit_with_callback), also when nothing could be sent.
-    pub(crate) fn send_asking(
+    pub(super) fn send_asking(
         &self,
         packet: &Encoded,
         id: u64,

@@ -38,7 +38,7 @@ pub struct Broadcast {
 }
 
 impl Broadcast {
-    pub(crate) fn new(namespace: Namespace, selection: Selection) -> Self {
+    pub(super) fn new(namespace: Namespace, selection: Selection) -> Self {
         Self { namespace, selection: Arc::new(selection), volatile: false }
     }
 

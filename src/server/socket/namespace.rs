@@ -33,11 +33,11 @@ use crate::{
     },
 };
 
-pub(crate) type Middleware = Box<dyn Fn(&Socket) -> Result<(), ConnectError> + Send + Sync>;
-pub(crate) type ConnectHandler = Box<dyn Fn(&Socket) + Send + Sync>;
-pub(crate) type EventHandler = Box<dyn Fn(&Socket, Event<'_>) + Send + Sync>;
-pub(crate) type AnyHandler = Box<dyn Fn(&Socket, &Event<'_>) + Send + Sync>;
-pub(crate) type CloseHandler = Box<dyn Fn(&Socket, CloseReason) + Send + Sync>;
+pub(super) type Middleware = Box<dyn Fn(&Socket) -> Result<(), ConnectError> + Send + Sync>;
+pub(super) type ConnectHandler = Box<dyn Fn(&Socket) + Send + Sync>;
+pub(super) type EventHandler = Box<dyn Fn(&Socket, Event<'_>) + Send + Sync>;
+pub(super) type AnyHandler = Box<dyn Fn(&Socket, &Event<'_>) + Send + Sync>;
+pub(super) type CloseHandler = Box<dyn Fn(&Socket, CloseReason) + Send + Sync>;
 
 /// The handlers of a namespace.
 ///
@@ -372,7 +372,7 @@ impl Namespace {
         self.everybody().disconnect_sockets(close);
     }
 
-    pub(crate) fn next_ack_id(&self) -> u64 {
+    pub(super) fn next_ack_id(&self) -> u64 {
         self.0.ack_ids.fetch_add(1, Relaxed)
     }
 
@@ -386,7 +386,7 @@ impl Namespace {
         if self.0.hub.recovers() { packet.with_offset().encode(args) } else { packet.encode(args) }
     }
 
-    pub(crate) fn broadcast(&self, selection: Selection) -> Broadcast {
+    pub(super) fn broadcast(&self, selection: Selection) -> Broadcast {
         Broadcast::new(self.clone(), selection)
     }
 

@@ -155,7 +155,7 @@ impl Retried {
     }
 
     /// The handler has taken the `Ack` out of the event, so the answer may come after the handler has returned.
-    pub(crate) fn taken(&self, socket: &Socket, attempt: u64) {
+    pub(super) fn taken(&self, socket: &Socket, attempt: u64) {
         let Some(key) = key(socket) else { return };
         if let Some(slot) = self.table.lock().slots.get_mut(&key)
             && let State::Running { taken, .. } = &mut slot.state
@@ -167,7 +167,7 @@ impl Retried {
 
     /// Stores the answer, in the same commit as the packets that the handler has emitted before, and sends it after
     /// them to the socket that sent the event last. Does nothing if the client has sent a newer event since.
-    pub(crate) fn answered(&self, socket: &Socket, attempt: u64, answer: &Encoded) -> Result<(), EmitError> {
+    pub(super) fn answered(&self, socket: &Socket, attempt: u64, answer: &Encoded) -> Result<(), EmitError> {
         let Some(key) = key(socket) else { return Ok(()) };
         let hub = &socket.namespace().0.hub;
         let mut table = self.table.lock();

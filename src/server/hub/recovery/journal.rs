@@ -122,16 +122,16 @@ impl Journal {
     }
 
     /// Whether the store works.
-    pub(crate) fn is_on(&self) -> bool {
+    pub(super) fn is_on(&self) -> bool {
         self.is_on
     }
 
     /// Whether the effects of a change must wait until it is durable.
-    pub(crate) fn holds_back(&self) -> bool {
+    pub(super) fn holds_back(&self) -> bool {
         self.is_on && self.every.is_none()
     }
 
-    pub(crate) fn note(&mut self, change: Change) {
+    pub(super) fn note(&mut self, change: Change) {
         if !self.is_on {
             return;
         }
@@ -146,12 +146,12 @@ impl Journal {
     }
 
     /// Whether the store is behind by so much that no more changes may be gathered.
-    pub(crate) fn is_full(&self) -> bool {
+    pub(super) fn is_full(&self) -> bool {
         self.is_busy && self.bytes >= GATHER_MAX
     }
 
     /// Gives the changes to the store's thread, if it is free and the time has come. `all`: at any time.
-    pub(crate) fn hand_over(&mut self, now: Instant, all: bool) -> HandedOver {
+    pub(super) fn hand_over(&mut self, now: Instant, all: bool) -> HandedOver {
         if self.is_busy {
             return HandedOver::NotYet;
         }
@@ -171,33 +171,33 @@ impl Journal {
     }
 
     /// The changes that were handed over are durable.
-    pub(crate) fn committed(&mut self) {
+    pub(super) fn committed(&mut self) {
         self.is_busy = false;
     }
 
     /// The store has failed. Changes are dropped from now on.
-    pub(crate) fn switch_off(&mut self) {
+    pub(super) fn switch_off(&mut self) {
         self.changes = Vec::new();
         (self.bytes, self.due, self.is_on, self.is_busy) = (0, None, false, false);
     }
 
-    pub(crate) fn switch_on(&mut self) {
+    pub(super) fn switch_on(&mut self) {
         self.is_on = true;
     }
 
     /// When the changes are to be handed over. `None`: there are none, or the store is busy.
-    pub(crate) fn deadline(&self) -> Option<Instant> {
+    pub(super) fn deadline(&self) -> Option<Instant> {
         self.due.filter(|_| !self.is_busy)
     }
 
     /// Whether everything is durable, or never will be.
-    pub(crate) fn is_done(&self) -> bool {
+    pub(super) fn is_done(&self) -> bool {
         !self.is_busy && self.changes.is_empty()
     }
 
     /// Waits for the end of the store's thread. `false`: at the deadline it is still in a method of the store, and
     /// goes on without the server.
-    pub(crate) fn close(self, deadline: Instant) -> bool {
+    pub(super) fn close(self, deadline: Instant) -> bool {
         drop(self.to);
         if self.over.recv_deadline(deadline) == Err(RecvTimeoutError::Timeout) {
             guard::error!(

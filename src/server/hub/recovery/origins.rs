@@ -14,7 +14,7 @@ use crate::server::{limits::admission::Address, peer::Peer};
 
 /// Where a client's record comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Origin {
+pub(super) enum Origin {
     Address(Address),
     /// On a Unix socket.
     Local,
@@ -23,7 +23,7 @@ pub(crate) enum Origin {
 }
 
 impl Origin {
-    pub(crate) fn of(peer: Peer) -> Self {
+    pub(super) fn of(peer: Peer) -> Self {
         match peer {
             Peer::Tcp(peer) => Self::Address(Address::of(peer.ip())),
             Peer::Unix => Self::Local,
@@ -36,7 +36,7 @@ type Rank = (usize, Reverse<u64>, Origin);
 
 /// Records by their origin. Later records have greater numbers.
 #[derive(Debug, Default)]
-pub(crate) struct Origins {
+pub(super) struct Origins {
     pids: BTreeMap<(Origin, u64), Arc<str>>,
     counts: HashMap<Origin, usize>,
     ranks: BTreeSet<Rank>,
@@ -44,7 +44,7 @@ pub(crate) struct Origins {
 
 impl Origins {
     /// Adds a new record.
-    pub(crate) fn add(&mut self, origin: Origin, number: u64, pid: Arc<str>) {
+    pub(super) fn add(&mut self, origin: Origin, number: u64, pid: Arc<str>) {
         self.change(origin, |pids, count| {
             pids.insert((origin, number), pid);
             *count += 1;
@@ -52,7 +52,7 @@ impl Origins {
     }
 
     /// Removes a record that was added.
-    pub(crate) fn remove(&mut self, origin: Origin, number: u64) {
+    pub(super) fn remove(&mut self, origin: Origin, number: u64) {
         self.change(origin, |pids, count| {
             pids.remove(&(origin, number));
             *count -= 1;
@@ -60,7 +60,7 @@ impl Origins {
     }
 
     /// The pid of the record that is to be removed first.
-    pub(crate) fn first(&self) -> Option<&Arc<str>> {
+    pub(super) fn first(&self) -> Option<&Arc<str>> {
         let &(_, Reverse(oldest), origin) = self.ranks.last()?;
         self.pids.get(&(origin, oldest))
     }
