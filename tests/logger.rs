@@ -16,9 +16,8 @@ use std::{
     time::Duration,
 };
 
-use parking_lot::Condvar;
 use rstest::rstest;
-use support::{Client, Http, PATIENCE, Transport, addr, next, serve, stores::Gated};
+use support::{Client, Http, PATIENCE, Transport, addr, gate::Gate, next, serve, stores::Gated};
 use tinysio::server::{Durability, MemoryStore, Server};
 
 /// What the logger does with the records of one test.
@@ -241,14 +240,13 @@ fn a_stop_waits_for_the_records() {
 fn the_hub_tells_of_a_store_that_has_not_returned() {
     let (report, told) = mpsc::channel();
     log_with("the store has not returned", move |text| report.send(text.to_owned()).unwrap());
-    let gate = Arc::new((parking_lot::Mutex::new(false), Condvar::new()));
-    let store = Gated(MemoryStore::new(), Arc::clone(&gate));
+    let gate = Gate::default();
+    let store = Gated(MemoryStore::new(), gate.clone());
     let server = serve(|builder| builder.store(store, Durability::EveryPacket).namespace("/", |_| {}));
     let _client = Client::connected(addr(&server), Transport::WebSocket);
-    *gate.0.lock() = true;
+    let closed = gate.close();
     server.of("/").unwrap().emit("news", 1).unwrap();
     assert!(!server.shutdown(Duration::from_millis(50)), "the store has not returned");
     told.try_recv().expect("it is told before the stop ends");
-    *gate.0.lock() = false;
-    gate.1.notify_all();
+    drop(closed);
 }

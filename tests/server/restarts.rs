@@ -8,13 +8,13 @@ use std::{
     time::Duration,
 };
 
-use parking_lot::{Condvar, Mutex};
 use rstest::rstest;
 use serde_json::json;
 use tinysio::server::{ConnectionStateRecovery, Durability, MemoryStore, Namespace, Server};
 
 use crate::support::{
-    Transport, addr,
+    Client, Transport, addr,
+    gate::Gate,
     recovery::{Caller, assert_same, connect, drain, empty, event, recovering},
     serve,
     stores::{Gated, Mortal},
@@ -298,8 +298,8 @@ fn old_data_comes_back() {
 /// "Every change of a room is on the disk first": an answer overtakes the join.
 #[test]
 fn a_join_acknowledged_before_it_is_kept() {
-    let gate: Arc<(Mutex<bool>, Condvar)> = Arc::default();
-    let store = Gated(MemoryStore::new(), Arc::clone(&gate));
+    let gate = Gate::default();
+    let store = Gated(MemoryStore::new(), gate.clone());
     let server = serve(|builder| {
         builder.store(store, Durability::EveryPacket).namespace("/", |ns| {
             ns.on("echo", |_, event| event.ack(()));
@@ -314,21 +314,17 @@ fn a_join_acknowledged_before_it_is_kept() {
     client.send(r#"428["echo"]"#);
     client.expect("438[]");
     let _ = server.of("/").unwrap().room_len("");
-    *gate.0.lock() = true;
-    let opened = AtomicBool::new(false);
-    let kept = std::thread::scope(|scope| {
-        scope.spawn(|| {
-            // Time for a wrong answer to come.
-            std::thread::sleep(Duration::from_millis(100));
-            opened.store(true, SeqCst);
-            *gate.0.lock() = false;
-            gate.1.notify_all();
-        });
-        client.send(r#"420["join"]"#);
-        client.expect("430[]");
-        opened.load(SeqCst)
-    });
-    assert!(kept, "acknowledged while the join was in memory only");
+    let closed = gate.close();
+    client.send(r#"420["join"]"#);
+    closed.holds_up("the join");
+    // A wrong answer has time to come meanwhile.
+    let mut other = Client::new(addr(&server), Transport::WebSocket);
+    other.join("/", r#"{"recovery":false}"#);
+    other.send(r#"420["echo"]"#);
+    other.expect("430[]");
+    assert!(!client.ws().http.is_answered(), "acknowledged while the join was in memory only");
+    drop(closed);
+    client.expect("430[]");
 }
 
 /// A duration that no clock can tell ended the hub.

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, LazyLock,
         atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
         mpsc,
     },
@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Mutex, MutexGuard};
 use rstest::rstest;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::json;
@@ -19,7 +19,9 @@ use tinysio::server::{
 };
 
 use crate::support::{
-    Client, Transport, addr, eventually, next,
+    Client, Transport, addr, eventually,
+    gate::{Closed, Gate},
+    in_time, next,
     recovery::{Caller, Lost, empty, recovering},
     serve,
     stores::Gated,
@@ -148,46 +150,8 @@ fn a_panic_in_the_store_costs_the_store_only(
 /// How long a stop waits for clients that say no more.
 const WAITS_FOR_CLIENTS: Duration = Duration::from_millis(200);
 
-/// How long the test's store blocks.
-const BLOCKED: Duration = Duration::from_secs(4);
-
-/// How long the test's data blocks.
-const DATA_BLOCKED: Duration = Duration::from_secs(2);
-
-/// What other clients may notice of it, on a machine that is busy.
-const SOON: Duration = Duration::from_secs(3);
-
-/// A store that blocks in its next commit once it is told to.
-struct Blocking {
-    block: Arc<AtomicBool>,
-    blocked: mpsc::Receiver<()>,
-}
-
-impl Blocking {
-    fn new() -> (Store, Self) {
-        let mut store = Store::new(&MemoryStore::new());
-        let block = Arc::new(AtomicBool::new(false));
-        let (tell, blocked) = mpsc::channel();
-        let of_store = Arc::clone(&block);
-        store.commit = Box::new(move |kept, changes| {
-            if of_store.swap(false, SeqCst) {
-                tell.send(()).unwrap();
-                thread::sleep(BLOCKED);
-            }
-            tinysio::server::Store::commit(kept, changes)
-        });
-        (store, Self { block, blocked })
-    }
-
-    /// Has the store block, with a client that waits for it.
-    fn begin(&self, client: &mut Client) -> Instant {
-        self.block.store(true, SeqCst);
-        let begun = Instant::now();
-        client.send(r#"42["echo","kept"]"#);
-        next(&self.blocked, "the commit");
-        begun
-    }
-}
+/// Longer than the heartbeat allows silence.
+const SEVERAL_HEARTBEATS: Duration = Duration::from_secs(4);
 
 /// Heartbeats, questions, new clients that ask for no recovery, and events that need not be kept go on, also on
 /// threads that have served a client whose packets wait. What must be durable first waits, and comes in order.
@@ -196,24 +160,27 @@ fn a_store_that_blocks_holds_up_only_what_it_keeps(
     #[values(Duration::from_secs(3), Duration::from_millis(1))] park_after: Duration,
     #[values(Transport::Polling, Transport::WebSocket, Transport::Upgrade)] transport: Transport,
 ) {
-    let (store, blocking) = Blocking::new();
+    let gate = Gate::default();
     let server = serve(|builder| {
         chat(builder.ping_interval(Duration::from_secs(1)).ping_timeout(Duration::from_secs(2)))
             .park_after(park_after)
-            .store(store, Durability::EveryPacket)
+            .store(Gated(MemoryStore::new(), gate.clone()), Durability::EveryPacket)
     });
     let io = server.of("/").unwrap();
     let mut keeper = Client::connected(addr(&server), Transport::WebSocket);
     let mut other = Client::connected(addr(&server), transport);
-    let begun = blocking.begin(&mut keeper);
+    let closed = gate.close();
+    keeper.send(r#"42["echo","kept"]"#);
+    closed.holds_up("the commit");
     // Its thread emits and acknowledges: both wait, in order.
     keeper.send_texts(&[r#"42["echo",2]"#, r#"420["ask"]"#]);
+    let (tell, heard) = mpsc::channel();
     let hears = move || {
         assert!(keeper.text("the first").starts_with(r#"42["echo","kept","#));
-        let first = begun.elapsed();
+        tell.send(()).unwrap();
         assert!(keeper.text("the second").starts_with(r#"42["echo",2,"#));
         keeper.expect(r#"430["yes"]"#);
-        (keeper, first)
+        keeper
     };
     let hears = thread::Builder::new().spawn(hears).unwrap();
 
@@ -225,17 +192,18 @@ fn a_store_that_blocks_holds_up_only_what_it_keeps(
     declining.send_texts(&[r#"42["echo","a"]"#, r#"421["ask"]"#]);
     declining.expect(r#"42["echo","a"]"#);
     declining.expect(r#"431["yes"]"#);
-    assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
 
     // Nobody is lost meanwhile.
-    while begun.elapsed() < BLOCKED {
+    let begun = Instant::now();
+    while begun.elapsed() < SEVERAL_HEARTBEATS {
         for client in [&mut declining, &mut other] {
             client.send(r#"422["ask"]"#);
             client.expect(r#"432["yes"]"#);
         }
     }
-    let (_keeper, first) = hears.join().unwrap();
-    assert!(first >= BLOCKED, "it was not durable after {first:?}");
+    assert!(heard.try_recv().is_err(), "it is not durable yet");
+    drop(closed);
+    let _keeper = hears.join().unwrap();
     assert_eq!(io.len(), 3);
 }
 
@@ -244,14 +212,16 @@ fn a_store_that_blocks_holds_up_only_what_it_keeps(
 fn a_store_that_blocks_does_not_hold_up_the_stop(
     #[values(Durability::EveryPacket, Durability::Every(Duration::from_millis(1)))] durability: Durability,
 ) {
-    let (store, blocking) = Blocking::new();
+    let gate = Gate::default();
+    let store = Gated(MemoryStore::new(), gate.clone());
     let server = serve(|builder| chat(builder).store(store, durability));
     let mut client = Client::connected(addr(&server), Transport::WebSocket);
-    blocking.begin(&mut client);
-    let begun = Instant::now();
+    let closed = gate.close();
+    client.send(r#"42["echo","kept"]"#);
+    closed.holds_up("the commit");
     drop(client);
-    assert!(!server.shutdown(Duration::from_millis(100)), "the store's thread is left to itself");
-    assert!(begun.elapsed() < BLOCKED - Duration::from_millis(200), "{:?}", begun.elapsed());
+    let stopped = in_time("the stop", move || server.shutdown(Duration::from_millis(100)));
+    assert!(!stopped, "the store's thread is left to itself");
 }
 
 /// Nor when so much waits for it that the hub takes nothing more, and its queue is full.
@@ -259,12 +229,12 @@ fn a_store_that_blocks_does_not_hold_up_the_stop(
 fn a_full_queue_behind_a_store_that_blocks_does_not_hold_up_the_stop(
     #[values(Durability::EveryPacket, Durability::Every(Duration::from_millis(1)))] durability: Durability,
 ) {
-    let gate = Arc::new((Mutex::new(false), Condvar::new()));
-    let store = Gated(MemoryStore::new(), Arc::clone(&gate));
+    let gate = Gate::default();
+    let store = Gated(MemoryStore::new(), gate.clone());
     let server = serve(|builder| chat(builder.hub_queue(16)).store(store, durability));
     let _client = Client::connected(addr(&server), Transport::WebSocket);
     let io = server.of("/").unwrap();
-    *gate.0.lock() = true;
+    let closed = gate.close();
     let emitted = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&emitted);
     let emitter = thread::Builder::new()
@@ -275,14 +245,10 @@ fn a_full_queue_behind_a_store_that_blocks_does_not_hold_up_the_stop(
         })
         .unwrap();
     wait_until_emitters_wait(&emitted);
-    let (tell, stopped) = mpsc::channel();
-    let stop = move || tell.send(server.shutdown(Duration::from_millis(100))).unwrap();
-    let stop = thread::Builder::new().spawn(stop).unwrap();
-    assert!(!next(&stopped, "the stop"), "the store's thread is left to itself");
+    let stopped = in_time("the stop", move || server.shutdown(Duration::from_millis(100)));
+    assert!(!stopped, "the store's thread is left to itself");
     emitter.join().unwrap();
-    *gate.0.lock() = false;
-    gate.1.notify_all();
-    stop.join().unwrap();
+    drop(closed);
 }
 
 /// Whose turn has not come in a stop over a window is served as ever: emitters wait for the store, and nothing is
@@ -292,8 +258,8 @@ fn a_store_that_blocks_loses_nothing_while_sessions_end_one_after_the_other(
     #[values(Durability::EveryPacket, Durability::Every(Duration::from_millis(1)))] durability: Durability,
 ) {
     const EVENTS: usize = 3_000;
-    let gate = Arc::new((Mutex::new(false), Condvar::new()));
-    let store = Gated(MemoryStore::new(), Arc::clone(&gate));
+    let gate = Gate::default();
+    let store = Gated(MemoryStore::new(), gate.clone());
     let server = Arc::new(serve(|builder| chat(builder.hub_queue(16)).store(store, durability)));
     let mut clients = [(); 2].map(|()| {
         let mut client = Client::new(addr(&server), Transport::WebSocket);
@@ -308,7 +274,7 @@ fn a_store_that_blocks_loses_nothing_while_sessions_end_one_after_the_other(
     eventually("the first has gone", || io.len() == 1);
     let sid = io.sockets()[0].id().to_owned();
     let (_, client) = clients.iter_mut().find(|(consent, _)| consent.contains(&sid)).unwrap();
-    *gate.0.lock() = true;
+    let closed = gate.close();
     let emitted = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&emitted);
     let emits = move || {
@@ -319,8 +285,7 @@ fn a_store_that_blocks_loses_nothing_while_sessions_end_one_after_the_other(
     };
     let emitter = thread::Builder::new().spawn(emits).unwrap();
     wait_until_emitters_wait(&emitted);
-    *gate.0.lock() = false;
-    gate.1.notify_all();
+    drop(closed);
     for number in 0..EVENTS {
         let event = client.text("an event");
         assert!(event.starts_with(&format!(r#"42["n",{number},"#)), "{number}");
@@ -348,25 +313,32 @@ fn what_waits_for_a_store_that_blocks_is_bounded(
     #[values(Durability::EveryPacket, Durability::Every(Duration::from_millis(1)))] durability: Durability,
 ) {
     const EVENTS: usize = 3_000;
-    let (store, blocking) = Blocking::new();
+    let gate = Gate::default();
+    let store = Gated(MemoryStore::new(), gate.clone());
     let server = serve(|builder| chat(builder.hub_queue(16)).store(store, durability));
     let mut client = Client::connected(addr(&server), Transport::WebSocket);
     let io = server.of("/").unwrap();
-    let begun = blocking.begin(&mut client);
-    let text = "x".repeat(2_000);
-    let emitter = thread::Builder::new()
-        .spawn(move || {
-            (0..EVENTS).for_each(|number| io.emit("n", (number, &text)).unwrap());
-            Instant::now()
-        })
-        .unwrap();
+    let closed = gate.close();
+    client.send(r#"42["echo","kept"]"#);
+    closed.holds_up("the commit");
+    let emitted = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&emitted);
+    let emits = move || {
+        for number in 0..EVENTS {
+            io.emit("n", (number, "x".repeat(2_000))).unwrap();
+            count.fetch_add(1, SeqCst);
+        }
+    };
+    let emitter = thread::Builder::new().spawn(emits).unwrap();
+    wait_until_emitters_wait(&emitted);
+    assert!(emitted.load(SeqCst) < EVENTS, "6 MB were taken at once");
+    drop(closed);
     client.text("the echo");
     for number in 0..EVENTS {
         let event = client.text("an event");
         assert!(event.starts_with(&format!(r#"42["n",{number},"#)), "{number}");
     }
-    let emitted = emitter.join().unwrap() - begun;
-    assert!(emitted >= BLOCKED - SOON, "6 MB were taken at once: {emitted:?}");
+    emitter.join().unwrap();
 }
 
 /// Its methods may use everything that the server has, and wait for nothing that waits for them.
@@ -465,11 +437,13 @@ struct Data(String);
 
 static LOCK: Mutex<()> = Mutex::new(());
 
+static GATE: LazyLock<Gate> = LazyLock::new(Gate::default);
+
 impl Data {
     fn act(text: &str) {
         match text {
             "panics" => panic!("the test's data panics"),
-            "blocks" => thread::sleep(DATA_BLOCKED),
+            "blocks" => GATE.pass(),
             "takes a lock" => drop(LOCK.lock()),
             _ => {}
         }
@@ -495,6 +469,11 @@ impl<'de> Deserialize<'de> for Data {
     }
 }
 
+/// Holds up data that does this, until it is dropped.
+fn hold_up(how: &str) -> (Option<MutexGuard<'static, ()>>, Option<Closed<'static>>) {
+    ((how == "takes a lock").then(|| LOCK.lock()), (how == "blocks").then(|| GATE.close()))
+}
+
 /// Whatever the data does, other clients are served; a panic costs the data.
 #[rstest]
 fn data_that_misbehaves_costs_its_own_client_only(
@@ -515,11 +494,10 @@ fn data_that_misbehaves_costs_its_own_client_only(
     let (server, io) = begin();
     let (mut caller, mut other) =
         (Caller::new(addr(&server), transport), Client::connected(addr(&server), transport));
-    let held = (how == "takes a lock").then(|| LOCK.lock());
+    let held = hold_up(how);
     caller.client.send(r#"42["keep","at first"]"#);
     caller.expect_nothing();
     let (text, sid) = (format!("{when}{how}"), caller.sid.clone());
-    let begun = Instant::now();
     let keeps = move || {
         caller.client.send(&format!(r#"42["keep","{text}"]"#));
         caller.expect_nothing();
@@ -531,21 +509,19 @@ fn data_that_misbehaves_costs_its_own_client_only(
     other.send(r#"421["ask"]"#);
     other.expect("431[null]");
     assert_eq!(io.room_len(&sid), 1);
-    assert!(begun.elapsed() < DATA_BLOCKED, "{:?}", begun.elapsed());
     drop(held);
     let lost = keeps.join().unwrap().lose();
     drop((other, io));
     assert!(server.shutdown(WAITS_FOR_CLIENTS), "every thread has ended");
 
     let (server, io) = begin();
-    let held = (how == "takes a lock").then(|| LOCK.lock());
-    let (address, begun) = (addr(&server), Instant::now());
+    let held = hold_up(how);
+    let address = addr(&server);
     let returns = thread::Builder::new().spawn(move || Lost { addr: address, ..lost }.back()).unwrap();
     let mut other = Client::connected(address, transport);
     other.send(r#"421["ask"]"#);
     other.expect("431[null]");
     assert_eq!(io.room_len("nobody"), 0);
-    assert!(begun.elapsed() < DATA_BLOCKED, "{:?}", begun.elapsed());
     drop(held);
     let mut caller = returns.join().unwrap();
     assert!(caller.recovered);

@@ -2,6 +2,7 @@
 //! transports, and waits that say what they waited for.
 
 mod client;
+pub(crate) mod gate;
 mod http;
 pub(crate) mod recovery;
 pub(crate) mod stores;

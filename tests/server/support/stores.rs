@@ -1,4 +1,4 @@
-//! Stores for tests: one whose process can be killed, one that shows its commits, and one that can be held up.
+//! Stores for tests: one whose process can be killed, one that shows its commits, and one that waits at a gate.
 
 use std::sync::{
     Arc,
@@ -6,8 +6,9 @@ use std::sync::{
     mpsc::Sender,
 };
 
-use parking_lot::{Condvar, Mutex};
 use tinysio::server::{Change, Kept, MemoryStore, Store, StoreError};
+
+use super::gate::Gate;
 
 /// A store whose process can be killed: what it is given afterwards is not kept.
 pub(crate) struct Mortal(pub(crate) MemoryStore, pub(crate) Arc<AtomicBool>);
@@ -40,8 +41,8 @@ impl Store for Watched {
     fn abandon(&mut self) {}
 }
 
-/// A store that can be held up.
-pub(crate) struct Gated(pub(crate) MemoryStore, pub(crate) Arc<(Mutex<bool>, Condvar)>);
+/// A store whose commits wait at a gate.
+pub(crate) struct Gated(pub(crate) MemoryStore, pub(crate) Gate);
 
 impl Store for Gated {
     fn open(&mut self) -> Result<Kept, StoreError> {
@@ -49,10 +50,7 @@ impl Store for Gated {
     }
 
     fn commit(&mut self, changes: &[Change]) -> Result<(), StoreError> {
-        let mut closed = self.1.0.lock();
-        while *closed {
-            self.1.1.wait(&mut closed);
-        }
+        self.1.pass();
         self.0.commit(changes)
     }
 
