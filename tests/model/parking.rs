@@ -1,4 +1,4 @@
-//! The parking lot: whatever comes at the moment of parking is not lost.
+//! Connections that become idle: every kind of input, wake-up and end at this moment is seen.
 
 use std::{
     sync::{

@@ -160,7 +160,7 @@ fn a_stop_reaches_parked_clients(
     });
 }
 
-/// The lot let go of its places at the stop, and not of their numbers: asking how many were parked panicked.
+/// Once the poller forgot its connections at a stop, but not their number: `parked_count` panicked.
 #[test]
 fn a_stopped_server_says_that_nobody_is_parked() {
     let server = parking(|builder| builder.namespace("/", |_| {}));
@@ -209,8 +209,8 @@ fn a_frame_is_whole_after_a_rest_within_it() {
     client.expect(r#"42["echo","in pieces"]"#);
 }
 
-/// A connection between two requests waits in the lot until `keep_alive_timeout`, and then it is closed; one that
-/// never sends a request, until `head_timeout`.
+/// A connection between two requests is closed after `keep_alive_timeout`; one that never sends a request, after
+/// `head_timeout`.
 #[rstest]
 #[case::after_a_request(true)]
 #[case::before_any(false)]

@@ -182,7 +182,7 @@ fn a_parked_client_does_not_go_around_byte_rate(#[values(true, false)] of_engine
     let frame = if of_engine { Ws::frame(0x81, &[b'3'; 100]) } else { Ws::frame(0x89, &[b'x'; 100]) };
     let ended = std::cell::OnceCell::new();
     eventually("it is disconnected", || {
-        // One at a time, as the parking lot takes them.
+        // One at a time, each when the connection is idle.
         if server.parked_count() > 0 {
             client.ws().send_raw(&frame);
         }
