@@ -11,10 +11,9 @@ use std::process::ExitCode;
 use clap::{Parser, ValueEnum};
 
 use clients::{
-    common::{colour::Palette, exit::Failure},
+    common::exit::Failure,
     flags::{Connection, parse_speed},
     stage::Stage,
-    stop::Stop,
 };
 
 /// Shows how a client restores its connection.
@@ -66,12 +65,7 @@ fn main() -> ExitCode {
 }
 
 fn run(flags: &Flags) -> Result<ExitCode, Failure> {
-    let stage = Stage {
-        palette: Palette::of_stdout(flags.connection.color),
-        stop: Stop::on_signals()?,
-        speed: flags.speed,
-        quiet: false,
-    };
+    let stage = Stage::new(flags.connection.color, flags.speed, false)?;
     match flags.mode {
         Some(Mode::Working) => working::run(flags, &stage),
         None => lost_and_found::run(flags, &stage),

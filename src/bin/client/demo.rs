@@ -6,12 +6,11 @@ use serde_json::{Value, json};
 
 use super::flags::Flags;
 use crate::clients::{
-    common::{colour::Palette, exit::Failure},
+    common::exit::Failure,
     line::{Line, Mark, Tone},
     request::Request,
     session::{Session, Show},
     stage::Stage,
-    stop::Stop,
 };
 
 /// Pause between the connection and the first step.
@@ -53,12 +52,7 @@ pub(crate) fn run(flags: &Flags) -> Result<ExitCode, Failure> {
 
 /// Standard output, configured by the flags.
 pub(crate) fn stage(flags: &Flags) -> Result<Stage, Failure> {
-    Ok(Stage {
-        palette: Palette::of_stdout(flags.connection.color),
-        stop: Stop::on_signals()?,
-        speed: flags.speed,
-        quiet: false,
-    })
+    Stage::new(flags.connection.color, flags.speed, false)
 }
 
 /// A session that prints everything.

@@ -6,7 +6,10 @@ use std::{
 };
 
 use super::{
-    common::colour::Palette,
+    common::{
+        colour::{Palette, When},
+        exit::Failure,
+    },
     line::{Line, Tone},
     session::Show,
     stop::Stop,
@@ -24,6 +27,11 @@ pub(crate) struct Stage {
 }
 
 impl Stage {
+    /// With colours as `color` says. A signal requests the stop.
+    pub(crate) fn new(color: When, speed: f64, quiet: bool) -> Result<Self, Failure> {
+        Ok(Self { palette: Palette::of_stdout(color), stop: Stop::on_signals()?, speed, quiet })
+    }
+
     pub(crate) fn say(&self, line: &Line) {
         self.write(&line.words(self.palette));
     }

@@ -12,10 +12,9 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use clients::{
-    common::{colour::Palette, exit::Failure},
+    common::exit::Failure,
     flags::{Connection, parse_speed, parse_url},
     stage::Stage,
-    stop::Stop,
 };
 
 /// Runs all scenarios of losing and restoring a connection, and prints which ones passed.
@@ -64,12 +63,7 @@ fn main() -> ExitCode {
 }
 
 fn run(flags: &Flags) -> Result<ExitCode, Failure> {
-    let stage = Stage {
-        palette: Palette::of_stdout(flags.connection.color),
-        stop: Stop::on_signals()?,
-        speed: flags.speed,
-        quiet: false,
-    };
+    let stage = Stage::new(flags.connection.color, flags.speed, false)?;
     let verdicts = match (&flags.what, &flags.url) {
         (Some(What::Success), url) => success::run(flags, url.as_deref(), &stage)?,
         (_, Some(_)) => return Err(Failure::Usage("a second argument belongs to `success` only".into())),

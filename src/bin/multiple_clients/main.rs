@@ -12,10 +12,9 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use clients::{
-    common::{colour::Palette, exit::Failure},
+    common::exit::Failure,
     flags::{Connection, DEFAULT_URL, parse_speed, parse_url},
     stage::Stage,
-    stop::Stop,
 };
 
 /// Several clients send messages in three scenes; then a table shows what each of them sent, received and
@@ -55,12 +54,7 @@ fn main() -> ExitCode {
 }
 
 fn run(flags: &Flags) -> Result<ExitCode, Failure> {
-    let stage = Stage {
-        palette: Palette::of_stdout(flags.connection.color),
-        stop: Stop::on_signals()?,
-        speed: flags.speed,
-        quiet: flags.json,
-    };
+    let stage = Stage::new(flags.connection.color, flags.speed, flags.json)?;
     let cast = cast::connect_all(flags, &stage)?;
     let somebody = cast.iter().any(|actor| actor.is_present());
     let mut scenes = Vec::new();
