@@ -44,8 +44,8 @@ pub(crate) fn run(flags: &Flags, stage: &Stage) -> Result<ExitCode, Failure> {
     let url = format!("http://localhost:{}", flags.port);
     let manual = Arc::new(AtomicBool::new(true));
     let builder = flags.connection.builder(&url)?.reconnection_delay(stage.scaled(DELAY));
-    let session = Session::new(builder, &url, Some(flags.attempts), &stage.stop, show(stage, manual.clone()))
-        .map_err(|error| Failure::Usage(error.to_string()))?;
+    let session =
+        Session::new(builder, &url, Some(flags.attempts), &stage.stop, show(stage, manual.clone()))?;
     let play = Play { flags, stage, session: &session };
     // The server is dropped after the session, so that the end is not a connection loss.
     let outcome = play.find().and_then(|host| {

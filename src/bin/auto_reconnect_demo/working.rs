@@ -22,8 +22,7 @@ pub(crate) fn run(flags: &Flags, stage: &Stage) -> Result<ExitCode, Failure> {
         let url = format!("http://localhost:{port}");
         let builder = flags.connection.builder(&url)?;
         let builder = builder.timeout(PROBE.min(flags.connection.timeout)).reconnection(false);
-        let session = Session::new(builder, &url, None, &stage.stop, stage.show())
-            .map_err(|error| Failure::Usage(error.to_string()))?;
+        let session = Session::new(builder, &url, None, &stage.stop, stage.show())?;
         if session.client().connect().is_ok() {
             stage.good(format!("Found a server on port {port}"));
             return Ok(talk(&session, flags, stage));

@@ -61,7 +61,6 @@ pub(crate) fn session(flags: &Flags, url: &str, stage: &Stage) -> Result<Session
     let its = stage.clone();
     let show: Show = Box::new(move |notice| notice.lines().iter().for_each(|line| its.say_signed(line)));
     Session::new(builder, url, flags.max_attempts(), &stage.stop, show)
-        .map_err(|error| Failure::Usage(error.to_string()))
 }
 
 fn steps() -> [(&'static str, Tone, Request); 6] {

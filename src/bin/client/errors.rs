@@ -80,7 +80,6 @@ pub(crate) fn run(flags: &Flags, errors: &Errors) -> Result<ExitCode, Failure> {
 fn quiet_session(flags: &Flags, stage: &Stage) -> Result<Session, Failure> {
     let builder = flags.builder(&flags.url)?;
     Session::new(builder, &flags.url, flags.max_attempts(), &stage.stop, Box::new(|_| ()))
-        .map_err(|error| Failure::Usage(error.to_string()))
 }
 
 /// Sends the input and checks the answer.

@@ -28,8 +28,7 @@ pub(crate) struct Talk {
 impl Talk {
     pub(crate) fn new(flags: &Flags, stop: &Stop, show: Show) -> Result<Self, Failure> {
         let builder = flags.builder(&flags.url)?;
-        let session = Session::new(builder, &flags.url, flags.max_attempts(), stop, show)
-            .map_err(|error| Failure::Usage(error.to_string()))?;
+        let session = Session::new(builder, &flags.url, flags.max_attempts(), stop, show)?;
         Ok(Self { session, url: flags.url.clone(), history: Vec::new(), is_mistaken: false })
     }
 

@@ -23,6 +23,7 @@ use tinysio::{
 
 use super::{
     arrival::Arrival,
+    common::exit::Failure,
     line::Line,
     notice::Notice,
     request::{Ready, Request},
@@ -89,15 +90,16 @@ struct State {
 }
 
 impl Session {
-    /// A new session, not connected.
+    /// A new session, not connected. Fails when the URL or a flag is of no use.
     pub(crate) fn new(
         builder: Builder,
         url: &str,
         max_attempts: Option<u32>,
         stop: &Stop,
         show: Show,
-    ) -> Result<Self, Error> {
-        let client = builder.reconnection_attempts(max_attempts).build()?;
+    ) -> Result<Self, Failure> {
+        let client = builder.reconnection_attempts(max_attempts).build();
+        let client = client.map_err(|error| Failure::Usage(error.to_string()))?;
         let socket = client.socket(client.namespace());
         let shared = Arc::new(Shared {
             url: url.to_owned(),

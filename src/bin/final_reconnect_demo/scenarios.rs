@@ -70,7 +70,7 @@ impl Play<'_> {
         let builder = self.flags.connection.builder(&url).map_err(|failure| failure.to_string())?;
         let builder = builder.reconnection_delay(self.stage.scaled(DELAY));
         Session::new(builder, &url, Some(attempts), &self.stage.stop, self.stage.show())
-            .map_err(|error| error.to_string())
+            .map_err(|failure| failure.to_string())
     }
 
     /// A connected client.

@@ -25,8 +25,7 @@ pub(crate) fn run(flags: &Flags, url: Option<&str>, stage: &Stage) -> Result<Ver
         }
     };
     let builder = flags.connection.builder(&url)?;
-    let session = Session::new(builder, &url, Some(0), &stage.stop, stage.show())
-        .map_err(|error| Failure::Usage(error.to_string()))?;
+    let session = Session::new(builder, &url, Some(0), &stage.stop, stage.show())?;
     let timeout = flags.connection.timeout;
     let confirm =
         |text: &str| session.confirm(&Request::message(text), timeout).map(|_| "confirmed".to_owned());

@@ -80,7 +80,6 @@ fn session(flags: &Flags, stage: &Stage, name: &str) -> Result<Session, Failure>
     let builder = flags.connection.builder(&flags.url)?.reconnection_delay(stage.scaled(DELAY));
     let show = show(stage.clone(), name.to_owned());
     Session::new(builder, &flags.url, Some(ATTEMPTS), &stage.stop, show)
-        .map_err(|error| Failure::Usage(error.to_string()))
 }
 
 /// Prints the events of the conversation after the client's name.
