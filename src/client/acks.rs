@@ -1,7 +1,7 @@
 //! The acknowledgements that a client waits for.
 //!
-//! Owns who waits, for what, and until when. Uses [`Error`] and the callbacks' type. It must not lock, call a callback,
-//! or look at the clock: callers give the time, and pass on the callbacks that it returns.
+//! Owns who waits, for what, and until when. Uses [`Error`]. It must not lock, call a callback, or look at the clock:
+//! callers give the time, and pass on the callbacks that it returns.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -10,7 +10,7 @@ use std::{
 
 use crossbeam_channel::Sender;
 
-use super::{Error, guard::Guarded, handlers::Callback};
+use super::{Error, guard::Guarded};
 use crate::proto::socket::OwnedArgs;
 
 /// Acknowledgements that one namespace may wait for at a time. One more is refused with [`Error::TooManyAcks`].
@@ -42,6 +42,14 @@ pub(super) enum Waiter {
     Thread(Sender<Result<OwnedArgs, Error>>),
     /// A callback, to be called on the `events` thread; with an error once this time has come.
     Callback(Guarded<Callback>, Instant),
+}
+
+/// What is called with an acknowledgement.
+pub(super) struct Callback {
+    /// The event that is acknowledged.
+    pub(super) event: String,
+    /// The user's closure, with the socket that it gets.
+    pub(super) call: Box<dyn FnOnce(Result<OwnedArgs, Error>) + Send>,
 }
 
 impl PendingAck {
@@ -184,7 +192,7 @@ mod tests {
         let (thread, answer) = bounded(1);
         let waiter = match seconds {
             Some(seconds) => {
-                let callback = Callback { event: "e".into(), call: Box::new(|_, _| ()) };
+                let callback = Callback { event: "e".into(), call: Box::new(|_| ()) };
                 Waiter::Callback(Guarded::new(callback), now + Duration::from_secs(seconds))
             }
             None => Waiter::Thread(thread),

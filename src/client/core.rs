@@ -1,13 +1,16 @@
 //! What the threads and handles of one client share: the state under one lock, and the means to wake each thread.
 //!
 //! ```text
-//!   lock order     state ─► handlers' queue          (the handlers' tables are locked alone)
+//!   lock order     state ─► event queue              (the handlers' tables are locked alone)
 //!   never locked   while a handler, the auth function or a logger runs, or while anything is read, written or waited for
 //! ```
 //!
 //! Owns the lock, the condition and the wakers. The [`State`] consists of four plain types that change themselves.
 //! What a change of one means for the others is in `lifecycle` (connection), `membership` (namespaces) and `emit`
-//! (packets and acknowledgements). It must not know the API's types, except as arguments of the handlers.
+//! (packets and acknowledgements). It must not know the API's types or the handlers, which get them: [`Handle`] has
+//! both.
+//!
+//! [`Handle`]: super::Handle
 
 use std::{
     sync::{Arc, OnceLock},
@@ -24,7 +27,6 @@ use super::{
     connection::{Phase, Target},
     dial::Dialer,
     event_queue::EventQueue,
-    handlers::Hooks,
     namespace::Namespace,
     session::Session,
     state::{Locked, State},
@@ -44,7 +46,6 @@ pub(super) struct Core {
     /// Wakes the `link` thread.
     pub(super) link_waker: Arc<Waker>,
     pub(super) events: EventQueue,
-    pub(super) hooks: Mutex<Hooks>,
     pub(super) events_thread: OnceLock<ThreadId>,
 }
 
@@ -60,7 +61,6 @@ impl Core {
             dialer,
             changed: Condvar::new(),
             link_waker,
-            hooks: Mutex::default(),
             events_thread: OnceLock::new(),
         })
     }

@@ -11,7 +11,7 @@ use std::{
 
 use parking_lot::{Condvar, Mutex};
 
-use super::{Error, cancel::CancelToken, guard::Guarded, handlers::Callback, namespace::Namespace};
+use super::{Error, acks::Callback, cancel::CancelToken, guard::Guarded, namespace::Namespace};
 use crate::{
     proto::{CloseReason, socket::OwnedArgs},
     sys::real::wait::Waker,

@@ -1,6 +1,6 @@
 //! The `events` thread: runs the user's handlers, one at a time and in order.
 //!
-//! Empties the event queue, and expires acknowledgements. Uses `core` and the API's types. It must not hold a lock
+//! Empties the event queue, and expires acknowledgements. Uses the API's types, and `core`. It must not hold a lock
 //! while a handler runs.
 
 use std::{cell::Cell, fmt, sync::Arc};
@@ -10,20 +10,22 @@ use serde_json::value::RawValue;
 
 use super::{
     Error, Event, Handle, Outcome, Socket,
+    acks::Callback,
     core::Core,
     event_queue::{Incoming, Item, Next},
     guard::Guarded,
-    handlers::{Callback, List},
+    handlers::List,
     namespace::Namespace,
 };
 use crate::{outcome::catch, proto::socket::OwnedArgs};
 
 /// The thread.
-pub(super) fn run(core: &Arc<Core>) {
+pub(super) fn run(client: &Handle) {
+    let core = client.core();
     let _ = core.events_thread.set(std::thread::current().id());
     loop {
         match core.events.next(core.next_ack_deadline()) {
-            Next::Item(item) => deliver(core, item),
+            Next::Item(item) => deliver(client, item),
             Next::Deadlines => core.expire_acks(),
             Next::Exit => return,
         }
@@ -31,86 +33,89 @@ pub(super) fn run(core: &Arc<Core>) {
 }
 
 /// The socket that a handler gets.
-fn socket(core: &Arc<Core>, namespace: &Arc<Namespace>) -> Socket {
-    Socket::new(Handle::new(core.clone()), namespace.clone())
+fn socket(client: &Handle, namespace: &Arc<Namespace>) -> Socket {
+    Socket::new(client.clone(), namespace.clone())
 }
 
-fn deliver(core: &Arc<Core>, item: Item) {
-    let client = || Handle::new(core.clone());
+fn deliver(client: &Handle, item: Item) {
+    let (core, handlers) = (client.core(), client.handlers());
     match item {
-        Item::Event(event) => deliver_event(core, &event),
+        Item::Event(event) => deliver_event(client, &event),
         Item::Ack(namespace, callback, result) => {
             let Some(Callback { event, call: callback }) = callback.take() else { return };
-            call(core, format_args!("callback of {event:?}"), Some(&namespace), || {
-                callback(&socket(core, &namespace), result);
-            });
+            call(core, format_args!("callback of {event:?}"), Some(&namespace), || callback(result));
         }
         Item::Connect(namespace) => {
-            let handlers = namespace.handlers.lock().connect.clone();
-            each(core, "connect", Some(&namespace), &handlers, |handler| handler(&socket(core, &namespace)));
-            deliver_reserved(core, &namespace, "connect", None::<&()>);
+            let list = handlers.of_socket(&namespace).connect.clone();
+            each(core, "connect", Some(&namespace), &list, |handler| handler(&socket(client, &namespace)));
+            deliver_reserved(client, &namespace, "connect", None::<&()>);
         }
         Item::Disconnect(namespace, reason) => {
-            let handlers = namespace.handlers.lock().disconnect.clone();
-            each(core, "disconnect", Some(&namespace), &handlers, |handler| {
-                handler(&socket(core, &namespace), reason);
+            let list = handlers.of_socket(&namespace).disconnect.clone();
+            each(core, "disconnect", Some(&namespace), &list, |handler| {
+                handler(&socket(client, &namespace), reason);
             });
-            deliver_reserved(core, &namespace, "disconnect", Some(&reason.as_str()));
+            deliver_reserved(client, &namespace, "disconnect", Some(&reason.as_str()));
         }
         Item::ConnectError(namespace, error) => {
-            let handlers = namespace.handlers.lock().connect_error.clone();
-            each(core, "connect_error", Some(&namespace), &handlers, |handler| {
-                handler(&socket(core, &namespace), &error);
+            let list = handlers.of_socket(&namespace).connect_error.clone();
+            each(core, "connect_error", Some(&namespace), &list, |handler| {
+                handler(&socket(client, &namespace), &error);
             });
-            deliver_reserved(core, &namespace, "connect_error", Some(&Reason::of(&error)));
+            deliver_reserved(client, &namespace, "connect_error", Some(&Reason::of(&error)));
         }
         Item::Scheduled(attempt, delay) => {
-            let hooks = core.hooks.lock().scheduled.clone();
-            each(core, "reconnect_scheduled", None, &hooks, |hook| hook(&client(), attempt, delay));
+            let list = handlers.of_client().scheduled.clone();
+            each(core, "reconnect_scheduled", None, &list, |handler| handler(client, attempt, delay));
         }
         Item::Attempt(attempt) => {
-            let hooks = core.hooks.lock().attempt.clone();
-            each(core, "reconnect_attempt", None, &hooks, |hook| hook(&client(), attempt));
+            let list = handlers.of_client().attempt.clone();
+            each(core, "reconnect_attempt", None, &list, |handler| handler(client, attempt));
         }
         Item::Reconnect(attempt) => {
-            let hooks = core.hooks.lock().reconnect.clone();
-            each(core, "reconnect", None, &hooks, |hook| hook(&client(), attempt));
+            let list = handlers.of_client().reconnect.clone();
+            each(core, "reconnect", None, &list, |handler| handler(client, attempt));
         }
         Item::ReconnectError(error) => {
-            let hooks = core.hooks.lock().error.clone();
-            each(core, "reconnect_error", None, &hooks, |hook| hook(&client(), &error));
+            let list = handlers.of_client().error.clone();
+            each(core, "reconnect_error", None, &list, |handler| handler(client, &error));
         }
         Item::ReconnectFailed => {
-            let hooks = core.hooks.lock().failed.clone();
-            each(core, "reconnect_failed", None, &hooks, |hook| hook(&client()));
+            let list = handlers.of_client().failed.clone();
+            each(core, "reconnect_failed", None, &list, |handler| handler(client));
         }
     }
 }
 
-fn deliver_event(core: &Arc<Core>, event: &Incoming) {
-    let socket = socket(core, &event.namespace);
+fn deliver_event(client: &Handle, event: &Incoming) {
+    let socket = socket(client, &event.namespace);
     let (any, named) = {
-        let handlers = event.namespace.handlers.lock();
+        let handlers = client.handlers().of_socket(&event.namespace);
         (handlers.any.clone(), handlers.named.get(&event.name).cloned())
     };
     let ack = Cell::new(event.ack);
     let made = || Event::new(&socket, &event.name, event.args.args(), (event.epoch, &ack));
-    each(core, &event.name, Some(&event.namespace), &any, |handler| handler(&socket, &made()));
+    each(client.core(), &event.name, Some(&event.namespace), &any, |handler| handler(&socket, &made()));
     if let Some(named) = &named {
-        each(core, &event.name, Some(&event.namespace), named, |handler| handler(&socket, made()));
+        each(client.core(), &event.name, Some(&event.namespace), named, |handler| handler(&socket, made()));
     }
 }
 
 /// Calls the handlers that [`Socket::on`](super::Socket::on) has set for `connect`, `disconnect` or `connect_error`.
-fn deliver_reserved(core: &Arc<Core>, namespace: &Arc<Namespace>, name: &str, arg: Option<&impl Serialize>) {
-    let Some(named) = namespace.handlers.lock().named.get(name).cloned() else { return };
+fn deliver_reserved(client: &Handle, namespace: &Arc<Namespace>, name: &str, arg: Option<&impl Serialize>) {
+    let Some(named) = client.handlers().of_socket(namespace).named.get(name).cloned() else {
+        return;
+    };
     let mut args = OwnedArgs::default();
     // Cannot fail: text always has a JSON form, and the server's data is JSON.
     if let Some(Err(error)) = arg.map(|arg| args.push(arg)) {
-        log::error!("{}: no argument for the handlers of {name:?}: {error}", core.place(Some(namespace)));
+        log::error!(
+            "{}: no argument for the handlers of {name:?}: {error}",
+            client.core().place(Some(namespace))
+        );
     }
-    let (socket, ack) = (socket(core, namespace), Cell::new(None));
-    each(core, name, Some(namespace), &named, |handler| {
+    let (socket, ack) = (socket(client, namespace), Cell::new(None));
+    each(client.core(), name, Some(namespace), &named, |handler| {
         handler(&socket, Event::new(&socket, name, args.args(), (0, &ack)))
     });
 }

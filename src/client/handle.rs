@@ -1,158 +1,27 @@
-//! The API of the client: [`Client`], and the [`Handle`] to it.
+//! The API of a client: the [`Handle`] to it.
 //!
-//! Owns the threads. Uses `core`. It must not change the state itself: `lifecycle` does.
+//! Owns nothing but the two halves of a client: what its threads share, and the handlers. Uses `core`. It must not
+//! change the state itself: `lifecycle` does.
 
-use std::{
-    fmt, io,
-    ops::Deref,
-    sync::Arc,
-    thread::JoinHandle,
-    time::{Duration, Instant},
-};
+use std::{fmt, io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
 use super::{
-    Builder, Error, Socket, Stats, Status, backoff,
+    Error, Socket, Stats, Status,
     cancel::CancelToken,
     connection::{Phase, Target},
-    core::{Core, spawn},
-    dial::Dialer,
-    events,
-    handlers::add,
+    core::Core,
+    handlers::{Handlers, add},
     http::HttpClient,
-    link,
     namespaces::NamespaceState,
-    polling,
     state::State,
-    url::Endpoint,
 };
-use crate::proto::{CloseReason, engine::TransportKind};
+use crate::proto::CloseReason;
 use crate::sys::real::wait::deadline_in;
 
-/// Stack of the client's own threads. They use a few pages; the system's name lookup uses most of it.
-const STACK: usize = 512 << 10;
-
-/// Stack of the handlers' thread: the standard library's default, because handlers are the user's code.
-const HANDLER_STACK: usize = 2 << 20;
-
-/// How long a dropped client writes what was emitted before.
-const DROP_TIME: Duration = Duration::from_millis(500);
-
-/// How long a dropped client waits for its threads.
-const JOIN_TIME: Duration = Duration::from_millis(400);
-
-/// A Socket.IO client: one connection to one server, carrying any number of namespaces.
-///
-/// It owns the threads, which run until it is dropped. Dropping it first disconnects, as
-/// [`disconnect`](Handle::disconnect) does. Its methods are those of [`Handle`], to which it dereferences. A handle
-/// can be cloned into handlers and threads without keeping the client alive.
-pub struct Client {
-    handle: Handle,
-    threads: Vec<JoinHandle<()>>,
-}
-
-impl Builder {
-    /// Checks URL and options and starts the client's threads; nothing is connected yet, so handlers can be set before
-    /// [`Handle::connect`](super::Handle::connect).
-    ///
-    /// URLs: `http://`, `https://`, `ws://`, `wss://` (the schemes choose TLS, not the transport), and
-    /// `unix:///path/to/socket`. A path is the namespace, as in the official client, and a query is sent along.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`], and [`Error::Closed`] when the operating system gives no more threads or descriptors.
-    pub fn build(self) -> Result<Client, Error> {
-        Client::build(self)
-    }
-}
-
-impl Client {
-    /// A client for the server at `url`; see [`Builder::build`] for its forms.
-    #[must_use]
-    pub fn builder(url: &str) -> Builder {
-        Builder::new(url)
-    }
-
-    pub(super) fn build(builder: Builder) -> Result<Self, Error> {
-        let config = builder.config;
-        config.validate()?;
-        let endpoint = Endpoint::new(&builder.url, &config.path, &config.query)?;
-        let dialer = Dialer {
-            #[cfg(feature = "tls")]
-            tls: endpoint.secure.then(|| super::tls::config(&config.ca)).transpose()?,
-            endpoint: Arc::new(endpoint),
-        };
-        let polling = config.transports.contains(&TransportKind::Polling);
-        let core = Core::new(config, dialer).map(Arc::new).map_err(no_resources)?;
-        let mut client = Self { handle: Handle::new(core), threads: Vec::new() };
-        client.spawn(polling).map_err(no_resources)?;
-        Ok(client)
-    }
-
-    /// Starts the threads. Each owns the channel to the next: when `backoff` ends, `link` ends, then `poll`.
-    fn spawn(&mut self, polling: bool) -> io::Result<()> {
-        let Self { handle: Handle { core }, threads } = self;
-        let (jobs, link_jobs) = crossbeam_channel::bounded(1);
-        let (polls, poll_jobs) = crossbeam_channel::bounded(1);
-        if polling {
-            threads.push(spawn(core, "sio-poll", STACK, move |core| polling::run(core, &poll_jobs))?);
-        }
-        let polls = polling.then_some(polls);
-        threads
-            .push(spawn(core, "sio-link", STACK, move |core| link::run(core, &link_jobs, polls.as_ref()))?);
-        threads.push(spawn(core, "sio-backoff", STACK, move |core| backoff::run(core, &jobs))?);
-        threads.push(spawn(core, "sio-events", HANDLER_STACK, events::run)?);
-        Ok(())
-    }
-
-    /// The handle, to be cloned into threads and handlers.
-    #[must_use]
-    pub fn handle(&self) -> &Handle {
-        &self.handle
-    }
-}
-
-impl Drop for Client {
-    /// Disconnects, for at most half a second, then ends the threads, and waits for them for at most 0.4 s. A thread
-    /// that is in a handler or in the system's name lookup ends when that returns.
-    fn drop(&mut self) {
-        let core = &self.handle.core;
-        let _ = core.disconnect(DROP_TIME);
-        core.shut_down();
-        let own = usize::from(core.in_handler());
-        let ended =
-            core.wait_for(Some(Instant::now() + JOIN_TIME), |state| (state.threads <= own).then_some(()));
-        for thread in self.threads.drain(..) {
-            let this = thread.thread().id() == std::thread::current().id();
-            if !this && (ended.is_some() || thread.is_finished()) {
-                let _ = thread.join();
-            }
-        }
-    }
-}
-
-impl Deref for Client {
-    type Target = Handle;
-    fn deref(&self) -> &Handle {
-        &self.handle
-    }
-}
-
-impl fmt::Debug for Client {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client").field("status", &self.handle.status()).finish()
-    }
-}
-
-/// Builds a client with the default options and connects it.
-///
-/// # Errors
-/// As [`Builder::build`] and [`Handle::connect`].
-pub fn connect(url: &str) -> Result<Client, Error> {
-    let client = Client::builder(url).build()?;
-    client.connect()?;
-    Ok(client)
-}
+/// How long [`Handle::disconnect`] writes what was emitted before it.
+const DISCONNECT_TIME: Duration = Duration::from_millis(700);
 
 /// The answer to [`Handle::http_get`], whatever its status.
 #[derive(Debug, Clone)]
@@ -171,15 +40,20 @@ pub struct HttpAnswer {
 #[derive(Clone)]
 pub struct Handle {
     core: Arc<Core>,
+    handlers: Arc<Handlers>,
 }
 
 impl Handle {
     pub(super) fn new(core: Arc<Core>) -> Self {
-        Self { core }
+        Self { core, handlers: Arc::default() }
     }
 
-    pub(super) fn core(&self) -> &Core {
+    pub(super) fn core(&self) -> &Arc<Core> {
         &self.core
+    }
+
+    pub(super) fn handlers(&self) -> &Handlers {
+        &self.handlers
     }
 
     /// The client's socket in `namespace` (`"/"`, `"/chat"`; a missing slash is added). The first call for a namespace
@@ -246,7 +120,7 @@ impl Handle {
     /// official client. The reason for the handlers of `disconnect` is `io client disconnect`. [`start`](Self::start)
     /// and [`connect`](Self::connect) connect again.
     pub fn disconnect(&self) {
-        let _ = self.disconnect_within(super::DISCONNECT_TIME);
+        let _ = self.disconnect_within(DISCONNECT_TIME);
     }
 
     /// As [`disconnect`](Self::disconnect), with `timeout` for writing what was emitted before.
@@ -318,27 +192,27 @@ impl Handle {
     /// Official `reconnect_attempt`: called with the attempt's number, from 1, when a delay is over and a
     /// reconnection begins.
     pub fn on_reconnect_attempt(&self, handler: impl Fn(&Self, u32) + Send + Sync + 'static) {
-        add(&mut self.core.hooks.lock().attempt, Arc::new(handler));
+        add(&mut self.handlers.of_client().attempt, Arc::new(handler));
     }
 
     /// Official `reconnect`: the connection is back, after so many attempts; namespaces are being joined.
     pub fn on_reconnect(&self, handler: impl Fn(&Self, u32) + Send + Sync + 'static) {
-        add(&mut self.core.hooks.lock().reconnect, Arc::new(handler));
+        add(&mut self.handlers.of_client().reconnect, Arc::new(handler));
     }
 
     /// Official `reconnect_error`: a reconnection failed.
     pub fn on_reconnect_error(&self, handler: impl Fn(&Self, &Error) + Send + Sync + 'static) {
-        add(&mut self.core.hooks.lock().error, Arc::new(handler));
+        add(&mut self.handlers.of_client().error, Arc::new(handler));
     }
 
     /// Official `reconnect_failed`: `reconnection_attempts` are used up.
     pub fn on_reconnect_failed(&self, handler: impl Fn(&Self) + Send + Sync + 'static) {
-        add(&mut self.core.hooks.lock().failed, Arc::new(handler));
+        add(&mut self.handlers.of_client().failed, Arc::new(handler));
     }
 
     /// A delay begins. Called with the number of the attempt that follows, and the delay. Not in the official client.
     pub fn on_reconnect_scheduled(&self, handler: impl Fn(&Self, u32, Duration) + Send + Sync + 'static) {
-        add(&mut self.core.hooks.lock().scheduled, Arc::new(handler));
+        add(&mut self.handlers.of_client().scheduled, Arc::new(handler));
     }
 }
 
@@ -376,7 +250,7 @@ fn ended(state: &State) -> Option<Option<CloseReason>> {
 }
 
 /// The operating system gives no more threads or descriptors.
-fn no_resources(error: io::Error) -> Error {
+pub(super) fn no_resources(error: io::Error) -> Error {
     log::error!("the client cannot start: {error}");
     Error::Closed
 }

@@ -1,11 +1,38 @@
-//! The types of the user's handlers, and the lists of them: of one namespace, and of the client itself.
+//! The user's handlers: of each namespace, and of the client itself.
 //!
-//! Owns no thread and calls nothing: `events` does. Uses the API's types, which the handlers get.
+//! Owns the tables. Uses the API's types, which the handlers get. It calls nothing: `events` does, with no table locked.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use super::{Error, Event, Handle, Socket, guard::Guarded};
-use crate::proto::{CloseReason, socket::OwnedArgs};
+use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
+
+use super::{Error, Event, Handle, Socket, guard::Guarded, namespace::Namespace};
+use crate::proto::CloseReason;
+
+/// All handlers of one client.
+#[derive(Default)]
+pub(super) struct Handlers {
+    client: Mutex<ClientHandlers>,
+    /// By the index of the namespace.
+    sockets: Mutex<Vec<SocketHandlers>>,
+}
+
+impl Handlers {
+    /// Those of the client itself.
+    pub(super) fn of_client(&self) -> MutexGuard<'_, ClientHandlers> {
+        self.client.lock()
+    }
+
+    /// Those of a namespace.
+    pub(super) fn of_socket(&self, namespace: &Namespace) -> MappedMutexGuard<'_, SocketHandlers> {
+        MutexGuard::map(self.sockets.lock(), |sockets| {
+            if sockets.len() <= namespace.index {
+                sockets.resize_with(namespace.index + 1, SocketHandlers::default);
+            }
+            &mut sockets[namespace.index]
+        })
+    }
+}
 
 /// A handler of events.
 pub(super) type OnEvent = Arc<dyn Fn(&Socket, Event<'_>) -> Result<(), String> + Send + Sync>;
@@ -18,32 +45,18 @@ pub(super) type OnDisconnect = Arc<dyn Fn(&Socket, CloseReason) + Send + Sync>;
 /// A handler of `connect_error`.
 pub(super) type OnError = Arc<dyn Fn(&Socket, &Error) + Send + Sync>;
 
-/// Handlers in the order in which they were set.
+/// Handlers in the order in which they were set. A list is replaced when it grows, and shared with a call in progress,
+/// so that a handler may add and remove handlers.
 pub(super) type List<T> = Arc<Vec<Guarded<T>>>;
 
-/// A list is replaced when it grows, and shared with a call in progress, so that a handler may add and remove handlers.
+/// The handlers of one namespace.
 #[derive(Default)]
-pub(super) struct Handlers {
+pub(super) struct SocketHandlers {
     pub(super) named: HashMap<String, List<OnEvent>>,
     pub(super) any: List<OnAny>,
     pub(super) connect: List<OnConnect>,
     pub(super) disconnect: List<OnDisconnect>,
     pub(super) connect_error: List<OnError>,
-}
-
-/// Appends to a shared list.
-pub(super) fn add<T: Clone>(list: &mut List<T>, handler: T) {
-    Arc::make_mut(list).push(Guarded::new(handler));
-}
-
-/// A callback of an acknowledgement.
-type OnAck = Box<dyn FnOnce(&Socket, Result<OwnedArgs, Error>) + Send>;
-
-/// What is called with an acknowledgement.
-pub(super) struct Callback {
-    /// The event that is acknowledged.
-    pub(super) event: String,
-    pub(super) call: OnAck,
 }
 
 /// A handler of reconnections, called with the attempt's number.
@@ -57,10 +70,15 @@ type OnFailed = Arc<dyn Fn(&Handle) + Send + Sync>;
 
 /// The handlers of the client itself.
 #[derive(Default)]
-pub(super) struct Hooks {
+pub(super) struct ClientHandlers {
     pub(super) scheduled: List<OnScheduled>,
     pub(super) attempt: List<OnAttempt>,
     pub(super) reconnect: List<OnAttempt>,
     pub(super) error: List<OnClientError>,
     pub(super) failed: List<OnFailed>,
+}
+
+/// Appends to a shared list.
+pub(super) fn add<T: Clone>(list: &mut List<T>, handler: T) {
+    Arc::make_mut(list).push(Guarded::new(handler));
 }

@@ -65,6 +65,8 @@ mod acks;
 mod answer;
 mod backoff;
 mod cancel;
+#[expect(clippy::module_inception, reason = "it holds `Client`")]
+mod client;
 mod config;
 mod connection;
 mod core;
@@ -103,13 +105,12 @@ mod url;
 mod websocket;
 mod work;
 
-use std::time::Duration;
-
+pub use client::{Client, connect};
 pub use config::Builder;
 pub use emit::Delivery;
 pub use error::{Error, Step};
 pub use event::{Ack, Event};
-pub use handle::{Client, Handle, HttpAnswer, connect};
+pub use handle::{Handle, HttpAnswer};
 #[cfg(all(shuttle, fuzzing))]
 pub(crate) use open::read_open_for_fuzzing;
 pub use socket::Socket;
@@ -121,6 +122,3 @@ pub use crate::proto::{
     engine::TransportKind,
     socket::{Arg, Args, EncodeError, OwnedArgs},
 };
-
-/// How long [`Handle::disconnect`] writes what was emitted before it.
-const DISCONNECT_TIME: Duration = Duration::from_millis(700);

@@ -1,23 +1,20 @@
-//! One namespace, as its sockets and the queued events share it: index, name and handlers.
+//! One namespace, as its sockets and the queued events share it: index and name.
 //!
-//! Owns the counter of acknowledgement ids. Uses [`Handlers`] and [`Error`]. It must not know whether it is joined:
+//! Owns the counter of acknowledgement ids. Uses [`Error`]. It must not know whether it is joined:
 //! `namespaces` does.
 
 use std::sync::{Arc, atomic::Ordering};
 
-use parking_lot::Mutex;
-
-use super::{Error, handlers::Handlers};
+use super::Error;
 use crate::{proto::socket::is_namespace, wide::AtomicU64};
 
-/// One namespace: its name and its handlers. Shared by its sockets.
+/// One namespace: what never changes. Shared by its sockets.
 pub(super) struct Namespace {
     pub(super) index: usize,
     pub(super) name: Arc<str>,
     /// Why it can never be joined: its name is malformed.
     pub(super) invalid: Option<Error>,
     next_id: AtomicU64,
-    pub(super) handlers: Mutex<Handlers>,
 }
 
 impl Namespace {
@@ -25,7 +22,7 @@ impl Namespace {
         let invalid =
             (!is_namespace(&name)).then(|| Error::Invalid(format!("{name:?} is no name of a namespace")));
         let next_id = AtomicU64::default();
-        Self { index, name: name.into(), invalid, next_id, handlers: Mutex::default() }
+        Self { index, name: name.into(), invalid, next_id }
     }
 
     /// The id of a new acknowledgement.

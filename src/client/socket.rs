@@ -5,15 +5,16 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use parking_lot::MappedMutexGuard;
 use serde::Serialize;
 
 use super::{
     Error, Event, Handle, Outcome,
-    acks::Waiter,
+    acks::{Callback, Waiter},
     core::Core,
     emit::{Delivery, OutgoingEvent},
     guard::Guarded,
-    handlers::{Callback, OnEvent, add},
+    handlers::{OnEvent, SocketHandlers, add},
     namespace::Namespace,
 };
 use crate::proto::{
@@ -43,6 +44,10 @@ impl Socket {
 
     fn core(&self) -> &Core {
         self.client.core()
+    }
+
+    fn handlers(&self) -> MappedMutexGuard<'_, SocketHandlers> {
+        self.client.handlers().of_socket(&self.namespace)
     }
 
     /// The namespace's name.
@@ -180,7 +185,9 @@ impl Socket {
         timeout: Duration,
         callback: impl FnOnce(&Self, Result<OwnedArgs, Error>) + Send + 'static,
     ) -> Result<Delivery, Error> {
-        let callback = Callback { event: event.to_owned(), call: Box::new(callback) };
+        let socket = self.clone();
+        let call = Box::new(move |result| callback(&socket, result));
+        let callback = Callback { event: event.to_owned(), call };
         let waiter = Waiter::Callback(Guarded::new(callback), deadline_in(timeout));
         self.send(event, &args, false, Some(waiter)).map(|(_, delivery)| delivery)
     }
@@ -240,36 +247,36 @@ impl Socket {
                 "a handler of {event:?} is never called: it is an event of the official library's internals"
             );
         }
-        let mut handlers = self.namespace.handlers.lock();
+        let mut handlers = self.handlers();
         add(handlers.named.entry(event.to_owned()).or_default(), outcome(handler));
     }
 
     /// Calls `handler` for every event, before the handlers of its name.
     pub fn on_any(&self, handler: impl Fn(&Self, &Event<'_>) + Send + Sync + 'static) {
-        add(&mut self.namespace.handlers.lock().any, Arc::new(handler));
+        add(&mut self.handlers().any, Arc::new(handler));
     }
 
     /// Removes all handlers of this name.
     pub fn off(&self, event: &str) {
-        let removed = self.namespace.handlers.lock().named.remove(event);
+        let removed = self.handlers().named.remove(event);
         // Without the lock, because dropping a handler runs the user's code.
         drop(removed);
     }
 
     /// Calls `handler` whenever the namespace is joined, the first time and after every reconnection.
     pub fn on_connect(&self, handler: impl Fn(&Self) + Send + Sync + 'static) {
-        add(&mut self.namespace.handlers.lock().connect, Arc::new(handler));
+        add(&mut self.handlers().connect, Arc::new(handler));
     }
 
     /// Calls `handler` with the reason, whenever the joined namespace is left.
     pub fn on_disconnect(&self, handler: impl Fn(&Self, CloseReason) + Send + Sync + 'static) {
-        add(&mut self.namespace.handlers.lock().disconnect, Arc::new(handler));
+        add(&mut self.handlers().disconnect, Arc::new(handler));
     }
 
     /// Calls `handler` when the namespace cannot be joined: the attempt has failed, or the server has refused it
     /// ([`Error::Refused`]).
     pub fn on_connect_error(&self, handler: impl Fn(&Self, &Error) + Send + Sync + 'static) {
-        add(&mut self.namespace.handlers.lock().connect_error, Arc::new(handler));
+        add(&mut self.handlers().connect_error, Arc::new(handler));
     }
 }
 
