@@ -1,7 +1,7 @@
 //! What each file of `src` may name: crates, the system, and the modules below its own.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashMap},
     fs,
     path::{Path, PathBuf},
 };
@@ -27,7 +27,7 @@ const BANS: [(&str, &[&str]); 5] = [
 
 /// The modules of `src/server`, from the top to the bottom. Those of one line may import each other: they are one
 /// thing.
-const LAYERS: [&[&str]; 13] = [
+const SERVER: [&[&str]; 13] = [
     &["builder", "server", "start", "shutdown", "stats", "memory", "descriptors"],
     &["connection"],
     &["dispatch"],
@@ -41,6 +41,21 @@ const LAYERS: [&[&str]; 13] = [
     &["net"],
     &["limits"],
     &["guard", "lead", "peer"],
+];
+
+/// The modules of `src/client`, likewise. The table in its `mod.rs` says what each line is.
+const CLIENT: [&[&str]; 11] = [
+    &["client"],
+    &["backoff", "link", "polling", "events"],
+    &["handle", "socket", "event", "handlers"],
+    &["lifecycle", "membership", "emit", "inbound", "work"],
+    &["core", "state"],
+    &["connection", "session", "namespaces"],
+    &["open", "websocket", "http", "answer"],
+    &["event_queue"],
+    &["send_queue", "offline", "retry_queue", "acks", "recovery", "namespace", "end"],
+    &["dial", "stream", "tls", "url", "cancel"],
+    &["config", "stats", "error", "delay", "guard"],
 ];
 
 /// The sources: path under `src`, and text.
@@ -111,21 +126,22 @@ fn paths(tree: &str, prefix: &str, found: &mut Vec<String>) {
     }
 }
 
-/// The modules of the server that a file imports, or names with their whole path.
-fn imports(text: &str) -> Vec<String> {
+/// The modules below `root` that a file imports, or names with their whole path. What `mod.rs` makes public may be
+/// named without its module: `homes` has it.
+fn imports(text: &str, root: &str, homes: &HashMap<String, String>) -> Vec<String> {
     let code: Vec<&str> = code(text).map(|(_, line)| line).collect();
     let code = code.join("\n");
-    let mut found = Vec::new();
-    for (at, _) in code.match_indices("use crate::") {
-        let tree = &code[at + 4..];
-        paths(&tree[..tree.find(';').expect("a statement ends")], "", &mut found);
-    }
-    for (at, _) in code.match_indices("crate::server::") {
+    let mut found = uses(&code, "use crate::");
+    found.extend(uses(&code, "use super::"));
+    for (at, _) in code.match_indices(root) {
         let end = code[at..].find(|letter: char| !letter.is_alphanumeric() && !"_:".contains(letter));
         found.push(code[at..end.map_or(code.len(), |end| at + end)].to_owned());
     }
-    let module = |path: String| path.strip_prefix("crate::server::")?.split("::").next().map(str::to_owned);
-    // A type is named by the path that the public has for it.
+    let module = |path: String| {
+        let name = path.strip_prefix(root)?.split("::").next()?;
+        Some(homes.get(name).map_or(name, String::as_str).to_owned())
+    };
+    // A type without a home is named by the path that the public has for it.
     found
         .into_iter()
         .filter_map(module)
@@ -133,11 +149,39 @@ fn imports(text: &str) -> Vec<String> {
         .collect()
 }
 
-fn layer(module: &str) -> usize {
-    LAYERS
-        .iter()
-        .position(|layer| layer.contains(&module))
-        .unwrap_or_else(|| panic!("{module} is in no layer"))
+/// The paths of all statements that begin with `statement`, which ends with `use ` and perhaps a first name.
+fn uses(code: &str, statement: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for (at, _) in code.match_indices(statement) {
+        let (_, tree) = code[at..].split_once("use ").expect("a statement has it");
+        paths(tree.split(';').next().unwrap_or(tree), "", &mut found);
+    }
+    found
+}
+
+/// What a `mod.rs` makes public of its modules: the name, and the module.
+fn homes(mod_rs: &str) -> HashMap<String, String> {
+    let public = uses(mod_rs, "\npub use ").into_iter().filter(|path| !path.starts_with("crate::"));
+    public
+        .filter_map(|path| path.split_once("::").map(|(module, name)| (name.to_owned(), module.to_owned())))
+        .collect()
+}
+
+/// Fails with every import of a module in `folder` that runs up. `mod.rs` is above all of them only in the tree: it
+/// declares the modules and says what is public.
+fn hold_layers(folder: &str, layers: &[&[&str]], root: &str, homes: &HashMap<String, String>) {
+    let layer = |module: &str| {
+        let found = layers.iter().position(|layer| layer.contains(&module));
+        found.unwrap_or_else(|| panic!("{module} is in no layer"))
+    };
+    let mut up = BTreeSet::new();
+    for (path, text) in sources() {
+        let Some(file) = path.strip_prefix(folder).filter(|file| *file != "mod.rs") else { continue };
+        let module = file.split('/').next().unwrap_or(file).trim_end_matches(".rs");
+        let above = imports(&text, root, homes).into_iter().filter(|import| layer(import) < layer(module));
+        up.extend(above.map(|import| format!("src/{path} imports {import}")));
+    }
+    assert!(up.is_empty(), "{up:#?}");
 }
 
 #[test]
@@ -160,17 +204,17 @@ fn layers_do_not_reach_up_or_across() {
     });
 }
 
-/// `mod.rs` is above all of them only in the tree: it declares the modules and says what is public.
 #[test]
 fn imports_of_the_server_run_down() {
-    let mut up = BTreeSet::new();
-    for (path, text) in sources() {
-        let Some(file) = path.strip_prefix("server/").filter(|file| *file != "mod.rs") else { continue };
-        let module = file.split('/').next().unwrap_or(file).trim_end_matches(".rs");
-        let above = imports(&text).into_iter().filter(|import| layer(import) < layer(module));
-        up.extend(above.map(|import| format!("src/{path} imports {import}")));
-    }
-    assert!(up.is_empty(), "{up:#?}");
+    hold_layers("server/", &SERVER, "crate::server::", &HashMap::new());
+}
+
+#[test]
+fn imports_of_the_client_run_down() {
+    let mod_rs = sources().into_iter().find(|(path, _)| path == "client/mod.rs");
+    let homes = homes(&mod_rs.expect("the client has one").1);
+    assert_eq!(homes.get("Socket").map(String::as_str), Some("socket"));
+    hold_layers("client/", &CLIENT, "super::", &homes);
 }
 
 #[test]

@@ -47,19 +47,21 @@
 //! `transportOptions`, which apply to browsers only.
 //!
 //! # Modules
-//! Each layer may use the layers below it.
+//! Imports run from the top to the bottom (`tests/tidy.rs` checks it).
 //!
 //! | layer | modules |
 //! |---|---|
-//! | API | `config`, `handle`, `socket`, `event`, `stats`, `error` |
-//! | threads | `backoff`, `link`, `polling`, `events` |
-//! | what a change means for the rest | `lifecycle`, `membership`, `emit`, `inbound`, `work` |
-//! | shared by all threads | `core`, `state`, `event_queue` |
-//! | plain types, without locks | `connection`, `session`, `send_queue`, `namespaces`, `retry_queue`, `acks`, `offline`, `recovery` |
-//! | transports | `open`, `http`, `websocket`, `answer`, `dial`, `stream`, `tls`, `cancel` |
-//!
-//! Three arrows run back up, from `handlers` to `socket`, `handle` and `event`: a handler's type names what the handler
-//! gets, and `core` holds the handlers. The API's modules also name each other.
+//! | what owns the threads | `client` |
+//! | the threads | `backoff`, `link`, `polling`, `events` |
+//! | the API, one unit: handlers get sockets, sockets set handlers | `handle`, `socket`, `event`, `handlers` |
+//! | what a change means for the rest: methods of `Core` | `lifecycle`, `membership`, `emit`, `inbound`, `work` |
+//! | shared by all threads | `core`, `state` |
+//! | what the state consists of, without locks | `connection`, `session`, `namespaces` |
+//! | transports | `open`, `websocket`, `http`, `answer` |
+//! | the queue for the handlers' thread | `event_queue` |
+//! | queues and lists, without locks; ends | `send_queue`, `offline`, `retry_queue`, `acks`, `recovery`, `namespace`, `end` |
+//! | streams | `dial`, `stream`, `tls`, `url`, `cancel` |
+//! | options, counters, errors, helpers | `config`, `stats`, `error`, `delay`, `guard` |
 
 mod acks;
 mod answer;
