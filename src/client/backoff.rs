@@ -120,16 +120,17 @@ fn attempt(core: &Arc<Core>, jobs: &Sender<Job>) {
         Ok(token) => Arc::new(token),
         Err(error) => {
             let transport = core.config.transports[0];
-            return core.failed(&Error::unreachable(transport, Step::Connect, error.to_string()), None);
+            return core
+                .attempt_failed(&Error::unreachable(transport, Step::Connect, error.to_string()), None);
         }
     };
     let Some(transports) = core.begin_attempt(&token) else { return };
     let deadline = deadline_in(core.config.timeout);
     let opened = match open::session(&core.dialer, &core.config, &transports, &token, deadline) {
         Ok(opened) => opened,
-        Err(error) => return core.failed(&error, Some(&token)),
+        Err(error) => return core.attempt_failed(&error, Some(&token)),
     };
-    let Some(epoch) = core.opened(&opened, &token, begun) else { return };
+    let Some(epoch) = core.session_opened(&opened, &token, begun) else { return };
     let (silence, ping_timeout) = (opened.open.silence_allowed(), opened.open.ping_timeout);
     let inbound = Inbound::new(core.clone(), epoch);
     let job = Job {

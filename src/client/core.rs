@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   lock order     state ─► event queue              (the handlers' tables are locked alone)
-//!   never locked   while a handler, the auth function or a logger runs, or while anything is read, written or waited for
+//!   never locked   while a handler, the auth function or a logger runs, or while anything is read, written or
+//!                  waited for
 //! ```
 //!
 //! Owns the lock, the condition and the wakers. The [`State`] consists of four plain types that change themselves.

@@ -7,6 +7,12 @@
 //!          └───── volatile, not joined or send queue full ──► dropped
 //! ```
 //!
+//! When a session ends, what was not written goes from its send queue back to the offline buffer ([`keep_unwritten`]).
+//! When the namespace is joined again, the buffer goes to the send queue of the new session ([`send_buffered`]).
+//!
+//! [`keep_unwritten`]: Core::keep_unwritten
+//! [`send_buffered`]: Core::send_buffered
+//!
 //! Decides where an event goes, and who gets the error when it fails. Uses the state and the queue of events. It must
 //! not write to a transport or call a callback.
 
@@ -163,8 +169,25 @@ impl Core {
         Ok(())
     }
 
+    /// The session has ended: its unwritten events go back to the offline buffer.
+    pub(super) fn keep_unwritten(&self, state: &mut State, session: Session) {
+        let mut unwritten = Vec::new();
+        for packet in session.queue.into_unwritten(Instant::now()) {
+            // An event whose waiter has given up is not sent.
+            if packet.ack.is_none_or(|id| state.acks.contains(packet.namespace, id)) {
+                state.acks.set_sent(packet.namespace, packet.ack, false);
+                unwritten.push(packet);
+            }
+        }
+        for packet in state.offline.restore(unwritten) {
+            state.stats.dropped += 1;
+            let error = state.offline.full();
+            self.fail_ack(state, packet.namespace, packet.ack, &error);
+        }
+    }
+
     /// A namespace is joined: sends what was buffered for it, in order.
-    pub(super) fn release(&self, state: &mut State, index: usize) {
+    pub(super) fn send_buffered(&self, state: &mut State, index: usize) {
         self.drop_expired(state);
         for packet in state.offline.drain(index) {
             let Some(session) = state.connection.session_mut() else { return };
@@ -216,7 +239,7 @@ impl Core {
     }
 
     /// Repeats or gives up the tries that have timed out. Gives the next deadline.
-    pub(super) fn retry(&self, state: &mut State, now: Instant) -> Option<Instant> {
+    pub(super) fn expire_tries(&self, state: &mut State, now: Instant) -> Option<Instant> {
         if self.config.retries == 0 {
             return None;
         }
@@ -331,23 +354,6 @@ impl Core {
         for packet in state.offline.expired(Instant::now()) {
             state.stats.dropped += 1;
             self.fail_ack(state, packet.namespace, packet.ack, &Error::Expired);
-        }
-    }
-
-    /// The session has ended: its unwritten events go back to the offline buffer.
-    pub(super) fn keep_unwritten(&self, state: &mut State, session: Session) {
-        let mut unwritten = Vec::new();
-        for packet in session.queue.into_unwritten(Instant::now()) {
-            // An event whose waiter has given up is not sent.
-            if packet.ack.is_none_or(|id| state.acks.contains(packet.namespace, id)) {
-                state.acks.set_sent(packet.namespace, packet.ack, false);
-                unwritten.push(packet);
-            }
-        }
-        for packet in state.offline.restore(unwritten) {
-            state.stats.dropped += 1;
-            let error = state.offline.full();
-            self.fail_ack(state, packet.namespace, packet.ack, &error);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The user's handlers: of each namespace, and of the client itself.
 //!
-//! Owns the tables. Uses the API's types, which the handlers get. It calls nothing: `events` does, with no table locked.
+//! Owns the tables. Uses the API's types, which the handlers get. It calls no handler: `events` does, with no table
+//! locked.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 

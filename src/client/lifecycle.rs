@@ -1,7 +1,8 @@
 //! What each change of the connection means for the namespaces, the handlers and the threads: one function for each.
 //!
-//! The diagram of the changes is in `connection`. Uses the state, the queue of events and the wakers. It must not read,
-//! write, or call a handler.
+//! The diagram of the changes is in `connection`. The functions are in its order: the start, an attempt and its result,
+//! the end of a session, the next attempt; then the upgrade, the disconnect, and the end of the client. Uses the state,
+//! the queue of events and the wakers. It must not read, write, or call a handler.
 
 use std::{
     sync::Arc,
@@ -70,7 +71,12 @@ impl Core {
     }
 
     /// An attempt has opened a session. Gives its number. `None`: it is not wanted.
-    pub(super) fn opened(&self, opened: &Opened, token: &Arc<CancelToken>, begun: Instant) -> Option<u64> {
+    pub(super) fn session_opened(
+        &self,
+        opened: &Opened,
+        token: &Arc<CancelToken>,
+        begun: Instant,
+    ) -> Option<u64> {
         let mut state = self.lock();
         if state.connection.target() != Target::Up || token.is_cancelled() {
             state.connection.end_attempt();
@@ -93,17 +99,49 @@ impl Core {
 
     /// An attempt has failed. A cancelled attempt is no failure: if a connection is wanted again since then, the next
     /// attempt begins at once.
-    pub(super) fn failed(&self, error: &Error, token: Option<&CancelToken>) {
+    pub(super) fn attempt_failed(&self, error: &Error, token: Option<&CancelToken>) {
         let mut state = self.lock();
         state.connection.end_attempt();
         if state.connection.target() == Target::Up && !token.is_some_and(CancelToken::is_cancelled) {
-            self.attempt_failed(&mut state, error);
-            self.schedule(&mut state);
+            self.report_failure(&mut state, error);
+            self.schedule_attempt(&mut state);
         }
         self.changed.notify_all();
     }
 
-    fn attempt_failed(&self, state: &mut State, error: &Error) {
+    /// The session has ended, and `link` has closed its transport. `close_token` cancels the request that closes it on
+    /// the server.
+    pub(super) fn session_ended(&self, epoch: u64, end: End, close_token: Option<Arc<CancelToken>>) {
+        let mut state = self.lock();
+        let state = &mut *state;
+        let ended = state.connection.end_session(epoch, end.reason, close_token);
+        let Some((session, reason)) = ended else { return };
+        state.log(log::Level::Info, format_args!("connection ended: {reason}"));
+        if let Some(token) = session.probe() {
+            self.cancel(token);
+        }
+        let (was_closing, was_joined) = (session.closing().is_some(), session.is_joined());
+        state.stats.disconnects += u64::from(was_joined);
+        let error = end.into_error(session.transport());
+        if let Some(error) = error.as_ref().filter(|_| !was_closing && was_joined) {
+            state.set_error(error);
+        }
+        self.keep_unwritten(state, session);
+        for index in state.namespaces.indices() {
+            self.leave(state, index, reason);
+        }
+        if !was_closing && state.connection.target() == Target::Up {
+            if !was_joined {
+                let error = error.unwrap_or(Error::Disconnected(reason));
+                self.report_failure(state, &error);
+            }
+            self.schedule_attempt(state);
+        }
+        self.changed.notify_all();
+    }
+
+    /// Tells the handlers of a failed attempt.
+    fn report_failure(&self, state: &mut State, error: &Error) {
         state.log(log::Level::Info, format_args!("no connection: {error}"));
         state.set_error(error);
         state.connection.set_result(error);
@@ -116,7 +154,7 @@ impl Core {
     }
 
     /// After a loss or a failure: waits for the next attempt, or gives up.
-    fn schedule(&self, state: &mut State) {
+    fn schedule_attempt(&self, state: &mut State) {
         let attempts = state.connection.attempts();
         let used_up = self.config.attempts.is_some_and(|max| attempts >= max);
         if !self.config.reconnection || used_up {
@@ -252,37 +290,6 @@ impl Core {
                 Ok(state.connection.session().map(Session::epoch))
             }
         }
-    }
-
-    /// The session has ended, and `link` has closed its transport. `close_token` cancels the request that closes it on
-    /// the server.
-    pub(super) fn ended(&self, epoch: u64, end: End, close_token: Option<Arc<CancelToken>>) {
-        let mut state = self.lock();
-        let state = &mut *state;
-        let ended = state.connection.end_session(epoch, end.reason, close_token);
-        let Some((session, reason)) = ended else { return };
-        state.log(log::Level::Info, format_args!("connection ended: {reason}"));
-        if let Some(token) = session.probe() {
-            self.cancel(token);
-        }
-        let (was_closing, was_joined) = (session.closing().is_some(), session.is_joined());
-        state.stats.disconnects += u64::from(was_joined);
-        let error = end.into_error(session.transport());
-        if let Some(error) = error.as_ref().filter(|_| !was_closing && was_joined) {
-            state.set_error(error);
-        }
-        self.keep_unwritten(state, session);
-        for index in state.namespaces.indices() {
-            self.leave(state, index, reason);
-        }
-        if !was_closing && state.connection.target() == Target::Up {
-            if !was_joined {
-                let error = error.unwrap_or(Error::Disconnected(reason));
-                self.attempt_failed(state, &error);
-            }
-            self.schedule(state);
-        }
-        self.changed.notify_all();
     }
 
     /// Everything that was emitted before the disconnect is written.

@@ -65,7 +65,7 @@ pub(super) fn run(core: &Arc<Core>, jobs: &Receiver<Job>, polls: Option<&Sender<
         // The held GET ends too.
         core.cancel(&token);
         let close_token = unclosed.as_ref().and_then(|_| CancelToken::new().ok()).map(Arc::new);
-        core.ended(epoch, end, close_token.clone());
+        core.session_ended(epoch, end, close_token.clone());
         if let (Some(target), Some(token)) = (unclosed, close_token) {
             polling::send_close(core, &token, &target);
         }

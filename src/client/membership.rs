@@ -136,7 +136,7 @@ impl Core {
         if !again || !self.events.is_crowded() {
             self.events.push(Item::Connect(namespace));
         }
-        self.release(state, index);
+        self.send_buffered(state, index);
         self.changed.notify_all();
     }
 

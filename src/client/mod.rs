@@ -41,7 +41,8 @@
 //! | sessions for `link`, for `poll` | 1 each | never: one session ends before the next begins |
 //!
 //! A lost connection is made again. Where the server allows it, the session continues without a loss of events
-//! ([`Socket::recovered`]).
+//! ([`Socket::recovered`]). Events that are emitted meanwhile are kept in the offline buffer, or in the retry queue of
+//! their namespace.
 //!
 //! Left out: HTTP proxies, cookies, WebTransport, and the official options `forceBase64`, `withCredentials` and
 //! `transportOptions`, which apply to browsers only.
@@ -62,6 +63,22 @@
 //! | queues and lists, without locks; ends | `send_queue`, `offline`, `retry_queue`, `acks`, `recovery`, `namespace`, `end` |
 //! | streams | `dial`, `stream`, `tls`, `url`, `cancel` |
 //! | options, counters, errors, helpers | `config`, `stats`, `error`, `delay`, `guard` |
+//!
+//! # From a lost connection to the next
+//! ```text
+//!   link: its transport ends        Link::run ─► Core::session_ended
+//!     lifecycle: session_ended      takes the session, with its send queue, from the state
+//!       emit: keep_unwritten        send queue ─► offline buffer, in front of what waits there
+//!       membership: leave           queues on_disconnect; fails the acknowledgements of events that were sent, unless they are
+//!                                   retried
+//!       lifecycle: schedule_attempt chooses the delay, or gives up
+//!   backoff: next_task              waits for the delay
+//!   backoff: attempt                opens a session: Core::session_opened, or Core::attempt_failed, which schedules
+//!   backoff: run                    queues CONNECT of each active namespace
+//!   inbound: route                  the server has answered CONNECT
+//!     membership: joined            queues on_connect
+//!       emit: send_buffered         offline buffer ─► send queue, in order; then the first event of the retry queue
+//! ```
 
 mod acks;
 mod answer;

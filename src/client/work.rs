@@ -33,7 +33,7 @@ impl Core {
         let now = Instant::now();
         let mut state = self.lock();
         let state = &mut *state;
-        let retry = self.retry(state, now);
+        let retry = self.expire_tries(state, now);
         let Some(session) = state.connection.session_of(epoch) else {
             return Work { failed: Some(End::closed()), ..Work::default() };
         };
