@@ -2,9 +2,9 @@
 //!
 //! ```text
 //!   worker threads, threads of the application ──► the logger
-//!   hub, drain, watchdog, store; a leader that accepts ──► Records (at most 256) ──► a worker thread ──► the logger
+//!   hub, drain, watchdog, store; leader at an accept ──► Records (at most 256) ──► a worker thread ──► the logger
 //! ```
-//! Those of the second kind never call the logger: [`Records::thread`] starts such a thread, and [`Records::hold`] makes
+//! Those of the second line never call the logger: [`Records::thread`] starts such a thread, [`Records::hold`] makes
 //! one for a while. One worker thread at a time delivers, so the logger gets the records in their order.
 //!
 //! The server logs with the macros of this module and with no others (`tests/tidy.rs`).
