@@ -2,6 +2,9 @@
 //! transports, and waits that say what they waited for.
 
 mod client;
+#[path = "../../../harness/conformance.rs"]
+#[allow(dead_code, reason = "it is a program too")]
+mod conformance;
 pub(crate) mod gate;
 mod http;
 pub(crate) mod recovery;
@@ -14,8 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde_json::json;
-use tinysio::server::{Builder, Cors, Message, NamespaceBuilder, Server};
+use tinysio::server::{Builder, NamespaceBuilder, Server};
 
 pub(crate) use client::{Client, Transport, socket_target};
 pub(crate) use http::{Http, Response, from};
@@ -46,38 +48,13 @@ pub(crate) fn addr(server: &Server) -> SocketAddr {
 
 /// The server of `harness/conformance.rs`, with this heartbeat in milliseconds.
 pub(crate) fn conformance_with_heartbeat(interval: u64, timeout: u64) -> Server {
-    serve(|builder| {
-        builder
-            .ping_interval(Duration::from_millis(interval))
-            .ping_timeout(Duration::from_millis(timeout))
-            .connect_timeout(Duration::from_secs(1))
-            .max_http_buffer_size(1_000_000)
-            .cors(Cors::Any)
-            .engine("/engine.io/", |engine| {
-                engine.on_message(|session, message: Message<'_>| {
-                    // A session that is closed meanwhile needs no echo.
-                    let _ = session.send(&message);
-                });
-            })
-            .namespace("/", |ns| {
-                greet(ns);
-                ns.on("message", |socket, event| socket.emit("message-back", event.args()));
-                ns.on("message-with-ack", |_, event| event.ack(event.args()));
-            })
-            .namespace("/custom", greet)
-    })
+    let heartbeat = (Duration::from_millis(interval), Duration::from_millis(timeout));
+    serve(|builder| conformance::set_up(builder, heartbeat, Duration::ZERO))
 }
 
 /// The same with the usual heartbeat, which no test lives to see.
 pub(crate) fn conformance() -> Server {
     conformance_with_heartbeat(25_000, 20_000)
-}
-
-fn greet(ns: &mut NamespaceBuilder) {
-    ns.on_connect(|socket| match socket.auth() {
-        Some(auth) => socket.emit("auth", auth),
-        None => socket.emit("auth", json!({})),
-    });
 }
 
 /// Waits until `check` holds.
