@@ -11,10 +11,11 @@ pub(crate) fn fill(bytes: &mut [u8]) -> Result<(), getrandom::Error> {
 }
 
 /// A new id: 20 characters of base64url, 120 random bits. The official server's ids have the same length.
-pub(crate) fn id() -> Result<String, getrandom::Error> {
-    let mut bytes = [0; 15];
+pub(crate) fn id<T: for<'a> From<&'a str>>() -> Result<T, getrandom::Error> {
+    let (mut bytes, mut text) = ([0; 15], [0; 20]);
     fill(&mut bytes)?;
-    Ok(URL_SAFE_NO_PAD.encode(bytes))
+    URL_SAFE_NO_PAD.encode_slice(bytes, &mut text).expect("20 characters hold 15 bytes");
+    Ok(T::from(std::str::from_utf8(&text).expect("base64 is ASCII")))
 }
 
 /// A random number.

@@ -66,7 +66,8 @@ impl Builder {
             config.connection_state_recovery.get_or_insert_default();
         }
         // Every session needs randomness. Without it the start fails, instead of every handshake with 500.
-        random::id().map_err(|error| io::Error::other(format!("no randomness for session ids: {error}")))?;
+        random::id::<Arc<str>>()
+            .map_err(|error| io::Error::other(format!("no randomness for session ids: {error}")))?;
         descriptors::fit(&mut config);
         let local_addr = match &listener {
             Listener::Tcp(listener) => Some(listener.local_addr()?),

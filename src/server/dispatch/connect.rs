@@ -83,9 +83,9 @@ pub(super) fn begin(
         .filter(|_| recovers)
         .and_then(|pid| claim(session, namespace, pid.into(), claims.offset));
     let Some(resume) = resume else {
-        let pid = if recovers { Some(random::id()?.into()) } else { None };
+        let pid = if recovers { Some(random::id()?) } else { None };
         let identity = Identity { pid, recovered: false, rid };
-        return Ok((Socket::new(random::id()?.into(), namespace.clone(), session, auth, identity), None));
+        return Ok((Socket::new(random::id()?, namespace.clone(), session, auth, identity), None));
     };
     let identity = Identity { pid: Some(Arc::clone(&resume.pid)), recovered: true, rid };
     let socket = Socket::new(Arc::clone(&resume.sid), namespace.clone(), session, auth, identity);

@@ -56,7 +56,7 @@ const NAME_LENGTH: usize = 6;
 
 /// One session. Shared by its connections' threads, the hub, the drain thread and every handle to its sockets.
 pub(crate) struct Session {
-    pub(crate) id: String,
+    pub(crate) id: Arc<str>,
     /// The bytes of its name.
     tag: u64,
     /// Its slot in the hub's tables.
@@ -96,7 +96,7 @@ const BUSY: u8 = 4;
 impl Session {
     fn new(
         shared: &Arc<Shared>,
-        id: String,
+        id: Arc<str>,
         slot: u32,
         endpoint: usize,
         handshake: Handshake,

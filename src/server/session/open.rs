@@ -44,7 +44,7 @@ pub(crate) fn open(
     content: Content,
     dispatch: impl FnOnce() -> Box<dyn Dispatch>,
 ) -> Result<Arc<Session>, Refused> {
-    let id = random::id().map_err(Refused::NoId)?;
+    let id: Arc<str> = random::id().map_err(Refused::NoId)?;
     let busy = |reason| Refused::Busy { reason, retry_after: RETRY_AFTER };
     if shared.is_ending() {
         return Err(busy(RefusalReason::ShuttingDown));
@@ -80,7 +80,7 @@ pub(crate) fn open_packet(session: &Arc<Session>) -> Open {
         && config.allow_upgrades
         && config.transports.contains(&TransportKind::Websocket);
     Open {
-        sid: session.id.clone(),
+        sid: session.id.to_string(),
         upgrades: if upgradable { vec![TransportKind::Websocket.as_str().into()] } else { Vec::new() },
         ping_interval: config.ping_interval.as_millis() as u64,
         ping_timeout: config.ping_timeout.as_millis() as u64,

@@ -21,7 +21,7 @@ pub(crate) struct Registry {
 
 #[derive(Debug, Default)]
 struct Table {
-    sessions: HashMap<String, Arc<Session>>,
+    sessions: HashMap<Arc<str>, Arc<Session>>,
     free: Vec<u32>,
     /// Slots that were ever taken.
     slots: u32,
@@ -52,7 +52,7 @@ impl Registry {
     }
 
     pub(super) fn insert(&self, session: &Arc<Session>) {
-        self.table.lock().sessions.insert(session.id.clone(), Arc::clone(session));
+        self.table.lock().sessions.insert(Arc::clone(&session.id), Arc::clone(session));
     }
 
     /// From now on the id is unknown to requests.
