@@ -23,8 +23,9 @@ use crate::proto::{CloseReason, engine::TransportKind, socket::EncodeError};
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The URL or an option is invalid; the text says which and why. From [`Builder::build`](super::Builder::build), or
-    /// from a socket of a malformed namespace ([`Handle::socket`](super::Handle::socket)).
+    /// The URL, an option, the payload of [`Builder::auth`](super::Builder::auth), or the target of
+    /// [`Handle::http_get`](super::Handle::http_get) is invalid; the text says which and why. Also from a socket of a
+    /// malformed namespace ([`Handle::socket`](super::Handle::socket)).
     #[error("{0}")]
     Invalid(String),
     /// The name is reserved by the protocol (`connect`, `disconnect`, …). The server would close the connection.
@@ -60,10 +61,11 @@ pub enum Error {
         pending: usize,
     },
     /// There is no connection, and the offline buffer has reached
-    /// [`Builder::offline_buffer`](super::Builder::offline_buffer).
+    /// [`Builder::offline_buffer`](super::Builder::offline_buffer); or, also while connected, the namespace's queue of
+    /// [`Builder::retries`](super::Builder::retries) has.
     #[error("not connected, and the offline buffer is full ({packets} packets, {bytes} bytes)")]
     BufferFull {
-        /// Packets in the buffer.
+        /// Packets in the buffer or queue.
         packets: usize,
         /// Their bytes.
         bytes: usize,

@@ -35,8 +35,10 @@ pub struct HttpAnswer {
     pub body: Bytes,
 }
 
-/// The methods of a [`Client`], for any thread and any handler. Cheap to clone. After the client is dropped, every call
-/// returns at once, with [`Error::Closed`] where it can fail.
+/// The methods of a [`Client`](super::Client), for any thread and any handler. Cheap to clone. After the client is
+/// dropped, every call returns at once, with [`Error::Closed`] where it can fail.
+///
+/// The handlers of `on_…` run on the thread of the [`Socket`]'s handlers, one at a time with those.
 #[derive(Clone)]
 pub struct Handle {
     core: Arc<Core>,

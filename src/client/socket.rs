@@ -129,7 +129,8 @@ impl Socket {
     ///
     /// # Errors
     /// [`Error::ReservedEvent`], [`Error::Encode`], [`Error::TooLarge`], [`Error::QueueFull`],
-    /// [`Error::BufferFull`], [`Error::NotConnected`], [`Error::Closed`].
+    /// [`Error::BufferFull`], [`Error::NotConnected`], [`Error::Closed`]; [`Error::Invalid`] when the namespace's name
+    /// is malformed.
     pub fn emit(&self, event: &str, args: impl Serialize) -> Result<Delivery, Error> {
         self.send(event, &args, false, None).map(|(_, delivery)| delivery)
     }
@@ -148,9 +149,10 @@ impl Socket {
     /// [`emit`](Self::emit).
     ///
     /// # Errors
-    /// As [`emit`](Self::emit); [`Error::Timeout`], after which an event in the offline buffer is not sent any more
-    /// (with `retries` it is); [`Error::Disconnected`] as soon as the connection is lost; the refusal when the
-    /// namespace is or was refused.
+    /// As [`emit`](Self::emit); [`Error::TooManyAcks`]; [`Error::Timeout`], after which an event in the offline buffer
+    /// is not sent any more (with `retries` it is); [`Error::Disconnected`] as soon as the connection is lost;
+    /// [`Error::Expired`] after `offline_ttl`; the refusal when the namespace is or was refused. With `retries`, a try
+    /// that fails is an error only if it was the last one.
     pub fn emit_with_ack(
         &self,
         event: &str,
@@ -173,11 +175,12 @@ impl Socket {
     }
 
     /// Emits an event, and calls `callback` exactly once on the handlers' thread: with the arguments of the
-    /// acknowledgement, or with the error, after at most `timeout`. When this returns an error, the callback is not
-    /// called. `args` as in [`emit`](Self::emit).
+    /// acknowledgement, or with the error, after at most `timeout`; its errors are those of
+    /// [`emit_with_ack`](Self::emit_with_ack). When this returns an error, the callback is not called. `args` as in
+    /// [`emit`](Self::emit).
     ///
     /// # Errors
-    /// As [`emit`](Self::emit).
+    /// As [`emit`](Self::emit); [`Error::TooManyAcks`]; the refusal when the namespace was refused.
     pub fn emit_with_callback(
         &self,
         event: &str,
