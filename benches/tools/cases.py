@@ -62,7 +62,9 @@ class Idle(Case):
         argv = [*generator.command(running, self.args), "--seconds", "60"]
         holder = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         try:
-            sample = generator.parse(holder.stdout.readline(), holder)
+            line = holder.stdout.readline()
+            # Without a line it has ended.
+            sample = generator.parse(line, "" if line else holder.stderr.read())
             begun = time.monotonic()
             for label, moment in (("at_once", self.AT_ONCE), ("parked", self.PARKED), ("end", self.END)):
                 time.sleep(max(0.0, begun + moment - time.monotonic()))

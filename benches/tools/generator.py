@@ -22,14 +22,14 @@ def measure(argv):
     """Runs it to its end. Its result, or a RuntimeError with what it has to say."""
     process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
-        out, _ = process.communicate(timeout=300)
+        out, errors = process.communicate(timeout=300)
     finally:
         process.kill()
-    return parse(out, process)
+    return parse(out, errors)
 
 
-def parse(line, process):
-    """The result that it printed."""
+def parse(line, errors):
+    """The result that it printed, or a RuntimeError with its errors."""
     if not line.strip():
-        raise RuntimeError(process.stderr.read().strip() if not process.stderr.closed else "no result")
+        raise RuntimeError(errors.strip() or "no result")
     return json.loads(line)
