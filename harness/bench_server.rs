@@ -9,15 +9,18 @@
 //! | `broadcast` x | `broadcast` x to all |
 //! | `join` room | – |
 //! | `room_msg` room x | `room_msg` x to the room |
+//! | `slow` x | `slow` x to the sender, after 50 ms |
+
+use std::{thread, time::Duration};
 
 use tinysio::server::{Builder, ConnectionStateRecovery, Cors, Server};
 #[cfg(feature = "store")]
-use {
-    std::time::Duration,
-    tinysio::server::{Durability, FileStore},
-};
+use tinysio::server::{Durability, FileStore};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+/// How long the handler of `slow` sleeps.
+const SLOW: Duration = Duration::from_millis(50);
 
 fn main() -> Result<()> {
     let mut args = std::env::args().skip(1);
@@ -34,6 +37,10 @@ fn main() -> Result<()> {
                 let room: String = event.arg(0)?;
                 socket.namespace().to(&room).emit("room_msg", event.raw(1))?;
                 Ok(())
+            });
+            ns.on("slow", |socket, event| {
+                thread::sleep(SLOW);
+                socket.emit("slow", event.args())
             });
         })
         .listen(format!("127.0.0.1:{port}"))?;

@@ -1,4 +1,4 @@
-//! Messages that come back: `echo`, `ack`, `binary`, `broadcast` and `rooms`.
+//! Messages that come back: `echo`, `ack`, `binary`, `broadcast`, `rooms` and `slow`.
 
 use std::{
     collections::VecDeque,
@@ -22,15 +22,16 @@ const ACK_ID: std::ops::Range<usize> = 2..5;
 pub(crate) fn run(options: &Options) -> Result<String> {
     let mut fleet = Fleet::connect(options.port, options.connections)?;
     if options.mode == Mode::Rooms {
-        join(&mut fleet, options.connections)?;
+        join(&mut fleet, options.connections, |index| index / ROOM)?;
     }
     Run::new(options).drive(&mut fleet)
 }
 
-fn join(fleet: &mut Fleet, connections: usize) -> Result<()> {
+/// The first `connections` join the rooms of these numbers.
+pub(crate) fn join(fleet: &mut Fleet, connections: usize, room: impl Fn(usize) -> usize) -> Result<()> {
     // A join has no answer; an echo behind it has, and the server works in order.
     for index in 0..connections {
-        let join = format!(r#"42["join","room{}"]"#, index / ROOM);
+        let join = format!(r#"42["join","room{}"]"#, room(index));
         fleet.streams().queue_message(index, frame::TEXT, join.as_bytes());
         fleet.streams().queue_message(index, frame::TEXT, br#"42["echo","joined"]"#);
     }
@@ -61,23 +62,25 @@ struct Group {
 
 /// Which numbers a connection has had: all below `due`, and some of those from there on.
 #[derive(Debug, Clone, Copy, Default)]
-struct Had {
+pub(crate) struct Had {
     due: u64,
     ahead: u64,
 }
 
 impl Had {
-    /// `false`: has it already, or it is further ahead than any window.
-    fn take(&mut self, number: u64) -> bool {
-        let Some(place) = number.checked_sub(self.due).filter(|&place| place < 64) else { return false };
-        if self.ahead >> place & 1 == 1 {
-            return false;
-        }
+    /// Fails if it has it already, if it is further ahead than any window, or if its turn has not come and the order
+    /// matters.
+    pub(crate) fn take(&mut self, number: u64, any_order: bool) -> Result<()> {
+        let due = self.due;
+        let place = number.checked_sub(due).filter(|&place| place == 0 || (any_order && place < 64));
+        let Some(place) = place.filter(|place| self.ahead >> place & 1 == 0) else {
+            return Err(format!("{number} came where {due} was due").into());
+        };
         self.ahead |= 1 << place;
         let run = self.ahead.trailing_ones();
         self.due += u64::from(run);
         self.ahead = self.ahead.checked_shr(run).unwrap_or_default();
-        true
+        Ok(())
     }
 }
 
@@ -87,6 +90,8 @@ struct Run<'o> {
     size: usize,
     groups: Vec<Group>,
     expected: Expected,
+    /// The answer to `slow`.
+    slow: Expected,
     /// What each connection has had.
     had: Vec<Had>,
     /// Who has had the text of a binary event, and not its bytes.
@@ -117,6 +122,7 @@ impl<'o> Run<'o> {
             size,
             groups: (0..options.connections).step_by(size).map(group).collect(),
             expected: expected(options),
+            slow: event(options, "slow"),
             had: vec![Had::default(); options.connections],
             half: vec![false; options.connections],
             latencies: Vec::with_capacity(4 << 20),
@@ -179,12 +185,10 @@ impl<'o> Run<'o> {
             let text = String::from_utf8_lossy(message.payload);
             return Err(format!("unexpected message, opcode {}: {text}", message.opcode).into());
         };
-        let had = &mut self.had[connection];
-        let due = had.due;
-        if !had.take(number) || (number != due && !self.options.any_order) {
-            return Err(format!("connection {connection}: {number} came where {due} was due").into());
-        }
-        self.deliveries += 1;
+        let taken = self.had[connection].take(number, self.options.any_order);
+        taken.map_err(|error| format!("connection {connection}: {error}"))?;
+        let counts = !self.is_slow(connection);
+        self.deliveries += u64::from(counts);
         let index = connection / self.size;
         let group = &mut self.groups[index];
         let flight = number.checked_sub(group.done).and_then(|place| group.flying.get_mut(place as usize));
@@ -193,7 +197,9 @@ impl<'o> Run<'o> {
             self.groups[index].flying.pop_front();
             self.groups[index].done += 1;
             self.flying -= 1;
-            self.latencies.push((at.elapsed().as_nanos() / 100).try_into().unwrap_or(u32::MAX));
+            if counts {
+                self.latencies.push((at.elapsed().as_nanos() / 100).try_into().unwrap_or(u32::MAX));
+            }
             self.send(streams, index);
         }
         Ok(())
@@ -215,9 +221,15 @@ impl<'o> Run<'o> {
                 let id = frame::read_digits(&message.payload[ACK_ID])?;
                 (message.payload.starts_with(b"43") && id == frame::ack_id(number)).then_some(number)
             }
+            (_, frame::TEXT) if self.is_slow(connection) => self.slow.number(message.payload, 0),
             (_, frame::TEXT) => self.expected.number(message.payload, 0),
             _ => None,
         }
+    }
+
+    /// The connection that sends `slow`: neither its messages nor their latencies count.
+    fn is_slow(&self, connection: usize) -> bool {
+        self.options.mode == Mode::Slow && connection == 0
     }
 
     fn send(&mut self, streams: &mut Streams, index: usize) {
@@ -236,7 +248,7 @@ impl<'o> Run<'o> {
 }
 
 /// The payload of a message with number 0, as it is in JSON; for `binary`, without the quotes.
-fn payload(options: &Options) -> String {
+pub(crate) fn payload(options: &Options) -> String {
     let digits = "0".repeat(DIGITS);
     match options.mode {
         Mode::Binary => digits + &"x".repeat(options.size - DIGITS),
@@ -252,6 +264,7 @@ fn packet(options: &Options, first: usize) -> Numbered {
         Mode::Ack => format!(r#"42999["ack_echo",{payload}]"#),
         Mode::Broadcast => format!(r#"42["broadcast",{payload}]"#),
         Mode::Rooms => format!(r#"42["room_msg","room{}",{payload}]"#, first / ROOM),
+        Mode::Slow if first == 0 => format!(r#"42["slow",{payload}]"#),
         _ => format!(r#"42["echo",{payload}]"#),
     };
     if options.mode == Mode::Binary {
@@ -265,13 +278,16 @@ fn packet(options: &Options, first: usize) -> Numbered {
 
 /// What comes back.
 fn expected(options: &Options) -> Expected {
-    let payload = payload(options);
-    let bytes = match options.mode {
-        Mode::Binary => payload,
-        Mode::Ack => format!("43000[{payload}]"),
-        Mode::Broadcast => format!(r#"42["broadcast",{payload}]"#),
-        Mode::Rooms => format!(r#"42["room_msg",{payload}]"#),
-        _ => format!(r#"42["echo",{payload}]"#),
-    };
-    Expected::new(bytes.into_bytes(), options.offsets && options.mode != Mode::Ack)
+    match options.mode {
+        Mode::Binary => Expected::new(payload(options).into_bytes(), false),
+        Mode::Ack => Expected::new(format!("43000[{}]", payload(options)).into_bytes(), false),
+        Mode::Broadcast => event(options, "broadcast"),
+        Mode::Rooms => event(options, "room_msg"),
+        _ => event(options, "echo"),
+    }
+}
+
+/// An event that comes back.
+pub(crate) fn event(options: &Options, name: &str) -> Expected {
+    Expected::new(format!(r#"42["{name}",{}]"#, payload(options)).into_bytes(), options.offsets)
 }

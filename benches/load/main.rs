@@ -16,6 +16,8 @@
 //! | `polling` | each client long-polls on one connection and posts its echoes, one in flight, on another | echoes |
 //! | `connects` | `messages` WebSocket connections, `window` at once: handshake, CONNECT, close | connections |
 //! | `upgrades` | the same by the default way: polling first, probe, upgrade, and an echo over the WebSocket | connections |
+//! | `slow` | the first connection sends `slow`, which is answered after 50 ms; the others echo | echoes |
+//! | `crowd` | of `connections`, `talkers` echo once a second and have ten broadcasts a second | echoes, deliveries |
 //! | `idle` | opens `connections` WebSockets, prints a line, and holds them for `seconds` | connections |
 //!
 //! With `--any-order` the order is not checked, the rest is. With `--offsets` each event must end with an offset of
@@ -25,6 +27,7 @@
 //! seconds, and processor seconds of both sides.
 
 mod connects;
+mod crowd;
 mod flight;
 mod frame;
 mod http;
@@ -49,8 +52,11 @@ fn main() -> Result<()> {
     let report = match options.mode {
         Mode::Polling => polling::run(&options)?,
         Mode::Connects | Mode::Upgrades => connects::run(&options)?,
+        Mode::Crowd => crowd::run(&options)?,
         Mode::Idle => return idle(&options),
-        Mode::Echo | Mode::Ack | Mode::Binary | Mode::Broadcast | Mode::Rooms => flight::run(&options)?,
+        Mode::Echo | Mode::Ack | Mode::Binary | Mode::Broadcast | Mode::Rooms | Mode::Slow => {
+            flight::run(&options)?
+        }
     };
     println!("{report}");
     Ok(())

@@ -18,11 +18,13 @@ pub(crate) enum Mode {
     Polling,
     Connects,
     Upgrades,
+    Slow,
+    Crowd,
     Idle,
 }
 
 impl Mode {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 11] = [
         Self::Echo,
         Self::Ack,
         Self::Binary,
@@ -31,6 +33,8 @@ impl Mode {
         Self::Polling,
         Self::Connects,
         Self::Upgrades,
+        Self::Slow,
+        Self::Crowd,
         Self::Idle,
     ];
 
@@ -44,6 +48,8 @@ impl Mode {
             Self::Polling => "polling",
             Self::Connects => "connects",
             Self::Upgrades => "upgrades",
+            Self::Slow => "slow",
+            Self::Crowd => "crowd",
             Self::Idle => "idle",
         }
     }
@@ -54,6 +60,8 @@ pub(crate) struct Options {
     pub(crate) mode: Mode,
     pub(crate) port: u16,
     pub(crate) connections: usize,
+    /// Connections that say something in `crowd`.
+    pub(crate) talkers: usize,
     pub(crate) window: usize,
     /// Bytes of a payload: a string's with its quotes.
     pub(crate) size: usize,
@@ -62,7 +70,7 @@ pub(crate) struct Options {
     pub(crate) any_order: bool,
     /// The server has connection state recovery: each event ends with its offset. Not for `binary`.
     pub(crate) offsets: bool,
-    /// Ends the run instead of `seconds`.
+    /// Ends the run instead of `seconds`. Not for `crowd`.
     pub(crate) messages: Option<u64>,
     /// How long a client rests before each of its messages: of `echo`, `ack`, `binary`, `broadcast`, `rooms` and
     /// `polling`.
@@ -77,6 +85,7 @@ impl Options {
             mode: Mode::Echo,
             port: 3000,
             connections: 64,
+            talkers: 16,
             window: 1,
             size: 64,
             seconds: 3.0,
@@ -92,6 +101,7 @@ impl Options {
             match arg.as_str() {
                 "--port" => options.port = value()?.parse()?,
                 "--connections" => options.connections = value()?.parse()?,
+                "--talkers" => options.talkers = value()?.parse()?,
                 "--window" => options.window = value()?.parse()?,
                 "--size" => options.size = value()?.parse()?,
                 "--seconds" => options.seconds = value()?.parse()?,
@@ -111,6 +121,15 @@ impl Options {
         }
         if options.mode == Mode::Binary && options.offsets {
             return Err("--offsets is not for binary".into());
+        }
+        if options.mode == Mode::Crowd && options.messages.is_some() {
+            return Err("--messages is not for crowd".into());
+        }
+        if !(1..=options.connections).contains(&options.talkers) && options.mode == Mode::Crowd {
+            return Err("--talkers must be 1 to --connections for crowd".into());
+        }
+        if options.mode == Mode::Slow && options.connections < 2 {
+            return Err("--connections must be at least 2 for slow".into());
         }
         if options.mode == Mode::Rooms && !options.connections.is_multiple_of(ROOM) {
             return Err(format!("--connections must be a multiple of {ROOM} for rooms").into());

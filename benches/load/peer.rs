@@ -20,6 +20,9 @@ use super::{
 /// What one read may bring.
 const READ_MAX: usize = 256 << 10;
 
+/// How long a poll waits for input.
+const LITTLE: Duration = Duration::from_millis(100);
+
 /// Loopback addresses to connect from: each has ports of its own, so that those of connections just closed do not run
 /// out.
 const SOURCES: usize = 200;
@@ -92,11 +95,20 @@ impl Fleet {
     /// messages what they made the caller queue: a client that is alone would do so too.
     pub(crate) fn poll(
         &mut self,
+        message: impl FnMut(usize, Message<'_>, &mut Streams) -> Result<()>,
+    ) -> Result<()> {
+        self.poll_for(LITTLE, message)
+    }
+
+    /// The same, and waits no longer than this.
+    pub(crate) fn poll_for(
+        &mut self,
+        most: Duration,
         mut message: impl FnMut(usize, Message<'_>, &mut Streams) -> Result<()>,
     ) -> Result<()> {
         // What the kernel did not take is tried again soon.
-        let wait = if self.streams.dirty.is_empty() { 100_000_000 } else { 1_000_000 };
-        let timeout = Timespec { tv_sec: 0, tv_nsec: wait };
+        let wait = most.min(if self.streams.dirty.is_empty() { LITTLE } else { LITTLE / 100 });
+        let timeout = Timespec { tv_sec: 0, tv_nsec: wait.subsec_nanos().into() };
         self.events.clear();
         epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut self.events), Some(&timeout))?;
         for event in &self.events {

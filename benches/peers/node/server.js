@@ -17,6 +17,7 @@ io.on("connection", (socket) => {
   socket.on("broadcast", (x) => io.emit("broadcast", x));
   socket.on("join", (room) => socket.join(room));
   socket.on("room_msg", (room, x) => io.to(room).emit("room_msg", x));
+  socket.on("slow", (x) => setTimeout(() => socket.emit("slow", x), 50));
 });
 
 http.listen({ port, host: "127.0.0.1", backlog: 2048 }, () => console.log(`listening on 127.0.0.1:${port}`));

@@ -3,6 +3,7 @@
 uvloop and httptools; WS is uvicorn's WebSocket implementation, by default the fastest of them.
 """
 
+import asyncio
 import sys
 
 import socketio
@@ -40,6 +41,12 @@ async def join(sid, room):
 @sio.on("room_msg")
 async def room_msg(sid, room, x):
     await sio.emit("room_msg", x, to=room)
+
+
+@sio.on("slow")
+async def slow(sid, x):
+    await asyncio.sleep(0.05)
+    await sio.emit("slow", x, to=sid)
 
 
 class Server(uvicorn.Server):

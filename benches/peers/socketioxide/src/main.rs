@@ -5,7 +5,7 @@
 //! As fast as its interface lets it be: hyper without a framework in front, `TCP_NODELAY`, no permessage-deflate,
 //! payloads read into one string or one buffer instead of a tree, and no task for a handler that waits for nothing.
 
-use std::{fmt, marker::PhantomData, net::Ipv4Addr, sync::Arc};
+use std::{fmt, marker::PhantomData, net::Ipv4Addr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use hyper::server::conn::http1;
@@ -21,7 +21,7 @@ use socketioxide::{
     handler::{FromMessageParts, MessageHandler, Value},
     socket::Socket,
 };
-use tokio::{net::TcpListener, runtime};
+use tokio::{net::TcpListener, runtime, time};
 
 type Error = Box<dyn std::error::Error>;
 
@@ -77,6 +77,10 @@ async fn on_connect(socket: SocketRef) {
     });
     socket.on("room_msg", async |io: SocketIo, Data((room, x)): Data<(String, Payload)>| {
         let _ = io.to(room).emit("room_msg", &x).await;
+    });
+    socket.on("slow", async |socket: SocketRef, Data(x): Data<Payload>| {
+        time::sleep(Duration::from_millis(50)).await;
+        let _ = socket.emit("slow", &x);
     });
 }
 
