@@ -13,6 +13,17 @@ APART = ("0", f"1-{os.cpu_count() - 1}")
 TOGETHER = ("0", "0")
 
 
+def figure(sample, key):
+    """A figure of a sample, or one that follows from its others; `None` if it has none."""
+    if key not in ("cpu_each_us", "cpu_share"):
+        return sample.get(key)
+    if sample.get("server_cpu") is None:
+        return None
+    if key == "cpu_share":
+        return sample["server_cpu"] / sample["seconds"] * 100
+    return sample["server_cpu"] / sample["count"] * 1e6
+
+
 class Case:
     """One figure of the comparison: arguments of the generator, and what its result is called."""
 
@@ -27,12 +38,17 @@ class Case:
         # The cores of the server and of the generator, as `taskset` has them; without, the scheduler's choice.
         self.cores = cores
 
+    def files(self):
+        """Open files that the generator and the server may need, each."""
+        connections = self.args[self.args.index("--connections") + 1] if "--connections" in self.args else 0
+        return int(connections) + 200
+
     def run(self, running, seconds):
         """One sample: a dictionary of numbers."""
         argv = generator.command(running, self.args)
         if "--messages" not in self.args:
             argv += ["--seconds", str(seconds)]
-        if self.args[0] in ("broadcast", "rooms") and not running.server.ordered_broadcasts:
+        if self.args[0] in ("broadcast", "rooms", "crowd") and not running.server.ordered_broadcasts:
             argv.append("--any-order")
         if running.server.recovers:
             argv.append("--offsets")
@@ -48,6 +64,28 @@ def _flight(name, title, mode, connections, window=1, size=64, **more):
 
 def _deliveries(name, title, *args, **more):
     return _flight(name, title, *args, unit="deliveries/s", **more)
+
+
+class Growth(Case):
+    """Echoes of a number of connections, for the processor time that each echo costs."""
+
+    shown = ("rate", "cpu_each_us")
+
+    def __init__(self, connections):
+        title = f"echo, {connections:,} connections"
+        super().__init__(f"growth{connections}", title, ["echo", "--connections", str(connections)])
+
+
+class Crowd(Case):
+    """A load of a rate of its own, beside many connections that say nothing."""
+
+    # In this time each connection has one heartbeat.
+    SECONDS = 25
+
+    shown = ("cpu_share", "p50_us", "p99_us")
+
+    def run(self, running, seconds):
+        return super().run(running, self.SECONDS)
 
 
 class Idle(Case):
@@ -99,6 +137,9 @@ class Start(Case):
         return {"accept_ms": running.accept_ms, "rss_kb": status["rss_kb"], "threads": status["threads"]}
 
 
+GROWTH = [Growth(connections) for connections in (16, 64, 256, 1024, 4096)]
+
+
 CASES = [
     _flight("echo1", "echo, 1 connection", "echo", 1),
     _flight("echo1-together", "echo, 1 connection, both sides on one core", "echo", 1, cores=TOGETHER),
@@ -128,6 +169,13 @@ CASES = [
         ["upgrades", "--window", "64", "--messages", "2000"],
         "connects/s",
     ),
+    *GROWTH,
+    _flight("slow", "echo, 63 connections beside one with a handler of 50 ms", "slow", 64),
+    Crowd(
+        "crowd",
+        "10,000 connected, 1,000 talk",
+        ["crowd", "--connections", "10000", "--talkers", "1000"],
+    ),
     Idle("idle1000", "1,000 idle connections", ["idle", "--connections", "1000"], "KB each"),
     Idle("idle10000", "10,000 idle connections", ["idle", "--connections", "10000"], "KB each"),
     Start("start", "started and empty", [], "ms"),
@@ -139,10 +187,14 @@ RECOVERY = ["echo1", "echo64", "echo64-w8", "ack64", "broadcast256-w1", "broadca
 
 
 class Goal:
-    """A line of the goals: `ours / best peer` must be at least, or at most, `factor`; or ours at most `limit`."""
+    """A line of the goals: `ours / best peer` must be at least, or at most, `factor`; or ours at most `limit`.
+
+    The figure is that of a case. Of several cases it is the largest divided by the smallest.
+    """
 
     def __init__(self, title, case, key, factor=None, limit=None, lower=False, node=None):
-        self.title, self.case, self.key = title, case, key
+        self.title, self.key = title, key
+        self.cases = [case] if isinstance(case, str) else case
         self.factor, self.limit, self.lower, self.node = factor, limit, lower, node
 
     def text(self):
@@ -152,20 +204,57 @@ class Goal:
         return text + (f", ≥ {self.node:g} × Node" if self.node else "")
 
 
+def _rate(title, case, factor, **more):
+    unit = "deliveries/s" if case.startswith(("broadcast", "rooms")) else "messages/s"
+    return Goal(f"{title}: {unit}", case, "rate", factor, **more)
+
+
+def _latency(title, case, percentile, factor):
+    return Goal(f"{title}: {percentile}, µs", case, f"{percentile}_us", factor, lower=True)
+
+
+def _processor(title, case, factor):
+    return Goal(f"{title}: processor time of each, µs", case, "cpu_each_us", factor, lower=True)
+
+
 GOALS = [
-    Goal("echo, 64 connections: messages/s", "echo64", "rate", 1.1),
-    Goal("echo, 64 connections: p99, µs", "echo64", "p99_us", 0.9, lower=True),
-    Goal("echo, 1 connection: p50, µs", "echo1", "p50_us", 0.9, lower=True),
-    Goal("echo, 1 connection, both sides on one core: p50, µs", "echo1-together", "p50_us", 0.9, lower=True),
-    Goal("echo, server on one core: messages/s", "echo64-one-core", "rate", 1.0),
-    Goal("broadcast 256, window 16: deliveries/s", "broadcast256-w16", "rate", 1.25, node=10),
-    Goal("broadcast 256, window 1: deliveries/s", "broadcast256-w1", "rate", 1.25),
-    Goal("echo, 64 connections, 8 in flight: messages/s", "echo64-w8", "rate", 1.0),
-    Goal("broadcast to 1,000, window 4: deliveries/s", "broadcast1000-w4", "rate", 1.15),
-    Goal("rooms 16 × 16, window 4: deliveries/s", "rooms", "rate", 1.1),
-    Goal("polling echo, 16 clients: messages/s", "polling16", "rate", 1.1),
-    Goal("WebSocket connects/s", "connects", "rate", 1.0),
-    Goal("idle connection of 10,000, after 15 s: KB", "idle10000", "parked_kb", limit=8, lower=True),
+    _rate("echo, 64 connections", "echo64", 1.4),
+    _latency("echo, 64 connections", "echo64", "p99", 1.0),
+    _processor("echo, 64 connections", "echo64", 0.65),
+    _rate("echo, 512 connections", "echo512", 1.4),
+    _latency("echo, 512 connections", "echo512", "p99", 0.8),
+    _processor("echo, 512 connections", "echo512", 0.65),
+    _rate("echo, 64 connections, server on one core", "echo64-one-core", 1.2),
+    _latency("echo, 1 connection", "echo1", "p50", 0.45),
+    _latency("echo, 1 connection, both sides on one core", "echo1-together", "p50", 0.85),
+    _rate("acknowledgement, 64 connections", "ack64", 1.4),
+    _rate("binary echo, 64 connections", "binary64", 1.4),
+    _rate("echo, 64 connections, 1 KiB", "echo64-1k", 1.5),
+    _rate("echo, 64 connections, 16 KiB", "echo64-16k", 2.0),
+    _rate("echo, 64 connections, 8 in flight", "echo64-w8", 1.2),
+    _latency("echo, 64 connections, 8 in flight", "echo64-w8", "p99", 1.0),
+    _rate("broadcast to 256, window 1", "broadcast256-w1", 1.4),
+    _latency("broadcast to 256, window 1", "broadcast256-w1", "p99", 1.0),
+    _rate("broadcast to 256, window 16", "broadcast256-w16", 2.0, node=10),
+    _latency("broadcast to 256, window 16", "broadcast256-w16", "p99", 1.0),
+    _rate("broadcast to 1,000, window 4", "broadcast1000-w4", 1.7),
+    _latency("broadcast to 1,000, window 4", "broadcast1000-w4", "p99", 1.0),
+    _rate("rooms, 16 of 16, window 4", "rooms", 1.7),
+    _latency("rooms, 16 of 16, window 4", "rooms", "p99", 1.0),
+    _rate("polling echo, 16 clients", "polling16", 1.4),
+    _latency("polling echo, 16 clients", "polling16", "p99", 1.0),
+    Goal("WebSocket connects/s", "connects", "rate", 1.15),
+    Goal("connects by polling, then upgrade: connects/s", "upgrades", "rate", 1.1),
+    Goal(
+        "echo, 16 to 4,096 connections: processor time of each, largest / smallest",
+        [case.name for case in GROWTH],
+        "cpu_each_us",
+        limit=1.25,
+        lower=True,
+    ),
+    Goal("63 connections beside a slow handler: p99, µs", "slow", "p99_us", limit=5000, lower=True),
+    Goal("idle connection of 10,000, after 15 s: KB", "idle10000", "parked_kb", limit=4.5, lower=True),
+    Goal("10,000 idle connections, 26 s: processor s", "idle10000", "idle_cpu", limit=0.3, lower=True),
     Goal("resident, started and empty: KB", "start", "rss_kb", limit=2560, lower=True),
     Goal("start to first accept: ms", "start", "accept_ms", limit=10, lower=True),
 ]

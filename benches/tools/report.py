@@ -62,7 +62,7 @@ def _versions():
 
 def markdown(result):
     parts = [_machine_text(result), _goals(result["samples"]), _rates(result["samples"])]
-    parts += [table(result["samples"]) for table in (_latencies, _memory)]
+    parts += [table(result["samples"]) for table in (_latencies, _processor, _memory)]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -92,7 +92,8 @@ def number(value):
 
 
 def _values(samples, case, server, key):
-    return [sample[key] for sample in samples.get(case, {}).get(server, []) if sample.get(key) is not None]
+    figures = [cases.figure(sample, key) for sample in samples.get(case, {}).get(server, [])]
+    return [figure for figure in figures if figure is not None]
 
 
 def _median(samples, case, server, key):
@@ -100,9 +101,17 @@ def _median(samples, case, server, key):
     return statistics.median(values) if values else None
 
 
-def _peers(samples, case, key):
-    """Medians of the peers that have one."""
-    medians = {peer.name: _median(samples, case, peer.name, key) for peer in servers.SERVERS[1:]}
+def _figure(samples, names, server, key):
+    """The median of a case; of several cases the largest divided by the smallest, if each has one."""
+    medians = [_median(samples, name, server, key) for name in names]
+    if None in medians:
+        return None
+    return medians[0] if len(medians) == 1 else max(medians) / min(medians)
+
+
+def _peers(samples, names, key):
+    """The figures of the peers that have one."""
+    medians = {peer.name: _figure(samples, names, peer.name, key) for peer in servers.SERVERS[1:]}
     return {name: value for name, value in medians.items() if value is not None}
 
 
@@ -133,10 +142,10 @@ def _machine_text(result, versions=True):
 def _goals(samples):
     rows = []
     for goal in cases.GOALS:
-        ours = _median(samples, goal.case, "tinysio", goal.key)
+        ours = _figure(samples, goal.cases, "tinysio", goal.key)
         if ours is None:
             continue
-        peers = _peers(samples, goal.case, goal.key)
+        peers = _peers(samples, goal.cases, goal.key)
         best = (min if goal.lower else max)(peers, key=peers.get) if peers else None
         met = ours <= goal.limit if goal.limit is not None else None
         if goal.factor is not None and best:
@@ -152,14 +161,14 @@ def _goals(samples):
 
 def _rates(samples):
     chosen = [case for case in cases.CASES if any("rate" in s for of in samples.get(case.name, {}).values() for s in of)]
-    chosen = [case for case in chosen if not isinstance(case, cases.Idle)]
+    chosen = [case for case in chosen if not isinstance(case, (cases.Growth, cases.Crowd, cases.Idle))]
     if not chosen:
         return ""
     columns = _present(samples, chosen)
     rows = []
     for case in chosen:
         ours = _median(samples, case.name, "tinysio", "rate")
-        peers = _peers(samples, case.name, "rate")
+        peers = _peers(samples, [case.name], "rate")
         ratio = f"**{ours / max(peers.values()):.2f}**" if peers and ours else "–"
         rows.append([case.title, *_medians(samples, case, columns), _spread(samples, case, columns), ratio])
     head = ["case", *(server.title for server in columns), "spread", "ratio"]
@@ -179,9 +188,8 @@ def _medians(samples, case, columns):
     cells = []
     for server in columns:
         median = _median(samples, case.name, server.name, "rate")
-        of = [s for s in samples[case.name].get(server.name, []) if s.get("server_cpu") is not None]
-        each = [sample["server_cpu"] / sample["count"] * 1e6 for sample in of]
-        cpu = f" ({number(statistics.median(each))})" if each else ""
+        each = _median(samples, case.name, server.name, "cpu_each_us")
+        cpu = "" if each is None else f" ({number(each)})"
         cells.append("–" if median is None else number(median) + cpu)
     return cells
 
@@ -224,7 +232,7 @@ def _cases_with(samples, key):
 
 
 def _latencies(samples):
-    chosen = _cases_with(samples, "p50_us")
+    chosen = [case for case in _cases_with(samples, "p50_us") if not isinstance(case, cases.Growth)]
     rows = []
     for case in chosen:
         rows.append([case.title, *(_latency(samples, case.name, key) for key in ("p50_us", "p99_us"))])
@@ -233,7 +241,7 @@ def _latencies(samples):
 
 
 def _latency(samples, case, key):
-    ours, peers = _median(samples, case, "tinysio", key), _peers(samples, case, key).values()
+    ours, peers = _median(samples, case, "tinysio", key), _peers(samples, [case], key).values()
     if ours is None:
         return "–"
     best = min(peers, default=None)
@@ -241,6 +249,29 @@ def _latency(samples, case, key):
     if best is None:
         return text
     return f"**{text}** ({best / 1000:.3g})" if best < ours else f"{text} ({best / 1000:.3g})"
+
+
+def _processor(samples):
+    """The server's processor time: of growing numbers of connections, and at a load of a fixed rate."""
+    chosen = [case for case in cases.CASES if isinstance(case, (cases.Growth, cases.Crowd)) and case.name in samples]
+    if not chosen:
+        return ""
+    columns = _present(samples, chosen)
+    growth = [case.name for case in cases.GROWTH]
+    lines = [(f"{case.title}: µs each", [case.name], "cpu_each_us") for case in cases.GROWTH if case in chosen]
+    if len(lines) == len(growth):
+        lines.append(("largest / smallest of these", growth, "cpu_each_us"))
+    crowds = [case for case in chosen if isinstance(case, cases.Crowd)]
+    lines += [(f"{case.title}: % of a core", [case.name], "cpu_share") for case in crowds]
+    rows = []
+    for title, names, key in lines:
+        figures = [_figure(samples, names, server.name, key) for server in columns]
+        rows.append([title, *("–" if figure is None else number(figure) for figure in figures)])
+    text = (
+        "Medians of the server's processor time. Those who talk among 10,000 send an echo a second each, and have ten\n"
+        f"broadcasts a second; in the {cases.Crowd.SECONDS} s each connection has one heartbeat.\n\n"
+    )
+    return "### Processor time\n\n" + text + _table(["", *(server.title for server in columns)], rows)
 
 
 def _memory(samples):
