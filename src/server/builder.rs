@@ -114,6 +114,7 @@ impl Builder {
         close_timeout: Duration => close_timeout;
         park_after: impl Into<Option<Duration>> => park_after.into();
         stack_size: usize => stack_size;
+        leaders: usize => leaders;
     }
 
     /// Official `allowRequest`: sees each handshake before a session exists; `Err` refuses it with that message (403,

@@ -9,6 +9,7 @@ use crate::server::{
     ConnectionStateRecovery, Cors, Rate, Request, error::StartError, http::RequestLimits,
     limits::admission::Exempt,
 };
+use crate::sys::thread;
 
 /// What [`allow_request`](Config::allow_request) calls: `Err` refuses with that message.
 pub(crate) type AllowRequest = Arc<dyn Fn(&Request<'_>) -> Result<(), String> + Send + Sync>;
@@ -21,6 +22,8 @@ const HUB_QUEUE_MAX: usize = 1 << 16;
 
 /// With less, a debug build could not read the deepest JSON that `serde_json` reads into a `Value`.
 const STACK_MIN: usize = 384 << 10;
+
+const LEADERS_MAX: usize = 64;
 
 /// A larger head is not read: where its parts are is kept in 32 bits.
 const HEAD_SIZE_MAX: usize = 1 << 30;
@@ -164,6 +167,10 @@ pub struct Config {
     /// it: reading 127 levels of JSON, which is the most that `serde_json` reads, into a `Value` takes up to
     /// 300 KiB in a debug build. A type of the application's that contains itself may take more for each level.
     pub stack_size: usize,
+    /// Threads that serve connections at the same time without a slow handler as the reason: each connection belongs to
+    /// one of so many groups, and each group has a leader. Default: half the processor cores, at least 1, because the
+    /// kernel needs the others to send and receive. At most 64.
+    pub leaders: usize,
 }
 
 impl Default for Config {
@@ -207,6 +214,8 @@ impl Default for Config {
             close_timeout: Duration::from_secs(5),
             park_after: Some(Duration::from_secs(3)),
             stack_size: 512 << 10,
+            leaders: thread::available_parallelism()
+                .map_or(1, |cores| (cores.get() / 2).clamp(1, LEADERS_MAX)),
         }
     }
 }
@@ -336,6 +345,7 @@ impl Config {
         ] {
             check(rate.burst > 0, &format!("{name}: burst must be at least 1"))?;
         }
-        check(self.stack_size >= STACK_MIN, "stack_size must be at least 384 KiB")
+        check(self.stack_size >= STACK_MIN, "stack_size must be at least 384 KiB")?;
+        check((1..=LEADERS_MAX).contains(&self.leaders), "leaders must be 1 to 64")
     }
 }

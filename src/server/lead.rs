@@ -1,4 +1,4 @@
-//! The lead: one worker thread waits for all connections and serves those that are ready (the pattern Leader/Followers).
+//! The lead: one worker thread waits for all connections of a group and serves those that are ready (the pattern Leader/Followers).
 //!
 //! ```text
 //!   leader: wait ─► begin_work ─► packets, handlers ─► end_work ─► wait …
@@ -37,14 +37,20 @@ const QUIET_TICKS: u32 = 4;
 /// Starts a thread that calls [`Lead::take`] with this term.
 type StartSuccessor = Box<dyn Fn(u64) -> io::Result<()> + Send + Sync>;
 
-/// The lead of a server. Shared by its worker threads and the watchdog.
+/// The lead over one group of connections. Shared by the worker threads and the watchdog.
 pub(crate) struct Lead {
     term: AtomicU64,
     /// The term that a successor was started for.
     succession: AtomicU64,
     start_successor: OnceLock<StartSuccessor>,
-    /// The watchdog ticks.
-    watched: AtomicBool,
+    watchdog: Arc<Watchdog>,
+}
+
+/// Sees to it that no leader works for long. One for all leads of a server.
+#[derive(Debug)]
+pub(crate) struct Watchdog {
+    /// It ticks.
+    watches: AtomicBool,
     /// There is work to watch.
     awake: Mutex<bool>,
     changed: Condvar,
@@ -121,8 +127,8 @@ impl Leader {
         self.works = true;
         self.lead.term.store(self.term + 1, SeqCst);
         // Read after the term is written, and by the watchdog before: one of the two sees the other.
-        if !self.lead.watched.load(SeqCst) {
-            self.lead.wake_watchdog();
+        if !self.lead.watchdog.watches.load(SeqCst) {
+            self.lead.watchdog.watch_again();
         }
     }
 
@@ -142,15 +148,12 @@ impl Leader {
 }
 
 impl Lead {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(watchdog: &Arc<Watchdog>) -> Self {
         Self {
             term: AtomicU64::new(0),
             succession: AtomicU64::new(0),
             start_successor: OnceLock::new(),
-            watched: AtomicBool::new(false),
-            awake: Mutex::new(false),
-            changed: Condvar::new(),
-            stopped: AtomicBool::new(false),
+            watchdog: Arc::clone(watchdog),
         }
     }
 
@@ -182,28 +185,46 @@ impl Lead {
         let Some(start) = self.start_successor.get() else { return Ok(()) };
         start(term).inspect_err(|_| self.succession.store(0, SeqCst))
     }
+}
 
-    #[cold]
-    fn wake_watchdog(&self) {
-        self.watched.store(true, SeqCst);
-        *self.awake.lock() = true;
-        self.changed.notify_one();
+impl Watchdog {
+    pub(crate) fn new() -> Self {
+        Self {
+            watches: AtomicBool::new(false),
+            awake: Mutex::new(false),
+            changed: Condvar::new(),
+            stopped: AtomicBool::new(false),
+        }
     }
 
-    /// Starts the watchdog. It ends after [`stop`](Self::stop).
-    pub(crate) fn start_watchdog(self: &Arc<Self>, records: &Arc<Records>) -> io::Result<JoinHandle<()>> {
-        let lead = Arc::clone(self);
-        records.thread("watchdog", 128 << 10, move || lead.watch())
+    /// Starts the thread that watches these leads. It ends after [`stop`](Self::stop).
+    pub(crate) fn start(
+        self: &Arc<Self>,
+        leads: Vec<Arc<Lead>>,
+        records: &Arc<Records>,
+    ) -> io::Result<JoinHandle<()>> {
+        let watchdog = Arc::clone(self);
+        records.thread("watchdog", 128 << 10, move || watchdog.run(&leads))
     }
 
     pub(crate) fn stop(&self) {
         self.stopped.store(true, SeqCst);
+        self.wake();
+    }
+
+    #[cold]
+    fn watch_again(&self) {
+        self.watches.store(true, SeqCst);
+        self.wake();
+    }
+
+    fn wake(&self) {
         *self.awake.lock() = true;
         self.changed.notify_one();
     }
 
-    fn watch(&self) {
-        let mut seen = 0;
+    fn run(&self, leads: &[Arc<Lead>]) {
+        let mut seen = vec![0; leads.len()];
         loop {
             {
                 let mut awake = self.awake.lock();
@@ -217,26 +238,35 @@ impl Lead {
                     return;
                 }
                 thread::sleep(TICK);
-                let term = self.term.load(SeqCst);
-                let works = term % 2 == 1;
-                if works && term == seen {
-                    // It is tried again at the next tick if it fails.
-                    if let Err(error) = self.succeed(term) {
-                        guard::warn!("no thread takes the lead for now: {error}");
-                    }
-                }
-                quiet = if term == seen && !works { quiet + 1 } else { 0 };
-                seen = term;
+                quiet = if tick(leads, &mut seen) { 0 } else { quiet + 1 };
                 if quiet == QUIET_TICKS {
-                    self.watched.store(false, SeqCst);
-                    if self.term.load(SeqCst) != seen {
-                        self.watched.store(true, SeqCst);
+                    self.watches.store(false, SeqCst);
+                    if leads.iter().zip(&seen).any(|(lead, seen)| lead.term.load(SeqCst) != *seen) {
+                        self.watches.store(true, SeqCst);
                         quiet = 0;
                     }
                 }
             }
         }
     }
+}
+
+/// Starts successors for the leaders that have worked since the last tick. `false`: no leader has worked.
+fn tick(leads: &[Arc<Lead>], seen: &mut [u64]) -> bool {
+    let mut has_worked = false;
+    for (lead, seen) in leads.iter().zip(seen) {
+        let term = lead.term.load(SeqCst);
+        let works = term % 2 == 1;
+        if works && term == *seen {
+            // It is tried again at the next tick if it fails.
+            if let Err(error) = lead.succeed(term) {
+                guard::warn!("no thread takes the lead for now: {error}");
+            }
+        }
+        has_worked |= works || term != *seen;
+        *seen = term;
+    }
+    has_worked
 }
 
 impl fmt::Debug for Lead {
@@ -252,7 +282,7 @@ mod tests {
 
     /// A lead whose successors are started by the test.
     fn lead() -> (Arc<Lead>, Receiver<u64>) {
-        let lead = Arc::new(Lead::new());
+        let lead = Arc::new(Lead::new(&Arc::new(Watchdog::new())));
         let (started, successors) = bounded(8);
         lead.set_successor(move |term| started.try_send(term).map_err(io::Error::other));
         (lead, successors)
@@ -295,7 +325,7 @@ mod tests {
 
     #[test]
     fn without_a_thread_for_a_successor_the_leader_stays() {
-        let lead = Arc::new(Lead::new());
+        let lead = Arc::new(Lead::new(&Arc::new(Watchdog::new())));
         lead.set_successor(|_| Err(io::ErrorKind::OutOfMemory.into()));
         assert!(lead.take(0));
         assert!(!hand_over() && !hand_over(), "it is tried each time");
@@ -307,7 +337,7 @@ mod tests {
     #[test]
     fn the_watchdog_starts_a_successor_for_a_leader_that_takes_long_and_for_no_other() {
         let (lead, successors) = lead();
-        let watchdog = lead.start_watchdog(&Records::new(drop)).expect("a thread");
+        let watchdog = lead.watchdog.start(vec![Arc::clone(&lead)], &Records::new(drop)).expect("a thread");
         assert!(lead.take(0));
         for _ in 0..2 {
             begin_work();
@@ -319,7 +349,7 @@ mod tests {
             assert!(successors.recv_timeout(20 * TICK).is_err());
         }
         resign();
-        lead.stop();
+        lead.watchdog.stop();
         watchdog.join().expect("no panic");
     }
 }

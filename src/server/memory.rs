@@ -38,6 +38,7 @@ impl Config {
     pub fn memory_bound(&self, namespaces: usize) -> usize {
         let terms = [
             BASE,
+            self.leaders.saturating_mul(STACK + websocket_codec::READ_MAX),
             self.tcp_connections().saturating_mul(self.bytes_of_a_connection()),
             self.max_connections.saturating_mul(self.bytes_of_a_session(namespaces)),
             self.total_outbox_bytes(),

@@ -140,8 +140,10 @@ pub(super) fn stop(service: &Service, threads: Threads, deadline: Instant, grace
         |all_gone: bool| grace.max(Instant::now() + if all_gone { THREAD_END_BUSY } else { THREAD_END });
     all_gone &= service.shared.workers.wait_until_idle(at_least(all_gone));
     // No connection is parked any more, unless its last handler has not returned.
-    service.poller.stop();
-    service.lead.stop();
+    for group in &service.groups {
+        group.poller.stop();
+    }
+    service.watchdog.stop();
     // The store may need a moment for the last changes.
     service.shared.hub.stop(grace.max(Instant::now() + STORE_COMMIT_MIN));
     service.shared.drain.stop();

@@ -73,7 +73,8 @@ impl Builder {
             Listener::Tcp(listener) => Some(listener.local_addr()?),
             Listener::Unix { .. } => None,
         };
-        let (poller, drain) = (Poller::new()?, DrainHandle::new()?);
+        let pollers: Vec<_> = (0..config.leaders).map(|_| Poller::new()).collect::<io::Result<_>>()?;
+        let drain = DrainHandle::new()?;
         let store_watch = StoreWatch::new();
         let (store, mut kept) = match store {
             Some((store, durability)) => {
@@ -107,7 +108,7 @@ impl Builder {
             drain,
         };
         let core = Core { shared: Arc::new(shared), endpoints, namespaces, routes };
-        let service = Arc::new(Service::new(core, poller));
+        let service = Arc::new(Service::new(core, pollers));
         let mut threads = Threads::default();
         let parts = Parts { listener, inbox, names, store, kept };
         if let Err(error) = start_threads(&service, parts, &mut threads) {
@@ -158,7 +159,8 @@ fn open(
 fn start_threads(service: &Arc<Service>, parts: Parts, threads: &mut Threads) -> io::Result<()> {
     let Parts { listener, inbox, names, store, kept } = parts;
     let shared = &service.shared;
-    threads.watchdog = Some(service.lead.start_watchdog(&shared.records)?);
+    let leads = service.groups.iter().map(|group| Arc::clone(&group.lead)).collect();
+    threads.watchdog = Some(service.watchdog.start(leads, &shared.records)?);
     leader::start(service)?;
     threads.drain = Some(shared.drain.start(&shared.records)?);
     let journal = match store {

@@ -113,22 +113,25 @@ fn a_slow_handler_delays_its_own_client_only() {
 }
 
 /// A stop while the leader waits, works, or hands over.
+fn stopped(leaders: usize) {
+    let ends = Arc::default();
+    let server = serve(|builder| builder.leaders(leaders), &ends);
+    let clients = ["slow", "ask"].map(|event| {
+        go(move || {
+            let (mut peer, _) = Peer::websocket();
+            while peer.say(&format!(r#"42["{event}","a"]"#)) && peer.packet().is_some() {}
+            peer.hang_up();
+        })
+    });
+    thread::sleep(SLOW / 2);
+    assert!(server.shutdown(SOON), "every thread has ended");
+    for client in clients {
+        client.join().expect("it ends");
+    }
+}
+
 #[test]
 fn a_stop_at_any_moment_ends_every_thread() {
-    check("lead, stop", || {
-        let ends = Arc::default();
-        let server = serve(|builder| builder, &ends);
-        let clients = ["slow", "ask"].map(|event| {
-            go(move || {
-                let (mut peer, _) = Peer::websocket();
-                while peer.say(&format!(r#"42["{event}","a"]"#)) && peer.packet().is_some() {}
-                peer.hang_up();
-            })
-        });
-        thread::sleep(SLOW / 2);
-        assert!(server.shutdown(SOON), "every thread has ended");
-        for client in clients {
-            client.join().expect("it ends");
-        }
-    });
+    check("lead, stop", || stopped(1));
+    check("lead, stop, two leaders", || stopped(2));
 }

@@ -351,6 +351,8 @@ fn a_taken_port_is_an_error_with_its_address() {
 #[case("unix_mode", |builder: Builder| builder.unix_mode(0o1777))]
 #[case("event_rate", |builder: Builder| builder.event_rate(Rate { per_second: 1, burst: 0 }))]
 #[case("byte_rate", |builder: Builder| builder.byte_rate(Rate { per_second: 0, burst: 0 }))]
+#[case("leaders", |builder: Builder| builder.leaders(0))]
+#[case("leaders", |builder: Builder| builder.leaders(65))]
 #[case("stack_size", |builder: Builder| builder.stack_size((384 << 10) - 1))]
 #[case("namespace", |builder: Builder| builder.namespace("chat", |_| {}))]
 #[case("namespace", |builder: Builder| builder.namespace("/a,b", |_| {}))]

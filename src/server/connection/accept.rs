@@ -68,7 +68,7 @@ pub(crate) fn start(service: &Arc<Service>, listener: Listener) -> io::Result<Ac
         log_throttle: LogThrottle::default(),
         _ended: alive,
     };
-    let lease = service.poller.lease();
+    let lease = service.next_group().poller.lease();
     let waker = lease.waker();
     match lease.put_back(Pending::Listener(Box::new(acceptor))) {
         None => Ok(Accepting { waker, ended }),
@@ -192,7 +192,7 @@ fn admit(service: &Arc<Service>, stream: Stream, peer: Peer) {
 
 /// The connection waits for its first request.
 fn take_in(service: &Service, work: Work, peer: Peer, stream: &Stream) {
-    if service.poller.insert(Pending::Connection(work)).is_some() {
+    if service.next_group().poller.insert(Pending::Connection(work)).is_some() {
         service.shared.refusals.add(RefusalReason::System, peer, &"no kernel memory for the connection");
         refuse(stream);
     }

@@ -9,7 +9,7 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use super::{Pending, Service, accept, serve};
+use super::{Group, Pending, Service, accept, serve};
 use crate::server::{
     lead,
     net::poller::{EventFlags, Events, Token},
@@ -25,19 +25,22 @@ const STREAK: u32 = 32;
 /// The longest time of such a series, if its clients talk fast enough for a thread of their own.
 const STREAK_TIME: Duration = Duration::from_millis(32);
 
-/// Starts the first leader. Each leader starts its successor.
+/// Starts the first leader of each group. Each leader starts its successor.
 pub(crate) fn start(service: &Arc<Service>) -> io::Result<()> {
-    let weak = Arc::downgrade(service);
-    service.lead.set_successor(move |term| {
-        let Some(service) = weak.upgrade() else { return Ok(()) };
-        run(&service, term)
-    });
-    run(service, 0)
+    for (number, group) in service.groups.iter().enumerate() {
+        let weak = Arc::downgrade(service);
+        group.lead.set_successor(move |term| {
+            let Some(service) = weak.upgrade() else { return Ok(()) };
+            run(&service, number, term)
+        });
+        run(service, number, 0)?;
+    }
+    Ok(())
 }
 
-fn run(service: &Arc<Service>, term: u64) -> io::Result<()> {
+fn run(service: &Arc<Service>, group: usize, term: u64) -> io::Result<()> {
     let leader = Arc::clone(service);
-    service.shared.workers.run(move || lead(&leader, term))
+    service.shared.workers.run(move || lead(&leader, &leader.groups[group], term))
 }
 
 /// If this thread panics outside of a guard, another one takes the lead.
@@ -52,26 +55,26 @@ impl Drop for Abdication {
 }
 
 /// Takes the lead in this term, and serves connections until it is lost or the server stops.
-fn lead(service: &Arc<Service>, term: u64) {
-    if !service.lead.take(term) {
+fn lead(service: &Arc<Service>, group: &Group, term: u64) {
+    if !group.lead.take(term) {
         return;
     }
     let _abdication = Abdication;
     let mut events = Events::new();
     let mut talkers = Talkers::new();
-    while service.poller.wait(&mut events) {
+    while group.poller.wait(&mut events) {
         let few = talkers.note(events.iter().map(|(token, _)| token));
         if let Some(few) = few {
-            service.is_crowded.store(!few, Relaxed);
+            group.is_crowded.store(!few, Relaxed);
         }
         for (token, ready) in events.iter() {
-            match service.poller.take(token) {
+            match group.poller.take(token) {
                 Some((lease, Pending::Connection(work))) => {
                     if work.slow > 0 {
                         lead::before_wait();
                     }
                     let is_alone = few == Some(true) && service.alone.load(Relaxed) < ALONE_MAX;
-                    serve(service, lease, work, ready, is_alone);
+                    serve(service, group, lease, work, ready, is_alone);
                 }
                 Some((lease, Pending::Listener(acceptor))) => accept::serve(service, lease, acceptor),
                 None => {}
@@ -80,10 +83,10 @@ fn lead(service: &Arc<Service>, term: u64) {
                 return;
             }
         }
-        for _ in 0..service.poller.due() {
-            match service.poller.take_due() {
+        for _ in 0..group.poller.due() {
+            match group.poller.take_due() {
                 Some((lease, Pending::Connection(work))) => {
-                    serve(service, lease, work, EventFlags::empty(), false);
+                    serve(service, group, lease, work, EventFlags::empty(), false);
                 }
                 Some((lease, Pending::Listener(acceptor))) => accept::serve(service, lease, acceptor),
                 None => break,

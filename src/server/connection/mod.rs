@@ -26,7 +26,7 @@ use crate::server::{
     connection::websocket::{After, Step, Upgrade, WebSocket},
     dispatch::core::Core,
     http::{Awaited, Connection, Head, READ_CHUNK},
-    lead::{self, Lead},
+    lead::{self, Lead, Watchdog},
     net::poller::{EventFlags, Lease, Pollable, Poller, Source},
     net::stream::Stream,
     session::{Session, Shared},
@@ -172,29 +172,50 @@ impl Work {
 pub(crate) struct Service {
     pub(crate) core: Arc<Core>,
     pub(crate) shared: Arc<Shared>,
-    pub(crate) poller: Arc<Poller<Pending>>,
-    pub(crate) lead: Arc<Lead>,
+    pub(crate) groups: Vec<Group>,
+    /// Counts the connections that came, to spread them over the groups.
+    came: AtomicUsize,
+    pub(crate) watchdog: Arc<Watchdog>,
     /// WebSockets that have a thread of their own because few clients talk.
     alone: AtomicUsize,
-    /// Many clients talk.
+}
+
+/// Connections that have one leader. Each stays in its group.
+pub(crate) struct Group {
+    pub(crate) poller: Arc<Poller<Pending>>,
+    pub(crate) lead: Arc<Lead>,
+    /// Many of its clients talk.
     is_crowded: AtomicBool,
 }
 
 impl Service {
-    pub(crate) fn new(core: Core, poller: Poller<Pending>) -> Self {
+    /// Each poller has the connections of one group.
+    pub(crate) fn new(core: Core, pollers: Vec<Poller<Pending>>) -> Self {
+        let watchdog = Arc::new(Watchdog::new());
+        let group = |poller| Group {
+            poller: Arc::new(poller),
+            lead: Arc::new(Lead::new(&watchdog)),
+            is_crowded: AtomicBool::new(false),
+        };
         Self {
             shared: Arc::clone(&core.shared),
             core: Arc::new(core),
-            poller: Arc::new(poller),
-            lead: Arc::new(Lead::new()),
+            groups: pollers.into_iter().map(group).collect(),
+            came: AtomicUsize::new(0),
+            watchdog,
             alone: AtomicUsize::new(0),
-            is_crowded: AtomicBool::new(false),
         }
+    }
+
+    /// The group of the next connection.
+    fn next_group(&self) -> &Group {
+        &self.groups[self.came.fetch_add(1, Relaxed) % self.groups.len()]
     }
 
     /// The number of connections that wait without a thread.
     pub(crate) fn parked(&self) -> usize {
-        self.poller.count(|pending| matches!(pending, Pending::Connection(_)))
+        let parked = |group: &Group| group.poller.count(|pending| matches!(pending, Pending::Connection(_)));
+        self.groups.iter().map(parked).sum()
     }
 }
 
@@ -202,6 +223,7 @@ impl Service {
 /// the thread.
 fn serve(
     service: &Arc<Service>,
+    group: &Group,
     lease: Lease<'_, Pending>,
     mut work: Work,
     ready: EventFlags,
@@ -232,7 +254,7 @@ fn serve(
                     if (is_alone || service.shared.config.park_after.is_none()) && lead::hand_over() =>
                 {
                     drop(lease);
-                    return serve_alone(service, connection, *socket);
+                    return serve_alone(service, group, connection, *socket);
                 }
                 After::Wait => Next::Wait(Stage::WebSocket(socket)),
                 After::Linger => Next::Wait(Stage::Linger(Arc::clone(socket.session()))),
@@ -270,17 +292,17 @@ fn serve(
 }
 
 /// Serves a WebSocket on this thread until its client is silent, or many clients talk.
-fn serve_alone(service: &Service, connection: Connection, mut socket: WebSocket) {
+fn serve_alone(service: &Service, group: &Group, connection: Connection, mut socket: WebSocket) {
     let silence = service.shared.config.park_after;
     service.alone.fetch_add(1, Relaxed);
-    let after = socket.serve_alone(silence, || silence.is_none() || !service.is_crowded.load(Relaxed));
+    let after = socket.serve_alone(silence, || silence.is_none() || !group.is_crowded.load(Relaxed));
     service.alone.fetch_sub(1, Relaxed);
     let stage = match after {
         After::Wait => Stage::WebSocket(Box::new(socket)),
         After::Linger => Stage::Linger(Arc::clone(socket.session())),
         After::Over => return,
     };
-    lost(service.poller.insert(Pending::Connection(Work { connection, stage, slow: 0 })));
+    lost(group.poller.insert(Pending::Connection(Work { connection, stage, slow: 0 })));
 }
 
 /// A connection that cannot wait in the poller, because there is no kernel memory, ends with its session.

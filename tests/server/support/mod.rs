@@ -27,12 +27,15 @@ pub(crate) use ws::{Frame, Ws};
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A server on a free port. With `TEST_PARK_AFTER` in the environment, in milliseconds, its connections are parked
-/// after so long: the same stories, told by servers whose clients rest at every step.
+/// after so long: the same stories, told by servers whose clients rest at every step. `TEST_LEADERS`: the leaders.
 pub(crate) fn serve(set_up: impl FnOnce(Builder) -> Builder) -> Server {
     let mut builder = Server::builder();
     if let Ok(silence) = std::env::var("TEST_PARK_AFTER") {
         let silence = silence.parse().expect("TEST_PARK_AFTER is a number of milliseconds");
         builder = builder.park_after(Duration::from_millis(silence));
+    }
+    if let Ok(leaders) = std::env::var("TEST_LEADERS") {
+        builder = builder.leaders(leaders.parse().expect("TEST_LEADERS is a number"));
     }
     set_up(builder).listen("127.0.0.1:0").expect("the server starts")
 }
