@@ -12,7 +12,8 @@
 //! ```
 //!
 //! Owns the phase, the session and the cancel tokens. Uses [`Session`] and [`CancelToken`]. It must not lock, log, or
-//! know the namespaces: `lifecycle` does what a transition means for them.
+//! know the namespaces: `lifecycle` does what a transition means for them, in `start`, `session_opened`,
+//! `attempt_failed`, `session_ended` (lost or ended) and `disconnect`.
 
 use std::{sync::Arc, time::Instant};
 

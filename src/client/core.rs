@@ -162,6 +162,7 @@ pub(super) fn spawn(
     core.lock().threads += 1;
     let running = Running(core.clone());
     std::thread::Builder::new().name(name.to_owned()).stack_size(stack).spawn(move || {
+        // The whole of it moves into the thread.
         let running = running;
         run(&running.0);
     })
