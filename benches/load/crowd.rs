@@ -28,6 +28,7 @@ const WARM_UP: Duration = Duration::from_secs(2);
 
 pub(crate) fn run(options: &Options) -> Result<String> {
     let mut fleet = Fleet::connect(options.port, options.connections)?;
+    fleet.settle();
     flight::join(&mut fleet, options.talkers, |_| 0)?;
     Crowd::new(options).drive(&mut fleet)
 }

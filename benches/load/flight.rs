@@ -21,6 +21,7 @@ const ACK_ID: std::ops::Range<usize> = 2..5;
 
 pub(crate) fn run(options: &Options) -> Result<String> {
     let mut fleet = Fleet::connect(options.port, options.connections)?;
+    fleet.settle();
     if options.mode == Mode::Rooms {
         join(&mut fleet, options.connections, |index| index / ROOM)?;
     }

@@ -3,6 +3,7 @@
 use std::{
     io::{self, Read, Write},
     net::{Ipv4Addr, SocketAddrV4, TcpStream},
+    thread,
     time::Duration,
 };
 
@@ -22,6 +23,9 @@ const READ_MAX: usize = 256 << 10;
 
 /// How long a poll waits for input.
 const LITTLE: Duration = Duration::from_millis(100);
+
+/// How long clients rest between the last connect and the first message.
+const SETTLE: Duration = Duration::from_millis(50);
 
 /// Loopback addresses to connect from: each has ports of its own, so that those of connections just closed do not run
 /// out.
@@ -84,6 +88,12 @@ impl Fleet {
             scratch: vec![0; 2 * READ_MAX].into(),
             events: Vec::with_capacity(1024),
         })
+    }
+
+    /// Waits until the server takes events from the last client, too: socketioxide answers a CONNECT first and adds
+    /// its handlers then, and drops an event that comes between.
+    pub(crate) fn settle(&self) {
+        thread::sleep(SETTLE);
     }
 
     /// To send without having been asked.
