@@ -30,6 +30,9 @@ class Case:
     # What of a sample is told while the command runs.
     shown = ("rate", "p50_us", "p99_us", "server_cpu")
 
+    # Servers that cannot carry the load.
+    without = ()
+
     def __init__(self, name, title, args, unit="messages/s", cores=None):
         self.name = name
         self.title = title
@@ -83,6 +86,7 @@ class Crowd(Case):
     SECONDS = 25
 
     shown = ("cpu_share", "p50_us", "p99_us")
+    without = ("python",)
 
     def run(self, running, seconds):
         return super().run(running, self.SECONDS)
