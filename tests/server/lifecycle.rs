@@ -14,7 +14,7 @@ use std::{
 use Transport::{Polling, Upgrade, WebSocket};
 use rstest::rstest;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket, socket_with};
-use tinysio::server::{Builder, Config, ConnectionStateRecovery, Rate, Server, StartError};
+use tinysio::server::{Builder, Config, ConnectionStateRecovery, Rate, Response, Server, StartError};
 
 use crate::support::{
     Client, Http, PATIENCE, Transport, Ws, addr, eventually, next, serve, serve_root, socket_target,
@@ -51,9 +51,14 @@ fn a_stop_lets_out_what_waits_and_says_goodbye(#[values(Polling, WebSocket, Upgr
 
 #[test]
 fn a_stop_does_not_wait_for_connections_without_a_request() {
-    let server = serve_root(|_| {});
+    // Their own deadlines come too late.
+    let late = 10 * PATIENCE;
+    let server = serve(|builder| {
+        let builder = builder.head_timeout(late).keep_alive_timeout(late).upgrade_timeout(late);
+        builder.route("/health", |_| Response::from_string("ok")).namespace("/", |_| {})
+    });
     let mut resting = Http::connect(addr(&server));
-    resting.get("/nowhere-to-go-but-kept-alive");
+    resting.get("/health");
     let mut silent = Http::connect(addr(&server));
     let client = Client::connected(addr(&server), Polling);
     let mut probing = Ws::open(client.addr, &client.target("websocket"));

@@ -62,7 +62,9 @@ pub(super) fn request(
 
 /// What follows the answer to a request.
 fn next_request(core: &Core, connection: &Connection) -> Next {
-    if !connection.keeps_alive() {
+    // Set before a stop is looked for: either this connection or the stop sees the other.
+    connection.permit.set_waiting(true);
+    if !connection.keeps_alive() || core.shared.is_closed() {
         return Next::End;
     }
     let stage = Stage::Request(Awaited::new(Instant::now() + core.shared.config.keep_alive_timeout));

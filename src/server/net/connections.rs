@@ -88,7 +88,8 @@ impl Connections {
         let place = Arc::new(Place {
             stream: Arc::clone(stream),
             since: Instant::now(),
-            waiting: AtomicBool::new(false),
+            // For its first request.
+            waiting: AtomicBool::new(true),
             asked: AtomicBool::new(false),
             leaves: AtomicBool::new(false),
         });
