@@ -160,7 +160,7 @@ pub struct Config {
     pub close_timeout: Duration,
     /// How long a WebSocket that has a thread of its own may be silent before it gives the thread back. Default 3 s.
     /// One thread serves all connections that are ready, and a connection that waits has no thread; but while up to
-    /// four clients talk, and fast, each WebSocket has one, which is faster. `None`: every WebSocket has a thread of
+    /// two clients talk, and fast, each WebSocket has one, which is faster. `None`: every WebSocket has a thread of
     /// its own for ever. HTTP needs none.
     pub park_after: Option<Duration>,
     /// Stack of a worker thread in bytes, reserved, not resident. Default 512 KiB, at least 384 KiB. Handlers run on

@@ -176,14 +176,14 @@ pub(crate) struct Service {
     /// Counts the connections that came, to spread them over the groups.
     came: AtomicUsize,
     pub(crate) watchdog: Arc<Watchdog>,
-    /// WebSockets that have a thread of their own because few clients talk.
-    alone: AtomicUsize,
 }
 
 /// Connections that have one leader. Each stays in its group.
 pub(crate) struct Group {
     pub(crate) poller: Arc<Poller<Pending>>,
     pub(crate) lead: Arc<Lead>,
+    /// Its WebSockets that have a thread of their own.
+    alone: AtomicUsize,
     /// Many of its clients talk.
     is_crowded: AtomicBool,
 }
@@ -195,6 +195,7 @@ impl Service {
         let group = |poller| Group {
             poller: Arc::new(poller),
             lead: Arc::new(Lead::new(&watchdog)),
+            alone: AtomicUsize::new(0),
             is_crowded: AtomicBool::new(false),
         };
         Self {
@@ -203,7 +204,6 @@ impl Service {
             groups: pollers.into_iter().map(group).collect(),
             came: AtomicUsize::new(0),
             watchdog,
-            alone: AtomicUsize::new(0),
         }
     }
 
@@ -294,9 +294,9 @@ fn serve(
 /// Serves a WebSocket on this thread until its client is silent, or many clients talk.
 fn serve_alone(service: &Service, group: &Group, connection: Connection, mut socket: WebSocket) {
     let silence = service.shared.config.park_after;
-    service.alone.fetch_add(1, Relaxed);
+    group.alone.fetch_add(1, Relaxed);
     let after = socket.serve_alone(silence, || silence.is_none() || !group.is_crowded.load(Relaxed));
-    service.alone.fetch_sub(1, Relaxed);
+    group.alone.fetch_sub(1, Relaxed);
     let stage = match after {
         After::Wait => Stage::WebSocket(Box::new(socket)),
         After::Linger => Stage::Linger(Arc::clone(socket.session())),
