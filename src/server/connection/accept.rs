@@ -172,7 +172,7 @@ fn admit(service: &Arc<Service>, stream: Stream, peer: Peer) {
         return refuse(RefusalReason::MaxTcpConnections, &"Too many connections");
     };
     let due = Instant::now() + service.shared.config.head_timeout;
-    let work = Work::new(Connection::new(Arc::clone(&stream), peer, permit), due);
+    let work = Box::new(Work::new(Connection::new(Arc::clone(&stream), peer, permit), due));
     if !is_beyond_limit {
         return take_in(service, work, peer, &stream);
     }
@@ -191,7 +191,7 @@ fn admit(service: &Arc<Service>, stream: Stream, peer: Peer) {
 }
 
 /// The connection waits for its first request.
-fn take_in(service: &Service, work: Work, peer: Peer, stream: &Stream) {
+fn take_in(service: &Service, work: Box<Work>, peer: Peer, stream: &Stream) {
     if service.next_group().poller.insert(Pending::Connection(work)).is_some() {
         service.shared.refusals.add(RefusalReason::System, peer, &"no kernel memory for the connection");
         refuse(stream);

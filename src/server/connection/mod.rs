@@ -18,7 +18,7 @@ mod polling;
 mod router;
 mod websocket;
 
-use std::{io, net::Shutdown, sync::Arc, time::Duration};
+use std::{io, mem, net::Shutdown, sync::Arc, time::Duration};
 
 use crate::server::{
     connection::accept::Acceptor,
@@ -73,6 +73,8 @@ enum Stage {
     /// The last answer was written: the end of its peer, until this time. To close a socket that has unread input
     /// would reset the connection, and the answer would be lost.
     LastRead(Instant),
+    /// A thread serves it. No connection waits in this stage.
+    Served,
 }
 
 /// A GET of a session that is held.
@@ -113,7 +115,9 @@ impl Work {
         match &self.stage {
             Stage::Poll(held) => Some(&held.request.1),
             Stage::WebSocket(socket) => Some(socket.session()),
-            Stage::Request(_) | Stage::Upgrade(_) | Stage::Linger(_) | Stage::LastRead(_) => None,
+            Stage::Request(_) | Stage::Upgrade(_) | Stage::Linger(_) | Stage::LastRead(_) | Stage::Served => {
+                None
+            }
         }
     }
 }
@@ -121,7 +125,8 @@ impl Work {
 /// What waits in the poller.
 #[derive(Debug)]
 pub(crate) enum Pending {
-    Connection(Work),
+    /// In a box, so that it is not copied whenever a thread takes it and returns it.
+    Connection(Box<Work>),
     Listener(Box<Acceptor>),
 }
 
@@ -163,7 +168,7 @@ impl Work {
             Stage::Upgrade(upgrade) => Some(upgrade.deadline),
             Stage::LastRead(until) => Some(*until),
             // The hub has the deadlines of sessions.
-            Stage::WebSocket(_) | Stage::Linger(_) => None,
+            Stage::WebSocket(_) | Stage::Linger(_) | Stage::Served => None,
         }
     }
 }
@@ -225,26 +230,25 @@ fn serve(
     service: &Arc<Service>,
     group: &Group,
     lease: Lease<'_, Pending>,
-    mut work: Work,
+    mut work: Box<Work>,
     ready: EventFlags,
     is_alone: bool,
 ) {
     let mut gone = ready.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
+    let mut stage = mem::replace(&mut work.stage, Stage::Served);
     loop {
-        let Work { mut connection, stage, slow } = work;
+        let connection = &mut work.connection;
         let next = match stage {
-            Stage::Request(awaited) => {
-                router::request(&service.core, &mut connection, lease.waker(), awaited)
-            }
+            Stage::Request(awaited) => router::request(&service.core, connection, lease.waker(), awaited),
             Stage::Poll(held) if ready == EventFlags::IN && !held.ignores_input => {
                 Next::Wait(Stage::Poll(Box::new(HeldGet { ignores_input: true, ..*held })))
             }
             Stage::Poll(held) => {
                 let HeldGet { request, hold, .. } = *held;
-                let served = polling::resume(&request.1, hold, std::mem::take(&mut gone));
-                router::answer_session(&service.core, &mut connection, request, served).unwrap_or(Next::End)
+                let served = polling::resume(&request.1, hold, mem::take(&mut gone));
+                router::answer_session(&service.core, connection, request, served).unwrap_or(Next::End)
             }
-            Stage::Upgrade(upgrade) => match upgrade.step(&connection) {
+            Stage::Upgrade(upgrade) => match upgrade.step(connection) {
                 Step::Wait(upgrade) => Next::Wait(Stage::Upgrade(upgrade)),
                 Step::Done(socket) => Next::Stage(Stage::WebSocket(socket)),
                 Step::Failed => Next::End,
@@ -254,28 +258,28 @@ fn serve(
                     if (is_alone || service.shared.config.park_after.is_none()) && lead::hand_over() =>
                 {
                     drop(lease);
-                    return serve_alone(service, group, connection, *socket);
+                    return serve_alone(service, group, work, socket);
                 }
                 After::Wait => Next::Wait(Stage::WebSocket(socket)),
                 After::Linger => Next::Wait(Stage::Linger(Arc::clone(socket.session()))),
                 After::Over => Next::Over,
             },
             Stage::Linger(session) => {
-                if drop_input(&connection) {
+                if drop_input(connection) {
                     Next::Wait(Stage::Linger(session))
                 } else {
                     session.abort();
                     Next::Over
                 }
             }
-            Stage::LastRead(until) if Instant::now() < until && drop_input(&connection) => {
+            Stage::LastRead(until) if Instant::now() < until && drop_input(connection) => {
                 Next::Wait(Stage::LastRead(until))
             }
-            Stage::LastRead(_) => Next::Over,
+            Stage::LastRead(_) | Stage::Served => Next::Over,
         };
-        let stage = match next {
-            Next::Stage(stage) => {
-                work = Work { connection, stage, slow };
+        work.stage = match next {
+            Next::Stage(next) => {
+                stage = next;
                 continue;
             }
             Next::Wait(stage) => stage,
@@ -286,23 +290,24 @@ fn serve(
             Next::Over => return,
         };
         connection.shrink();
-        let slow = if lead::is_lost() { SLOW_TURNS } else { slow.saturating_sub(1) };
-        return lost(lease.put_back(Pending::Connection(Work { connection, stage, slow })));
+        work.slow = if lead::is_lost() { SLOW_TURNS } else { work.slow.saturating_sub(1) };
+        return lost(lease.put_back(Pending::Connection(work)));
     }
 }
 
 /// Serves a WebSocket on this thread until its client is silent, or many clients talk.
-fn serve_alone(service: &Service, group: &Group, connection: Connection, mut socket: WebSocket) {
+fn serve_alone(service: &Service, group: &Group, mut work: Box<Work>, mut socket: Box<WebSocket>) {
     let silence = service.shared.config.park_after;
     group.alone.fetch_add(1, Relaxed);
     let after = socket.serve_alone(silence, || silence.is_none() || !group.is_crowded.load(Relaxed));
     group.alone.fetch_sub(1, Relaxed);
-    let stage = match after {
-        After::Wait => Stage::WebSocket(Box::new(socket)),
+    work.stage = match after {
+        After::Wait => Stage::WebSocket(socket),
         After::Linger => Stage::Linger(Arc::clone(socket.session())),
         After::Over => return,
     };
-    lost(group.poller.insert(Pending::Connection(Work { connection, stage, slow: 0 })));
+    work.slow = 0;
+    lost(group.poller.insert(Pending::Connection(work)));
 }
 
 /// A connection that cannot wait in the poller, because there is no kernel memory, ends with its session.
