@@ -29,7 +29,7 @@ use crate::sys::{
 };
 
 /// A leader that serves one connection for this long, or for up to twice this long, loses the lead.
-const TICK: Duration = Duration::from_millis(1);
+pub(crate) const TICK: Duration = Duration::from_millis(1);
 
 /// After so many ticks without work the watchdog sleeps until there is work again.
 const QUIET_TICKS: u32 = 4;
@@ -224,7 +224,7 @@ impl Watchdog {
     }
 
     fn run(&self, leads: &[Arc<Lead>]) {
-        let mut seen = vec![0; leads.len()];
+        let mut seen: Vec<_> = leads.iter().map(|_| Seen::default()).collect();
         loop {
             {
                 let mut awake = self.awake.lock();
@@ -241,7 +241,7 @@ impl Watchdog {
                 quiet = if tick(leads, &mut seen) { 0 } else { quiet + 1 };
                 if quiet == QUIET_TICKS {
                     self.watches.store(false, SeqCst);
-                    if leads.iter().zip(&seen).any(|(lead, seen)| lead.term.load(SeqCst) != *seen) {
+                    if leads.iter().zip(&seen).any(|(lead, seen)| lead.term.load(SeqCst) != seen.term) {
                         self.watches.store(true, SeqCst);
                         quiet = 0;
                     }
@@ -251,20 +251,33 @@ impl Watchdog {
     }
 }
 
+/// What the watchdog has seen of a lead at its last tick.
+#[derive(Default)]
+struct Seen {
+    term: u64,
+    /// No successor could be started, and that was logged.
+    has_failed: bool,
+}
+
 /// Starts successors for the leaders that have worked since the last tick. `false`: no leader has worked.
-fn tick(leads: &[Arc<Lead>], seen: &mut [u64]) -> bool {
+fn tick(leads: &[Arc<Lead>], seen: &mut [Seen]) -> bool {
     let mut has_worked = false;
     for (lead, seen) in leads.iter().zip(seen) {
         let term = lead.term.load(SeqCst);
         let works = term % 2 == 1;
-        if works && term == *seen {
+        if works && term == seen.term {
             // It is tried again at the next tick if it fails.
-            if let Err(error) = lead.succeed(term) {
-                guard::warn!("no thread takes the lead for now: {error}");
+            match lead.succeed(term) {
+                Err(error) if !seen.has_failed => {
+                    guard::warn!("no thread takes the lead for now: {error}");
+                    seen.has_failed = true;
+                }
+                Err(_) => {}
+                Ok(()) => seen.has_failed = false,
             }
         }
-        has_worked |= works || term != *seen;
-        *seen = term;
+        has_worked |= works || term != seen.term;
+        seen.term = term;
     }
     has_worked
 }

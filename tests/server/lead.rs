@@ -16,7 +16,9 @@ use Transport::{Polling, Upgrade, WebSocket};
 use rstest::rstest;
 use tinysio::server::{NamespaceBuilder, Server, Socket};
 
-use crate::support::{Client, Frame, PATIENCE, Transport, addr, in_time, next, serve_root};
+use crate::support::{
+    Client, Frame, PATIENCE, Transport, Ws, addr, in_time, next, serve_root, socket_target,
+};
 
 /// The clients of a test, with the slow ones. A thread takes 64 events from the kernel at once.
 const CLIENTS: usize = 64;
@@ -333,6 +335,30 @@ fn a_flood_of_one_client_delays_nobody_else(#[values(Polling, WebSocket, Upgrade
             }
         });
         next(&reports, "the flood");
+        let ends = Ends(&over);
+        for round in 0..30 {
+            all_echo(&mut quiet, round);
+        }
+        drop(ends);
+    });
+}
+
+/// Its first frame opens a message, and each of the others continues it with nothing. The codec reads on until it has
+/// a whole message.
+#[rstest]
+fn a_message_without_an_end_delays_nobody_else(#[values(Polling, WebSocket, Upgrade)] transport: Transport) {
+    let scene = Scene::new(Slow::Waits, transport, |_| {});
+    let mut quiet = scene.clients(transport, 16);
+    let mut flood = Ws::open(addr(&scene.server), &socket_target("websocket", ""));
+    let over = AtomicBool::new(false);
+    flood.send_raw(&Ws::frame(0x01, b""));
+    let continued = Ws::frame(0x00, b"").repeat(10_000);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(SeqCst) {
+                flood.send_raw(&continued);
+            }
+        });
         let ends = Ends(&over);
         for round in 0..30 {
             all_echo(&mut quiet, round);

@@ -26,6 +26,9 @@ const STREAK: u32 = 32;
 /// The longest time of such a series, if its clients talk fast enough for a thread of their own.
 const STREAK_TIME: Duration = Duration::from_millis(32);
 
+/// Connections that are due are served, at most so many, before the next look at the events of the others.
+const DUE_MAX: usize = 64;
+
 /// Starts the first leader of each group. Each leader starts its successor.
 pub(crate) fn start(service: &Arc<Service>) -> io::Result<()> {
     for (number, group) in service.groups.iter().enumerate() {
@@ -64,6 +67,10 @@ fn lead(service: &Arc<Service>, group: &Group, term: u64) {
     let mut events = Events::new();
     let mut talkers = Talkers::new();
     while group.poller.wait(&mut events) {
+        // The poller may have logged an error, which is work.
+        if !lead::end_work() {
+            return;
+        }
         let is_alone = match talkers.note(events.iter().map(|(token, _)| token)) {
             None => false,
             Some(few) => {
@@ -88,7 +95,7 @@ fn lead(service: &Arc<Service>, group: &Group, term: u64) {
                 return;
             }
         }
-        for _ in 0..group.poller.due() {
+        for _ in 0..group.poller.due().min(DUE_MAX) {
             match group.poller.take_due() {
                 Some((lease, Pending::Connection(work))) => {
                     serve(service, group, lease, work, EventFlags::empty(), false);

@@ -212,9 +212,12 @@ impl Service {
         }
     }
 
-    /// The group of the next connection.
+    /// The group of the next connection. Not simply in turn: a client that opens two connections, one after the other,
+    /// would have all its WebSockets in one group. The multiples of the golden ratio spread evenly, and so does every
+    /// second one.
     fn next_group(&self) -> &Group {
-        &self.groups[self.came.fetch_add(1, Relaxed) % self.groups.len()]
+        let spread = (self.came.fetch_add(1, Relaxed) as u32).wrapping_mul(0x9E37_79B9);
+        &self.groups[(u64::from(spread) * self.groups.len() as u64 >> 32) as usize]
     }
 
     /// The number of connections that wait without a thread.
@@ -235,6 +238,8 @@ fn serve(
     is_alone: bool,
 ) {
     let mut gone = ready.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
+    // The lead of a connection that was slow was given up before, so its loss says nothing.
+    let begun = (work.slow > 0).then(Instant::now);
     let mut stage = mem::replace(&mut work.stage, Stage::Served);
     loop {
         let connection = &mut work.connection;
@@ -290,7 +295,8 @@ fn serve(
             Next::Over => return,
         };
         connection.shrink();
-        work.slow = if lead::is_lost() { SLOW_TURNS } else { work.slow.saturating_sub(1) };
+        let is_slow = begun.map_or_else(lead::is_lost, |begun| begun.elapsed() >= lead::TICK);
+        work.slow = if is_slow { SLOW_TURNS } else { work.slow.saturating_sub(1) };
         return lost(lease.put_back(Pending::Connection(work)));
     }
 }

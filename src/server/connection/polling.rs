@@ -56,19 +56,23 @@ pub(super) fn serve(
     session: &Arc<Session>,
 ) -> io::Result<Served> {
     match head.method() {
-        Method::Get => Ok(get(waker, session)),
+        Method::Get => get(waker, session),
         Method::Post => post(connection, head, session).map(Served::Answer),
         // As the official server without its CORS handler. EIO has no other method.
         _ => Ok(Served::Answer(refused(500))),
     }
 }
 
-fn get(waker: ConnectionWaker, session: &Arc<Session>) -> Served {
+fn get(waker: ConnectionWaker, session: &Arc<Session>) -> io::Result<Served> {
     // Read before the outbox: a GET that finds the session on a WebSocket has come too late.
     let late = session.upgrading.load(Acquire);
     match session.outbox.poll(waker) {
-        Poll::Held => Served::Held(Hold { late, noop_at: late.then(|| Instant::now() + grace(session)) }),
-        found => Served::Answer(answer(session, found, true)),
+        Poll::Held if late => match grace(session) {
+            Duration::ZERO => resume(session, Hold { late, noop_at: None }, false),
+            grace => Ok(Served::Held(Hold { late, noop_at: Some(Instant::now() + grace) })),
+        },
+        Poll::Held => Ok(Served::Held(Hold { late, noop_at: None })),
+        found => Ok(Served::Answer(answer(session, found, true))),
     }
 }
 

@@ -41,6 +41,9 @@ pub(crate) trait Source: AsFd + fmt::Debug + Send + Sync {}
 
 impl<T: AsFd + fmt::Debug + Send + Sync> Source for T {}
 
+/// The least time between two looks at all deadlines. One that is set meanwhile is in time.
+const LOOK_PAUSE: Duration = Duration::from_millis(10);
+
 /// A connection that can wait without a thread, or the listener.
 pub(crate) trait Pollable: Send + 'static {
     fn source(&self) -> Arc<dyn Source>;
@@ -113,7 +116,7 @@ struct Table<C> {
     free: Vec<u32>,
     /// Connections that were woken, or whose deadline has passed. Each is in the list at most once.
     due: VecDeque<Token>,
-    /// When the leader looks at the deadlines. No deadline is earlier.
+    /// When the leader looks at the deadlines. No deadline is earlier by more than [`LOOK_PAUSE`].
     next_look: Option<Instant>,
     /// The leader is in the kernel, or about to be, and must be woken for what is due.
     sleeps: bool,
@@ -230,6 +233,7 @@ impl<C: Pollable> Table<C> {
                 self.next_look = Some(self.next_look.map_or(deadline, |next| next.min(deadline)));
             }
         }
+        self.next_look = self.next_look.map(|next| next.max(now + LOOK_PAUSE));
     }
 }
 
@@ -331,6 +335,8 @@ impl<C: Pollable> Poller<C> {
             if let Some(connection) = take(&mut table, token) {
                 return Some((Lease::new(self, token), connection));
             }
+            // A thread has taken it for an event before it saw this wake-up.
+            table.wake(token);
         }
         None
     }

@@ -56,6 +56,9 @@ thread_local! {
     static INPUT: Cell<Input> = const { Cell::new(Input::EMPTY) };
 }
 
+/// So many pings and pongs in one read are handled before the watchdog looks how long the rest takes.
+const MESSAGES_UNWATCHED: u32 = 64;
+
 /// What follows when a WebSocket was served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum After {
@@ -122,7 +125,7 @@ struct Io {
 enum Reading {
     /// From the socket. Waits until the read timeout of the stream.
     Blocking,
-    /// From the socket. Does not wait.
+    /// From the socket, once. Does not wait.
     Now,
     /// From the bytes that were read before. Tells whether the codec has a message in them.
     Buffered,
@@ -133,7 +136,11 @@ impl Read for Io {
         if self.input.is_spent() {
             let received = match self.reading {
                 Reading::Blocking => self.adaptive_wait.recv_into(&self.stream, self.input.room()),
-                Reading::Now => self.stream.recv_now(self.input.room()),
+                Reading::Now => {
+                    // Once: the codec asks again as long as there is no whole message.
+                    self.reading = Reading::Buffered;
+                    self.stream.recv_now(self.input.room())
+                }
                 Reading::Buffered => return Err(io::ErrorKind::WouldBlock.into()),
             };
             let later = |error: &io::Error| {
@@ -222,9 +229,14 @@ impl WebSocket {
         let session = Arc::clone(&self.io.session);
         let mut corked = false;
         let mut message = self.read_now(Reading::Now);
+        let mut handled = 0;
         while let Some(read) = message.take()
             && session.ended().is_none()
         {
+            handled += 1;
+            if handled == MESSAGES_UNWATCHED {
+                lead::begin_work();
+            }
             message = self.handle_one(&session, read, &mut corked);
         }
         if self.io.input.is_spent() {

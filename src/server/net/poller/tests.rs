@@ -120,6 +120,20 @@ fn a_wake_up_at_any_moment_makes_a_connection_due_once() {
     assert_eq!(poller.count(|_| true), 0);
 }
 
+/// It is due, and before the leader comes to that, a thread takes it for an event.
+#[test]
+fn a_wake_up_is_not_lost_to_a_thread_that_came_for_an_event() {
+    let poller = poller();
+    let (_far, connection) = waits(None);
+    assert!(poller.insert(connection).is_none());
+    let token = Token { index: 0, generation: 0 };
+    poller.wake(token);
+    let (lease, connection) = poller.take(token).expect("it waits");
+    assert!(poller.take_due().is_none(), "a thread serves it");
+    assert!(lease.put_back(connection).is_none());
+    assert!(poller.take_due().is_some());
+}
+
 #[test]
 fn only_the_overdue_are_due_and_the_next_deadline_is_the_next_look() {
     let now = Instant::now();
