@@ -217,7 +217,7 @@ impl Service {
     /// second one.
     fn next_group(&self) -> &Group {
         let spread = (self.came.fetch_add(1, Relaxed) as u32).wrapping_mul(0x9E37_79B9);
-        &self.groups[(u64::from(spread) * self.groups.len() as u64 >> 32) as usize]
+        &self.groups[((u64::from(spread) * self.groups.len() as u64) >> 32) as usize]
     }
 
     /// The number of connections that wait without a thread.
