@@ -12,7 +12,7 @@ use std::{io, sync::Arc, time::Duration};
 use super::{Group, Pending, Service, accept, serve};
 use crate::server::{
     lead,
-    net::poller::{EventFlags, Events, Token},
+    net::poller::{EventFlags, Events, Lease, Token},
 };
 use crate::sys::{sync::atomic::Ordering::Relaxed, thread, time::Instant};
 
@@ -81,34 +81,43 @@ fn lead(service: &Arc<Service>, group: &Group, term: u64) {
             }
         };
         for (token, ready) in events.iter() {
-            match group.poller.take(token) {
-                Some((lease, Pending::Connection(work))) => {
-                    if work.slow > 0 {
-                        lead::before_wait();
-                    }
-                    serve(service, group, lease, work, ready, is_alone);
-                }
-                Some((lease, Pending::Listener(acceptor))) => accept::serve(service, lease, acceptor),
-                None => {}
+            if let Some((lease, pending)) = group.poller.take(token) {
+                serve_pending(service, group, lease, pending, ready, is_alone);
             }
             if !lead::end_work() {
                 return;
             }
         }
         for _ in 0..group.poller.due().min(DUE_MAX) {
-            match group.poller.take_due() {
-                Some((lease, Pending::Connection(work))) => {
-                    serve(service, group, lease, work, EventFlags::empty(), false);
-                }
-                Some((lease, Pending::Listener(acceptor))) => accept::serve(service, lease, acceptor),
-                None => break,
-            }
+            let Some((lease, pending)) = group.poller.take_due() else { break };
+            serve_pending(service, group, lease, pending, EventFlags::empty(), false);
             if !lead::end_work() {
                 return;
             }
         }
     }
     lead::resign();
+}
+
+/// Serves what the leader has taken. `ready`: its events, none if it is only due.
+fn serve_pending(
+    service: &Arc<Service>,
+    group: &Group,
+    lease: Lease<'_, Pending>,
+    pending: Pending,
+    ready: EventFlags,
+    is_alone: bool,
+) {
+    match pending {
+        Pending::Connection(work) => {
+            // Input may mean a handler, and its last one was slow.
+            if work.slow > 0 && !ready.is_empty() {
+                lead::before_wait();
+            }
+            serve(service, group, lease, work, ready, is_alone);
+        }
+        Pending::Listener(acceptor) => accept::serve(service, lease, acceptor),
+    }
 }
 
 /// Recognizes whether few or many clients talk, by who is ready after a wait.
