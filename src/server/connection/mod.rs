@@ -120,6 +120,24 @@ impl Work {
             }
         }
     }
+
+    fn interest(&self) -> EventFlags {
+        match &self.stage {
+            Stage::Poll(held) if held.ignores_input => EventFlags::RDHUP,
+            _ => EventFlags::IN | EventFlags::RDHUP,
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        match &self.stage {
+            Stage::Request(awaited) => Some(awaited.due),
+            Stage::Poll(held) => held.hold.noop_at,
+            Stage::Upgrade(upgrade) => Some(upgrade.deadline),
+            Stage::LastRead(until) => Some(*until),
+            // The hub has the deadlines of sessions.
+            Stage::WebSocket(_) | Stage::Linger(_) | Stage::Served => None,
+        }
+    }
 }
 
 /// What waits in the poller.
@@ -149,26 +167,6 @@ impl Pollable for Pending {
         match self {
             Self::Connection(work) => work.deadline(),
             Self::Listener(acceptor) => acceptor.deadline(),
-        }
-    }
-}
-
-impl Work {
-    fn interest(&self) -> EventFlags {
-        match &self.stage {
-            Stage::Poll(held) if held.ignores_input => EventFlags::RDHUP,
-            _ => EventFlags::IN | EventFlags::RDHUP,
-        }
-    }
-
-    fn deadline(&self) -> Option<Instant> {
-        match &self.stage {
-            Stage::Request(awaited) => Some(awaited.due),
-            Stage::Poll(held) => held.hold.noop_at,
-            Stage::Upgrade(upgrade) => Some(upgrade.deadline),
-            Stage::LastRead(until) => Some(*until),
-            // The hub has the deadlines of sessions.
-            Stage::WebSocket(_) | Stage::Linger(_) | Stage::Served => None,
         }
     }
 }
