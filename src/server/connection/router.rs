@@ -32,7 +32,7 @@ pub(super) fn request(
     waker: ConnectionWaker,
     mut awaited: Awaited,
 ) -> Next {
-    connection.permit.set_waiting(true);
+    // It is marked as waiting: by its permit at first, later by `next_request`.
     if core.shared.is_closed() {
         return Next::End;
     }
