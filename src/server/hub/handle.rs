@@ -267,7 +267,7 @@ impl HubHandle {
 
     /// Waits until the hub has run the timers that are due.
     pub(crate) fn run_timers(&self) {
-        if threads::role() != Role::Other {
+        if !threads::may_wait() {
             return;
         }
         let (done, answer) = bounded(0);
@@ -279,7 +279,7 @@ impl HubHandle {
 
     /// Waits until all commands of this thread's sender are finished. `false`: they are not by the deadline.
     pub(crate) fn wait_until_caught_up(&self, deadline: Instant) -> bool {
-        if caught_up() || threads::role() != Role::Other {
+        if caught_up() || !threads::may_wait() {
             return true;
         }
         let (done, finished) = bounded(0);
@@ -313,7 +313,7 @@ impl HubHandle {
 
     /// Asks and waits for the answer. `None` after the stop.
     fn query<T>(&self, namespace: usize, query: impl FnOnce(Sender<T>) -> Query) -> Option<T> {
-        if threads::role() != Role::Other {
+        if !threads::may_wait() {
             return None;
         }
         let (reply, answer) = bounded(1);

@@ -38,6 +38,11 @@ pub(super) fn role() -> Role {
     ROLE.get()
 }
 
+/// Whether this thread may wait for the hub.
+pub(super) fn may_wait() -> bool {
+    role() == Role::Other
+}
+
 /// Keeps a command that the hub's own thread has sent.
 pub(super) fn push_own(command: Command) {
     OWN.with_borrow_mut(|own| own.push_back(command));
