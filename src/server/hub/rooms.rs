@@ -114,7 +114,7 @@ impl Rooms {
         index
     }
 
-    /// Removes a entry from its room. The room's last member moves into it.
+    /// Removes an entry from its room. The room's last member moves into it.
     fn vacate(&mut self, entry: RoomEntry) {
         self.bytes -= MEMBERSHIP_COST;
         let room = &mut self.rooms[entry.room];

@@ -36,13 +36,13 @@ const WAKER: u64 = u64::MAX;
 /// The pause after an error of the kernel.
 const ERROR_PAUSE: Duration = Duration::from_millis(10);
 
+/// The least time between two looks at all deadlines. One that is set meanwhile is in time.
+const LOOK_PAUSE: Duration = Duration::from_millis(10);
+
 /// What the epoll set watches: a stream or a listener.
 pub(crate) trait Source: AsFd + fmt::Debug + Send + Sync {}
 
 impl<T: AsFd + fmt::Debug + Send + Sync> Source for T {}
-
-/// The least time between two looks at all deadlines. One that is set meanwhile is in time.
-const LOOK_PAUSE: Duration = Duration::from_millis(10);
 
 /// A connection that can wait without a thread, or the listener.
 pub(crate) trait Pollable: Send + 'static {
