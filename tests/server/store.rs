@@ -6,7 +6,7 @@ use std::{
         atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
         mpsc,
     },
-    thread,
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
@@ -15,7 +15,8 @@ use rstest::rstest;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::json;
 use tinysio::server::{
-    Builder, Change, Durability, Kept, MemoryStore, Server, Socket, StartError, StoreError, StoreStatus,
+    Builder, Change, Durability, Kept, MemoryStore, Namespace, Server, Socket, StartError, StoreError,
+    StoreStatus,
 };
 
 use crate::support::{
@@ -235,16 +236,7 @@ fn a_full_queue_behind_a_store_that_blocks_does_not_hold_up_the_stop(
     let _client = Client::connected(addr(&server), Transport::WebSocket);
     let io = server.of("/").unwrap();
     let closed = gate.close();
-    let emitted = Arc::new(AtomicUsize::new(0));
-    let count = Arc::clone(&emitted);
-    let emitter = thread::Builder::new()
-        .spawn(move || {
-            while io.emit("n", "x".repeat(2_000)).is_ok() {
-                count.fetch_add(1, SeqCst);
-            }
-        })
-        .unwrap();
-    wait_until_emitters_wait(&emitted);
+    let (emitter, _) = emit_until_it_waits(move |_| io.emit("n", "x".repeat(2_000)).is_ok());
     let stopped = in_time("the stop", move || server.shutdown(Duration::from_millis(100)));
     assert!(!stopped, "the store's thread is left to itself");
     emitter.join().unwrap();
@@ -275,36 +267,55 @@ fn a_store_that_blocks_loses_nothing_while_sessions_end_one_after_the_other(
     let sid = io.sockets()[0].id().to_owned();
     let (_, client) = clients.iter_mut().find(|(consent, _)| consent.contains(&sid)).unwrap();
     let closed = gate.close();
-    let emitted = Arc::new(AtomicUsize::new(0));
-    let count = Arc::clone(&emitted);
-    let emits = move || {
-        for number in 0..EVENTS {
-            io.emit("n", (number, "x".repeat(2_000))).unwrap();
-            count.fetch_add(1, SeqCst);
-        }
-    };
-    let emitter = thread::Builder::new().spawn(emits).unwrap();
-    wait_until_emitters_wait(&emitted);
+    let (emitter, _) = emit_until_it_waits(numbered(io, EVENTS));
     drop(closed);
-    for number in 0..EVENTS {
-        let event = client.text("an event");
-        assert!(event.starts_with(&format!(r#"42["n",{number},"#)), "{number}");
-    }
+    receives_all(client, EVENTS);
     emitter.join().unwrap();
     drop(clients);
     assert!(stop.join().unwrap(), "every thread has ended");
 }
 
-/// Waits until nothing more is emitted, because too much waits for the store.
-fn wait_until_emitters_wait(emitted: &AtomicUsize) {
+/// Emits events of 2 kB with these numbers, until there are so many.
+fn numbered(io: Namespace, events: usize) -> impl FnMut(usize) -> bool + Send + 'static {
+    move |number| {
+        let more = number < events;
+        if more {
+            io.emit("n", (number, "x".repeat(2_000))).unwrap();
+        }
+        more
+    }
+}
+
+/// A thread calls `emit` with numbers from 0 on, until it is `false`. Waits until it emits nothing more, because too much
+/// waits for the store. Gives how many it has emitted.
+fn emit_until_it_waits(
+    mut emit: impl FnMut(usize) -> bool + Send + 'static,
+) -> (JoinHandle<()>, Arc<AtomicUsize>) {
+    let emitted = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&emitted);
+    let emits = move || {
+        while emit(count.load(SeqCst)) {
+            count.fetch_add(1, SeqCst);
+        }
+    };
+    let emitter = thread::Builder::new().spawn(emits).unwrap();
     let mut seen = (0, Instant::now());
-    eventually("emitters wait", || {
+    eventually("the emitter waits", || {
         let now = emitted.load(SeqCst);
         if now != seen.0 {
             seen = (now, Instant::now());
         }
         now > 400 && seen.1.elapsed() > Duration::from_millis(300)
     });
+    (emitter, emitted)
+}
+
+/// The client gets all of them, in their order.
+fn receives_all(client: &mut Client, events: usize) {
+    for number in 0..events {
+        let event = client.text("an event");
+        assert!(event.starts_with(&format!(r#"42["n",{number},"#)), "{number}");
+    }
 }
 
 /// Emitters wait when too much waits for the store; nothing is lost, and the order is kept.
@@ -321,23 +332,11 @@ fn what_waits_for_a_store_that_blocks_is_bounded(
     let closed = gate.close();
     client.send(r#"42["echo","kept"]"#);
     closed.holds_up("the commit");
-    let emitted = Arc::new(AtomicUsize::new(0));
-    let count = Arc::clone(&emitted);
-    let emits = move || {
-        for number in 0..EVENTS {
-            io.emit("n", (number, "x".repeat(2_000))).unwrap();
-            count.fetch_add(1, SeqCst);
-        }
-    };
-    let emitter = thread::Builder::new().spawn(emits).unwrap();
-    wait_until_emitters_wait(&emitted);
+    let (emitter, emitted) = emit_until_it_waits(numbered(io, EVENTS));
     assert!(emitted.load(SeqCst) < EVENTS, "6 MB were taken at once");
     drop(closed);
     client.text("the echo");
-    for number in 0..EVENTS {
-        let event = client.text("an event");
-        assert!(event.starts_with(&format!(r#"42["n",{number},"#)), "{number}");
-    }
+    receives_all(&mut client, EVENTS);
     emitter.join().unwrap();
 }
 
