@@ -35,6 +35,13 @@ fn poller() -> Arc<Poller<Waits>> {
     Arc::new(Poller::new().expect("an epoll set"))
 }
 
+/// Inserts a connection without a deadline. Returns its far end.
+fn insert(poller: &Arc<Poller<Waits>>) -> UnixStream {
+    let (far, connection) = waits(None);
+    assert!(poller.insert(connection).is_none());
+    far
+}
+
 /// The tokens that have an event or are due now.
 fn ready(poller: &Arc<Poller<Waits>>, events: &mut Events) -> Vec<Token> {
     poller.table.lock().next_look = Some(Instant::now());
@@ -69,8 +76,7 @@ fn no_token_has_the_number_of_the_waker() {
 #[test]
 fn what_a_thread_leaves_unread_is_reported_again() {
     let (poller, mut events) = (poller(), Events::new());
-    let (mut far, connection) = waits(None);
-    assert!(poller.insert(connection).is_none());
+    let mut far = insert(&poller);
     far.write_all(b"ab").expect("room");
     for _ in 0..2 {
         let token = ready(&poller, &mut events)[0];
@@ -85,8 +91,7 @@ fn what_a_thread_leaves_unread_is_reported_again() {
 #[test]
 fn an_event_of_a_taken_connection_waits_for_its_thread() {
     let (poller, mut events) = (poller(), Events::new());
-    let (mut far, connection) = waits(None);
-    assert!(poller.insert(connection).is_none());
+    let mut far = insert(&poller);
     far.write_all(b"a").expect("room");
     let token = ready(&poller, &mut events)[0];
     let (lease, connection) = poller.take(token).expect("it waits");
@@ -100,8 +105,7 @@ fn an_event_of_a_taken_connection_waits_for_its_thread() {
 #[test]
 fn a_wake_up_at_any_moment_makes_a_connection_due_once() {
     let (poller, mut events) = (poller(), Events::new());
-    let (_far, connection) = waits(None);
-    assert!(poller.insert(connection).is_none());
+    let _far = insert(&poller);
     let token = Token { index: 0, generation: 0 };
     // While it waits.
     poller.wake(token);
@@ -124,8 +128,7 @@ fn a_wake_up_at_any_moment_makes_a_connection_due_once() {
 #[test]
 fn a_wake_up_is_not_lost_to_a_thread_that_came_for_an_event() {
     let poller = poller();
-    let (_far, connection) = waits(None);
-    assert!(poller.insert(connection).is_none());
+    let _far = insert(&poller);
     let token = Token { index: 0, generation: 0 };
     poller.wake(token);
     let (lease, connection) = poller.take(token).expect("it waits");
