@@ -110,8 +110,8 @@ fn paths(tree: &str, prefix: &str, found: &mut Vec<String>) {
     let prefix = format!("{prefix}{}", head.trim());
     let inner = rest.rsplit_once('}').map_or(rest, |(inner, _)| inner);
     let (mut depth, mut start) = (0, 0);
-    for (at, letter) in inner.char_indices() {
-        match letter {
+    for (at, character) in inner.char_indices() {
+        match character {
             '{' => depth += 1,
             '}' => depth -= 1,
             ',' if depth == 0 => {
@@ -134,7 +134,8 @@ fn imports(text: &str, root: &str, homes: &HashMap<String, String>) -> Vec<Strin
     let mut found = uses(&code, "use crate::");
     found.extend(uses(&code, "use super::"));
     for (at, _) in code.match_indices(root) {
-        let end = code[at..].find(|letter: char| !letter.is_alphanumeric() && !"_:".contains(letter));
+        let end =
+            code[at..].find(|character: char| !character.is_alphanumeric() && !"_:".contains(character));
         found.push(code[at..end.map_or(code.len(), |end| at + end)].to_owned());
     }
     let module = |path: String| {

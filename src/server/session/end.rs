@@ -12,7 +12,7 @@
 //! | `abort` | `end`; reader at its end; hub after `close_timeout` | drops what waits, ends stream, removes id |
 //! | `SessionEnded` | thread that has the turn, or a worker thread | `dispatch`: sockets leave rooms, handlers run |
 //! | `forget` | hub, behind the handlers' last commands | frees the session's entry in the tables |
-//! | slot free | whoever takes the last step | a new session may begin |
+//! | slot free | the thread that records the last step | a new session may use the slot |
 //!
 //! **A WebSocket dies.** If the kernel reports it, the thread that reads (`connection/websocket`) gets an error, takes
 //! the turn, and calls [`Session::end_with`] with "transport close" or "transport error". The mode is

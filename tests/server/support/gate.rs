@@ -1,4 +1,4 @@
-//! A gate: who comes while it is closed waits until it is open.
+//! A gate: a thread that passes it while it is closed waits until it opens.
 
 use std::sync::Arc;
 
