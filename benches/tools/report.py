@@ -160,7 +160,8 @@ def _goals(samples):
 
 
 def _rates(samples):
-    chosen = [case for case in cases.CASES if any("rate" in s for of in samples.get(case.name, {}).values() for s in of)]
+    has_rate = lambda case: any("rate" in s for of in samples.get(case.name, {}).values() for s in of)
+    chosen = [case for case in cases.CASES if has_rate(case)]
     chosen = [case for case in chosen if not isinstance(case, (cases.Growth, cases.Crowd, cases.Idle))]
     if not chosen:
         return ""
@@ -179,8 +180,8 @@ def _rates(samples):
 
 
 _RATES = (
-    "Medians: messages a second; of broadcasts and rooms deliveries, of connects connections. Spread: the most less the\n"
-    "least, in percent of the median, of the server where it is largest."
+    "Medians: messages a second; of broadcasts and rooms deliveries, of connects connections. Spread: the most less\n"
+    "the least, in percent of the median, of the server where it is largest."
 )
 
 
@@ -222,7 +223,7 @@ def _settings(samples):
             row.append(f"{text} ({p50 / 1000:.3g})")
         rows.append([*row, _spread(samples, case, columns)])
     head = ["case", *("off" if server is servers.OURS else server.title for server in columns), "spread"]
-    text = _RATES + "\nWith recovery: the part of the rate without. In brackets: p50 of the latency in milliseconds.\n\n"
+    text = _RATES + "\nWith recovery: the part of the rate without. In brackets: p50 of the latency in ms.\n\n"
     return "### Rates with recovery\n\n" + text + _table(head, rows)
 
 
@@ -253,7 +254,8 @@ def _latency(samples, case, key):
 
 def _processor(samples):
     """The server's processor time: of growing numbers of connections, and at a load of a fixed rate."""
-    chosen = [case for case in cases.CASES if isinstance(case, (cases.Growth, cases.Crowd)) and case.name in samples]
+    crowds = [case for case in cases.CASES if isinstance(case, cases.Crowd)]
+    chosen = [case for case in [*cases.GROWTH, *crowds] if case.name in samples]
     if not chosen:
         return ""
     columns = _present(samples, chosen)
@@ -261,8 +263,7 @@ def _processor(samples):
     lines = [(f"{case.title}: µs each", [case.name], "cpu_each_us") for case in cases.GROWTH if case in chosen]
     if len(lines) == len(growth):
         lines.append(("largest / smallest of these", growth, "cpu_each_us"))
-    crowds = [case for case in chosen if isinstance(case, cases.Crowd)]
-    lines += [(f"{case.title}: % of a core", [case.name], "cpu_share") for case in crowds]
+    lines += [(f"{case.title}: % of a core", [case.name], "cpu_share") for case in crowds if case in chosen]
     rows = []
     for title, names, key in lines:
         figures = [_figure(samples, names, server.name, key) for server in columns]
