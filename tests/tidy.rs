@@ -9,7 +9,7 @@ use std::{
 /// A word, and the files or folders under `src` that may name it.
 const HOMES: [(&str, &[&str]); 3] = [
     ("tungstenite", &["server/transport/websocket", "server/connection/websocket", "client/websocket.rs"]),
-    ("tiny_http", &["server/http", "server/operator.rs", "bin/"]),
+    ("tiny_http", &["server/http", "bin/"]),
     ("ureq", &["client/polling.rs", "client/http.rs", "bin/"]),
 ];
 

@@ -60,7 +60,7 @@
 //! | what the state consists of, without locks | `connection`, `session`, `namespaces` |
 //! | transports | `open`, `websocket`, `http`, `answer` |
 //! | the queue for the handlers' thread | `event_queue` |
-//! | queues and lists, without locks; ends | `send_queue`, `offline`, `retry_queue`, `acks`, `recovery`, `namespace`, `end` |
+//! | lists without locks; ends | `send_queue`, `offline`, `retry_queue`, `acks`, `recovery`, `namespace`, `end` |
 //! | streams | `dial`, `stream`, `tls`, `url`, `cancel` |
 //! | options, counters, errors, helpers | `config`, `stats`, `error`, `delay`, `guard` |
 //!
@@ -69,8 +69,8 @@
 //!   link: its transport ends        Link::run ─► Core::session_ended
 //!     lifecycle: session_ended      takes the session, with its send queue, from the state
 //!       emit: keep_unwritten        send queue ─► offline buffer, in front of what waits there
-//!       membership: leave           queues on_disconnect; fails the acknowledgements of events that were sent, unless they are
-//!                                   retried
+//!       membership: leave           queues on_disconnect; fails acknowledgements of events that were sent, but not of
+//!                                   `retries`
 //!       lifecycle: schedule_attempt chooses the delay, or gives up
 //!   backoff: next_task              waits for the delay
 //!   backoff: attempt                opens a session: Core::session_opened, or Core::attempt_failed, which schedules

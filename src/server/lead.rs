@@ -1,4 +1,5 @@
-//! The lead: one worker thread waits for all connections of a group and serves those that are ready (the pattern Leader/Followers).
+//! The lead: one worker thread waits for all connections of a group and serves those that are ready (the pattern
+//! Leader/Followers).
 //!
 //! ```text
 //!   leader: wait ─► begin_work ─► packets, handlers ─► end_work ─► wait …
@@ -7,11 +8,12 @@
 //!                        └─ watchdog: it has worked for a whole tick ──────┴─► a successor takes the lead.
 //!                           The thread keeps the connection that it serves, and has no lead afterwards.
 //! ```
-//! The **term** is a number that grows: even while the leader waits, odd while it serves a connection. A successor takes
-//! the lead by one compare-and-swap of an odd term, so it takes it from a thread that still works and from no other.
+//! The **term** is a number that grows: even while the leader waits, odd while it serves a connection. A successor
+//! takes the lead by one compare-and-swap of an odd term, so it takes it from a thread that still works and from no
+//! other.
 //!
-//! It owns the term and the watchdog. It uses `sys`, and knows no connections: what a successor does is given to
-//! [`Lead::set_successor`]. It never blocks but in the watchdog's own thread.
+//! It owns the term and the watchdog. It uses `sys` and `guard`, and knows no connections: what a successor does is
+//! given to [`Lead::set_successor`]. It never blocks but in the watchdog's own thread.
 
 use std::{cell::RefCell, fmt, io, sync::Arc, time::Duration};
 

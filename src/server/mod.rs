@@ -9,11 +9,12 @@
 //! ```
 //! `docs/ARCHITECTURE.md` follows a byte through all of it, and lists the threads, locks and queues.
 //!
-//! The folders, from the top to the bottom. A module imports only what is below it; `tests/tidy.rs` checks that.
+//! The folders, from the top to the bottom. A module imports only what is in its line or below; `tests/tidy.rs` has the
+//! same order, and checks that.
 //!
 //! | module | owns |
 //! |---|---|
-//! | `builder`, `start`, `server`, `shutdown` | the options, the start and the stop of a server |
+//! | `builder`, `server`, `start`, `shutdown`, `stats`, `memory`, `descriptors` | start, stop and figures of a server |
 //! | `connection` | connections: requests, routes, and the readers of both transports |
 //! | `dispatch` | from packets to handlers |
 //! | `socket`, `engine` | sockets, namespaces, broadcasts and events, as the application sees them |
@@ -30,7 +31,8 @@
 //! The server logs through the crate [`log`]. The logger may block, panic, or call every function of the server: it is
 //! called on worker threads and on threads of the application, without a lock. What other threads of the server report
 //! comes from a worker thread a moment later. While the logger is behind, up to 256 of these records wait; further ones
-//! are counted and dropped. [`Server::shutdown`] returns after the last one.
+//! are counted and dropped. [`Server::shutdown`] returns after the last one, unless the logger takes longer than a
+//! handler may.
 //!
 //! # Recovery
 //!

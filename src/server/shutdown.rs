@@ -1,4 +1,5 @@
-//! The stop of a server, in the one order that loses nothing: sessions, connections, worker threads, hub, drain thread.
+//! The stop of a server, in the one order that loses nothing: sessions, listener, connections, queued handlers,
+//! leaders, hub, drain thread, worker threads.
 //!
 //! It owns the threads of a running server and how far a stop has come. It uses what the sessions share. It must not
 //! run on a thread that the stop waits for: [`Server::shutdown`](crate::server::Server::shutdown) sees to that.

@@ -477,12 +477,12 @@ fn the_hub_does_not_wait_for_a_handler_without_a_thread() {
             ns.on("ask", |socket, _| socket.emit_with_callback("q", (), Duration::from_millis(1), |_, _| ()));
             ns.on_disconnecting(move |_, _| {
                 report.send(()).unwrap();
-                // Holds up the tending thread until the end of the test.
+                // Holds up a worker thread until the end of the test.
                 let _ = blocked.try_lock().map(|blocked| blocked.recv_timeout(PATIENCE));
             });
         })
     });
-    // A polling session that the server ends has no thread but the tending one.
+    // A worker thread performs the end of a polling session that the server ends.
     let first = Client::connected(addr(&server), Polling);
     server.of("/").unwrap().disconnect_sockets(false);
     next(&reports, "the handler that blocks");

@@ -286,8 +286,8 @@ fn numbered(io: Namespace, events: usize) -> impl FnMut(usize) -> bool + Send + 
     }
 }
 
-/// A thread calls `emit` with numbers from 0 on, until it is `false`. Waits until it emits nothing more, because too much
-/// waits for the store. Gives how many it has emitted.
+/// A thread calls `emit` with numbers from 0 on, until it is `false`. Waits until it emits nothing more, because too
+/// much waits for the store. Gives how many it has emitted.
 fn emit_until_it_waits(
     mut emit: impl FnMut(usize) -> bool + Send + 'static,
 ) -> (JoinHandle<()>, Arc<AtomicUsize>) {

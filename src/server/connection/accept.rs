@@ -1,8 +1,8 @@
 //! Accepting: takes connections from the listener, and refuses those that are over a limit.
 //!
-//! The listener waits in the poller as the connections do, so the leader accepts. It uses the limits, the worker threads
-//! and the state machine of [`super`]. It never waits for a peer, and it calls no code of the application: where the
-//! application may exempt an address from its limit, another thread asks it.
+//! The listener waits in the poller as the connections do, so the leader accepts. It uses the limits, the worker
+//! threads and the state machine of [`super`]. It never waits for a peer, and it calls no code of the application:
+//! where the application may exempt an address from its limit, another thread asks it.
 
 use std::{fmt, io, net::Shutdown, sync::Arc, time::Duration};
 
@@ -156,7 +156,7 @@ pub(crate) fn serve(service: &Arc<Service>, lease: Lease<'_, Pending>, mut accep
     }
 }
 
-/// Serves the connection on a worker thread, or answers it with 503.
+/// Puts the connection into the poller, or answers it with 503.
 fn admit(service: &Arc<Service>, stream: Stream, peer: Peer) {
     let stream = Arc::new(stream);
     let refuse = |reason, why: &dyn fmt::Display| {

@@ -9,7 +9,7 @@
 //! It owns what a connection does next ([`Stage`]) and the way of a request to its session. A connection waits in the
 //! poller, without a thread. The leader serves each one that is ready, up to the point where it would wait again (see
 //! [`leader`]). It uses sessions and their dispatch, the codecs and outboxes of `transport`, and `http` and `net`. None
-//! of these may use it. Only the start of a server uses it.
+//! of these may use it. Only the start, the stop and the figures of a server use it.
 
 pub(crate) mod accept;
 mod checks;

@@ -1,8 +1,8 @@
 //! Calls of user code: handlers, checks, callbacks, the logger, and `Drop` of the application's values.
 //!
-//! This module is the only one that calls user code, and only on worker threads and on threads of the application. A
-//! panic in user code costs the call in which it happened and nothing else: it is caught here, and logged with the
-//! name of what was called. The panic hook has logged the place.
+//! Only this module calls user code. Handlers run on worker threads, a store on the thread of the store, and the
+//! logger also on threads of the application. A panic in user code costs the call in which it happened and nothing
+//! else: it is caught here, and logged with the name of what was called. The panic hook has logged the place.
 //!
 //! Of the server it uses `lead` alone: a logger may block.
 

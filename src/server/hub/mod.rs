@@ -16,13 +16,13 @@
 //! | `HubHandle::emit` puts a command into the inbox | the same | [`handle`] |
 //! | `Hub::emit` selects the recipients | hub | [`sockets`], [`members`] |
 //! | `Delivery::share` notes the packet in their slots | hub | [`delivery`] |
-//! | `Delivery::flush` pushes the packets of each recipient | hub | [`delivery`] |
-//! | `Outbox::push` writes to the socket, or keeps it for a GET or for the drain thread | hub | `transport/outbox` |
+//! | `Delivery::flush` pushes the packets of each recipient | hub | [`delivery`], [`session`], `session/for_hub.rs` |
+//! | `Outbox::push` calls `Stream::send_now`, or keeps them for a GET or the drain thread | hub | `transport/outbox` |
 //!
 //! **A handler cannot block the hub.** Worker threads run the handlers, and the hub runs none: it gives them to the
-//! workers as a session's tasks. It holds no value of the application, only memberships and weak references, so it
-//! runs no `Drop` of one. No lock is held while a handler runs. It sends with a non-blocking `send`. Only the opposite
-//! happens: a handler that emits waits while the inbox is full.
+//! workers as a session's tasks. It has weak references to sockets, and what it keeps of a lost client's data is in a
+//! `HubData`, which a worker drops. So it runs no `Drop` of the application. No lock is held while a handler runs. It
+//! sends with a non-blocking `send`. Only the opposite happens: a handler that emits waits while the inbox is full.
 //!
 //! | file | what it has |
 //! |---|---|

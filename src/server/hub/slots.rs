@@ -1,7 +1,7 @@
 //! The sessions that the hub knows, by their slot.
 //!
-//! A slot is a small number that a session has as long as it is open. The next session may have the same one. A
-//! command may come after the end of its session, so each use of a slot first checks that it still is this
+//! A slot is a small number that a session has until the last step of its end. The next session may have the same one.
+//! A command may come after the end of its session, so each use of a slot first checks that it still is this
 //! session's.
 
 use std::{sync::Arc, time::Duration};

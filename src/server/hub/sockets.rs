@@ -1,7 +1,7 @@
 //! The hub and the sockets: how they connect and disconnect, their rooms, and the events that are emitted to them.
 //!
-//! It combines the parts of the hub: [`NamespaceMembers`](super::members) selects the recipients, recovery numbers and keeps
-//! the packets, and [`Delivery`](super::delivery) sends them.
+//! It combines the parts of the hub: [`NamespaceMembers`](super::members) selects the recipients, recovery numbers and
+//! keeps the packets, and [`Delivery`](super::delivery) sends them.
 
 use std::sync::Arc;
 

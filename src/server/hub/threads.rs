@@ -1,7 +1,7 @@
 //! What this thread is to the hub: the hub's own thread, the store's, or any other.
 //!
-//! The first two must not wait for the hub: it would wait for itself, or it waits for the store. So the hub's own
-//! thread keeps its commands here until it takes them, and commands of the store's thread may be dropped.
+//! The first two must not wait for the hub: the hub would wait for itself, or for the store, which waits for it. So the
+//! hub's own thread keeps its commands here until it takes them, and commands of the store's thread may be dropped.
 
 use std::{
     cell::{Cell, RefCell},

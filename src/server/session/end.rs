@@ -9,17 +9,17 @@
 //! |---|---|---|
 //! | `end` | connection, hub, sending thread, application, stop | the first reason is set |
 //! | `close` | hub, behind the packets on their way to it | sends what waits, then the close |
-//! | `abort` | `end`; reader at its end; hub after `close_timeout` | drops what waits, ends stream, removes id |
-//! | `SessionEnded` | thread that has the turn, or a worker thread | `dispatch`: sockets leave rooms, handlers run |
+//! | `abort` | `end`; reader at its end; hub after `close_timeout` or 30 s (polling) | empties outbox, removes id |
+//! | `SessionEnded` | thread that has the turn, or a worker | `dispatch::perform`: handlers run, rooms are left |
 //! | `forget` | hub, behind the handlers' last commands | frees the session's entry in the tables |
 //! | slot free | the thread that records the last step | a new session may use the slot |
 //!
-//! **A WebSocket dies.** If the kernel reports it, the thread that reads (`connection/websocket`) gets an error, takes
-//! the turn, and calls [`Session::end_with`] with "transport close" or "transport error". The mode is
-//! [`CloseMode::Abort`]. As it returns the turn, it performs the task. A send that fails shuts the stream down, so the
-//! reader gets an error too. If the peer is only silent, the heartbeat (`hub/sessions.rs`) ends the session with "ping
-//! timeout", and a worker thread performs the task. With connection state recovery the hub keeps what the client
-//! needs to come back (`hub/recovery`).
+//! **A WebSocket dies.** If the kernel reports it, the thread that reads (`connection/websocket`) gets an error, or
+//! the close frame of the peer, takes the turn, and calls [`Session::end_with`] with "transport close" or "transport
+//! error". The mode is [`CloseMode::Abort`]. As it returns the turn, it performs the task. A send that fails shuts the
+//! stream down, so the reader gets an error too. If the peer is only silent, the heartbeat (`hub/sessions.rs`) ends
+//! the session with "ping timeout", and a worker thread performs the task. With connection state recovery the hub
+//! keeps what the client needs to come back (`hub/recovery`).
 //!
 //! It uses the outbox, the hub's handle and the turn. It calls no handlers, and waits for nothing but room in the
 //! hub's queue.

@@ -7,8 +7,9 @@
 //!      └────────── upgrade ──────────┘
 //!                    any ──► Closing (waiting packets are still sent) ──► Closed
 //! ```
-//! The thread that emits also writes. The backlog keeps what the kernel did not take. A GET takes its packets out of
-//! the backlog. There is one lock, held for a non-blocking `send` at most.
+//! The thread that pushes also writes: the emitting thread for one client, the hub for several. The backlog keeps what
+//! the kernel did not take. A GET takes its packets out of the backlog. There is one lock, held for a non-blocking
+//! `send` at most.
 //!
 //! It uses the streams and the poller of `net`, and the budget of all outboxes. It knows no session. The result of a
 //! push ([`Pushed`]) says what is left to do, and the session does it without the lock.
